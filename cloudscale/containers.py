@@ -1,0 +1,129 @@
+"""What a course has on one machine's engine: its seats' containers and the students' volumes."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Collection
+from typing import Any
+
+from docker.errors import APIError, NotFound
+from docker.utils.socket import frames_iter
+
+from cloudscale import naming
+from cloudscale.engine import Engine, engine_errors
+from cloudscale.errors import EngineError, SeatError
+from cloudscale.model import TIMED_OUT, CommandResult, Outcome, Place
+from cloudscale.waiting import poll
+
+STOPPING = 60  # seconds for a container to end after its service was removed; the engine kills it after 10
+ENDING = 10  # seconds that a command has to end after its deadline
+
+# $0 is the deadline in seconds, $1 the command. Nothing can end a command from outside the container,
+# so timeout(1) ends it inside, where the image has it.
+WITH_DEADLINE = 'if command -v timeout >/dev/null; then exec timeout -k 5 "$0" sh -c "$1"; else exec sh -c "$1"; fi'
+
+
+def seat_containers(engine: Engine, course: str, *, all_states: bool = False) -> dict[str, str]:
+    """Student's id → container's id, of the seats that run on this machine (`all_states`: or have ended)."""
+    with engine_errors(engine.name):
+        found = engine.api.containers(all=all_states, filters={"label": [f"{naming.MARK}={course}", naming.STUDENT]})
+    return {container["Labels"][naming.STUDENT]: container["Id"] for container in found}
+
+
+def execute(engine: Engine, container: str, command: str, timeout: float) -> CommandResult:
+    """Runs a shell command in a container; past `timeout` seconds it is ended, with exit code 124.
+
+    Raises SeatError where the container is gone or paused, or has no shell.
+    """
+    with engine_errors(engine.name):
+        try:
+            created = engine.api.exec_create(container, ["sh", "-c", WITH_DEADLINE, f"{timeout:g}", command])
+            stdout, stderr = _output(engine.api.exec_start(created["Id"], socket=True), timeout + ENDING)
+            exit_code = engine.api.exec_inspect(created["Id"])["ExitCode"]
+        except APIError as error:
+            raise SeatError(f"The command can't run there: {error.explanation or error}.") from None
+    if exit_code is None:
+        exit_code = TIMED_OUT
+    late = f"ended after {timeout:g} s (--timeout)\n" if exit_code == TIMED_OUT else ""
+    return CommandResult(exit_code, stdout.decode(errors="replace"), stderr.decode(errors="replace") + late)
+
+
+def _output(stream: Any, timeout: float) -> tuple[bytes, bytes]:
+    """Reads (stdout, stderr) of an exec to its end, or for `timeout` seconds.
+
+    docker-py waits without limit, and a child left in the background keeps the stream open.
+    """
+    connection = getattr(stream, "_sock", stream)
+    ending = threading.Timer(timeout, _shut, [connection])
+    ending.daemon = True
+    ending.start()
+    parts: dict[int, list[bytes]] = {1: [], 2: []}
+    try:
+        for channel, data in frames_iter(stream, tty=False):  # type: ignore[no-untyped-call]
+            parts[channel].append(data)
+    except OSError:
+        pass  # shut by the timer in the middle of a frame
+    finally:
+        ending.cancel()
+        stream.close()
+    return b"".join(parts[1]), b"".join(parts[2])
+
+
+def _shut(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+
+
+def wait_gone(engine: Engine, course: str, students: Collection[str], timeout: float = STOPPING) -> list[Outcome[str]]:
+    """Waits until the containers of removed seats are gone, so that their ports and volumes are free."""
+    left: set[str] = set()
+
+    def step() -> bool:
+        nonlocal left
+        left = set(students) & seat_containers(engine, course, all_states=True).keys()
+        return not left
+
+    poll(step, timeout=timeout)
+    return [
+        Outcome(
+            student,
+            error=SeatError(
+                f"The container of student {student!r} is still on {engine.name}, {timeout:.0f} s after its removal.",
+                "A container that can't be ended needs its engine restarted.",
+            ),
+        )
+        for student in sorted(left)
+    ]
+
+
+def volumes(engine: Engine, course: str) -> list[Any]:
+    """The course's volumes on this machine, as the engine describes them."""
+    with engine_errors(engine.name):
+        found = engine.api.volumes(filters={"label": f"{naming.MARK}={course}"})["Volumes"] or []
+    return [volume for volume in found if naming.STUDENT in volume["Labels"]]
+
+
+def remembered_places(engine: Engine, course: str) -> dict[str, Place]:
+    """Where students sat whose seats were cleared: their volumes on this machine say so."""
+    return {
+        volume["Labels"][naming.STUDENT]: Place(engine.name, int(volume["Labels"].get(naming.PORT, 0)))
+        for volume in volumes(engine, course)
+    }
+
+
+def remove_volume(engine: Engine, volume: str) -> str:
+    """Removes a volume with all that is in it. Raises EngineError where something uses it."""
+    with engine_errors(engine.name):
+        try:
+            engine.api.remove_volume(volume)
+        except NotFound:
+            pass
+        except APIError as error:
+            if error.status_code != 409:
+                raise
+            raise EngineError(
+                f"The volume {volume} on {engine.name} is in use.", "Remove the container that uses it, then run again."
+            ) from None
+    return "removed"

@@ -1,0 +1,106 @@
+"""A course's folder: its secrets, and nothing else.
+
+`$CLOUDSCALE_HOME/COURSE/DRIVER`, mode 0700. It is all that another trainer needs to take the
+course over, and all that is kept on the trainer's computer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from platformdirs import user_state_dir
+
+from cloudscale.errors import CloudscaleError, RequestError
+
+KEY_BYTES = 32
+
+
+@dataclass(frozen=True)
+class Course:
+    """The namespace of everything made for one class by one driver."""
+
+    name: str
+    folder: Path
+
+    @classmethod
+    def named(cls, name: str, driver: str) -> Course:
+        home = os.environ.get("CLOUDSCALE_HOME") or user_state_dir("cloudscale")
+        return cls(name, Path(home).expanduser() / name / driver)
+
+    @property
+    def known_hosts(self) -> Path:
+        """The keys of hosts that remote_com saw, in OpenSSH's form; they are of no driver."""
+        return self.folder.parent / "known_hosts"
+
+    def key(self, *, create: bool = True) -> bytes | None:
+        """The secret that passwords are derived from, made on first use (`create`), else None where there is none.
+
+        Raises RequestError where the folder can't be used.
+        """
+        path = self.folder / "key"
+        try:
+            if not path.exists():
+                if not create:
+                    return None
+                self._make_folder()
+                # linked into place whole, so that of two runs at once both read the same key
+                temporary = path.with_name(f"key.{secrets.token_hex(8)}")
+                with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+                    file.write(secrets.token_hex(KEY_BYTES) + "\n")
+                with contextlib.suppress(FileExistsError):
+                    os.link(temporary, path)
+                temporary.unlink()
+            key = bytes.fromhex(path.read_text().strip())
+        except OSError as error:
+            raise RequestError(
+                f"The course's folder {self.folder} can't be used: {error.strerror}.",
+                "Set CLOUDSCALE_HOME to a folder that you may write to.",
+            ) from None
+        except ValueError:
+            key = b""
+        if len(key) != KEY_BYTES:
+            raise RequestError(
+                f"{path} does not hold the course's key: {2 * KEY_BYTES} hexadecimal digits.",
+                "Put back the file that the course was made with; every password comes from it.",
+            )
+        return key
+
+    def _make_folder(self) -> None:
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (self.folder.parent, self.folder):
+            folder.chmod(0o700)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Held while a run changes the course. Raises CloudscaleError where another run holds it."""
+        try:
+            self._make_folder()
+            descriptor = os.open(self.folder, os.O_RDONLY)
+        except OSError as error:
+            raise RequestError(
+                f"The course's folder {self.folder} can't be used: {error.strerror}.",
+                "Set CLOUDSCALE_HOME to a folder that you may write to.",
+            ) from None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except BlockingIOError:
+            raise CloudscaleError(
+                f"Another run is changing the course {self.name!r} just now.",
+                "Wait until it has ended, then run again.",
+            ) from None
+        finally:
+            os.close(descriptor)
+
+    def forget(self) -> None:
+        """Removes the driver's part of the folder, and the course's where nothing else is left in it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self.folder.parent.rmdir()

@@ -1,0 +1,123 @@
+"""Debian's or Ubuntu's own Docker Engine on this computer: installed, started, and taken away again.
+
+Only what was brought is taken away: a record, written before the first change, says what that is.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from cloudscale.engine import from_environment
+from cloudscale.errors import CloudscaleError, EngineError, RequestError
+from cloudscale.shell import as_root, run_root
+from cloudscale.waiting import poll
+
+RECORD = Path("/var/lib/cloudscale/engine.json")
+PACKAGES = ("docker.io", "iptables")
+DATA = ("/var/lib/docker", "/var/lib/containerd", "/etc/docker")
+LOG = "/var/log/dockerd.log"
+STARTING = 90  # seconds for a new engine to answer
+APT = ("apt-get", "-y", "-qq", "-o", "DPkg::Lock::Timeout=300", "--no-install-recommends")
+
+
+def engine_exists() -> bool:
+    """Whether an engine is installed or its socket is there, however it feels."""
+    return bool(shutil.which("dockerd", path="/usr/bin:/usr/sbin:/usr/local/bin") and Path("/run/docker.sock").exists())
+
+
+def install_engine() -> None:
+    """Installs and starts the distribution's engine, with or without systemd. Raises CloudscaleError."""
+    if not shutil.which("apt-get"):
+        raise RequestError(
+            "This computer has no apt-get: only Debian's and Ubuntu's own engine can be installed by this.",
+            "Install Docker Engine as its documentation says, then run again.",
+        )
+    as_root([])
+    if not shutil.which("dockerd", path="/usr/bin:/usr/sbin:/usr/local/bin"):
+        run_root(["apt-get", "-qq", "update"], "Reading the package lists")
+        planned = run_root([*APT, "--simulate", "install", *PACKAGES], "Planning the installation")
+        packages = [line.split()[1] for line in planned.splitlines() if line.startswith("Inst ")]
+        _write_record({"packages": packages, "data": [path for path in DATA if not os.path.exists(path)]})
+        run_root([*APT, "install", *PACKAGES], "Installing the engine")
+    if os.geteuid() != 0:
+        run_root(["usermod", "-aG", "docker", getpass.getuser()], "Letting you use the engine")
+    _start()
+
+
+def _start() -> None:
+    if _has_systemd():
+        run_root(["systemctl", "enable", "--now", "docker"], "Starting the engine")
+    elif not _answers():
+        # no service manager: a daemon in a session of its own, which outlives this one
+        command = as_root(["sh", "-c", f"exec setsid dockerd >>{LOG} 2>&1 </dev/null"])
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+    if not poll(_answers, timeout=STARTING, interval=0.5):
+        raise EngineError(
+            f"The Docker Engine was installed, but does not answer after {STARTING} s.",
+            f"Its log: {'journalctl -u docker' if _has_systemd() else LOG}. If you were just added to the group"
+            " docker, log in again first.",
+        )
+
+
+def brought_packages() -> list[str]:
+    """The packages that install_engine brought. Raises RequestError where it brought none."""
+    try:
+        return list(json.loads(RECORD.read_text())["packages"])
+    except FileNotFoundError:
+        raise RequestError(
+            "The Docker Engine of this computer was not brought by machine_new: it is left as it is.",
+            "Remove it with your package manager if you want it gone.",
+        ) from None
+    except (OSError, ValueError, KeyError) as error:
+        raise RequestError(f"The record {RECORD} can't be read ({error}).", "Remove the packages by hand.") from None
+
+
+def remove_engine() -> list[str]:
+    """Stops the engine and removes its packages and data, as far as install_engine brought them."""
+    packages = brought_packages()
+    data = json.loads(RECORD.read_text())["data"]
+    if _has_systemd():
+        run_root(["systemctl", "stop", "docker.socket", "docker", "containerd"], "Stopping the engine")
+    else:
+        _stop_daemon()
+    if packages:
+        run_root([*APT, "purge", *packages], "Removing the packages")
+    run_root(["rm", "-rf", *data, LOG], "Removing the engine's data")
+    subprocess.run(as_root(["ip", "link", "delete", "docker0"]), capture_output=True, check=False)
+    run_root(["rm", "-rf", str(RECORD.parent)], "Removing the record")
+    return packages
+
+
+def _stop_daemon() -> None:
+    pid_file = Path("/run/docker.pid")
+    if not pid_file.exists():
+        return
+    pid = pid_file.read_text().strip()
+    run_root(["kill", pid], "Stopping the engine")
+    if not poll(lambda: not os.path.exists(f"/proc/{pid}"), timeout=60):
+        raise CloudscaleError(f"The Docker Engine (process {pid}) does not stop.", "Stop its containers first.")
+
+
+def _write_record(record: dict[str, Any]) -> None:
+    record["made"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    script = 'mkdir -p "$(dirname "$1")" && printf "%s\\n" "$2" >"$1"'
+    run_root(["sh", "-c", script, "-", str(RECORD), json.dumps(record)], "Writing down what is brought")
+
+
+def _answers() -> bool:
+    try:
+        from_environment(timeout=5).close()
+    except EngineError as error:
+        return "permission denied" in str(error)  # it is there; the group counts from the next login on
+    return True
+
+
+def _has_systemd() -> bool:
+    return os.path.isdir("/run/systemd/system")

@@ -1,0 +1,107 @@
+"""The driver `local`: this computer's Docker Engine is the one machine."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from cloudscale.drivers import debian
+from cloudscale.engine import Engine, engine_errors, from_environment
+from cloudscale.errors import EngineError, RequestError
+from cloudscale.model import CommandResult, Machine
+from cloudscale.settings import LocalSettings
+from cloudscale.shell import run_shell
+
+LOOPBACK = "127.0.0.1"
+LISTENING = "0A"  # the state in /proc/net/tcp (Linux, include/net/tcp_states.h)
+
+
+class Local:
+    def __init__(self, settings: LocalSettings) -> None:
+        self._settings = settings
+        self._engine: Engine | None = None
+
+    def machines(self) -> list[Machine]:
+        return [self._connected().machine]
+
+    def connect(self, machine: Machine) -> Engine:
+        return self._connected()
+
+    def held_ports(self, machine: Machine) -> frozenset[int]:
+        if _remote_host():
+            return frozenset()
+        return listening_ports()
+
+    def run(self, machine: Machine, command: str, timeout: float) -> CommandResult:
+        if host := _remote_host():
+            raise RequestError(
+                f"DOCKER_HOST names an engine on {host}, where no command can be run.",
+                f"Use: invoke remote_com --hosts {host} --com …",
+            )
+        return run_shell(command, timeout)
+
+    def check_nodes(self, nodes: int) -> None:
+        if nodes > 1:
+            raise RequestError(
+                f"The driver local has one machine, this computer, and {nodes} are wanted.", "Leave out --nodes."
+            )
+
+    def add(self, name: str) -> str:
+        try:
+            return f"There is a Docker Engine here already, on {self._connected().name}: nothing to do."
+        except EngineError:
+            # one that is there but closed to this user, or somewhere else, is not to be installed over
+            if os.environ.get("DOCKER_HOST") or debian.engine_exists():
+                raise
+        debian.install_engine()
+        return f"A Docker Engine was installed and started; it answers on {self._connected().name}."
+
+    def remove(self, name: str) -> str:
+        packages = debian.remove_engine()
+        return f"The Docker Engine was taken away: {len(packages)} packages, its containers, images and volumes."
+
+    def removal(self, name: str) -> str:
+        packages = debian.brought_packages()
+        return f"The Docker Engine of this computer ({' '.join(packages)}) with all its containers, images and volumes"
+
+    def _connected(self) -> Engine:
+        if self._engine is None:
+            client = from_environment()
+            with engine_errors("this computer"):
+                name = client.info()["Name"]
+            self._engine = Engine(Machine(name, self._settings.address or own_address()), client)
+        return self._engine
+
+
+def _remote_host() -> str:
+    """The host of a DOCKER_HOST that is not on this computer, else nothing."""
+    url = urlsplit(os.environ.get("DOCKER_HOST", ""))
+    host = url.hostname if url.scheme in ("tcp", "http", "https", "ssh") else None
+    return host if host and host not in ("localhost", LOOPBACK, "::1") else ""
+
+
+def own_address() -> str:
+    """The address that others reach the engine's computer by; loopback where it is in no network."""
+    if host := _remote_host():
+        return host
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            # chooses the route, sends nothing; the address is of the documentation's range (RFC 5737)
+            probe.connect(("203.0.113.1", 9))
+            return str(probe.getsockname()[0])
+        except OSError:
+            return LOOPBACK
+
+
+def listening_ports(tables: tuple[str, ...] = ("/proc/net/tcp", "/proc/net/tcp6")) -> frozenset[int]:
+    """TCP ports that something listens on, on any address; none where the kernel is not Linux."""
+    ports = set()
+    for table in tables:
+        path = Path(table)
+        for line in path.read_text().splitlines()[1:] if path.exists() else []:
+            _, local, _, state, *_ = line.split()
+            if state == LISTENING:
+                ports.add(int(local.rpartition(":")[2], 16))
+    return frozenset(ports)

@@ -1,0 +1,146 @@
+"""A machine's Docker Engine: reached as a client, described, and its errors made readable."""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import docker
+import requests
+from docker.errors import APIError, DockerException
+
+from cloudscale import naming
+from cloudscale.errors import CloudscaleError, EngineError
+from cloudscale.fanout import WIDTH
+from cloudscale.model import Machine, Node
+
+REQUEST_TIMEOUT = 60  # seconds for one answer of an engine; a loaded one is slow to create containers
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A machine and the client that speaks to its engine. Safe to share between threads."""
+
+    machine: Machine
+    client: docker.DockerClient
+
+    @property
+    def api(self) -> Any:
+        """docker-py's low-level client: it takes and gives the API's own JSON."""
+        return self.client.api
+
+    @property
+    def name(self) -> str:
+        return self.machine.name
+
+
+def from_environment(timeout: float = REQUEST_TIMEOUT) -> docker.DockerClient:
+    """The engine of DOCKER_HOST (with DOCKER_TLS_VERIFY and DOCKER_CERT_PATH) or of the default socket.
+
+    Raises EngineError where it is absent, closed to this user, or does not answer.
+    """
+    with engine_errors("this computer"):
+        return docker.from_env(version="auto", timeout=int(timeout), max_pool_size=WIDTH)
+
+
+def describe(engine: Engine, course: str) -> Node:
+    """What the engine has, and what others than this course hold of it: published ports and reserved memory."""
+    with engine_errors(engine.name):
+        info = engine.api.info()
+        containers = engine.api.containers()
+        tasks, services = [], []
+        if info["Swarm"].get("ControlAvailable"):
+            tasks = engine.api.tasks(filters={"node": info["Swarm"]["NodeID"], "desired-state": "running"})
+            services = engine.api.services(filters={"label": f"{naming.MARK}={course}"})
+    ours = {service["ID"] for service in services}
+    reserved = sum(
+        task["Spec"].get("Resources", {}).get("Reservations", {}).get("MemoryBytes", 0)
+        for task in tasks
+        if task["ServiceID"] not in ours
+    )
+    ports = {
+        port["PublicPort"]
+        for container in containers
+        if container["Labels"].get(naming.MARK) != course
+        for port in container["Ports"]
+        if "PublicPort" in port
+    }
+    return Node(
+        machine=engine.machine,
+        id=info["Swarm"].get("NodeID", ""),
+        cpus=info["NCPU"],
+        memory=info["MemTotal"],
+        taken_ports=frozenset(ports),
+        taken_memory=reserved,
+    )
+
+
+@contextlib.contextmanager
+def engine_errors(machine: str) -> Iterator[None]:
+    """Turns whatever docker-py and what lies below it raise into an EngineError that names the machine."""
+    try:
+        yield
+    except CloudscaleError:
+        raise
+    except (DockerException, requests.RequestException, OSError) as error:
+        raise explain(error, machine) from error
+
+
+def explain(error: BaseException, machine: str) -> EngineError:
+    """The cause, in the user's words, and the remedy."""
+    causes = list(_causes(error))
+    text = str(getattr(error, "explanation", "") or error)
+    if isinstance(error, APIError):
+        return explain_text(text, machine)
+    for cause in causes:
+        if isinstance(cause, PermissionError):
+            return EngineError(
+                f"The Docker Engine of {machine} does not let this user in (permission denied on its socket).",
+                "Add yourself to its group with: sudo usermod -aG docker $USER, log in again; or run as root.",
+            )
+        if isinstance(cause, (FileNotFoundError, ConnectionRefusedError)):
+            return EngineError(
+                f"No Docker Engine answers on {machine}.",
+                "Install and start one with: invoke machine_new local --driver local."
+                " If yours listens elsewhere, set DOCKER_HOST.",
+            )
+        if isinstance(cause, ssl.SSLError):
+            return EngineError(
+                f"The Docker Engine of {machine} and this computer do not trust each other's certificates ({cause}).",
+                "Check DOCKER_CERT_PATH and DOCKER_TLS_VERIFY.",
+            )
+        if isinstance(cause, (TimeoutError, requests.Timeout)):
+            return EngineError(
+                f"The Docker Engine of {machine} took too long to answer.",
+                "Look at the machine's load and at the engine's log (journalctl -u docker), then run again.",
+            )
+    return EngineError(f"The Docker Engine of {machine} can't be used: {text}")
+
+
+def explain_text(text: str, machine: str) -> EngineError:
+    """An engine's own message, with a remedy where the cause is a known one."""
+    if "no space left on device" in text.lower():
+        return EngineError(
+            f"The disk of the Docker Engine of {machine} is full ({text.strip()}).",
+            "Make room there (docker system df shows what takes it, docker image prune removes unused images),"
+            " then run again.",
+        )
+    return EngineError(f"The Docker Engine of {machine} refused: {text.strip()}")
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An exception and all that it was made from: docker-py and urllib3 hide the cause in `args` as well."""
+    todo, seen = [error], set()
+    while todo:
+        current = todo.pop(0)
+        if id(current) in seen:
+            continue
+        seen.add(id(current))
+        yield current
+        todo += [arg for arg in current.args if isinstance(arg, BaseException)]
+        todo += [linked for linked in (current.__cause__, current.__context__) if linked]
+        if isinstance(reason := getattr(current, "reason", None), BaseException):
+            todo.append(reason)

@@ -1,0 +1,200 @@
+"""Where Invoke and the project meet: flags → a Session, errors → exit codes, a Report → output.
+
+This module is imported for `invoke --list` too, so whatever is heavy is imported when a task runs.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import invoke.executor
+import invoke.parser.parser
+from invoke.context import Context
+from invoke.exceptions import AmbiguousEnvVar, Exit, ParseError, UncastableEnvVar, UnexpectedExit
+from invoke.parser.context import ParserContext
+from invoke.tasks import Task
+
+from cloudscale.errors import CloudscaleError, RequestError
+
+if TYPE_CHECKING:
+    from cloudscale.cluster import Session
+    from cloudscale.report import Report
+
+INTERRUPTED = 130
+ENVIRONMENT = "INVOKE_CLOUDSCALE_"
+
+COMMON_FLAGS = {
+    "driver": "where machines come from: openstack, local, generic",
+    "course": "the class; everything made for it carries this name",
+    "only": "only these machines or seats: a,b",
+    "skip": "leave out these machines or seats: a,b",
+    "timeout": "seconds; past them a target counts as failed",
+    "format": "table (or any other format of tabulate), csv, json",
+    "yes": "do not ask before something is removed",
+}
+
+
+def cloudscale_task(**help: str) -> Callable[[Callable[..., Report]], Task[Any]]:
+    """Makes an Invoke task of a function of (session, own flags…) that returns a Report.
+
+    The flags that all tasks share are added to its signature; `help` describes its own. Every flag is
+    text or on/off for Invoke, and is validated with the configuration, so that a wrong value is
+    an error of ours.
+    """
+    return functools.partial(_make_task, help)
+
+
+def _make_task(help: Mapping[str, str], body: Callable[..., Report]) -> Task[Any]:
+    own = list(inspect.signature(body).parameters.values())[1:]
+    shared = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False if name == "yes" else None)
+        for name in COMMON_FLAGS
+    ]
+
+    @functools.wraps(body)
+    def run(context: Context, *args: Any, **flags: Any) -> None:
+        common = {name: flags.pop(name) for name in COMMON_FLAGS}
+        session = _session(context, common, flags)
+        present(body(session, *args, **flags))
+
+    positional = [parameter.name for parameter in own if parameter.default is inspect.Parameter.empty]
+    run.__signature__ = inspect.Signature(  # type: ignore[attr-defined, assignment]
+        [inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD), *own, *shared]
+    )
+    lists = [parameter.name for parameter in own if parameter.default == ()]
+    return Task(
+        run,
+        name=body.__name__,
+        positional=positional,
+        iterable=lists,
+        auto_shortflags=False,  # -f after a task would no longer be Invoke's own -f FILE
+        help={**COMMON_FLAGS, **help},
+    )
+
+
+def _session(context: Context, common: Mapping[str, Any], flags: dict[str, Any]) -> Session:
+    from cloudscale.cluster import Session
+    from cloudscale.progress import progress_on
+    from cloudscale.settings import Common, read_flags, read_settings
+
+    configuration = context.config.get("cloudscale") or {}
+    configured = {name: common[name] for name in ("driver", "course")}
+    configured |= {name: flags.pop(name) for name in ("students", "image") if name in flags}
+    checked = read_flags(Common, **{name: value for name, value in common.items() if name not in configured})
+    return Session(
+        settings=read_settings(configuration, **configured),
+        common=checked,
+        progress=progress_on(sys.stderr),
+        ask=functools.partial(_ask, checked.yes),
+    )
+
+
+def _ask(yes: bool, question: str) -> None:
+    """Asks before something is removed. Raises RequestError where the answer is no, or nobody can give one."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise RequestError(f"{question} Nobody is there to answer.", "Add --yes to go on without the question.")
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise RequestError("Nothing was removed.")
+
+
+def present(report: Report) -> None:
+    """Prints a report. Raises Exit with code 1 where something failed."""
+    if report.text:
+        print(report.text, flush=True)
+    if report.problems:
+        raise Exit("\n".join(f"Failed: {problem}" for problem in report.problems), code=1)
+
+
+class Executor(invoke.executor.Executor):
+    """Runs tasks, and turns the project's errors into messages with their exit code (`--debug`: a traceback)."""
+
+    def execute(self, *tasks: Any) -> Any:
+        try:
+            self._know_all_keys()
+            return super().execute(*tasks)
+        except (Exit, UnexpectedExit):
+            raise
+        except KeyboardInterrupt:
+            raise Exit(
+                "Interrupted. What was made stays; the same command again goes on from there.", INTERRUPTED
+            ) from None
+        except BrokenPipeError:  # the reader of our output (head, say) has had enough
+            raise Exit(code=1) from None
+        except Exception as error:
+            if self.core and self.core[0].args.debug.value:
+                raise
+            raise Exit(*_message(error)) from None
+
+    def _know_all_keys(self) -> None:
+        """Tells Invoke the keys of the configuration, without which it does not look for them in the environment."""
+        from cloudscale.settings import env_skeleton
+
+        config = self.config
+        if config._runtime_path and not config._runtime_found:
+            raise RequestError(f"There is no configuration file {config._runtime_path} (-f).")
+        if not isinstance(config.get("cloudscale") or {}, Mapping):
+            raise RequestError("The configuration's key cloudscale should hold keys and values.")
+        skeleton = env_skeleton()
+        given = sorted(name for name in os.environ if name.startswith(ENVIRONMENT))
+        if unknown := [name for name in given if name not in set(_variables(skeleton, ENVIRONMENT))]:
+            raise RequestError(f"The environment sets {', '.join(unknown)}: there is no such key.")
+        self.collection.configure({"cloudscale": skeleton})
+        try:
+            config.load_collection(self.collection.configuration())
+            config.load_shell_env()
+        except (ValueError, TypeError, AmbiguousEnvVar, UncastableEnvVar) as error:
+            raise RequestError(f"The configuration can't be read ({', '.join(given) or 'a file'}): {error}.") from None
+
+
+def _variables(keys: Mapping[str, Any], prefix: str) -> Iterator[str]:
+    """The environment's names of the configuration's keys."""
+    for key, below in keys.items():
+        name = f"{prefix}{key.upper()}"
+        yield from _variables(below, f"{name}_") if below else (name,)
+
+
+def _message(error: BaseException) -> tuple[str, int]:
+    if isinstance(error, CloudscaleError):
+        return f"Error: {error}", error.exit_code
+    return f"Error: {type(error).__name__}: {error}\n  This should not happen. --debug shows where it did.", 1
+
+
+class _UsageError(ParseError, Exit):
+    """A flag that Invoke does not know. Being an Exit too, it ends in the exit code of a wrong request."""
+
+    def __init__(self, text: str, context: ParserContext | None = None) -> None:
+        Exit.__init__(self, message=None, code=RequestError.exit_code)
+        self.args = (text,)  # what Program.run prints of a ParseError; of an Exit it prints the message
+        self.context = context
+
+
+def install() -> None:
+    """Has Invoke end in the project's exit codes where no Executor is at work yet: flags and configuration files."""
+    # load-bearing: Program.run gives a ParseError exit code 1, and has no setting for it
+    invoke.parser.parser.ParseError = _UsageError  # type: ignore[attr-defined, assignment]
+    sys.excepthook = _last_resort
+
+
+def _last_resort(kind: type[BaseException], error: BaseException, traceback: Any) -> None:
+    """Whatever Invoke lets pass, such as an invoke.yaml that is no YAML."""
+    if "--debug" in sys.argv or "-d" in sys.argv:
+        sys.__excepthook__(kind, error, traceback)
+        return
+    text, code = _message(error)
+    if ".yaml." in f".{kind.__module__}.":
+        text, code = f"Error: the configuration file is no YAML: {' '.join(str(error).split())}", RequestError.exit_code
+    print(text, file=sys.stderr, flush=True)
+    _end(code)
+
+
+def _end(code: int) -> NoReturn:
+    sys.stdout.flush()
+    os._exit(code)  # an excepthook can't choose the exit code otherwise

@@ -1,0 +1,109 @@
+"""The values that pass between the stages. All frozen: a stage makes new ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+T = TypeVar("T", covariant=True)
+
+
+@dataclass(frozen=True)
+class Student:
+    """One line of the roster. `id` is unique in it and decides everything that must stay stable."""
+
+    id: str
+    name: str
+    surname: str = ""
+    email: str = ""
+
+    @property
+    def full_name(self) -> str:
+        return f"{self.name} {self.surname}".strip()
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A host with a Docker Engine. `address` is what students type."""
+
+    name: str
+    address: str
+
+
+@dataclass(frozen=True)
+class Node:
+    """A machine as its engine describes it: cores, memory in bytes, and what others hold of it.
+
+    `id` is the Swarm node's, empty while the engine is in no swarm. `taken_ports` and
+    `taken_memory` (bytes) are held by something that is not of this course.
+    """
+
+    machine: Machine
+    id: str
+    cpus: int
+    memory: int
+    taken_ports: frozenset[int] = frozenset()
+    taken_memory: int = 0
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a student sits: a machine's name and a port on it."""
+
+    machine: str
+    port: int
+
+
+@dataclass(frozen=True)
+class Seat:
+    """One student's server: who, and where."""
+
+    student: Student
+    place: Place
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[T]):
+    """What came of one target: a value, or the error that it failed with."""
+
+    target: str
+    value: T | None = None
+    error: Exception | None = None
+
+    @property
+    def ok(self) -> bool:
+        return self.error is None
+
+    def get(self) -> T:
+        """The value; raises the error of a target that failed."""
+        if self.error is not None:
+            raise self.error
+        assert self.value is not None
+        return self.value
+
+
+@dataclass(frozen=True)
+class CommandResult:
+    """A command that ran to its end: exit code and what it wrote."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+
+TIMED_OUT = 124  # exit code of a command past its deadline, as timeout(1) has it
+UNREACHED = 255  # exit code of a target that the command never ran on, as ssh(1) has it
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table that the trainer reads. `password` is None where it is not shown."""
+
+    student: str
+    email: str
+    url: str
+    host: str
+    port: int
+    node: str
+    state: str
+    password: str | None = None

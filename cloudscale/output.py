@@ -1,0 +1,34 @@
+"""A result in a file, for its owner's eyes only."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+
+from cloudscale.errors import RequestError
+
+
+def check_writable(path: Path) -> None:
+    """Raises RequestError where no file can be written there, before anything else is done."""
+    if path.is_dir():
+        raise RequestError(f"--output {path} is a folder; a file is wanted.")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise RequestError(
+            f"--output {path} can't be written: its folder is not there, or closed to you.",
+            f"Make it first: mkdir -p {path.parent}",
+        )
+
+
+def write_private(path: Path, text: str) -> None:
+    """Writes the file whole, with mode 0600, whatever was there before. Raises OSError."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
+    try:
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(text + "\n")
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise

@@ -1,0 +1,63 @@
+"""What happens while the user waits: a live bar on a terminal, one line a stage elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Protocol, TextIO
+
+Advance = Callable[[int, int], None]  # how much is done, of how much
+
+
+class Progress(Protocol):
+    def say(self, text: str) -> None:
+        """A stage that ended, or a warning."""
+
+    def bar(self, what: str, total: int) -> contextlib.AbstractContextManager[Advance]:
+        """Something that takes a while: on a terminal, shown as it advances."""
+
+
+class Lines:
+    """One line a stage, each with the seconds since the start."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._start = time.monotonic()
+
+    def say(self, text: str) -> None:
+        print(f"[{time.monotonic() - self._start:6.1f} s] {text}", file=self._stream, flush=True)
+
+    @contextlib.contextmanager
+    def bar(self, what: str, total: int) -> Iterator[Advance]:
+        self.say(f"{what} …")
+        yield lambda done, of: None
+
+
+class Live(Lines):
+    """The same lines, with a bar below them for what is going on."""
+
+    @contextlib.contextmanager
+    def bar(self, what: str, total: int) -> Iterator[Advance]:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[count]}"),
+            TimeElapsedColumn(),
+        )
+        with Progress(*columns, console=Console(file=self._stream), transient=True) as progress:
+            task = progress.add_task(what, total=total or None, count="")
+
+            def advance(done: int, of: int) -> None:
+                count = f"{done}/{of}" if of < 1_000_000 else f"{done >> 20}/{of >> 20} MiB"
+                progress.update(task, completed=done, total=of, count=count)
+
+            advance(0, total)
+            yield advance
+
+
+def progress_on(stream: TextIO) -> Progress:
+    return Live(stream) if stream.isatty() else Lines(stream)

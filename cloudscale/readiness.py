@@ -1,0 +1,217 @@
+"""Waiting until seats answer, and telling why one does not."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from docker.errors import APIError
+
+from cloudscale import jupyter
+from cloudscale.engine import Engine, engine_errors
+from cloudscale.errors import SeatError, SlowSeat
+from cloudscale.fanout import WIDTH, fan_out
+from cloudscale.model import Outcome, Place, Seat, Student
+from cloudscale.seatspec import covers
+from cloudscale.spawner import Change, RunningSeat
+from cloudscale.waiting import Clock, SystemClock, poll
+
+Task = Mapping[str, Any]
+
+INTERVAL = 0.5  # seconds between two looks at all seats
+TRIES = 3  # failed starts of one seat, one after another, that make waiting on useless
+STARTING = 600  # seconds for which a server that does not answer counts as starting
+UNPLACED = 15  # seconds that the scheduler may find no place: a port is free only when its last holder is gone
+
+
+def wait_ready(
+    manager: Engine,
+    changes: Sequence[tuple[Seat, Change]],
+    hosts: Mapping[str, str],
+    *,
+    timeout: float,
+    ready: Callable[[int], None] = lambda count: None,
+    clock: Clock | None = None,
+) -> list[Outcome[str]]:
+    """Waits until every seat answers over HTTP. `hosts`: machine → address; `timeout` in seconds.
+
+    A seat that can't come up any more is given up at once, with its cause; the others go on. `ready`
+    is told how many answer so far.
+    """
+    return _Wait(manager, changes, hosts, clock or SystemClock()).run(timeout, ready)
+
+
+class _Wait:
+    def __init__(
+        self, manager: Engine, changes: Sequence[tuple[Seat, Change]], hosts: Mapping[str, str], clock: Clock
+    ) -> None:
+        self._manager = manager
+        self._changes = changes
+        self._hosts = hosts
+        self._clock = clock
+        self._results: dict[str, Outcome[str]] = {}
+        self._pending = list(changes)
+        self._unplaced_since: dict[str, float] = {}
+
+    def run(self, timeout: float, ready: Callable[[int], None]) -> list[Outcome[str]]:
+        # failures from before this run are not held against a seat
+        earlier = {task["ID"] for tasks in _all_tasks(self._manager).values() for task in tasks if _failed(task)}
+
+        def step() -> bool:
+            tasks = _all_tasks(self._manager)
+            self._ask(tasks)
+            for seat, change in self._pending:
+                fresh = [task for task in tasks.get(change.service_id, []) if task["ID"] not in earlier]
+                if seat.student.id not in self._results and (task := self._hopeless(fresh)):
+                    self._settle(seat, _cause(self._manager, seat, task))
+            self._pending = [item for item in self._pending if item[0].student.id not in self._results]
+            ready(sum(result.ok for result in self._results.values()))
+            return not self._pending
+
+        if not poll(step, timeout=timeout, interval=INTERVAL, clock=self._clock):
+            tasks = _all_tasks(self._manager)
+            for seat, change in self._pending:
+                self._settle(seat, self._overdue(seat, tasks.get(change.service_id, []), timeout))
+        return [self._results[seat.student.id] for seat, _ in self._changes]
+
+    def _ask(self, tasks: Mapping[str, Sequence[Task]]) -> None:
+        """Asks every seat that has a container whether it answers."""
+        started = [seat for seat, change in self._pending if _has_container(tasks.get(change.service_id, []), change)]
+        answers = fan_out(
+            lambda seat: jupyter.answers(self._hosts[seat.place.machine], seat.place.port), started, width=2 * WIDTH
+        )
+        for seat, answer in zip(started, answers, strict=True):
+            if answer.value:
+                self._results[seat.student.id] = Outcome(seat.student.full_name, "ready")
+
+    def _settle(self, seat: Seat, error: SeatError) -> None:
+        self._results[seat.student.id] = Outcome(seat.student.full_name, error=error)
+
+    def _hopeless(self, fresh: Sequence[Task]) -> Task | None:
+        """The task that tells why waiting for its seat is useless, if there is one."""
+        failed = [task for task in fresh if _failed(task)]
+        if len(failed) >= TRIES:
+            return failed[0]
+        now = self._clock.now()
+        for task in fresh:
+            refused = task["Status"]["State"] == "pending" and task["Status"].get("Err")
+            if refused and now - self._unplaced_since.setdefault(task["ID"], now) >= UNPLACED:
+                return task
+        return None
+
+    def _overdue(self, seat: Seat, tasks: Sequence[Task], timeout: float) -> SeatError:
+        for task in tasks[:1]:
+            if task["Status"].get("Err"):
+                return _cause(self._manager, seat, task)
+        return SlowSeat(
+            f"{_who(seat)}: the server did not answer within {timeout:.0f} s.",
+            "It may still be starting: look with invoke status, or run again with a longer --timeout.",
+        )
+
+
+def _all_tasks(manager: Engine) -> dict[str, list[Task]]:
+    """Every service's tasks, newest first; one request for the whole swarm."""
+    with engine_errors(manager.name):
+        tasks = sorted(manager.api.tasks(), key=lambda task: task["CreatedAt"], reverse=True)
+    grouped: dict[str, list[Task]] = {}
+    for task in tasks:
+        grouped.setdefault(task["ServiceID"], []).append(task)
+    return grouped
+
+
+def _cause(manager: Engine, seat: Seat, task: Task) -> SeatError:
+    return failure(seat, task["Status"].get("Err", ""), _last_words(manager, task))
+
+
+def _last_words(manager: Engine, task: Task) -> str:
+    """The end of what the container of a failed task wrote; the engine keeps it for a while."""
+    container = task["Status"].get("ContainerStatus", {}).get("ContainerID")
+    if not container:
+        return ""
+    with contextlib.suppress(APIError):
+        text = manager.api.logs(container, tail=3).decode(errors="replace")
+        return " / ".join(line.strip() for line in text.splitlines() if line.strip())
+    return ""
+
+
+def _failed(task: Task) -> bool:
+    return task["Status"]["State"] in ("failed", "rejected")
+
+
+def _has_container(tasks: Sequence[Task], change: Change) -> bool:
+    """Whether a container of the wanted form exists: until then, an answer comes from the one before it."""
+    return any(
+        task["DesiredState"] == "running"
+        and task["Status"].get("ContainerStatus", {}).get("ContainerID")
+        and covers(task["Spec"], change.task_template)
+        for task in tasks
+    )
+
+
+def _who(seat: Seat) -> str:
+    return f"{seat.student.full_name} ({seat.place.machine}:{seat.place.port})"
+
+
+def failure(seat: Seat, error: str, last_words: str = "") -> SeatError:
+    """An engine's or scheduler's message about a task, as cause and remedy in the user's words."""
+    who, port, text = _who(seat), seat.place.port, error.lower()
+    if "already in use" in text or "already allocated" in text:
+        return SeatError(
+            f"{who}: port {port} is taken by something else on the machine.",
+            f"Stop what holds it (ss -ltnp 'sport = :{port}' shows it) and run again.",
+        )
+    if "insufficient resources" in text:
+        return SeatError(
+            f"{who}: the machine has not enough unreserved memory for it.",
+            "Lower seat.reserve in the configuration, or use a larger machine.",
+        )
+    if "no space left" in text:
+        return SeatError(f"{who}: the machine's disk is full.", "Make room (docker system df), then run again.")
+    if "no such image" in text:
+        return SeatError(f"{who}: the image is not on the machine any more.", "Run again: it is fetched anew.")
+    if "no suitable node" in text:
+        return SeatError(f"{who}: its machine takes no containers ({error}).", "Look at: docker node ls.")
+    said = f"; its last words: {last_words}" if last_words else ""
+    return SeatError(
+        f"{who}: the server does not stay up ({error or 'no reason given'}{said}).",
+        "Its log: docker service logs; more memory for each seat: seat.memory in the configuration.",
+    )
+
+
+@dataclass(frozen=True)
+class SeatState:
+    """A seat as its student would find it: `ready`, `starting`, or `failed` with the cause."""
+
+    state: str
+    cause: SeatError | None = None
+
+
+def seat_states(
+    manager: Engine,
+    seats: Sequence[RunningSeat],
+    hosts: Mapping[str, str],
+    machine_of: Callable[[RunningSeat], str],
+) -> list[SeatState]:
+    """The state of every seat now, asked side by side. `hosts`: machine → address."""
+    tasks = _all_tasks(manager)
+
+    def one(running: RunningSeat) -> SeatState:
+        machine = machine_of(running)
+        if machine in hosts and jupyter.answers(hosts[machine], running.port):
+            return SeatState("ready")
+        seat = Seat(Student(running.student_id, running.student_name), Place(machine or running.node_id, running.port))
+        own = tasks.get(running.service_id, [])
+        if not own:
+            return SeatState("failed", SeatError(f"{_who(seat)}: it has no container.", "Run invoke themachine."))
+        failed = [task for task in own if _failed(task)]
+        if len(failed) >= TRIES or (own[0]["Status"]["State"] == "pending" and own[0]["Status"].get("Err")):
+            return SeatState("failed", _cause(manager, seat, (failed or own)[0]))
+        age = datetime.now(UTC) - datetime.fromisoformat(own[0]["CreatedAt"][:19] + "+00:00")
+        if age.total_seconds() < STARTING:
+            return SeatState("starting")
+        return SeatState("failed", SeatError(f"{_who(seat)}: the server does not answer.", "Look at its log."))
+
+    return [outcome.get() for outcome in fan_out(one, seats, name=lambda seat: seat.name)]

@@ -1,0 +1,120 @@
+"""Outcomes → text. Everything here is pure and returns strings."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from tabulate import tabulate
+
+from cloudscale.model import CommandResult, Machine, Outcome, Row
+from cloudscale.plan import GIB, MIB, Plan
+
+SEAT_KEYS = ("student", "email", "url", "host", "port", "password", "node", "state")
+
+
+@dataclass(frozen=True)
+class CommandRow:
+    """What a command did on one target, as `--format json` has it."""
+
+    target: str
+    exit_code: int
+    stdout: str
+    stderr: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a task has to say: `text` for standard output, `problems` for standard error (any of them: exit code 1)."""
+
+    text: str
+    problems: tuple[str, ...] = ()
+
+
+def records(rows: Sequence[Mapping[str, object]], keys: Sequence[str], format: str) -> str:
+    """Rows as a table in one of tabulate's formats, as csv, or as json."""
+    if format == "json":
+        return json.dumps([{key: row[key] for key in keys} for row in rows], indent=2, ensure_ascii=False)
+    if format == "csv":
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(keys)
+        writer.writerows([row[key] for key in keys] for row in rows)
+        return out.getvalue().rstrip("\n")
+    # nothing here is a number to calculate with: a password of digits and an e stays as it is
+    return tabulate(
+        [[str(row[key]) for key in keys] for row in rows],
+        headers=list(keys),
+        tablefmt="simple" if format == "table" else format,
+        disable_numparse=True,
+    )
+
+
+def seats(rows: Sequence[Row], format: str, *, passwords: bool) -> str:
+    keys = [key for key in SEAT_KEYS if passwords or key != "password"]
+    return records([asdict(row) for row in rows], keys, format)
+
+
+def command_rows(outcomes: Sequence[Outcome[CommandResult]], unreached: int) -> list[CommandRow]:
+    """One row a target; one that the command never ran on has the exit code `unreached`."""
+    return [
+        CommandRow(outcome.target, result.exit_code, result.stdout, result.stderr)
+        if (result := outcome.value)
+        else CommandRow(outcome.target, unreached, "", str(outcome.error))
+        for outcome in outcomes
+    ]
+
+
+def commands(rows: Sequence[CommandRow], format: str) -> str:
+    """A block for each target, headed by its name; or the rows as csv or json."""
+    if format in ("csv", "json"):
+        return records([asdict(row) for row in rows], ("target", "exit_code", "stdout", "stderr"), format)
+    blocks = []
+    for row in rows:
+        heading = f"== {row.target} ==" if not row.exit_code else f"== {row.target} (exit code {row.exit_code}) =="
+        blocks.append("\n".join(part for part in (heading, row.stdout.rstrip("\n"), row.stderr.rstrip("\n")) if part))
+    return "\n\n".join(blocks)
+
+
+def plan(plan: Plan, machines: Sequence[Machine], format: str) -> str:
+    """What would be made, and what it needs against what is there."""
+    address = {machine.name: machine.address for machine in machines}
+    needs = [
+        {
+            "machine": need.machine,
+            "seats": need.seats,
+            "memory needed": f"{need.memory / GIB:.2f} GiB",
+            "memory there": f"{need.free_memory / GIB:.2f} GiB",
+            "cores needed": f"{need.cores:g}",
+            "cores there": need.free_cores,
+        }
+        for need in plan.needs
+    ]
+    places = [
+        {
+            "student": seat.student.full_name,
+            "email": seat.student.email,
+            "host": address[seat.place.machine],
+            "port": seat.place.port,
+            "node": seat.place.machine,
+        }
+        for seat in plan.seats
+    ]
+    if format == "json":
+        numbers = [asdict(need) for need in plan.needs]
+        return json.dumps({"machines": numbers, "seats": places}, indent=2, ensure_ascii=False)
+    keys = ("student", "email", "host", "port", "node")
+    if format == "csv":
+        return records(places, keys, format)
+    return records(needs, list(needs[0]), format) + "\n\n" + records(places, keys, format)
+
+
+def machines(rows: Sequence[Mapping[str, object]], format: str) -> str:
+    return records(rows, ("machine", "address", "engine", "cores", "memory", "seats"), format)
+
+
+def megabytes(count: float) -> str:
+    return f"{count / MIB:.0f} MiB"

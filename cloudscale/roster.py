@@ -1,0 +1,170 @@
+"""The students' CSV file → students. Errors carry the line number; nothing is guessed silently."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+
+from cloudscale.errors import RosterError
+from cloudscale.model import Student
+
+DELIMITERS = (";", "\t", ",")  # in the order that a tie is decided
+COLUMNS = ("id", "name", "surname", "email")
+SYNONYMS = {
+    "id": "id",
+    "student id": "id",
+    "name": "name",
+    "first name": "name",
+    "firstname": "name",
+    "given name": "name",
+    "surname": "surname",
+    "last name": "surname",
+    "lastname": "surname",
+    "family name": "surname",
+    "email": "email",
+    "e-mail": "email",
+    "mail": "email",
+}
+LARGEST = 16 * 1024 * 1024  # bytes; no class is that big, so it is some other file
+SHOULD_BE = "A line is id;name;surname;email, with ; , or tab between the fields and the e-mail optional."
+
+Record = tuple[int, list[str]]  # line number, cells
+
+
+def read_roster(path: Path) -> list[Student]:
+    """The students of a file, in its order. Raises RosterError."""
+    try:
+        if path.stat().st_size > LARGEST:
+            raise RosterError(f"{path} is larger than {LARGEST >> 20} MiB, so it is no students' file.", SHOULD_BE)
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise RosterError(
+            f"There is no students' file {path}.", "Name it with --students FILE; students.csv.example shows the form."
+        ) from None
+    except OSError as error:
+        raise RosterError(f"The students' file {path} can't be read: {error.strerror}.") from None
+    return parse_roster(data, str(path))
+
+
+def parse_roster(data: bytes, source: str) -> list[Student]:
+    """The students in the content of a file; `source` is its name in messages. Raises RosterError."""
+    records = _records(_decode(data, source), source)
+    if not records:
+        raise RosterError(f"{source}, line 1: the file is empty.", SHOULD_BE)
+    columns = _header(records[0], source)
+    body = records[1:] if columns else records
+    if not body:
+        raise RosterError(f"{source}, line {records[0][0]}: there is a header, and no student after it.", SHOULD_BE)
+    places = columns or {name: at for at, name in enumerate(COLUMNS)}
+
+    students: list[Student] = []
+    lines: dict[str, int] = {}
+    for line, cells in body:
+        student = _student(cells, places, source, line)
+        if student.id in lines:
+            raise RosterError(
+                f"{source}, line {line}: the id {student.id!r} stands already on line {lines[student.id]}.",
+                "Each student needs an id of their own: it decides password and volume.",
+            )
+        lines[student.id] = line
+        students.append(student)
+    return students
+
+
+def _decode(data: bytes, source: str) -> str:
+    """UTF-8 or UTF-16 with a byte-order mark, UTF-16 without one, UTF-8, or else Latin-1 in Windows' variant."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        candidates = ["utf-16"]
+    elif data[1::2].count(0) > len(data) // 4:
+        candidates = ["utf-16-le"]
+    elif data[0::2].count(0) > len(data) // 4:
+        candidates = ["utf-16-be"]
+    else:
+        candidates = ["utf-8-sig", "cp1252", "latin-1"]
+    for encoding in candidates:
+        try:
+            text = data.decode(encoding)
+            break
+        except UnicodeDecodeError:
+            continue
+    else:
+        raise RosterError(f"{source}, line 1: this is a binary file, not a CSV.", SHOULD_BE)
+    for line, content in enumerate(io.StringIO(text, newline=None), start=1):
+        if any(unicodedata.category(c) == "Cc" and c not in "\t\n\v\f" for c in content):
+            raise RosterError(f"{source}, line {line}: a control character; is this a binary file?", SHOULD_BE)
+    return text
+
+
+def _records(text: str, source: str) -> list[Record]:
+    """The file's lines that are not blank, split by the delimiter that makes most of them whole."""
+    skipped = 0
+    first, _, rest = text.partition("\n")
+    if first.strip().lower().startswith("sep=") and len(first.strip()) <= 5:  # Excel's own first line
+        text, skipped = rest, 1
+
+    def split(delimiter: str) -> list[Record]:
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+        records, line = [], 1 + skipped
+        try:
+            for cells in reader:
+                cleaned = [" ".join(unicodedata.normalize("NFC", cell).split()) for cell in cells]
+                if any("\n" in cell or "\r" in cell for cell in cells):
+                    raise RosterError(f"{source}, line {line}: a quotation mark is opened and not closed.", SHOULD_BE)
+                if any(cleaned):
+                    records.append((line, cleaned))
+                line = reader.line_num + 1 + skipped
+        except csv.Error as error:
+            raise RosterError(f"{source}, line {line}: {error}.", SHOULD_BE) from None
+        return records
+
+    attempts: list[list[Record]] = []
+    failure: RosterError | None = None
+    for delimiter in DELIMITERS:
+        try:
+            attempts.append(split(delimiter))
+        except RosterError as error:
+            failure = failure or error
+    if not attempts:
+        assert failure
+        raise failure
+    best = max(attempts, key=lambda records: sum(len(cells) > 1 for _, cells in records))
+    if failure and not any(len(cells) > 2 for _, cells in best):
+        raise failure
+    return best
+
+
+def _header(record: Record, source: str) -> dict[str, int] | None:
+    """Column name → position, or None where the first line is a student already."""
+    line, cells = record
+    names = [SYNONYMS.get(cell.lower()) for cell in cells]
+    if "id" not in names:
+        return None
+    known = [name for name in names if name]
+    if "name" not in known and "surname" not in known:
+        raise RosterError(
+            f"{source}, line {line}: this looks like a header, but no column is called name.",
+            f"The columns are called {', '.join(COLUMNS)}, in any order.",
+        )
+    if len(known) != len(set(known)):
+        raise RosterError(f"{source}, line {line}: the header names a column twice.")
+    return {name: at for at, name in enumerate(names) if name}
+
+
+def _student(cells: Sequence[str], places: dict[str, int], source: str, line: int) -> Student:
+    needed = max(at for name, at in places.items() if name != "email") + 1
+    if len(cells) < needed:
+        raise RosterError(
+            f"{source}, line {line}: {len(cells)} field{'s' if len(cells) > 1 else ''}, at least {needed} are needed.",
+            SHOULD_BE,
+        )
+    value = {name: cells[at] if at < len(cells) else "" for name, at in places.items()}
+    student = Student(**{"name": "", **value})
+    if not student.id:
+        raise RosterError(f"{source}, line {line}: the id is missing.", SHOULD_BE)
+    if not student.full_name:
+        raise RosterError(f"{source}, line {line}: the student {student.id!r} has no name at all.", SHOULD_BE)
+    return student

@@ -1,0 +1,30 @@
+"""`--only` and `--skip`: which machines and seats a task is about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from cloudscale.errors import RequestError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Names given by the user; each target answers to several (a seat: service, id, student's name, machine)."""
+
+    only: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
+
+    def choose(self, targets: Sequence[T], names: Callable[[T], Iterable[str]]) -> list[T]:
+        """The targets that are meant. Raises RequestError for a name that none of them answers to."""
+        answering = [(target, {name.casefold() for name in names(target) if name}) for target in targets]
+        everyone = set().union(*(known for _, known in answering))
+        unknown = [name for name in (*self.only, *self.skip) if name.casefold() not in everyone]
+        if unknown:
+            known = ", ".join(sorted({next(iter(names(target)), "") for target in targets})) or "nothing"
+            raise RequestError(f"There is no {', '.join(unknown)} here.", f"There is: {known}.")
+        only, skip = ({name.casefold() for name in chosen} for chosen in (self.only, self.skip))
+        return [target for target, known in answering if (not only or known & only) and not known & skip]

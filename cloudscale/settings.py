@@ -1,0 +1,227 @@
+"""Configuration → Settings, read once for each task, never at import.
+
+The values come from Invoke's own configuration (invoke.yaml, -f FILE, INVOKE_CLOUDSCALE_…), with a
+task's flags on top. Every unknown key and wrong type is an error that names the key.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+
+from cloudscale.errors import SettingsError
+
+# A tag that does not move: `latest` would give each class another image.
+DEFAULT_IMAGE = "quay.io/jupyter/scipy-notebook:2025-03-14"
+
+Driver = Literal["openstack", "local", "generic", "virtualbox", "qemu"]
+
+
+def _size(value: object) -> object:
+    """Bytes from `2G`, `512M`, `1.5GiB` (powers of 1024, as Docker has them) or a plain number."""
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise ValueError("should be a size such as 2G or 512M")
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)(?:i?b)?", str(value).strip().lower())
+    if not match:
+        raise ValueError("should be a size such as 2G or 512M")
+    return int(float(match[1]) * 1024 ** " kmgt".index(match[2] or " "))
+
+
+def _number(value: object) -> object:
+    if isinstance(value, bool):  # pydantic takes true for 1
+        raise ValueError("should be a number")
+    return value
+
+
+Size = Annotated[int, BeforeValidator(_size), Field(ge=6 * 1024 * 1024)]  # Docker's own lower limit
+Integer = Annotated[int, BeforeValidator(_number)]
+Number = Annotated[float, BeforeValidator(_number)]
+
+
+def _names(value: object) -> object:
+    """`a,b` as names."""
+    if isinstance(value, str):
+        return tuple(name.strip() for name in value.split(",") if name.strip())
+    return value
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+M = TypeVar("M", bound=Section)
+
+
+class SeatSettings(Section):
+    """Limits of one seat (`cpus`, `memory`, `pids`), and what a plan counts (`reserve`, `per_core`)."""
+
+    cpus: Number = Field(1.0, gt=0)
+    memory: Size = 2 * 1024**3
+    pids: Integer = Field(512, ge=16)
+    reserve: Size = 512 * 1024**2
+    per_core: Number = Field(4, gt=0)
+
+    @field_validator("reserve")
+    @classmethod
+    def _within_the_limit(cls, reserve: int, info: Any) -> int:
+        if reserve > info.data.get("memory", reserve):
+            raise ValueError("should not be more than seat.memory")
+        return reserve
+
+
+class LocalSettings(Section):
+    """`address`: what students type to reach this computer; found by itself where it is not given."""
+
+    address: str | None = None
+
+
+class OpenStackSettings(Section):
+    cloud: str | None = None
+    image: str = "debian-12"
+    flavor: str = "m1.small"
+    network: str = "course-net"
+    external_network: str = "public"
+    user: str = "debian"
+    admin_cidr: str = "0.0.0.0/0"
+    student_cidr: str = "0.0.0.0/0"
+
+
+class GenericSettings(Section):
+    hosts: tuple[str, ...] = ()
+    kfile: Path | None = None
+
+
+class Settings(Section):
+    driver: Driver = "openstack"
+    course: str = Field("course", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,39}$")
+    students: Path = Path("students.csv")
+    image: str = Field(DEFAULT_IMAGE, min_length=1)
+    seat: SeatSettings = SeatSettings()
+    local: LocalSettings = LocalSettings()
+    openstack: OpenStackSettings = OpenStackSettings()
+    generic: GenericSettings = GenericSettings()
+
+
+class Launch(Section):
+    """The flags of `themachine` that are not in the configuration too."""
+
+    nodes: Integer = Field(0, ge=0)
+    port: Integer = Field(8888, ge=1, le=65535)
+    start: Integer = Field(4321, ge=1, le=65535)
+    end: Integer = Field(0, ge=0, le=65535)
+    env: dict[str, str] = Field(default_factory=dict)
+    onlycreate: bool = False
+    plan: bool = False
+    prune: bool = False
+    output: Path | None = None
+
+    @field_validator("env", mode="before")
+    @classmethod
+    def _pairs(cls, value: object) -> object:
+        if not isinstance(value, (list, tuple)):
+            return value
+        for pair in value:
+            if not re.match(r"[A-Za-z_][A-Za-z0-9_]*=", str(pair)):
+                raise ValueError(f"{pair!r} is not of the form NAME=VALUE")
+        return dict(str(pair).split("=", 1) for pair in value)
+
+    @field_validator("end")
+    @classmethod
+    def _after_start(cls, end: int, info: Any) -> int:
+        if end and end < info.data.get("start", 0):
+            raise ValueError("should not be before --start")
+        return end
+
+
+class Remote(Section):
+    """The flags of `remote_com`."""
+
+    hosts: tuple[str, ...] = Field(min_length=1)
+    com: str = Field(min_length=1)
+    port: Integer = Field(22, ge=1, le=65535)
+    user: str = Field("root", min_length=1)
+    pwd: str | None = Field(None, repr=False)
+    kfile: Path | None = None
+    path: str | None = None
+
+    @field_validator("hosts", mode="before")
+    @classmethod
+    def _listed(cls, value: object) -> object:
+        return _names(value)
+
+
+class Common(Section):
+    """The flags that every task understands."""
+
+    only: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
+    timeout: Number | None = Field(None, gt=0)
+    format: str = "table"
+    yes: bool = False
+
+    @field_validator("only", "skip", mode="before")
+    @classmethod
+    def _listed(cls, value: object) -> object:
+        return _names(value)
+
+    @field_validator("format")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        from tabulate import tabulate_formats
+
+        known = ["table", "csv", "json", *(name for name in tabulate_formats if name not in ("csv", "json"))]
+        if value not in known:
+            raise ValueError(f"should be one of {', '.join(known)}")
+        return value
+
+
+def env_skeleton() -> dict[str, Any]:
+    """Every key of the configuration with no value, so that Invoke knows them and reads them from the environment."""
+
+    def keys(model: type[Section]) -> dict[str, Any]:
+        return {
+            name: keys(field.annotation)
+            if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+            else None
+            for name, field in model.model_fields.items()
+        }
+
+    return keys(Settings)
+
+
+def read_settings(configuration: Mapping[str, Any], **flags: object) -> Settings:
+    """The `cloudscale` part of the configuration, with the flags that were given. Raises SettingsError."""
+    values = {**_given(configuration), **_given(flags)}
+    return _validate(
+        Settings, values, "the configuration, key cloudscale.", "The README's chapter on configuration lists the keys."
+    )
+
+
+def read_flags(model: type[M], **flags: object) -> M:
+    """Flags of a task → Launch or Common; those that are None keep their default. Raises SettingsError."""
+    return _validate(model, _given(flags), "flag --", "invoke --help TASK tells what each flag takes.")
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: _given(value) if isinstance(value, Mapping) else value
+        for key, value in values.items()
+        if value is not None
+    }
+
+
+def _validate(model: type[M], values: Mapping[str, Any], where: str, remedy: str) -> M:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        problems = []
+        for problem in error.errors(include_url=False):
+            key = ".".join(str(part) for part in problem["loc"])
+            text = "there is no such key" if problem["type"] == "extra_forbidden" else problem["msg"]
+            given = "" if problem["type"] == "extra_forbidden" else f" (it is {problem['input']!r})"
+            problems.append(f"{where}{key}: {text.removeprefix('Value error, ')}{given}.")
+        raise SettingsError("\n".join(problems), remedy) from None

@@ -1,0 +1,70 @@
+"""Commands on this computer."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from cloudscale.errors import CloudscaleError, RequestError
+from cloudscale.model import TIMED_OUT, CommandResult
+
+
+def run_shell(command: str, timeout: float) -> CommandResult:
+    """Runs a shell command; past `timeout` seconds it and its children are ended, with exit code 124."""
+    process = subprocess.Popen(
+        ["sh", "-c", command],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    late = ""
+    try:
+        stdout, stderr = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        stdout, stderr = process.communicate()
+        late = f"ended after {timeout:g} s (--timeout)\n"
+    return CommandResult(TIMED_OUT if late else process.returncode, stdout, stderr + late)
+
+
+def as_root(command: Sequence[str]) -> list[str]:
+    """The command as root runs it: itself, or with sudo. Raises RequestError where there is neither."""
+    if os.geteuid() == 0:
+        return list(command)
+    if not shutil.which("sudo"):
+        raise RequestError("This needs root, and there is no sudo here.", "Run it as root: su -c 'invoke …'.")
+    # where nobody can type a password, sudo says so at once
+    return ["sudo", *([] if sys.stdin.isatty() else ["-n"]), *command]
+
+
+def run_root(command: Sequence[str], what: str, timeout: float = 900) -> str:
+    """Runs a command as root and returns its output. Raises CloudscaleError, saying what failed and how."""
+    full = as_root(command)
+    try:
+        done = subprocess.run(
+            full,
+            capture_output=True,
+            stdin=None if sys.stdin.isatty() else subprocess.DEVNULL,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise CloudscaleError(f"{what} did not end within {timeout:.0f} s.", f"Try by hand: {' '.join(full)}") from None
+    except OSError as error:
+        raise CloudscaleError(f"{what} failed: {error}.") from None
+    if done.returncode:
+        lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        raise CloudscaleError(f"{what} failed: {' / '.join(lines[-3:])}", f"Try by hand: {' '.join(full)}")
+    return done.stdout

@@ -1,0 +1,187 @@
+"""Seats: what is wanted against what runs → create, update, remove."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from docker.errors import APIError, NotFound
+
+from cloudscale import jupyter, naming
+from cloudscale.engine import Engine, engine_errors
+from cloudscale.errors import RequestError, SeatError
+from cloudscale.fanout import fan_out
+from cloudscale.model import Node, Outcome, Seat
+from cloudscale.seatspec import Spec, Template, covers, wanted_spec
+
+
+@dataclass(frozen=True)
+class RunningSeat:
+    """A seat's service as the swarm has it."""
+
+    student_id: str
+    student_name: str
+    email: str
+    service_id: str
+    name: str
+    node_id: str
+    port: int
+    version: int
+    spec: Spec = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a run did to a seat: `created`, `updated` or `unchanged`; its service, and what a task of it looks like."""
+
+    what: str
+    service_id: str
+    task_template: Spec = field(repr=False)
+
+
+def running_seats(manager: Engine, course: str) -> list[RunningSeat]:
+    """The seats of the course, read back from the swarm, in a stable order."""
+    with engine_errors(manager.name):
+        services = manager.api.services(filters={"label": f"{naming.MARK}={course}"})
+    seats = [_running_seat(service) for service in services if naming.STUDENT in service["Spec"]["Labels"]]
+    return sorted(seats, key=lambda seat: (seat.node_id, seat.port, seat.name))
+
+
+def _running_seat(service: Mapping[str, Any]) -> RunningSeat:
+    spec = service["Spec"]
+    pins = [c for c in spec["TaskTemplate"].get("Placement", {}).get("Constraints", []) if c.startswith("node.id==")]
+    ports = spec.get("EndpointSpec", {}).get("Ports", [])
+    return RunningSeat(
+        student_id=spec["Labels"][naming.STUDENT],
+        student_name=spec["Labels"].get(naming.NAME, ""),
+        email=spec["Labels"].get(naming.EMAIL, ""),
+        service_id=service["ID"],
+        name=spec["Name"],
+        node_id=pins[0].removeprefix("node.id==") if pins else "",
+        port=ports[0]["PublishedPort"] if ports else 0,
+        version=service["Version"]["Index"],
+        spec=spec,
+    )
+
+
+def check_key(seats: Iterable[RunningSeat], key: bytes, folder: object) -> None:
+    """Raises RequestError where the seats were made with another key: all passwords would change."""
+    if any(seat.spec["Labels"].get(naming.KEY) != naming.key_id(key) for seat in seats):
+        raise RequestError(
+            f"The course's seats were made with another key than the one in {folder}: every password would change.",
+            "Copy the course's folder from the computer that made them,"
+            " or clear the seats first (invoke containers_reset; the students' volumes stay).",
+        )
+
+
+class Spawner:
+    """Brings the seats of one course to what is wanted. `manager` speaks for the whole swarm."""
+
+    def __init__(self, manager: Engine, course: str) -> None:
+        self._manager = manager
+        self._api = manager.api
+        self.course = course
+
+    def converge(
+        self,
+        seats: Sequence[Seat],
+        nodes: Mapping[str, Node],
+        running: Iterable[RunningSeat],
+        template: Template,
+    ) -> list[Outcome[Change]]:
+        """Creates what is missing and updates what differs, side by side; what is right is not touched."""
+        present = {seat.student_id: seat for seat in running}
+        with engine_errors(self._manager.name):
+            secrets = {secret["Spec"]["Name"]: secret["ID"] for secret in self._secrets()}
+
+        def one(seat: Seat) -> Change:
+            with engine_errors(self._manager.name):
+                return self._ensure(seat, nodes[seat.place.machine], present.get(seat.student.id), template, secrets)
+
+        return fan_out(one, seats, name=lambda seat: seat.student.full_name)
+
+    def _ensure(
+        self, seat: Seat, node: Node, present: RunningSeat | None, template: Template, secrets: Mapping[str, str]
+    ) -> Change:
+        name = present.name if present else naming.seat_name(self.course, seat.student)
+        secret, secret_id = self._ensure_secret(seat, template, name, secrets)
+        wanted = wanted_spec(seat, node, template, name, secret_id, secret)
+        if present is None:
+            service_id = self._create(wanted)
+            return Change("created", service_id, wanted["TaskTemplate"])
+        if covers(present.spec, wanted):
+            return Change("unchanged", present.service_id, wanted["TaskTemplate"])
+        self._api.update_service(
+            present.service_id,
+            present.version,
+            name=name,
+            task_template=wanted["TaskTemplate"],
+            labels=wanted["Labels"],
+            mode=wanted["Mode"],
+            endpoint_spec=wanted["EndpointSpec"],
+        )
+        return Change("updated", present.service_id, wanted["TaskTemplate"])
+
+    def _create(self, wanted: Spec) -> str:
+        try:
+            created = self._api.create_service(
+                name=wanted["Name"],
+                task_template=wanted["TaskTemplate"],
+                labels=wanted["Labels"],
+                mode=wanted["Mode"],
+                endpoint_spec=wanted["EndpointSpec"],
+            )
+        except APIError as error:
+            if error.status_code != 409:
+                raise
+            raise SeatError(
+                f"A service {wanted['Name']} exists that does not carry this course's mark.",
+                f"Remove it (docker service rm {wanted['Name']}) or choose another --course.",
+            ) from None
+        return str(created["ID"])
+
+    def _ensure_secret(self, seat: Seat, template: Template, name: str, secrets: Mapping[str, str]) -> tuple[str, str]:
+        """The Swarm secret with the server's configuration: (name, id). It can't be read back, only be there."""
+        key, student_id = template.key, seat.student.id
+        password = naming.password(key, student_id)
+        # what the content is made of decides the name; hashing (slow on purpose) only where it is new
+        layout = jupyter.server_config(port=template.port, work=template.image.work, hashed_password="")
+        fingerprint = naming.keyed_digest(key, "secret", student_id, password, layout.decode()).hex()
+        secret = naming.secret_name(name, fingerprint)
+        if secret in secrets:
+            return secret, secrets[secret]
+        salt = naming.keyed_digest(key, "salt", student_id)[:16]
+        data = jupyter.server_config(
+            port=template.port, work=template.image.work, hashed_password=jupyter.hash_password(password, salt)
+        )
+        created = self._api.create_secret(secret, data, naming.student_labels(self.course, student_id))
+        return secret, str(created["ID"])
+
+    def remove(self, seats: Iterable[RunningSeat]) -> list[Outcome[str]]:
+        """Removes the seats' services, side by side. Volumes stay: they are the student's, not the seat's."""
+
+        def one(seat: RunningSeat) -> str:
+            with engine_errors(self._manager.name), contextlib.suppress(NotFound):
+                self._api.remove_service(seat.service_id)
+            return "removed"
+
+        return fan_out(one, seats, name=lambda seat: seat.name)
+
+    def remove_unused_secrets(self) -> None:
+        """Removes the course's secrets that no seat refers to any more."""
+        with engine_errors(self._manager.name):
+            used = {
+                reference["SecretID"]
+                for seat in running_seats(self._manager, self.course)
+                for reference in seat.spec["TaskTemplate"]["ContainerSpec"].get("Secrets") or []
+            }
+            for secret in self._secrets():
+                if secret["ID"] not in used:
+                    # a task that is still stopping holds it: the next run removes it
+                    with contextlib.suppress(APIError):
+                        self._api.remove_secret(secret["ID"])
+
+    def _secrets(self) -> list[Any]:
+        return list(self._api.secrets(filters={"label": f"{naming.MARK}={self.course}"}))

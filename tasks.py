@@ -1,0 +1,150 @@
+"""The tasks of cloudscale: flags in, one workflow called, its report printed. `invoke --list` shows them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cloudscale.invocation import cloudscale_task, install
+
+if TYPE_CHECKING:
+    from cloudscale.cluster import Session
+    from cloudscale.report import Report
+
+install()
+
+
+@cloudscale_task(
+    students="the students' file: id;name;surname;email",
+    nodes="how many machines; 0: as many as the students need",
+    image="the notebook image",
+    port="the port of Jupyter inside a container (8888)",
+    start="the first port of a machine that seats use (4321)",
+    end="the last one; 0: as far as needed",
+    env="K=V for every seat's environment; may be repeated",
+    onlycreate="machines, swarm and image, but no seats",
+    plan="say what would be done and what it needs; make nothing",
+    prune="remove the seats of students who are not in the file any more",
+    output="write the result to this file too, for your eyes only",
+)
+def themachine(
+    session: Session,
+    students: str | None = None,
+    nodes: str | None = None,
+    image: str | None = None,
+    port: str | None = None,
+    start: str | None = None,
+    end: str | None = None,
+    env: tuple[str, ...] = (),
+    onlycreate: bool = False,
+    plan: bool = False,
+    prune: bool = False,
+    output: str | None = None,
+) -> Report:
+    """Machines, a Docker Swarm on them, and a Jupyter server for each student."""
+    from cloudscale import workflow
+    from cloudscale.settings import Launch, read_flags
+
+    launch = read_flags(
+        Launch,
+        nodes=nodes,
+        port=port,
+        start=start,
+        end=end,
+        env=env,
+        onlycreate=onlycreate,
+        plan=plan,
+        prune=prune,
+        output=output,
+    )
+    return workflow.themachine(session, launch)
+
+
+@cloudscale_task()
+def com_node(session: Session, command: str) -> Report:
+    """Run a shell command on every machine, in parallel."""
+    from cloudscale import workflow
+
+    return workflow.com_node(session, command)
+
+
+@cloudscale_task()
+def com_containers(session: Session, command: str) -> Report:
+    """Run a shell command in every running seat, in parallel."""
+    from cloudscale import workflow
+
+    return workflow.com_containers(session, command)
+
+
+@cloudscale_task(volumes="remove the students' work, too")
+def containers_reset(session: Session, volumes: bool = False) -> Report:
+    """Remove the seats, keep the machines; the students' volumes stay unless --volumes."""
+    from cloudscale import workflow
+
+    return workflow.containers_reset(session, with_volumes=volumes)
+
+
+@cloudscale_task()
+def driver_reset(session: Session) -> Report:
+    """Remove for good all that was made for the course with a driver."""
+    from cloudscale import workflow
+
+    return workflow.driver_reset(session)
+
+
+@cloudscale_task()
+def machine_new(session: Session, name: str) -> Report:
+    """Add one machine with an engine (local: install the engine of this computer)."""
+    from cloudscale import workflow
+
+    return workflow.machine_new(session, name)
+
+
+@cloudscale_task()
+def machine_rm(session: Session, name: str) -> Report:
+    """Remove what machine_new brought."""
+    from cloudscale import workflow
+
+    return workflow.machine_rm(session, name)
+
+
+@cloudscale_task()
+def status(session: Session) -> Report:
+    """Machines and seats as they are now, as a student would find them."""
+    from cloudscale import workflow
+
+    return workflow.status(session)
+
+
+@cloudscale_task(
+    hosts="the hosts: [user@]host[:port],…",
+    com="the command (ls)",
+    port="their port (22)",
+    user="who to log in as (root)",
+    pwd="the password, or the passphrase of --kfile; - asks for it",
+    kfile="a private key's file",
+    path="the folder to run the command in",
+)
+def remote_com(
+    session: Session,
+    hosts: str | None = None,
+    com: str = "ls",
+    port: str | None = None,
+    user: str | None = None,
+    pwd: str | None = None,
+    kfile: str | None = None,
+    path: str | None = None,
+) -> Report:
+    """Run a command on any hosts over SSH, with a password or a key."""
+    from cloudscale import workflow
+    from cloudscale.settings import Remote, read_flags
+
+    remote = read_flags(Remote, hosts=hosts, com=com, port=port, user=user, pwd=pwd, kfile=kfile, path=path)
+    return workflow.remote_com(session, remote)
+
+
+@cloudscale_task(name="which image: pydata")
+def image_build(session: Session, name: str = "pydata") -> Report:
+    """Build the project's own notebook image on this computer's engine."""
+    from cloudscale import workflow
+
+    return workflow.image_build(session, name)
