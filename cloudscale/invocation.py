@@ -63,9 +63,8 @@ def _make_task(help: Mapping[str, str], body: Callable[..., Report]) -> Task[Any
         present(body(session, *args, **flags))
 
     positional = [parameter.name for parameter in own if parameter.default is inspect.Parameter.empty]
-    run.__signature__ = inspect.Signature(  # type: ignore[attr-defined, assignment]
-        [inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD), *own, *shared]
-    )
+    context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    vars(run)["__signature__"] = inspect.Signature([context, *own, *shared])
     lists = [parameter.name for parameter in own if parameter.default == ()]
     return Task(
         run,

@@ -24,7 +24,15 @@ class Selection:
         everyone = set().union(*(known for _, known in answering))
         unknown = [name for name in (*self.only, *self.skip) if name.casefold() not in everyone]
         if unknown:
-            known = ", ".join(sorted({next(iter(names(target)), "") for target in targets})) or "nothing"
-            raise RequestError(f"There is no {', '.join(unknown)} here.", f"There is: {known}.")
+            raise RequestError(
+                f"No machine or seat is called {', '.join(unknown)}.",
+                f"There is: {_some([next(iter(names(target)), '') for target in targets])}.",
+            )
         only, skip = ({name.casefold() for name in chosen} for chosen in (self.only, self.skip))
         return [target for target, known in answering if (not only or known & only) and not known & skip]
+
+
+def _some(names: Sequence[str], most: int = 8) -> str:
+    if len(names) > most:
+        return f"{', '.join(names[:most])} and {len(names) - most} more"
+    return ", ".join(names) or "nothing"

@@ -135,9 +135,8 @@ def _seat(cluster: Cluster, plan: Plan, template: Template, session: Session, la
         if not outcome.ok:
             problems.append(_named(outcome))
     ready = sum(row.state == "ready" for row in rows)
-    say(
-        f"Done: {ready} of {len(rows)} seats are ready" + ("" if set(done) - {"unchanged"} else "; nothing was changed")
-    )
+    untouched = set(done) <= {"unchanged"} and not (launch.prune and plan.leavers)
+    say(f"Done: {ready} of {len(rows)} seats are ready" + ("; nothing was changed" if untouched else ""))
     return Report(report.seats(rows, session.common.format, passwords=True), tuple(problems))
 
 
