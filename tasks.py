@@ -34,7 +34,7 @@ def themachine(
     port: str | None = None,
     start: str | None = None,
     end: str | None = None,
-    env: tuple[str, ...] = (),
+    env: list[str] | None = None,
     onlycreate: bool = False,
     plan: bool = False,
     prune: bool = False,

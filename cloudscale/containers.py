@@ -32,6 +32,13 @@ def seat_containers(engine: Engine, course: str, *, all_states: bool = False) ->
     return {container["Labels"][naming.STUDENT]: container["Id"] for container in found}
 
 
+def seat_ports(engine: Engine, course: str) -> frozenset[int]:
+    """Ports that containers of the course hold, among them those whose service was just removed."""
+    with engine_errors(engine.name):
+        found = engine.api.containers(filters={"label": [f"{naming.MARK}={course}", naming.STUDENT]})
+    return frozenset(port["PublicPort"] for each in found for port in each["Ports"] if "PublicPort" in port)
+
+
 def execute(engine: Engine, container: str, command: str, timeout: float) -> CommandResult:
     """Runs a shell command in a container; past `timeout` seconds it is ended, with exit code 124.
 

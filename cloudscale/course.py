@@ -98,9 +98,14 @@ class Course:
             ) from None
         finally:
             os.close(descriptor)
+            self._remove_empty()
 
     def forget(self) -> None:
         """Removes the driver's part of the folder, and the course's where nothing else is left in it."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            self.folder.parent.rmdir()
+        self._remove_empty()
+
+    def _remove_empty(self) -> None:
+        for folder in (self.folder, self.folder.parent):
+            with contextlib.suppress(OSError):  # rmdir removes empty folders only
+                folder.rmdir()

@@ -65,7 +65,7 @@ def _make_task(help: Mapping[str, str], body: Callable[..., Report]) -> Task[Any
     positional = [parameter.name for parameter in own if parameter.default is inspect.Parameter.empty]
     context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD)
     vars(run)["__signature__"] = inspect.Signature([context, *own, *shared])
-    lists = [parameter.name for parameter in own if parameter.default == ()]
+    lists = [parameter.name for parameter in own if str(parameter.annotation).startswith("list[")]
     return Task(
         run,
         name=body.__name__,

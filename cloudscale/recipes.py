@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from docker.errors import APIError, BuildError, ImageNotFound
@@ -18,6 +19,7 @@ from cloudscale.errors import ImageError, RequestError
 RECIPES = Path(__file__).parent / "images"
 REPOSITORY = "cloudscale"
 BASE = "debian:13-slim"
+RECIPE = "cloudscale.recipe"  # the label that tells which recipe an image was built from
 SUITE = "trixie"  # the same Debian, for mmdebstrap
 PYTHON = "3.13"  # that Debian's
 WITHOUT_REGISTRY = "cloudscale/base:13"
@@ -39,18 +41,37 @@ def full_reference(image: str) -> str:
 
 
 def build(engine: Engine, name: str, say: Say) -> str:
-    """Builds an image on the engine and returns its name. Raises RequestError, ImageError."""
+    """Builds an image on the engine, unless it is there, and returns its name. Raises RequestError, ImageError."""
     if name not in recipe_names():
         raise RequestError(f"There is no image {name!r} to build.", f"There is: {', '.join(recipe_names())}.")
+    reference, recipe = full_reference(name), _fingerprint(RECIPES / name)
     with tempfile.TemporaryDirectory(prefix="cloudscale-build-") as folder, engine_errors(engine.name):
+        if _recipe_of(engine, reference) == recipe:
+            say(f"Image: {reference} is there already, of this very recipe")
+            return reference
         context = Path(folder)
         shutil.copytree(RECIPES / name, context, dirs_exist_ok=True)
         base = _base(engine, context, say)
         say(f"Packages: fetching the {_count(context / 'requirements.txt')} of {name}")
         _fetch_wheels(context, engine.api.info()["Architecture"])
-        say(f"Image: building {full_reference(name)}")
-        _docker_build(engine, context, full_reference(name), base)
-    return full_reference(name)
+        say(f"Image: building {reference}")
+        _docker_build(engine, context, reference, buildargs={"BASE": base}, labels={RECIPE: recipe})
+    return reference
+
+
+def _fingerprint(folder: Path) -> str:
+    """What the recipe's files say, in short."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(f"{path.relative_to(folder)}\0{path.stat().st_size}\0".encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _recipe_of(engine: Engine, reference: str) -> str:
+    try:
+        return str((engine.api.inspect_image(reference)["Config"].get("Labels") or {}).get(RECIPE, ""))
+    except ImageNotFound:
+        return ""
 
 
 def _base(engine: Engine, context: Path, say: Say) -> str:
@@ -112,9 +133,9 @@ def _fetch_wheels(context: Path, architecture: str) -> None:
     _run([*command, "--dest", str(context / "wheels"), "-r", str(context / "requirements.txt")], "pip download")
 
 
-def _docker_build(engine: Engine, context: Path, reference: str, base: str) -> None:
+def _docker_build(engine: Engine, context: Path, reference: str, **options: Mapping[str, str]) -> None:
     try:
-        engine.client.images.build(path=str(context), tag=reference, buildargs={"BASE": base}, rm=True, forcerm=True)
+        engine.client.images.build(path=str(context), tag=reference, rm=True, forcerm=True, **options)
     except BuildError as error:
         said = [TERMINAL_CODES.sub("", line.get("stream") or line.get("error") or "") for line in error.build_log]
         text = " / ".join([line.strip() for line in said if line.strip()][-3:])
@@ -123,8 +144,9 @@ def _docker_build(engine: Engine, context: Path, reference: str, base: str) -> N
         raise ImageError(
             f"{reference} could not be built: {text}", "Look at its Dockerfile in cloudscale/images."
         ) from None
-    # the stage with the wheels is of no use any more
-    engine.api.prune_images(filters={"dangling": True, "label": ["cloudscale.build=stage"]})
+    finally:
+        # the stage with the wheels is of no use any more
+        engine.api.prune_images(filters={"dangling": True, "label": ["cloudscale.build=stage"]})
 
 
 def _run(command: list[str], what: str) -> None:

@@ -82,7 +82,7 @@ def _plan(cluster: Cluster, session: Session, launch: Launch) -> Plan:
         remembered |= containers.remembered_places(engine, session.settings.course)
     nodes = []
     for name, node in cluster.nodes.items():
-        ours = {place.port for place in seated.values() if place.machine == name}
+        ours = containers.seat_ports(cluster.engines[name], session.settings.course)
         held = cluster.driver.held_ports(node.machine) - ours
         nodes.append(replace(node, taken_ports=node.taken_ports | held))
     ports = PortRange(launch.start, launch.end)

@@ -20,6 +20,8 @@ from cloudscale.shell import as_root, run_root
 from cloudscale.waiting import poll
 
 RECORD = Path("/var/lib/cloudscale/engine.json")
+SOCKET = Path("/run/docker.sock")
+PROGRAMS = "/usr/bin:/usr/sbin:/usr/local/bin:/usr/local/sbin"  # an ordinary user's PATH may lack some
 PACKAGES = ("docker.io", "iptables")
 DATA = ("/var/lib/docker", "/var/lib/containerd", "/etc/docker")
 LOG = "/var/log/dockerd.log"
@@ -28,8 +30,12 @@ APT = ("apt-get", "-y", "-qq", "-o", "DPkg::Lock::Timeout=300", "--no-install-re
 
 
 def engine_exists() -> bool:
-    """Whether an engine is installed or its socket is there, however it feels."""
-    return bool(shutil.which("dockerd", path="/usr/bin:/usr/sbin:/usr/local/bin") and Path("/run/docker.sock").exists())
+    """Whether an engine runs here, even if it does not let this user in."""
+    return _installed() and SOCKET.exists()
+
+
+def _installed() -> bool:
+    return shutil.which("dockerd", path=PROGRAMS) is not None
 
 
 def install_engine() -> None:
@@ -40,7 +46,7 @@ def install_engine() -> None:
             "Install Docker Engine as its documentation says, then run again.",
         )
     as_root([])
-    if not shutil.which("dockerd", path="/usr/bin:/usr/sbin:/usr/local/bin"):
+    if not _installed():
         run_root(["apt-get", "-qq", "update"], "Reading the package lists")
         planned = run_root([*APT, "--simulate", "install", *PACKAGES], "Planning the installation")
         packages = [line.split()[1] for line in planned.splitlines() if line.startswith("Inst ")]

@@ -56,7 +56,8 @@ class Local:
             if os.environ.get("DOCKER_HOST") or debian.engine_exists():
                 raise
         debian.install_engine()
-        return f"A Docker Engine was installed and started; it answers on {self._connected().name}."
+        login = "" if os.access(debian.SOCKET, os.W_OK) else " You may use it from your next login on (group docker)."
+        return f"A Docker Engine was installed and started.{login}"
 
     def remove(self, name: str) -> str:
         packages = debian.remove_engine()

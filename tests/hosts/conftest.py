@@ -1,0 +1,135 @@
+"""The hosts ring: the whole tool on real engines. It fails, in one line, where the machine can't run it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lab.engine import LabEngine, clear
+from tests.lab.namespace import Namespace, outside
+
+PROJECT = Path(__file__).parents[2]
+STATE = Path(tempfile.gettempdir()) / "cloudscale-tests"
+PROGRAMS = {"dockerd": "docker.io", "ip": "iproute2", "iptables": "iptables", "sshd": "openssh-server"}
+
+
+@dataclass(frozen=True)
+class Result:
+    """One run of the tool, as its user sees it."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = json.loads(self.out)
+        return rows
+
+
+class Tool:
+    """`invoke …` against one engine, with a home of its own."""
+
+    def __init__(self, engine: LabEngine | None, home: Path, settings: Mapping[str, str]) -> None:
+        self.engine = engine
+        self.home = home
+        self.environment = {
+            **os.environ,
+            "CLOUDSCALE_HOME": str(home),
+            "INVOKE_CLOUDSCALE_DRIVER": "local",
+            **settings,
+        }
+        if engine:
+            self.environment["DOCKER_HOST"] = engine.url
+
+    def command(self, *words: str) -> list[str]:
+        return [sys.executable, "-m", "invoke", *words]
+
+    def __call__(self, *words: str, **environment: str) -> Result:
+        done = subprocess.run(
+            self.command(*words),
+            cwd=PROJECT,
+            env={**self.environment, **environment},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    def launch(self, *flags: str, **environment: str) -> Result:
+        """`themachine`, all of it well, with its rows as JSON."""
+        result = self("themachine", "--format", "json", *flags, **environment)
+        assert result.code == 0, result.err
+        return result
+
+
+@pytest.fixture(scope="session")
+def namespace() -> Iterator[Namespace]:
+    missing = [package for program, package in PROGRAMS.items() if not shutil.which(program, path="/usr/sbin:/usr/bin")]
+    if os.geteuid() != 0 or missing:
+        pytest.exit(f"The hosts ring needs root and {', '.join(PROGRAMS.values())}: script/test installs them.", 3)
+    for folder in STATE.glob("engine-*"):
+        clear(folder)
+    shutil.rmtree(STATE, ignore_errors=True)
+    STATE.mkdir(mode=0o755)
+    made = Namespace("main")
+    with made.entered():
+        yield made
+    made.remove()
+    shutil.rmtree(STATE, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def engine(namespace: Namespace) -> Iterator[LabEngine]:
+    started = LabEngine(STATE / "engine-main", namespace)
+    yield started
+    started.stop()
+
+
+@pytest.fixture(scope="session")
+def image(engine: LabEngine) -> str:
+    """The project's own notebook image, built as a user builds it where no registry answers."""
+    tool = Tool(engine, STATE / "build-home", {})
+    with outside():
+        built = tool("image_build")
+    assert built.code == 0, built.err
+    return built.out.strip()
+
+
+@pytest.fixture
+def tool(engine: LabEngine, image: str, tmp_path: Path) -> Iterator[Tool]:
+    """The tool with the image, and an engine that is left without a trace of the course."""
+    used = Tool(engine, tmp_path / "home", {"INVOKE_CLOUDSCALE_IMAGE": image})
+    yield used
+    left = used("driver_reset", "--yes")
+    assert left.code == 0, left.err
+
+
+@pytest.fixture
+def roster(tmp_path: Path) -> Roster:
+    return Roster(tmp_path / "students.csv")
+
+
+class Roster:
+    """A students' file that a test writes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __call__(self, *lines: str) -> Sequence[str]:
+        """Writes the lines, and returns the flags that name the file."""
+        self.path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return ("--students", str(self.path))

@@ -1,0 +1,398 @@
+"""A whole course on this computer: launched, used, changed, broken, continued, and removed."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+
+from tests.hosts.conftest import Roster, Tool
+from tests.lab.engine import LabEngine
+from tests.lab.jupyter_client import Student
+
+MARTY, EMMETT, JENNIFER = "1;Marty;McFly;", "2;Emmett;Brown;e.brown@thefuture.io", "3;Jennifer;O'Parker;"
+
+
+@pytest.fixture
+def client(engine: LabEngine) -> docker.DockerClient:
+    return engine.client
+
+
+def seat_containers(client: docker.DockerClient, course: str = "course") -> dict[str, str]:
+    """Student's id → container's id."""
+    found = client.containers.list(filters={"label": [f"cloudscale.course={course}", "cloudscale.student"]})
+    return {container.labels["cloudscale.student"]: str(container.id) for container in found}
+
+
+def services(client: docker.DockerClient) -> dict[str, Any]:
+    return {service.attrs["Spec"]["Labels"]["cloudscale.student"]: service for service in client.services.list()}
+
+
+def test_each_student_gets_a_server_that_lets_in_nobody_else(tool: Tool, roster: Roster) -> None:
+    rows = tool.launch(*roster(MARTY, EMMETT, JENNIFER)).rows
+    assert [row["student"] for row in rows] == ["Marty McFly", "Emmett Brown", "Jennifer O'Parker"]
+    assert [(row["port"], row["state"]) for row in rows] == [(4321, "ready"), (4322, "ready"), (4323, "ready")]
+    assert len({row["password"] for row in rows}) == 3
+    for row in rows:
+        assert Student(row["url"], row["password"]).is_let_in
+        others = [other["password"] for other in rows if other is not row]
+        for wrong in (None, "", "wrong", row["password"].upper(), *others):
+            assert not Student(row["url"], wrong).is_let_in
+
+
+def test_a_second_run_changes_nothing_and_says_so(tool: Tool, roster: Roster, client: docker.DockerClient) -> None:
+    file = roster(MARTY, EMMETT)
+    first = tool("themachine", *file)
+    before = (seat_containers(client), {id: s.attrs["Version"] for id, s in services(client).items()})
+    second = tool("themachine", *file)
+    assert second.out == first.out
+    assert "nothing was changed" in second.err and "nothing was changed" not in first.err
+    assert (seat_containers(client), {id: s.attrs["Version"] for id, s in services(client).items()}) == before
+
+
+def test_the_next_run_puts_right_just_what_is_wrong(tool: Tool, roster: Roster, client: docker.DockerClient) -> None:
+    first = tool.launch(*roster(MARTY, EMMETT, JENNIFER)).rows
+    before = seat_containers(client)
+    client.containers.get(before["1"]).kill()
+    services(client)["2"].remove()
+    again = tool.launch(*roster(MARTY, EMMETT, JENNIFER, "4;Biff;Tannen;"))
+    assert again.rows[:3] == first
+    assert again.rows[3]["port"] == 4324
+    assert "2 created, 0 updated, 2 unchanged" in again.err
+    after = seat_containers(client)
+    assert after["3"] == before["3"]
+    assert after["1"] != before["1"] and after["2"] != before["2"]
+
+
+@pytest.mark.parametrize("drift", ["stopped", "limit"])
+def test_a_seat_that_somebody_changed_is_put_right(
+    tool: Tool, roster: Roster, client: docker.DockerClient, drift: str
+) -> None:
+    file = roster(MARTY, EMMETT)
+    tool.launch(*file)
+    service = services(client)["2"]
+    if drift == "stopped":
+        service.scale(0)
+    else:
+        service.update(resources=docker.types.Resources(mem_limit=300 << 20))
+    again = tool.launch(*file)
+    assert "0 created, 1 updated, 1 unchanged" in again.err
+    resources = services(client)["2"].attrs["Spec"]["TaskTemplate"]["Resources"]
+    assert resources["Limits"]["MemoryBytes"] == 2 << 30
+
+
+def test_a_changed_limit_or_environment_reaches_every_seat(tool: Tool, roster: Roster) -> None:
+    file = roster(MARTY, EMMETT)
+    first = tool.launch(*file).rows
+    again = tool.launch(*file, "--env", "LECTURE=one two", INVOKE_CLOUDSCALE_SEAT_PIDS="77")
+    assert again.rows == first
+    assert "0 created, 2 updated, 0 unchanged" in again.err
+    done = tool(
+        "com_containers", 'echo "$LECTURE"; cat /sys/fs/cgroup/pids.max /sys/fs/cgroup/pids/pids.max', "--only", "1"
+    )
+    assert done.out.splitlines()[1:3] == ["one two", "77"]
+
+
+def test_students_keep_port_and_password_when_others_come_and_go(tool: Tool, roster: Roster) -> None:
+    first = {row["student"]: row for row in tool.launch(*roster(MARTY, EMMETT, JENNIFER)).rows}
+    kept = tool.launch(*roster("0;Early;Bird", JENNIFER))
+    assert "Marty McFly, Emmett Brown (--prune" in kept.err
+    assert [row["port"] for row in kept.rows] == [4324, 4323]
+    pruned = tool.launch(*roster(JENNIFER, "0;Early;Bird"), "--prune")
+    assert pruned.rows[0] == first["Jennifer O'Parker"]
+    assert [row["student"] for row in json.loads(tool("status", "--format", "json").out)] == [
+        "Jennifer O'Parker",
+        "Early Bird",
+    ]
+    back = tool.launch(*roster(MARTY, EMMETT, JENNIFER)).rows
+    assert {row["student"]: row for row in back} == first
+
+
+def test_work_survives_a_reset_and_only_volumes_takes_it(tool: Tool, roster: Roster) -> None:
+    file = roster(MARTY, EMMETT)
+    first = tool.launch(*file).rows
+    marty = Student(first[0]["url"], first[0]["password"])
+    assert marty.save("work.txt", "flux") == 201
+
+    assert tool("containers_reset").code == 2, "nobody is there to be asked"
+    assert tool("containers_reset", "--yes").code == 0
+    assert json.loads(tool("status", "--format", "json").out) == []
+    second = tool.launch(*roster(EMMETT, MARTY)).rows
+    assert sorted(second, key=str) == sorted(first, key=str), "the same ports, whatever the order"
+    marty = Student(first[0]["url"], first[0]["password"])
+    assert marty.read("work.txt") == "flux"
+
+    assert tool("containers_reset", "--yes", "--volumes", "--only", "Marty McFly").code == 0
+    third = tool.launch(*roster(MARTY, EMMETT)).rows
+    assert third == first
+    assert Student(first[0]["url"], first[0]["password"]).read("work.txt") is None
+
+
+def test_what_a_browser_saves_lies_on_the_volume_and_the_home_does_not_grow(tool: Tool, roster: Roster) -> None:
+    row = tool.launch(*roster(MARTY)).rows[0]
+    Student(row["url"], row["password"]).save("notes.txt", "hi")
+    done = tool("com_containers", "cat ~/work/notes.txt; id -un; tr '\\0' ' ' </proc/1/cmdline")
+    assert done.out.splitlines()[1:] == ["hijovyan", "tini -g -- jupyter lab "]
+
+
+def test_a_cell_of_the_courses_kind_runs_in_a_seat(tool: Tool, roster: Roster) -> None:
+    tool.launch(*roster(MARTY))
+    cell = (
+        "import numpy, scipy.stats, pandas, matplotlib.pyplot as plt, seaborn, bokeh.plotting\n"
+        "frame = pandas.DataFrame({'x': numpy.arange(9.0), 'y': numpy.arange(9.0) ** 2})\n"
+        "seaborn.lineplot(frame, x='x', y='y'); plt.savefig('plot.png')\n"
+        "print(scipy.stats.pearsonr(frame.x, frame.y)[0].round(3))\n"
+    )
+    cython = "%load_ext Cython\n", "%%cython\ndef twice(int n): return 2 * n\n", "print(twice(21))\n"
+    cells: list[dict[str, Any]] = [
+        {"cell_type": "code", "id": f"c{at}", "source": text, "metadata": {}, "outputs": [], "execution_count": None}
+        for at, text in enumerate((cell, *cython))
+    ]
+    notebook = json.dumps({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
+    done = tool(
+        "com_containers",
+        f"cat >lesson.ipynb <<'END'\n{notebook}\nEND\n"
+        "jupyter nbconvert --to notebook --execute --stdout lesson.ipynb 2>log || cat log\n"
+        "head -c 4 plot.png | tail -c 3",
+    )
+    assert done.code == 0, done.out
+    assert '"0.96\\n"' in done.out and '"42\\n"' in done.out and done.out.rstrip().endswith("PNG")
+
+
+def test_no_secret_is_where_it_can_be_seen(
+    tool: Tool, roster: Roster, client: docker.DockerClient, engine: LabEngine
+) -> None:
+    launched = tool.launch(*roster(MARTY, EMMETT))
+    passwords = [row["password"] for row in launched.rows]
+    api: Any = client.api
+    seen = {
+        "services": str([service.attrs for service in client.services.list()]),
+        "tasks": str(api.tasks()),
+        "containers": str([container.attrs for container in client.containers.list()]),
+        "secrets": str([secret.attrs for secret in client.secrets.list()]),
+        "volumes": str(api.volumes()),
+        "logs": "".join(container.logs().decode() for container in client.containers.list()),
+        "arguments": subprocess.run(["ps", "axww", "-o", "args"], capture_output=True, text=True, check=True).stdout,
+        "environment inside": tool("com_containers", "cat /proc/1/environ | tr '\\0' '\\n'; env").out,
+        "engine's log": (engine.folder / "log").read_text(),
+        "progress": launched.err,
+    }
+    for place, text in seen.items():
+        assert not [password for password in passwords if password in text], place
+        assert "argon2:" not in text and "$argon2" not in text, place
+    # the hash is handed over, readable by the student alone
+    inside = tool("com_containers", "stat -c '%a %U' /etc/jupyter/jupyter_server_config.json", "--only", "1")
+    assert inside.out.splitlines()[1] == "400 jovyan"
+
+
+def test_a_seat_is_limited_and_pinned_and_carries_the_marks(
+    tool: Tool, roster: Roster, client: docker.DockerClient
+) -> None:
+    tool.launch(*roster(MARTY))
+    (container,) = client.containers.list()
+    host = container.attrs["HostConfig"]
+    assert (host["NanoCpus"], host["Memory"], host["PidsLimit"]) == (10**9, 2 << 30, 512)
+    assert host["CapDrop"] == ["ALL"]
+    assert container.labels["cloudscale.course"] == "course" and container.labels["cloudscale.student"] == "1"
+    (volume,) = client.volumes.list()
+    assert volume.attrs["Labels"] == {
+        "cloudscale.course": "course",
+        "cloudscale.student": "1",
+        "cloudscale.port": "4321",
+    }
+    (node,) = client.nodes.list()
+    assert node.attrs["Spec"]["Labels"] == {"cloudscale.course": "course"}
+    (secret,) = client.secrets.list()
+    assert secret.attrs["Spec"]["Labels"]["cloudscale.course"] == "course"
+
+
+def test_driver_reset_leaves_no_trace(tool: Tool, roster: Roster, client: docker.DockerClient) -> None:
+    networks = {network.name for network in client.networks.list()}
+    tool.launch(*roster(MARTY, EMMETT))
+    assert tool("driver_reset").code == 2, "nobody is there to be asked"
+    assert len(seat_containers(client)) == 2
+    gone = tool("driver_reset", "--yes")
+    assert gone.code == 0, gone.err
+    assert client.info()["Swarm"]["LocalNodeState"] == "inactive"
+    assert client.containers.list(all=True) == [] and client.volumes.list() == []
+    assert {network.name for network in client.networks.list()} == networks
+    assert not list(tool.home.glob("*"))
+    assert tool("driver_reset", "--yes").code == 0, "twice is as good as once"
+
+
+def test_two_courses_share_an_engine_and_neither_touches_the_other(
+    tool: Tool, roster: Roster, client: docker.DockerClient
+) -> None:
+    mine = tool.launch(*roster(MARTY)).rows
+    other = tool.launch(*roster(MARTY), "--course", "other").rows
+    assert other[0]["port"] == 4322 and other[0]["password"] != mine[0]["password"]
+    before = seat_containers(client, "other")
+    reset = tool("driver_reset", "--yes")
+    assert "stays" in reset.out
+    assert seat_containers(client) == {} and seat_containers(client, "other") == before
+    assert tool("driver_reset", "--yes", "--course", "other").code == 0
+    assert client.info()["Swarm"]["LocalNodeState"] == "inactive", "the last course dissolves the swarm"
+
+
+def test_what_lacks_the_mark_is_left_alone(tool: Tool, roster: Roster, client: docker.DockerClient, image: str) -> None:
+    client.swarm.init(advertise_addr="127.0.0.1", listen_addr="127.0.0.1:2377")
+    try:
+        client.volumes.create("course-1-457718c874")
+        task = docker.types.ContainerSpec(image, command=["sleep", "1000"])
+        api: Any = client.api
+        api.create_service(docker.types.TaskTemplate(task), name="somebodys")
+        tool.launch(*roster(MARTY, EMMETT))
+        tool.launch(*roster(EMMETT), "--prune")
+        assert tool("containers_reset", "--yes", "--volumes").code == 0
+        assert tool("driver_reset", "--yes").code == 0
+        assert [service.name for service in client.services.list()] == ["somebodys"]
+        assert client.info()["Swarm"]["ControlAvailable"], "the swarm was somebody else's"
+        assert client.nodes.list()[0].attrs["Spec"]["Labels"] == {}
+        assert "course-1-457718c874" in [volume.name for volume in client.volumes.list()]
+    finally:
+        client.swarm.leave(force=True)
+        for volume in client.volumes.list():
+            volume.remove(force=True)
+        for network in client.networks.list(names=["docker_gwbridge"]):
+            network.remove()
+
+
+def test_an_interrupted_launch_is_continued(tool: Tool, roster: Roster, client: docker.DockerClient) -> None:
+    file = roster(*(f"{n};Student;Number {n}" for n in range(8)))
+    for wait_for in ("Plan:", "Swarm:", "Seats:"):
+        process = subprocess.Popen(
+            tool.command("themachine", *file),
+            cwd=Path(__file__).parents[2],
+            env=tool.environment,
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+        assert process.stderr
+        for line in process.stderr:
+            if wait_for in line:
+                break
+        process.send_signal(signal.SIGINT)
+        _, rest = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert "Interrupted" in rest and "Traceback" not in rest
+    assert [row["state"] for row in tool.launch(*file).rows] == ["ready"] * 8
+    assert len(client.services.list()) == 8
+
+
+def test_commands_reach_every_seat_whatever_one_of_them_does(tool: Tool, roster: Roster) -> None:
+    tool.launch(*roster(MARTY, EMMETT, JENNIFER))
+    done = tool(
+        "com_containers",
+        "id -u; echo out; echo err >&2",
+        "--format",
+        "json",
+    )
+    assert done.code == 0
+    assert [(row["exit_code"], row["stdout"], row["stderr"]) for row in done.rows] == [(0, "1000\nout\n", "err\n")] * 3
+    assert tool("com_containers", "touch ~/work/one", "--only", "2").code == 0
+    done = tool("com_containers", "test -e ~/work/one && sleep 100", "--timeout", "2", "--format", "json")
+    assert done.code == 1
+    assert [row["exit_code"] for row in done.rows] == [1, 124, 1]
+    assert "ended after 2 s" in done.rows[1]["stderr"]
+    assert "emmett-brown" in done.err and "124" in done.err
+
+
+def test_a_command_that_leaves_a_child_behind_does_not_hang(tool: Tool, roster: Roster) -> None:
+    tool.launch(*roster(MARTY))
+    done = tool("com_containers", "sleep 300 & echo started", "--timeout", "2")
+    assert done.out.splitlines()[1] == "started"
+
+
+def test_a_seat_that_does_not_run_is_named(tool: Tool, roster: Roster, client: docker.DockerClient) -> None:
+    tool.launch(*roster(MARTY, EMMETT))
+    services(client)["2"].scale(0)
+    while "2" in seat_containers(client):
+        time.sleep(0.1)
+    done = tool("com_containers", "true", "--format", "json")
+    assert done.code == 1 and [row["exit_code"] for row in done.rows] == [0, 255]
+    assert "emmett-brown" in done.err
+    state = tool("status", "--format", "json")
+    assert [row["state"] for row in state.rows] == ["ready", "failed"] and state.code == 1
+
+
+def test_status_shows_seats_without_passwords_and_makes_nothing(
+    tool: Tool, roster: Roster, client: docker.DockerClient
+) -> None:
+    assert tool("status", "--format", "json").rows == []
+    assert client.info()["Swarm"]["LocalNodeState"] == "inactive" and not list(tool.home.glob("*"))
+    launched = tool.launch(*roster(MARTY, EMMETT)).rows
+    for row in launched:
+        del row["password"]
+    assert tool("status", "--format", "json").rows == launched
+
+
+def test_the_plan_makes_nothing(tool: Tool, roster: Roster, client: docker.DockerClient) -> None:
+    planned = tool("themachine", *roster(MARTY, EMMETT), "--plan")
+    assert planned.code == 0 and "4322" in planned.out and "1.00 GiB" in planned.out
+    assert client.info()["Swarm"]["LocalNodeState"] == "inactive" and not list(tool.home.glob("*"))
+
+
+def test_onlycreate_makes_machines_and_swarm_but_no_seats(tool: Tool, client: docker.DockerClient) -> None:
+    made = tool("themachine", "--onlycreate", "--students", "/nowhere.csv")
+    assert made.code == 0, made.err
+    assert client.info()["Swarm"]["ControlAvailable"] and client.services.list() == []
+
+
+def test_a_port_that_something_else_holds_is_passed_over(tool: Tool, roster: Roster) -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 4321))
+        holder.listen()
+        launched = tool.launch(*roster(MARTY))
+    assert launched.rows[0]["port"] == 4322
+    assert "Port 4321" in launched.err
+
+
+def test_a_seats_port_that_was_taken_meanwhile_is_told_and_the_next_run_goes_on(
+    tool: Tool, roster: Roster, client: docker.DockerClient
+) -> None:
+    file = roster(MARTY, EMMETT)
+    tool.launch(*file)
+    services(client)["2"].scale(0)
+    while "2" in seat_containers(client):
+        time.sleep(0.1)
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 4322))
+        holder.listen()
+        failed = tool("themachine", *file, "--format", "json")
+        assert failed.code == 1 and [row["state"] for row in failed.rows] == ["ready", "failed"]
+        assert "Emmett Brown" in failed.err and "port 4322 is taken" in failed.err
+    assert [row["state"] for row in tool.launch(*file).rows] == ["ready", "ready"]
+
+
+def test_another_key_does_not_change_everybodys_password(tool: Tool, roster: Roster, tmp_path: Path) -> None:
+    file = roster(MARTY)
+    first = tool.launch(*file).rows
+    refused = tool("themachine", *file, CLOUDSCALE_HOME=str(tmp_path / "elsewhere"))
+    assert refused.code == 2 and "another key" in refused.err
+    assert tool.launch(*file).rows == first
+
+
+def test_the_result_goes_to_a_file_for_its_owner_alone(tool: Tool, roster: Roster, tmp_path: Path) -> None:
+    target = tmp_path / "seats.csv"
+    target.write_text("old")
+    target.chmod(0o644)
+    done = tool("themachine", *roster(MARTY), "--format", "csv", "--output", str(target))
+    assert target.read_text() == done.out and target.stat().st_mode & 0o777 == 0o600
+    refused = tool("themachine", *roster(MARTY), "--output", str(tmp_path / "no/such/file"))
+    assert refused.code == 2
+
+
+def test_com_node_runs_on_this_computer(tool: Tool) -> None:
+    done = tool("com_node", 'echo "it\'s $((6 * 7))"; exit 3', "--format", "json")
+    assert done.code == 1
+    assert [(row["exit_code"], row["stdout"]) for row in done.rows] == [(3, "it's 42\n")]

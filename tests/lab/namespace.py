@@ -1,0 +1,96 @@
+"""Network namespaces: each a machine's whole network, with nothing of the real one in it."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+PREFIX = "cloudscale-tests"
+CLONE_NEWNET = 0x40000000  # linux/sched.h
+HOME = os.open("/proc/self/ns/net", os.O_RDONLY)  # where this process came from
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def run(*command: str) -> str:
+    """Runs a command of the lab's own. Raises RuntimeError with what it said."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout
+
+
+class Namespace:
+    """A network namespace with a loopback device. Made anew: an older one of the name is cleared first."""
+
+    def __init__(self, name: str) -> None:
+        self.name = f"{PREFIX}-{name}"
+        self.path = Path("/run/netns") / self.name
+        self.remove()
+        run("ip", "netns", "add", self.name)
+        self.run("ip", "link", "set", "lo", "up")
+
+    def wrap(self, *command: str) -> list[str]:
+        """The command as it runs inside. (`ip netns exec` would hide /sys/fs/cgroup, which dockerd needs.)"""
+        return ["nsenter", f"--net={self.path}", *command]
+
+    def run(self, *command: str) -> str:
+        return run(*self.wrap(*command))
+
+    def processes(self) -> list[int]:
+        inode = self.path.stat().st_ino
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if (process / "ns/net").stat().st_ino == inode:
+                    found.append(int(process.name))
+        return found
+
+    def remove(self) -> None:
+        """Ends every process inside and removes the namespace."""
+        if not self.path.exists():
+            return
+        for process in self.processes():
+            if process != os.getpid():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, 9)
+        run("ip", "netns", "delete", self.name)
+
+    @contextlib.contextmanager
+    def entered(self) -> Iterator[None]:
+        """This thread, and what it starts from now on, inside the namespace."""
+        with self.path.open() as file:
+            _enter(file.fileno())
+        try:
+            yield
+        finally:
+            _enter(HOME)
+
+
+@contextlib.contextmanager
+def outside() -> Iterator[None]:
+    """For a while back in the machine's own network: package indexes are reached from there."""
+    here = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    _enter(HOME)
+    try:
+        yield
+    finally:
+        _enter(here)
+        os.close(here)
+
+
+def _enter(descriptor: int) -> None:
+    if _libc.setns(descriptor, CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), "setns")
+
+
+def cable(left: Namespace, left_address: str, right: Namespace, right_address: str) -> None:
+    """A network of two, e.g. 198.51.100.1 and 198.51.100.2 (addresses of the documentation's range)."""
+    left.run("ip", "link", "add", "cable0", "type", "veth", "peer", "name", "cable0", "netns", right.name)
+    for namespace, address in ((left, left_address), (right, right_address)):
+        namespace.run("ip", "address", "add", f"{address}/24", "dev", "cable0")
+        namespace.run("ip", "link", "set", "cable0", "up")
