@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from docker.errors import APIError, BuildError, ImageNotFound
@@ -55,7 +55,7 @@ def build(engine: Engine, name: str, say: Say) -> str:
         say(f"Packages: fetching the {_count(context / 'requirements.txt')} of {name}")
         _fetch_wheels(context, engine.api.info()["Architecture"])
         say(f"Image: building {reference}")
-        _docker_build(engine, context, reference, buildargs={"BASE": base}, labels={RECIPE: recipe})
+        _docker_build(engine, context, reference, base, recipe)
     return reference
 
 
@@ -133,9 +133,16 @@ def _fetch_wheels(context: Path, architecture: str) -> None:
     _run([*command, "--dest", str(context / "wheels"), "-r", str(context / "requirements.txt")], "pip download")
 
 
-def _docker_build(engine: Engine, context: Path, reference: str, **options: Mapping[str, str]) -> None:
+def _docker_build(engine: Engine, context: Path, reference: str, base: str, recipe: str) -> None:
     try:
-        engine.client.images.build(path=str(context), tag=reference, rm=True, forcerm=True, **options)
+        engine.client.images.build(
+            path=str(context),
+            tag=reference,
+            buildargs={"BASE": base},
+            labels={RECIPE: recipe},
+            rm=True,
+            forcerm=True,
+        )
     except BuildError as error:
         said = [TERMINAL_CODES.sub("", line.get("stream") or line.get("error") or "") for line in error.build_log]
         text = " / ".join([line.strip() for line in said if line.strip()][-3:])
