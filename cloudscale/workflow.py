@@ -62,7 +62,8 @@ def _launched(session: Session, driver: Driver, launch: Launch) -> Report:
         key = session.course.key()
         assert key
         spawner.check_key(cluster.seats, key, session.course.folder)
-        say(f"Plan: {len(plan.seats)} students, {len(cluster.machines)} machine(s)")
+        machines = ", ".join(cluster.engines)
+        say(f"Plan: {machines}" + ("" if launch.onlycreate else f" for {len(plan.seats)} students"))
 
         template = _template(cluster, session, launch, key)
         say(f"Image: {template.image.reference} is on every machine")

@@ -23,6 +23,7 @@ RECORD = Path("/var/lib/cloudscale/engine.json")
 SOCKET = Path("/run/docker.sock")
 PROGRAMS = "/usr/bin:/usr/sbin:/usr/local/bin:/usr/local/sbin"  # an ordinary user's PATH may lack some
 PACKAGES = ("docker.io", "iptables")
+COMMAND_LINE = "docker-cli"  # a package of its own from Debian 13 on
 DATA = ("/var/lib/docker", "/var/lib/containerd", "/etc/docker")
 LOG = "/var/log/dockerd.log"
 STARTING = 90  # seconds for a new engine to answer
@@ -48,10 +49,12 @@ def install_engine() -> None:
     as_root([])
     if not _installed():
         run_root(["apt-get", "-qq", "update"], "Reading the package lists")
-        planned = run_root([*APT, "--simulate", "install", *PACKAGES], "Planning the installation")
+        found = run_root(["apt-cache", "--names-only", "search", f"^{COMMAND_LINE}$"], "Looking for packages")
+        wanted = [*PACKAGES, *([COMMAND_LINE] if found.strip() else [])]
+        planned = run_root([*APT, "--simulate", "install", *wanted], "Planning the installation")
         packages = [line.split()[1] for line in planned.splitlines() if line.startswith("Inst ")]
         _write_record({"packages": packages, "data": [path for path in DATA if not os.path.exists(path)]})
-        run_root([*APT, "install", *PACKAGES], "Installing the engine")
+        run_root([*APT, "install", *wanted], "Installing the engine")
     if os.geteuid() != 0:
         run_root(["usermod", "-aG", "docker", getpass.getuser()], "Letting you use the engine")
     _start()

@@ -148,7 +148,7 @@ def test_a_cell_of_the_courses_kind_runs_in_a_seat(tool: Tool, roster: Roster) -
         "import numpy, scipy.stats, pandas, matplotlib.pyplot as plt, seaborn, bokeh.plotting\n"
         "frame = pandas.DataFrame({'x': numpy.arange(9.0), 'y': numpy.arange(9.0) ** 2})\n"
         "seaborn.lineplot(frame, x='x', y='y'); plt.savefig('plot.png')\n"
-        "print(scipy.stats.pearsonr(frame.x, frame.y)[0].round(3))\n"
+        "print(int(frame.y.sum()), scipy.stats.pearsonr(frame.x, frame.x)[0] > 0.99)\n"
     )
     cython = "%load_ext Cython\n", "%%cython\ndef twice(int n): return 2 * n\n", "print(twice(21))\n"
     cells: list[dict[str, Any]] = [
@@ -163,7 +163,7 @@ def test_a_cell_of_the_courses_kind_runs_in_a_seat(tool: Tool, roster: Roster) -
         "head -c 4 plot.png | tail -c 3",
     )
     assert done.code == 0, done.out
-    assert '"0.96\\n"' in done.out and '"42\\n"' in done.out and done.out.rstrip().endswith("PNG")
+    assert '"204 True\\n"' in done.out and '"42\\n"' in done.out and done.out.rstrip().endswith("PNG")
 
 
 def test_no_secret_is_where_it_can_be_seen(
