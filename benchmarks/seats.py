@@ -52,9 +52,9 @@ def ours(image: str, seats: int) -> float:
 def floor(image: str, seats: int) -> float:
     start = time.perf_counter()
     client = docker.from_env(max_pool_size=WIDTH)
-    hashed = jupyter.hash_password("floor", b"0123456789abcdef")
 
     def run(number: int) -> None:
+        hashed = jupyter.hash_password(f"password {number}", b"0123456789abcdef")
         client.containers.run(
             image,
             ["jupyter", "lab", "--ip=0.0.0.0", f"--PasswordIdentityProvider.hashed_password={hashed}"],

@@ -15,8 +15,6 @@ def server_config(*, port: int, work: str, hashed_password: str) -> bytes:
         {
             # what the browser saves lies on the volume: the root folder is the work folder
             "ServerApp": {"ip": "0.0.0.0", "port": port, "port_retries": 0, "open_browser": False, "root_dir": work},
-            # no question about news on first login, and no look at a server that a classroom may not reach
-            "LabApp": {"news_url": None, "check_for_updates_class": "jupyterlab.NeverCheckForUpdate"},
             # the token is off when there is a hash, but not when JUPYTER_TOKEN is in the environment
             "IdentityProvider": {"token": ""},
             "PasswordIdentityProvider": {
