@@ -11,6 +11,7 @@ from typing import Any
 import docker
 import requests
 from docker.errors import APIError, DockerException
+from docker.utils import version_lt
 
 from cloudscale import naming
 from cloudscale.errors import CloudscaleError, EngineError
@@ -18,6 +19,9 @@ from cloudscale.fanout import WIDTH
 from cloudscale.model import Machine, Node
 
 REQUEST_TIMEOUT = 60  # seconds for one answer of an engine; a loaded one is slow to create containers
+
+
+OLDEST_API = "1.41"  # limits of a service's processes
 
 
 @dataclass(frozen=True)
@@ -40,10 +44,17 @@ class Engine:
 def from_environment(timeout: float = REQUEST_TIMEOUT) -> docker.DockerClient:
     """The engine of DOCKER_HOST (with DOCKER_TLS_VERIFY and DOCKER_CERT_PATH) or of the default socket.
 
-    Raises EngineError where it is absent, closed to this user, or does not answer.
+    Raises EngineError where it is absent, closed to this user, too old, or does not answer.
     """
     with engine_errors("this computer"):
-        return docker.from_env(version="auto", timeout=int(timeout), max_pool_size=WIDTH)
+        client = docker.from_env(version="auto", timeout=int(timeout), max_pool_size=WIDTH)
+        if version_lt(client.api.api_version, OLDEST_API):
+            raise EngineError(
+                f"The Docker Engine is too old: it speaks version {client.api.api_version} of its API,"
+                f" and {OLDEST_API} (Docker Engine 20.10) is the oldest that will do.",
+                "Upgrade it with your package manager.",
+            )
+        return client
 
 
 def describe(engine: Engine, course: str) -> Node:

@@ -26,7 +26,10 @@ class Lines:
         self._start = time.monotonic()
 
     def say(self, text: str) -> None:
-        print(f"[{time.monotonic() - self._start:6.1f} s] {text}", file=self._stream, flush=True)
+        self._write(f"[{time.monotonic() - self._start:6.1f} s] {text}")
+
+    def _write(self, line: str) -> None:
+        print(line, file=self._stream, flush=True)
 
     @contextlib.contextmanager
     def bar(self, what: str, total: int) -> Iterator[Advance]:
@@ -37,25 +40,34 @@ class Lines:
 class Live(Lines):
     """The same lines, with a bar below them for what is going on."""
 
+    def __init__(self, stream: TextIO) -> None:
+        from rich.console import Console
+
+        super().__init__(stream)
+        self._console = Console(file=stream, highlight=False, markup=False, soft_wrap=True)
+
+    def _write(self, line: str) -> None:
+        self._console.print(line)
+
     @contextlib.contextmanager
     def bar(self, what: str, total: int) -> Iterator[Advance]:
-        from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             TextColumn("{task.fields[count]}"),
             TimeElapsedColumn(),
         )
-        with Progress(*columns, console=Console(file=self._stream), transient=True) as progress:
+        with Progress(*columns, console=self._console, transient=True) as progress:
             task = progress.add_task(what, total=total or None, count="")
 
             def advance(done: int, of: int) -> None:
                 count = f"{done}/{of}" if of < 1_000_000 else f"{done >> 20}/{of >> 20} MiB"
                 progress.update(task, completed=done, total=of, count=count)
 
-            advance(0, total)
+            if total:
+                advance(0, total)
             yield advance
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from cloudscale.errors import SettingsError
 
@@ -50,7 +50,16 @@ def _names(value: object) -> object:
 
 
 class Section(BaseModel):
+    """A part of the configuration. A key without a value counts as not given."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _given(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        return {key: value for key, value in values.items() if value is not None or key not in cls.model_fields}
 
 
 M = TypeVar("M", bound=Section)
@@ -195,7 +204,7 @@ def env_skeleton() -> dict[str, Any]:
 
 def read_settings(configuration: Mapping[str, Any], **flags: object) -> Settings:
     """The `cloudscale` part of the configuration, with the flags that were given. Raises SettingsError."""
-    values = {**_given(configuration), **_given(flags)}
+    values = {**configuration, **{name: value for name, value in flags.items() if value is not None}}
     return _validate(
         Settings, values, "the configuration, key cloudscale.", "The README's chapter on configuration lists the keys."
     )
@@ -203,15 +212,7 @@ def read_settings(configuration: Mapping[str, Any], **flags: object) -> Settings
 
 def read_flags(model: type[M], **flags: object) -> M:
     """Flags of a task → Launch or Common; those that are None keep their default. Raises SettingsError."""
-    return _validate(model, _given(flags), "flag --", "invoke --help TASK tells what each flag takes.")
-
-
-def _given(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        key: _given(value) if isinstance(value, Mapping) else value
-        for key, value in values.items()
-        if value is not None
-    }
+    return _validate(model, flags, "flag --", "invoke --help TASK tells what each flag takes.")
 
 
 def _validate(model: type[M], values: Mapping[str, Any], where: str, remedy: str) -> M:

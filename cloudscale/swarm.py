@@ -24,8 +24,8 @@ def is_manager(engine: Engine) -> bool:
     Raises SwarmError where it is in somebody's swarm without managing it, or its swarm is unusable.
     """
     with engine_errors(engine.name):
-        swarm = engine.api.info()["Swarm"]
-    state = swarm["LocalNodeState"]
+        swarm = engine.api.info().get("Swarm") or {}  # an engine of another make has none
+    state = swarm.get("LocalNodeState", "unknown")
     if state == "inactive":
         return False
     if state == "active" and swarm.get("ControlAvailable"):
