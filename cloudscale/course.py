@@ -59,10 +59,7 @@ class Course:
                 temporary.unlink()
             key = bytes.fromhex(path.read_text().strip())
         except OSError as error:
-            raise RequestError(
-                f"The course's folder {self.folder} can't be used: {error.strerror}.",
-                "Set CLOUDSCALE_HOME to a folder that you may write to.",
-            ) from None
+            raise self._unusable(error) from None
         except ValueError:
             key = b""
         if len(key) != KEY_BYTES:
@@ -80,25 +77,40 @@ class Course:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Held while a run changes the course. Raises CloudscaleError where another run holds it."""
+        descriptor = self._lock()
         try:
-            self._make_folder()
-            descriptor = os.open(self.folder, os.O_RDONLY)
-        except OSError as error:
-            raise RequestError(
-                f"The course's folder {self.folder} can't be used: {error.strerror}.",
-                "Set CLOUDSCALE_HOME to a folder that you may write to.",
-            ) from None
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield
-        except BlockingIOError:
-            raise CloudscaleError(
-                f"Another run is changing the course {self.name!r} just now.",
-                "Wait until it has ended, then run again.",
-            ) from None
         finally:
-            os.close(descriptor)
             self._remove_empty()
+            os.close(descriptor)
+
+    def _lock(self) -> int:
+        while True:
+            try:
+                self._make_folder()
+                descriptor = os.open(self.folder, os.O_RDONLY)
+            except FileNotFoundError:  # another run has just removed it, being done
+                continue
+            except OSError as error:
+                raise self._unusable(error) from None
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # a folder that was removed meanwhile locks nobody out
+                if self.folder.exists() and os.path.samestat(os.fstat(descriptor), self.folder.stat()):
+                    return descriptor
+            except BlockingIOError:
+                os.close(descriptor)
+                raise CloudscaleError(
+                    f"Another run is changing the course {self.name!r} just now.",
+                    "Wait until it has ended, then run again.",
+                ) from None
+            os.close(descriptor)
+
+    def _unusable(self, error: OSError) -> RequestError:
+        return RequestError(
+            f"The course's folder {self.folder} can't be used: {error.strerror}.",
+            "Set CLOUDSCALE_HOME to a folder that you may write to.",
+        )
 
     def forget(self) -> None:
         """Removes the driver's part of the folder, and the course's where nothing else is left in it."""

@@ -141,9 +141,9 @@ class Executor(invoke.executor.Executor):
             raise RequestError(f"There is no configuration file {config._runtime_path} (-f).")
         if not isinstance(config.get("cloudscale") or {}, Mapping):
             raise RequestError("The configuration's key cloudscale should hold keys and values.")
-        skeleton = env_skeleton()
+        skeleton = _fitting(env_skeleton(), config.get("cloudscale") or {})
         given = sorted(name for name in os.environ if name.startswith(ENVIRONMENT))
-        if unknown := [name for name in given if name not in set(_variables(skeleton, ENVIRONMENT))]:
+        if unknown := [name for name in given if name not in set(_variables(env_skeleton(), ENVIRONMENT))]:
             raise RequestError(f"The environment sets {', '.join(unknown)}: there is no such key.")
         self.collection.configure({"cloudscale": skeleton})
         try:
@@ -151,6 +151,15 @@ class Executor(invoke.executor.Executor):
             config.load_shell_env()
         except (ValueError, TypeError, AmbiguousEnvVar, UncastableEnvVar) as error:
             raise RequestError(f"The configuration can't be read ({', '.join(given) or 'a file'}): {error}.") from None
+
+
+def _fitting(skeleton: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The skeleton without the sections in whose place something else stands: Settings tells what is wrong there."""
+    return {
+        key: below if key not in values or not below else _fitting(below, values[key])
+        for key, below in skeleton.items()
+        if not below or isinstance(values.get(key, {}), Mapping)
+    }
 
 
 def _variables(keys: Mapping[str, Any], prefix: str) -> Iterator[str]:
@@ -183,15 +192,18 @@ def install() -> None:
 
 
 def _last_resort(kind: type[BaseException], error: BaseException, traceback: Any) -> None:
-    """Whatever Invoke lets pass, such as an invoke.yaml that is no YAML."""
+    """Whatever Invoke lets pass before an Executor is at work: it reads the configuration there."""
     if "--debug" in sys.argv or "-d" in sys.argv:
         sys.__excepthook__(kind, error, traceback)
         return
-    text, code = _message(error)
-    if ".yaml." in f".{kind.__module__}.":
-        text, code = f"Error: the configuration file is no YAML: {' '.join(str(error).split())}", RequestError.exit_code
-    print(text, file=sys.stderr, flush=True)
-    _end(code)
+    told = " ".join(str(error).split())
+    print(
+        f"Error: The configuration can't be read ({kind.__name__}: {told}).\n"
+        "  It is YAML, with everything of this project under cloudscale: as in invoke.yaml.",
+        file=sys.stderr,
+        flush=True,
+    )
+    _end(RequestError.exit_code)
 
 
 def _end(code: int) -> NoReturn:

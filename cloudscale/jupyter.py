@@ -43,7 +43,10 @@ def answers(host: str, port: int, timeout: float = PROBE_TIMEOUT) -> bool:
     try:
         connection.request("GET", "/api")
         response = connection.getresponse()
-        return response.status == 200 and "version" in json.loads(response.read(65536))
+        if response.status != 200:
+            return False
+        told = json.loads(response.read(65536))
+        return isinstance(told, dict) and "version" in told
     except (OSError, http.client.HTTPException, ValueError):
         return False
     finally:

@@ -14,6 +14,8 @@ def check_writable(path: Path) -> None:
     """Raises RequestError where no file can be written there, before anything else is done."""
     if path.is_dir():
         raise RequestError(f"--output {path} is a folder; a file is wanted.")
+    if path.exists() and not path.is_file():
+        raise RequestError(f"--output {path} is no ordinary file: it would be replaced.", "Name a file.")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise RequestError(
             f"--output {path} can't be written: its folder is not there, or closed to you.",

@@ -83,7 +83,8 @@ def make_plan(
             load[old.machine] += 1
     unplaced = [student for student in new if student.id not in places]
     for at, student in enumerate(unplaced):
-        by_room = sorted(room, key=lambda name: load[name] - room[name])  # sorted is stable: first machine first
+        # sorted is stable: of equals, the first machine comes first
+        by_room = sorted((name for name in room if load[name] < room[name]), key=lambda name: load[name] - room[name])
         place = next(filter(None, map(free_ports.lowest, by_room)), None)
         if place is None:
             raise _too_few_ports(len(unplaced), at, len(nodes), ports)

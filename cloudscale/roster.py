@@ -79,10 +79,8 @@ def _decode(data: bytes, source: str) -> str:
     """UTF-8 or UTF-16 with a byte-order mark, UTF-16 without one, UTF-8, or else Latin-1 in Windows' variant."""
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         candidates = ["utf-16"]
-    elif data[1::2].count(0) > len(data) // 4:
-        candidates = ["utf-16-le"]
-    elif data[0::2].count(0) > len(data) // 4:
-        candidates = ["utf-16-be"]
+    elif data.count(0) > 2:  # in UTF-16 every delimiter and line end has a zero byte, in any script
+        candidates = ["utf-16-le" if data[1::2].count(0) > data[0::2].count(0) else "utf-16-be"]
     else:
         candidates = ["utf-8-sig", "cp1252", "latin-1"]
     for encoding in candidates:
@@ -106,44 +104,51 @@ def _records(text: str, source: str) -> list[Record]:
     if first.strip().lower().startswith("sep=") and len(first.strip()) <= 5:  # Excel's own first line
         text, skipped = rest, 1
 
-    def split(delimiter: str) -> list[Record]:
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-        records, line = [], 1 + skipped
-        try:
-            for cells in reader:
-                cleaned = [" ".join(unicodedata.normalize("NFC", cell).split()) for cell in cells]
-                if any("\n" in cell or "\r" in cell for cell in cells):
-                    raise RosterError(f"{source}, line {line}: a quotation mark is opened and not closed.", SHOULD_BE)
-                if any(cleaned):
-                    records.append((line, cleaned))
-                line = reader.line_num + 1 + skipped
-        except csv.Error as error:
-            raise RosterError(f"{source}, line {line}: {error}.", SHOULD_BE) from None
-        return records
-
     attempts: list[list[Record]] = []
     failure: RosterError | None = None
     for delimiter in DELIMITERS:
         try:
-            attempts.append(split(delimiter))
+            attempts.append(_split(text, delimiter, source, 1 + skipped))
         except RosterError as error:
             failure = failure or error
     if not attempts:
         assert failure
         raise failure
-    best = max(attempts, key=lambda records: sum(len(cells) > 1 for _, cells in records))
+    best = max(attempts, key=lambda records: [sum(len(cells) > size for _, cells in records) for size in (2, 1)])
     if failure and not any(len(cells) > 2 for _, cells in best):
         raise failure
     return best
+
+
+def _split(text: str, delimiter: str, source: str, first_line: int) -> list[Record]:
+    records, line = [], first_line
+    # with a line end at its end, a quotation mark that nobody closes has a line end in its field
+    reader = csv.reader(io.StringIO(text + "\n", newline=""), delimiter=delimiter)
+    try:
+        for cells in reader:
+            if any("\n" in cell or "\r" in cell for cell in cells):
+                raise RosterError(f"{source}, line {line}: a quotation mark is opened and not closed.", SHOULD_BE)
+            cleaned = [" ".join(unicodedata.normalize("NFC", cell).split()) for cell in cells]
+            if any(cleaned):
+                records.append((line, cleaned))
+            line = reader.line_num + first_line
+    except csv.Error as error:
+        raise RosterError(f"{source}, line {line}: {error}.", SHOULD_BE) from None
+    return records
 
 
 def _header(record: Record, source: str) -> dict[str, int] | None:
     """Column name → position, or None where the first line is a student already."""
     line, cells = record
     names = [SYNONYMS.get(cell.lower()) for cell in cells]
-    if "id" not in names:
-        return None
     known = [name for name in names if name]
+    if "id" not in known:
+        if len(known) < 2:
+            return None
+        raise RosterError(
+            f"{source}, line {line}: this looks like a header, but no column is called id.",
+            "Give each student an id: it decides password and volume, and stays the same for the whole course.",
+        )
     if "name" not in known and "surname" not in known:
         raise RosterError(
             f"{source}, line {line}: this looks like a header, but no column is called name.",

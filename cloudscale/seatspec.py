@@ -101,8 +101,9 @@ def covers(actual: Any, wanted: Any) -> bool:
     Lists are compared whole, since a value too many is a difference. What is wanted empty may be absent.
     """
     if isinstance(wanted, dict):
-        return isinstance(actual or {}, dict) and all(covers((actual or {}).get(key), wanted[key]) for key in wanted)
+        actual = actual or {}
+        return isinstance(actual, dict) and all(covers(actual.get(key), wanted[key]) for key in wanted)
     if isinstance(wanted, list):
         actual = actual or []
-        return len(actual) == len(wanted) and all(map(covers, actual, wanted))
+        return isinstance(actual, list) and len(actual) == len(wanted) and all(map(covers, actual, wanted))
     return bool(actual == wanted or (not actual and not wanted))

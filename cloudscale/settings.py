@@ -18,6 +18,8 @@ from cloudscale.errors import SettingsError
 # A tag that does not move: `latest` would give each class another image.
 DEFAULT_IMAGE = "quay.io/jupyter/scipy-notebook:2025-03-14"
 
+RESERVE = 512 * 1024**2  # bytes that a plan counts for a seat, unless its limit is lower
+
 Driver = Literal["openstack", "local", "generic", "virtualbox", "qemu"]
 
 
@@ -39,7 +41,7 @@ def _number(value: object) -> object:
 
 Size = Annotated[int, BeforeValidator(_size), Field(ge=6 * 1024 * 1024)]  # Docker's own lower limit
 Integer = Annotated[int, BeforeValidator(_number)]
-Number = Annotated[float, BeforeValidator(_number)]
+Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 
 
 def _names(value: object) -> object:
@@ -71,8 +73,13 @@ class SeatSettings(Section):
     cpus: Number = Field(1.0, gt=0)
     memory: Size = 2 * 1024**3
     pids: Integer = Field(512, ge=16)
-    reserve: Size = 512 * 1024**2
+    reserve: Size = Field(None, validate_default=True)  # the validator's default
     per_core: Number = Field(4, gt=0)
+
+    @field_validator("reserve", mode="before")
+    @classmethod
+    def _half_a_gigabyte(cls, reserve: object, info: Any) -> object:
+        return min(RESERVE, info.data.get("memory", RESERVE)) if reserve is None else reserve
 
     @field_validator("reserve")
     @classmethod
@@ -102,6 +109,11 @@ class OpenStackSettings(Section):
 class GenericSettings(Section):
     hosts: tuple[str, ...] = ()
     kfile: Path | None = None
+
+    @field_validator("hosts", mode="before")
+    @classmethod
+    def _listed(cls, value: object) -> object:
+        return _names(value)
 
 
 class Settings(Section):

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 
 from cloudscale.errors import CloudscaleError, RequestError
@@ -16,24 +17,24 @@ from cloudscale.model import TIMED_OUT, CommandResult
 
 def run_shell(command: str, timeout: float) -> CommandResult:
     """Runs a shell command; past `timeout` seconds it and its children are ended, with exit code 124."""
-    process = subprocess.Popen(
-        ["sh", "-c", command],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    )
-    late = ""
-    try:
-        stdout, stderr = process.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        stdout, stderr = process.communicate()
-        late = f"ended after {timeout:g} s (--timeout)\n"
-    return CommandResult(TIMED_OUT if late else process.returncode, stdout, stderr + late)
+    # files rather than pipes: a child left in the background may keep them open for as long as it likes
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        process = subprocess.Popen(
+            ["sh", "-c", command], stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
+        )
+        late = b""
+        try:
+            process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            late = f"ended after {timeout:g} s (--timeout)\n".encode()
+        for file in (out, err):
+            file.seek(0)
+        stdout, stderr = out.read(), err.read() + late
+    exit_code = TIMED_OUT if late else process.returncode
+    return CommandResult(exit_code, stdout.decode(errors="replace"), stderr.decode(errors="replace"))
 
 
 def as_root(command: Sequence[str]) -> list[str]:

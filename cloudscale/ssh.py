@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import re
 import shlex
 import threading
 import time
@@ -19,6 +20,11 @@ from cloudscale.model import TIMED_OUT, UNREACHED, CommandResult
 
 CHUNK = 65536  # bytes
 PAUSE = 0.02  # seconds between two looks at a running command
+# [user@]host[:port]; an IPv6 address, with colons of its own, needs brackets where a port follows
+HOST = re.compile(
+    r"(?:(?P<user>.+)@)?(?:\[(?P<bracketed>[^\]]+)\]|(?P<ipv6>[0-9A-Fa-f]*:[0-9A-Fa-f:.]*:.*)|(?P<host>[^@:\[\]]+))"
+    r"(?::(?P<port>[0-9]{1,5}))?"
+)
 _FILE_LOCK = threading.Lock()  # one known_hosts, many threads
 
 
@@ -44,16 +50,16 @@ class Target:
 
 def parse_target(text: str, *, port: int, user: str, password: str | None, key_file: Path | None) -> Target:
     """`[user@]host[:port]`, an IPv6 address with a port in brackets. Raises RequestError."""
-    name, at, rest = text.rpartition("@")
-    host, own_port = rest, ""
-    if rest.startswith("["):
-        host, _, own_port = rest[1:].partition("]")
-        own_port = own_port.removeprefix(":")
-    elif rest.count(":") == 1:
-        host, _, own_port = rest.partition(":")
-    if not host or (at and not name) or not (own_port or "0").isdigit():
+    match = HOST.fullmatch(text)
+    if not match or not 0 < int(match["port"] or port) < 65536:
         raise RequestError(f"{text!r} is no host.", "A host is [user@]host[:port].")
-    return Target(host, int(own_port or port), name or user, password, key_file)
+    return Target(
+        host=match["bracketed"] or match["ipv6"] or match["host"],
+        port=int(match["port"] or port),
+        user=match["user"] or user,
+        password=password,
+        key_file=key_file,
+    )
 
 
 @contextlib.contextmanager
@@ -66,11 +72,7 @@ def connect(
     told to `new_key` and remembered; one that changed is refused.
     """
     client = paramiko.SSHClient()
-    with _FILE_LOCK, contextlib.suppress(OSError):
-        client.load_system_host_keys()
-    with _FILE_LOCK:
-        if known_hosts.exists():
-            client.load_system_host_keys(str(known_hosts))
+    _load_known(client, known_hosts)
     client.set_missing_host_key_policy(_Remember(target, known_hosts, new_key))
     try:
         client.connect(
@@ -110,9 +112,22 @@ def connect(
     except paramiko.ssh_exception.NoValidConnectionsError:
         raise ConnectionFailed(f"{target.name}: nothing listens on port {target.port}.", "Check --port.") from None
     except (paramiko.SSHException, OSError, EOFError, ValueError) as error:
-        raise ConnectionFailed(f"{target.name}: {error or type(error).__name__}.") from None
+        raise ConnectionFailed(f"{target.name}: {str(error) or type(error).__name__}.") from None
     finally:
         client.close()
+
+
+def _load_known(client: paramiko.SSHClient, known_hosts: Path) -> None:
+    for path in (Path("~/.ssh/known_hosts").expanduser(), known_hosts):
+        with _FILE_LOCK:
+            try:
+                client.load_system_host_keys(str(path))
+            except FileNotFoundError:
+                continue
+            except (OSError, ValueError, paramiko.hostkeys.InvalidHostKey) as error:
+                raise ConnectionFailed(
+                    f"{path} can't be read, so no host can be told from another ({error}).", "Mend or remove the line."
+                ) from None
 
 
 class _Remember(paramiko.MissingHostKeyPolicy):

@@ -59,6 +59,7 @@ def _launched(session: Session, driver: Driver, launch: Launch) -> Report:
         plan = _plan(cluster, session, launch)
         for warning in plan.warnings:
             say(f"Warning: {warning}")
+        chosen = _chosen(cluster, plan, session)
         key = session.course.key()
         assert key
         spawner.check_key(cluster.seats, key, session.course.folder)
@@ -72,7 +73,7 @@ def _launched(session: Session, driver: Driver, launch: Launch) -> Report:
         cluster = look(session, driver)
         if launch.onlycreate:
             return Report(_machine_table(cluster, session))
-        return _seat(cluster, plan, template, session, launch)
+        return _seat(cluster, plan, chosen, template, session, launch)
 
 
 def _plan(cluster: Cluster, session: Session, launch: Launch) -> Plan:
@@ -102,18 +103,24 @@ def _template(cluster: Cluster, session: Session, launch: Launch, key: bytes) ->
     return Template(session.settings.course, key, image, session.settings.seat, launch.port, launch.env)
 
 
-def _seat(cluster: Cluster, plan: Plan, template: Template, session: Session, launch: Launch) -> Report:
-    say, course = session.progress.say, session.settings.course
-    service = {seat.student_id: seat for seat in cluster.seats}
-    chosen = session.selection.choose(
+def _chosen(cluster: Cluster, plan: Plan, session: Session) -> list[Seat]:
+    """The planned seats that --only and --skip leave."""
+    names = {seat.student_id: seat.name for seat in cluster.seats}
+    return session.selection.choose(
         plan.seats,
         lambda seat: (
-            service[seat.student.id].name if seat.student.id in service else naming.seat_name(course, seat.student),
+            names.get(seat.student.id) or naming.seat_name(session.settings.course, seat.student),
             seat.student.id,
             seat.student.full_name,
             seat.place.machine,
         ),
     )
+
+
+def _seat(
+    cluster: Cluster, plan: Plan, chosen: Sequence[Seat], template: Template, session: Session, launch: Launch
+) -> Report:
+    say, course = session.progress.say, session.settings.course
     spawn = spawner.Spawner(cluster.manager, course)
     problems = _prune(cluster, plan, spawn, session, launch)
 

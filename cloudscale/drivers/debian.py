@@ -77,28 +77,33 @@ def _start() -> None:
 
 def brought_packages() -> list[str]:
     """The packages that install_engine brought. Raises RequestError where it brought none."""
+    return _record()["packages"]
+
+
+def _record() -> dict[str, list[str]]:
     try:
-        return list(json.loads(RECORD.read_text())["packages"])
+        record = json.loads(RECORD.read_text())
+        return {key: [str(item) for item in record[key]] for key in ("packages", "data")}
     except FileNotFoundError:
         raise RequestError(
             "The Docker Engine of this computer was not brought by machine_new: it is left as it is.",
             "Remove it with your package manager if you want it gone.",
         ) from None
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise RequestError(f"The record {RECORD} can't be read ({error}).", "Remove the packages by hand.") from None
 
 
 def remove_engine() -> list[str]:
     """Stops the engine and removes its packages and data, as far as install_engine brought them."""
-    packages = brought_packages()
-    data = json.loads(RECORD.read_text())["data"]
+    record = _record()
+    packages = record["packages"]
     if _has_systemd():
         run_root(["systemctl", "stop", "docker.socket", "docker", "containerd"], "Stopping the engine")
     else:
         _stop_daemon()
     if packages:
         run_root([*APT, "purge", *packages], "Removing the packages")
-    run_root(["rm", "-rf", *data, LOG], "Removing the engine's data")
+    run_root(["rm", "-rf", *record["data"], LOG], "Removing the engine's data")
     subprocess.run(as_root(["ip", "link", "delete", "docker0"]), capture_output=True, check=False)
     run_root(["rm", "-rf", str(RECORD.parent)], "Removing the record")
     return packages

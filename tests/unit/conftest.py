@@ -1,0 +1,102 @@
+"""The ring's walls: no connection, no process, no folder but the test's own; fixtures open the doors."""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+import subprocess
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+# Repeatable and without a stopwatch; HYPOTHESIS_PROFILE=search looks further, at other examples each time.
+settings.register_profile("ring", deadline=None, derandomize=True, database=None, max_examples=60)
+settings.register_profile("search", deadline=None, database=None, max_examples=3000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ring"))
+
+
+class OutsideWorldError(Exception):
+    """A test went for something outside itself."""
+
+
+@dataclass
+class Walls:
+    """What the running test may reach: nothing, unless a fixture says so. `breaches` are its attempts."""
+
+    reachable: Callable[[object], bool] = lambda address: False
+    processes: bool = False
+    breaches: list[str] = field(default_factory=list)
+
+    def refuse(self, what: str) -> OutsideWorldError:
+        self.breaches.append(what)
+        return OutsideWorldError(what)
+
+
+@pytest.fixture(autouse=True)
+def walls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Walls]:
+    walls = Walls()
+    connect, connect_ex = socket.socket.connect, socket.socket.connect_ex
+    lookup, start = socket.getaddrinfo, subprocess.Popen.__init__
+
+    def guarded_connect(self: socket.socket, address: Any) -> None:
+        if not walls.reachable(address):
+            raise walls.refuse(f"connect to {address}")
+        connect(self, address)
+
+    def guarded_connect_ex(self: socket.socket, address: Any) -> int:
+        if not walls.reachable(address):
+            raise walls.refuse(f"connect to {address}")
+        return connect_ex(self, address)
+
+    def guarded_lookup(host: Any, port: Any, *args: Any, **kwargs: Any) -> Any:
+        if not walls.reachable((host, port)):
+            raise walls.refuse(f"look up {host}")
+        return lookup(host, port, *args, **kwargs)
+
+    def guarded_start(self: subprocess.Popen[Any], args: Any, *rest: Any, **kwargs: Any) -> None:
+        if not walls.processes:
+            raise walls.refuse(f"start {args}")
+        start(self, args, *rest, **kwargs)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded_connect)
+    monkeypatch.setattr(socket.socket, "connect_ex", guarded_connect_ex)
+    monkeypatch.setattr(socket, "getaddrinfo", guarded_lookup)
+    monkeypatch.setattr(subprocess.Popen, "__init__", guarded_start)
+    for name in [name for name in os.environ if name.startswith(("CLOUDSCALE_", "DOCKER_", "INVOKE_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("CLOUDSCALE_HOME", str(tmp_path))
+    yield walls
+    # an attempt that the code under test swallowed is one all the same
+    assert not walls.breaches
+
+
+@pytest.fixture
+def processes(walls: Walls) -> None:
+    """For tests that are about commands of this computer."""
+    walls.processes = True
+
+
+@pytest.fixture
+def loopback(walls: Walls) -> str:
+    """For tests with a server of their own; the address that it is to listen on."""
+    walls.reachable = lambda address: isinstance(address, tuple) and address[0] == "127.0.0.1"
+    return "127.0.0.1"
+
+
+@pytest.fixture
+def no_engine(walls: Walls, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """A DOCKER_HOST where nothing is, which may be asked all the same."""
+    nowhere = str(tmp_path / "docker.sock")
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{nowhere}")
+    walls.reachable = lambda address: address == nowhere
+    yield
+    # docker-py does not close the socket of a connection that failed
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()

@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Callable
+
+import pytest
+
+from cloudscale import containers
+from cloudscale.containers import (
+    execute,
+    remembered_places,
+    remove_volume,
+    seat_containers,
+    seat_ports,
+    volumes,
+    wait_gone,
+)
+from cloudscale.errors import EngineError, SeatError
+from cloudscale.model import CommandResult, Place
+from tests.unit.fake_api import FakeApi, Json, api_error
+from tests.unit.fakes import fake_engine
+
+
+def marked(course: str, student: str | None = None, **more: str) -> dict[str, str]:
+    return {"cloudscale.course": course, **({"cloudscale.student": student} if student else {}), **more}
+
+
+@pytest.fixture
+def api() -> FakeApi:
+    """An engine with seats of two courses, one that ended, a look into an image, and somebody else's container."""
+    api = FakeApi()
+    for id, state, labels in (
+        ("c1", "running", marked("bio", "1")),
+        ("c2", "exited", marked("bio", "2")),
+        ("c3", "running", marked("geo", "1")),
+        ("c4", "running", marked("bio")),
+        ("c5", "running", {}),
+    ):
+        api.containers_.append({"Id": id, "State": state, "Labels": labels, "Ports": [], "Volumes": []})
+    return api
+
+
+# --- seats -----------------------------------------------------------------------------------
+
+
+def test_the_seats_that_run_are_found_by_student(api: FakeApi) -> None:
+    assert seat_containers(fake_engine(api), "bio") == {"1": "c1"}
+    assert seat_containers(fake_engine(api), "geo") == {"1": "c3"}
+
+
+def test_those_that_ended_are_found_where_they_are_asked_for(api: FakeApi) -> None:
+    assert seat_containers(fake_engine(api), "bio", all_states=True) == {"1": "c1", "2": "c2"}
+
+
+def test_the_ports_of_the_courses_running_seats_are_its_own(api: FakeApi) -> None:
+    for port, container in enumerate(api.containers_, start=4321):
+        container["Ports"] = [{"PublicPort": port}, {"PrivatePort": 8888}]
+    assert seat_ports(fake_engine(api), "bio") == {4321}
+
+
+def test_what_is_gone_is_not_waited_for(api: FakeApi) -> None:
+    assert wait_gone(fake_engine(api), "bio", ["3", "4"]) == []
+
+
+def test_a_container_that_stays_is_a_failure_that_names_student_and_machine(api: FakeApi) -> None:
+    outcomes = wait_gone(fake_engine(api), "bio", ["3", "2", "1"], timeout=0)
+    assert [outcome.target for outcome in outcomes] == ["1", "2"]
+    assert all("m1" in str(outcome.error) for outcome in outcomes)
+
+
+# --- volumes ---------------------------------------------------------------------------------
+
+
+def volume(name: str, labels: dict[str, str]) -> Json:
+    return {"Name": name, "Labels": labels}
+
+
+def test_only_the_students_volumes_of_the_course_are_its_volumes(api: FakeApi) -> None:
+    api.volumes_ = {
+        "v1": volume("v1", marked("bio", "1")),
+        "v2": volume("v2", marked("geo", "1")),
+        "v3": volume("v3", marked("bio")),
+        "v4": volume("v4", {}),
+    }
+    assert [found["Name"] for found in volumes(fake_engine(api), "bio")] == ["v1"]
+
+
+def test_an_engine_without_volumes_has_none(api: FakeApi) -> None:
+    assert volumes(fake_engine(api), "bio") == []
+
+
+def test_volumes_remember_where_their_students_sat(api: FakeApi) -> None:
+    api.volumes_ = {
+        "v1": volume("v1", marked("bio", "1", **{"cloudscale.port": "4325"})),
+        "v2": volume("v2", marked("bio", "2")),  # of a version that did not write the port down
+    }
+    assert remembered_places(fake_engine(api), "bio") == {"1": Place("m1", 4325), "2": Place("m1", 0)}
+
+
+def test_a_volume_is_removed_once_or_twice(api: FakeApi) -> None:
+    api.volumes_ = {"v1": volume("v1", marked("bio", "1"))}
+    assert remove_volume(fake_engine(api), "v1") == "removed"
+    assert api.volumes_ == {}
+    assert remove_volume(fake_engine(api), "v1") == "removed"
+
+
+def test_a_volume_in_use_is_told(api: FakeApi) -> None:
+    api.volumes_ = {"v1": volume("v1", marked("bio", "1"))}
+    api.containers_[0]["Volumes"] = ["v1"]
+    with pytest.raises(EngineError, match="v1 on m1 is in use"):
+        remove_volume(fake_engine(api), "v1")
+
+
+def test_another_failure_is_told_in_the_engines_words(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str) -> None:
+        raise api_error(500, "input/output error")
+
+    monkeypatch.setattr(api, "remove_volume", broken)
+    with pytest.raises(EngineError, match="input/output error"):
+        remove_volume(fake_engine(api), "v1")
+
+
+# --- commands --------------------------------------------------------------------------------
+
+
+class Exec:
+    """An engine that runs one command: `says` writes its frames to the connection."""
+
+    def __init__(self, says: Callable[[socket.socket], object], exit_code: int | None = 0) -> None:
+        self._says = says
+        self._exit_code = exit_code
+        self.command: list[str] = []
+        self.other_end: socket.socket | None = None
+
+    def exec_create(self, container: str, cmd: list[str]) -> Json:
+        if container != "c1":
+            raise api_error(404, f"No such container: {container}")
+        self.command = cmd
+        return {"Id": "exec1"}
+
+    def exec_start(self, exec_id: str, socket: bool) -> socket.socket:
+        assert exec_id == "exec1" and socket
+        ours, self.other_end = connected_pair()
+        self._says(self.other_end)
+        return ours
+
+    def exec_inspect(self, exec_id: str) -> Json:
+        return {"ExitCode": self._exit_code}
+
+
+def connected_pair() -> tuple[socket.socket, socket.socket]:
+    return socket.socketpair()
+
+
+def frame(channel: int, data: bytes) -> bytes:
+    return struct.pack(">BxxxL", channel, len(data)) + data
+
+
+def test_a_command_gives_exit_code_and_both_streams() -> None:
+    def says(connection: socket.socket) -> None:
+        connection.sendall(frame(1, b"one ") + frame(2, b"wrong\n") + frame(1, "zwölf\n".encode()))
+        connection.close()
+
+    api = Exec(says, exit_code=3)
+    assert execute(fake_engine(api), "c1", "ls | wc", timeout=5) == CommandResult(3, "one zwölf\n", "wrong\n")
+
+
+def test_the_command_reaches_the_shell_as_it_is_with_its_deadline() -> None:
+    api = Exec(lambda connection: connection.close())
+    command = """echo "it's $HOME"; exit 1"""
+    execute(fake_engine(api), "c1", command, timeout=2.5)
+    assert api.command[:2] == ["sh", "-c"]
+    assert api.command[-2:] == ["2.5", command]
+
+
+def test_bytes_that_are_no_text_are_shown_as_well_as_it_goes() -> None:
+    def says(connection: socket.socket) -> None:
+        connection.sendall(frame(1, b"\xff\xfe"))
+        connection.close()
+
+    assert execute(fake_engine(Exec(says)), "c1", "cat", timeout=5).stdout == "��"
+
+
+@pytest.mark.parametrize("exit_code", [124, None], ids=["ended inside", "still running"])
+def test_a_command_past_its_deadline_has_exit_code_124_and_says_so(exit_code: int | None) -> None:
+    def says(connection: socket.socket) -> None:
+        connection.sendall(frame(1, b"working\n"))
+        connection.close()
+
+    result = execute(fake_engine(Exec(says, exit_code)), "c1", "sleep 99", timeout=5)
+    assert (result.exit_code, result.stdout) == (124, "working\n")
+    assert "--timeout" in result.stderr
+
+
+def test_a_stream_that_is_kept_open_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(containers, "ENDING", 0)
+    # the other end stays open, in the middle of a frame
+    api = Exec(lambda connection: connection.sendall(frame(1, b"done\n") + frame(2, b"half")[:-2]), exit_code=0)
+    result = execute(fake_engine(api), "c1", "sleep 99 &", timeout=0.05)
+    assert (result.exit_code, result.stdout) == (0, "done\n")
+    assert api.other_end
+    api.other_end.close()
+
+
+def test_a_container_that_is_gone_is_a_seats_failure() -> None:
+    with pytest.raises(SeatError, match="No such container: c9"):
+        execute(fake_engine(Exec(lambda connection: None)), "c9", "ls", timeout=5)

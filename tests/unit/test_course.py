@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+import pytest
+
+from cloudscale.course import Course
+from cloudscale.errors import CloudscaleError, RequestError
+
+
+def mode(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+@pytest.fixture
+def course() -> Course:
+    return Course.named("bio", "local")
+
+
+def key_of(course: Course) -> bytes:
+    key = course.key()
+    assert key
+    return key
+
+
+def test_a_courses_folder_is_in_the_state_folder(course: Course, tmp_path: Path) -> None:
+    assert course.folder == tmp_path / "bio" / "local"
+    assert course.known_hosts == tmp_path / "bio" / "known_hosts"
+
+
+def test_without_a_state_folder_in_the_environment_it_is_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CLOUDSCALE_HOME")
+    monkeypatch.setenv("XDG_STATE_HOME", "/home/ann/.state")
+    assert Course.named("bio", "local").folder == Path("/home/ann/.state/cloudscale/bio/local")
+
+
+def test_a_home_folder_may_be_written_as_a_tilde(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ann")
+    monkeypatch.setenv("CLOUDSCALE_HOME", "~/courses")
+    assert Course.named("bio", "local").folder == Path("/home/ann/courses/bio/local")
+
+
+# --- the key ---------------------------------------------------------------------------------
+
+
+def test_a_course_keeps_its_key(course: Course) -> None:
+    key = key_of(course)
+    assert len(key) == 32
+    assert key_of(Course.named("bio", "local")) == key
+
+
+def test_every_course_and_driver_has_a_key_of_its_own(course: Course) -> None:
+    others = Course.named("geo", "local"), Course.named("bio", "generic")
+    assert len({key_of(course), *map(key_of, others)}) == 3
+
+
+def test_a_key_is_made_only_where_one_is_wanted(course: Course) -> None:
+    assert course.key(create=False) is None
+    assert not course.folder.parent.exists()
+    key = key_of(course)
+    assert course.key(create=False) == key
+
+
+def test_only_the_owner_reads_folder_and_key_whatever_the_umask(course: Course) -> None:
+    before = os.umask(0)
+    try:
+        key_of(course)
+    finally:
+        os.umask(before)
+    assert mode(course.folder) == mode(course.folder.parent) == 0o700
+    assert mode(course.folder / "key") == 0o600
+    assert [path.name for path in course.folder.iterdir()] == ["key"]
+
+
+def test_folders_that_were_open_to_others_are_closed(course: Course) -> None:
+    course.folder.mkdir(parents=True, mode=0o755)
+    key_of(course)
+    assert mode(course.folder) == mode(course.folder.parent) == 0o700
+
+
+@pytest.mark.parametrize("content", [b"", b"00", b"no key at all", b"\xff\xfe", b"0" * 66])
+def test_a_damaged_key_is_refused_and_left_as_it_is(course: Course, content: bytes) -> None:
+    key_of(course)
+    (course.folder / "key").write_bytes(content)
+    with pytest.raises(RequestError, match="does not hold the course's key"):
+        course.key()
+    assert (course.folder / "key").read_bytes() == content
+
+
+def test_a_key_that_another_run_made_meanwhile_is_taken(course: Course, monkeypatch: pytest.MonkeyPatch) -> None:
+    link = os.link
+
+    def other_run_first(source: Path, target: Path) -> None:
+        target.write_text("ab" * 32)
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", other_run_first)
+    assert course.key() == b"\xab" * 32
+    assert [path.name for path in course.folder.iterdir()] == ["key"]
+
+
+def test_a_state_folder_that_can_not_be_used_is_a_wrong_request(course: Course, tmp_path: Path) -> None:
+    (tmp_path / "bio").write_text("a file where the folder should be")
+    with pytest.raises(RequestError, match="Set CLOUDSCALE_HOME"):
+        course.key()
+    with pytest.raises(RequestError, match="Set CLOUDSCALE_HOME"), course.locked():
+        pass
+
+
+# --- the lock --------------------------------------------------------------------------------
+
+
+def test_a_second_run_is_refused_while_the_first_goes_on(course: Course) -> None:
+    with course.locked():
+        with pytest.raises(CloudscaleError, match="Another run"), Course.named("bio", "local").locked():
+            pytest.fail("the lock was not held")
+        with Course.named("geo", "local").locked(), Course.named("bio", "generic").locked():
+            pass  # other courses and drivers are free
+
+
+def test_a_lock_ends_with_its_run_however_that_ends(course: Course) -> None:
+    with pytest.raises(KeyError), course.locked():
+        raise KeyError
+    with course.locked():
+        key = key_of(course)
+    assert key_of(course) == key
+
+
+def test_a_run_that_was_refused_does_not_open_the_lock_to_a_third(course: Course) -> None:
+    with course.locked():
+        for _ in range(2):
+            with pytest.raises(CloudscaleError), Course.named("bio", "local").locked():
+                pytest.fail("the lock was not held")
+
+
+def test_a_run_that_ends_just_now_does_not_take_the_lock_along(course: Course, monkeypatch: pytest.MonkeyPatch) -> None:
+    flock = fcntl.flock
+
+    def other_run_ends_first(descriptor: int, operation: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", flock)
+        course.folder.rmdir()
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", other_run_ends_first)
+    with course.locked(), pytest.raises(CloudscaleError), Course.named("bio", "local").locked():
+        pytest.fail("the lock was not held")
+
+
+def test_a_run_that_made_nothing_leaves_no_folder(course: Course, tmp_path: Path) -> None:
+    with course.locked():
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_made_nothing_takes_nothing_away(course: Course) -> None:
+    course.folder.parent.mkdir()
+    course.known_hosts.write_text("host key")
+    with course.locked():
+        pass
+    assert course.known_hosts.read_text() == "host key"
+
+
+def test_forgetting_takes_the_drivers_folder_and_no_other(course: Course, tmp_path: Path) -> None:
+    generic = Course.named("bio", "generic")
+    key_of(course)
+    key_of(generic)
+    course.forget()
+    assert not course.folder.exists()
+    assert generic.folder.exists()
+    generic.forget()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_forgetting_twice_or_under_the_lock_is_fine(course: Course, tmp_path: Path) -> None:
+    with course.locked():
+        key_of(course)
+        course.forget()
+        course.forget()
+    assert list(tmp_path.iterdir()) == []

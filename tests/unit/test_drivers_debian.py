@@ -1,0 +1,263 @@
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cloudscale.drivers import debian
+from cloudscale.errors import CloudscaleError, EngineError, RequestError
+
+SIMULATED = """\
+NOTE: This is only a simulation!
+Inst containerd (1.7.24 Debian:13/stable [amd64])
+Inst docker.io (26.1.5 Debian:13/stable [amd64])
+Conf containerd (1.7.24 Debian:13/stable [amd64])
+"""
+
+
+class Computer:
+    """A Debian: its programs, and what was run as root on it. Nothing runs in truth."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        self.programs = {"apt-get"}
+        self.commands: list[str] = []
+        self.daemons: list[list[str]] = []
+        self.packages = ["docker-cli"]
+        self.answering = True
+        self.systemd = True
+        self.record = tmp_path / "cloudscale" / "engine.json"
+        self.socket = tmp_path / "docker.sock"
+        self.data = (str(tmp_path / "lib-docker"), str(tmp_path / "etc-docker"))
+        patch = {
+            "RECORD": self.record,
+            "SOCKET": self.socket,
+            "DATA": self.data,
+            "STARTING": 0,
+            "run_root": self.run_root,
+            "as_root": list,
+            "_answers": lambda: self.answering,
+            "_has_systemd": lambda: self.systemd,
+        }
+        for name, value in patch.items():
+            monkeypatch.setattr(f"cloudscale.drivers.debian.{name}", value)
+        monkeypatch.setattr(os, "geteuid", lambda: 1000)
+        monkeypatch.setattr(getpass, "getuser", lambda: "ann")
+        monkeypatch.setattr(shutil, "which", lambda name, path=None: name if name in self.programs else None)
+        monkeypatch.setattr(subprocess, "Popen", self._daemon)
+        monkeypatch.setattr(subprocess, "run", lambda command, **settings: self.commands.append(" ".join(command)))
+
+    def _daemon(self, command: list[str], **settings: Any) -> None:
+        assert settings["start_new_session"]
+        self.daemons.append(command)
+
+    def run_root(self, command: Sequence[str], what: str) -> str:
+        self.commands.append(" ".join(command))
+        if "--simulate" in command:
+            return SIMULATED
+        if command[0] == "apt-cache":
+            return "".join(f"{package} - Docker\n" for package in self.packages)
+        if command[0] == "sh":  # the record
+            self.record.parent.mkdir(exist_ok=True)
+            self.record.write_text(command[-1])
+        if "install" in command:
+            assert self.record.exists()  # what is brought was written down first
+            self.programs.add("dockerd")
+        if "purge" in command:
+            self.programs.discard("dockerd")
+        if command[:2] == ["rm", "-rf"] and str(self.record.parent) in command:
+            shutil.rmtree(self.record.parent)
+        return ""
+
+    def ran(self, *words: str) -> bool:
+        return any(all(word in command.split() for word in words) for command in self.commands)
+
+
+@pytest.fixture
+def computer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Computer:
+    return Computer(monkeypatch, tmp_path)
+
+
+# --- installing ------------------------------------------------------------------------------
+
+
+def test_an_engine_is_installed_and_started_and_the_user_let_in(computer: Computer) -> None:
+    debian.install_engine()
+    assert computer.commands[0].split() == ["apt-get", "-qq", "update"]
+    assert any("install docker.io" in command and "--simulate" not in command for command in computer.commands)
+    assert computer.ran("usermod", "-aG", "docker", "ann")
+    assert computer.ran("systemctl", "enable", "--now", "docker")
+
+
+def test_what_was_brought_is_written_down_and_nothing_that_was_there(computer: Computer) -> None:
+    Path(computer.data[1]).mkdir()
+    debian.install_engine()
+    record = json.loads(computer.record.read_text())
+    assert record["packages"] == ["containerd", "docker.io"]
+    assert record["data"] == [computer.data[0]]
+    assert debian.brought_packages() == ["containerd", "docker.io"]
+
+
+@pytest.mark.parametrize(("packages", "wanted"), [(["docker-cli"], True), ([], False)])
+def test_the_command_line_comes_along_where_it_is_a_package_of_its_own(
+    computer: Computer, packages: list[str], wanted: bool
+) -> None:
+    computer.packages = packages
+    debian.install_engine()
+    assert computer.ran("install", "docker.io", "docker-cli") is wanted
+
+
+def test_an_engine_that_is_installed_is_only_started(computer: Computer) -> None:
+    computer.programs.add("dockerd")
+    debian.install_engine()
+    assert not computer.ran("install")
+    assert not computer.record.exists()
+    assert computer.ran("systemctl", "enable")
+
+
+def test_without_systemd_the_daemon_is_started_by_itself_unless_it_runs(computer: Computer) -> None:
+    computer.systemd = False
+    debian.install_engine()
+    assert computer.daemons == []
+    computer.answering = False
+    with pytest.raises(EngineError, match="does not answer"):
+        debian.install_engine()
+    assert any("dockerd" in word for word in computer.daemons[0])
+
+
+def test_root_is_in_no_need_of_a_group(computer: Computer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    debian.install_engine()
+    assert not computer.ran("usermod")
+
+
+def test_a_computer_without_apt_is_a_wrong_request(computer: Computer) -> None:
+    computer.programs.clear()
+    with pytest.raises(RequestError, match="no apt-get"):
+        debian.install_engine()
+    assert computer.commands == []
+
+
+@pytest.mark.parametrize(
+    ("installed", "socket", "exists"), [(True, True, True), (True, False, False), (False, False, False)]
+)
+def test_an_engine_runs_where_it_is_installed_and_has_its_socket(
+    computer: Computer, installed: bool, socket: bool, exists: bool
+) -> None:
+    if installed:
+        computer.programs.add("dockerd")
+    if socket:
+        computer.socket.touch()
+    assert debian.engine_exists() is exists
+
+
+@pytest.mark.parametrize(
+    ("error", "answers"),
+    [("", True), ("permission denied on its socket", True), ("No Docker Engine answers", False)],
+    ids=["open", "closed to this user", "absent"],
+)
+def test_an_engine_that_is_closed_to_this_user_answers_too(
+    monkeypatch: pytest.MonkeyPatch, error: str, answers: bool
+) -> None:
+    class Client:
+        def close(self) -> None:
+            pass
+
+    def connect(timeout: float) -> Client:
+        if error:
+            raise EngineError(error)
+        return Client()
+
+    monkeypatch.setattr("cloudscale.drivers.debian.from_environment", connect)
+    assert debian._answers() is answers
+
+
+# --- removing --------------------------------------------------------------------------------
+
+
+def test_what_was_brought_is_taken_away_and_the_record_last(computer: Computer) -> None:
+    debian.install_engine()
+    computer.commands.clear()
+    assert debian.remove_engine() == ["containerd", "docker.io"]
+    assert computer.ran("systemctl", "stop", "docker")
+    assert computer.ran("purge", "containerd", "docker.io")
+    assert computer.ran("rm", computer.data[0])
+    assert str(computer.record.parent) in computer.commands[-1]
+    assert not computer.record.exists()
+
+
+def test_without_systemd_the_daemon_is_ended_and_waited_for(
+    computer: Computer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    computer.systemd = False
+    debian.install_engine()
+    computer.commands.clear()
+    monkeypatch.setattr("cloudscale.drivers.debian.Path", lambda name: tmp_path / Path(name).name)
+    debian.remove_engine()
+    assert not computer.ran("kill")  # it does not run
+    debian.install_engine()
+    (tmp_path / "docker.pid").write_text("4194305\n")  # more than any process has
+    debian.remove_engine()
+    assert computer.ran("kill", "4194305")
+
+
+def test_a_daemon_that_does_not_end_keeps_its_packages(
+    computer: Computer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    computer.systemd = False
+    debian.install_engine()
+    (tmp_path / "docker.pid").write_text(str(os.getpid()))
+    monkeypatch.setattr("cloudscale.drivers.debian.Path", lambda name: tmp_path / Path(name).name)
+    monkeypatch.setattr("cloudscale.drivers.debian.poll", lambda step, timeout: step())
+    with pytest.raises(CloudscaleError, match="does not stop"):
+        debian.remove_engine()
+    assert not computer.ran("purge")
+
+
+def test_where_no_package_was_brought_none_is_purged(computer: Computer) -> None:
+    computer.record.parent.mkdir()
+    computer.record.write_text('{"packages": [], "data": []}')
+    assert debian.remove_engine() == []
+    assert not computer.ran("purge")
+
+
+def test_data_that_was_there_before_stays(computer: Computer) -> None:
+    Path(computer.data[0]).mkdir()
+    debian.install_engine()
+    computer.commands.clear()
+    debian.remove_engine()
+    assert not any(computer.data[0] in command for command in computer.commands)
+
+
+def test_an_engine_that_was_not_brought_is_left_as_it_is(computer: Computer) -> None:
+    for take in (debian.brought_packages, debian.remove_engine):
+        with pytest.raises(RequestError, match="not brought by machine_new"):
+            take()
+    assert computer.commands == []
+
+
+@pytest.mark.parametrize("content", ["no json", "{}", "[]", '{"packages": []}'])
+def test_a_damaged_record_is_a_wrong_request(computer: Computer, content: str) -> None:
+    computer.record.parent.mkdir()
+    computer.record.write_text(content)
+    with pytest.raises(RequestError, match="can't be read"):
+        debian.remove_engine()
+    assert computer.commands == []
+
+
+def test_a_removal_that_fails_keeps_the_record(computer: Computer, monkeypatch: pytest.MonkeyPatch) -> None:
+    debian.install_engine()
+
+    def locked(command: Sequence[str], what: str) -> str:
+        raise CloudscaleError(f"{what} failed: dpkg is locked")
+
+    monkeypatch.setattr("cloudscale.drivers.debian.run_root", locked)
+    with pytest.raises(CloudscaleError, match="dpkg is locked"):
+        debian.remove_engine()
+    assert computer.record.exists()

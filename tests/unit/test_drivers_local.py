@@ -1,0 +1,260 @@
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cloudscale.drivers.local import Local, listening_ports, own_address
+from cloudscale.errors import EngineError, RequestError
+from cloudscale.model import CommandResult, Machine
+from cloudscale.settings import LocalSettings
+from tests.unit.fake_api import FakeApi
+
+HERE = Machine("m1", "192.0.2.1")
+
+# As Linux writes it: listening on 22 and, on one address only, 631; a connection, and one that ended, on 4321.
+TCP = """\
+  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 00000000:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 21547 1 0000 100 0 0 10 0
+   1: 0100007F:0277 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 22891 1 0000 100 0 0 10 0
+   2: 0F02000A:10E1 0202000A:D2C4 01 00000000:00000000 02:000A7214 00000000     0        0 31337 2 0000 20 4 30 10 -1
+   3: 0F02000A:10E1 0202000A:D2C6 06 00000000:00000000 03:00001770 00000000     0        0 0 3 0000
+"""
+TCP6 = """\
+  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when
+   0: 00000000000000000000000000000000:0050 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000
+   1: 00000000000000000000000000000000:FFFF 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000
+"""
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> FakeApi:
+    """An engine on this computer."""
+    api = FakeApi()
+    client = SimpleNamespace(api=api, info=api.info)
+    monkeypatch.setattr("cloudscale.drivers.local.from_environment", lambda: client)
+    return api
+
+
+@pytest.fixture
+def no_engine_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody() -> None:
+        raise EngineError("No Docker Engine answers on this computer.")
+
+    monkeypatch.setattr("cloudscale.drivers.local.from_environment", nobody)
+
+
+def local(address: str | None = "192.0.2.1") -> Local:
+    return Local(LocalSettings(address=address))
+
+
+# --- ports -----------------------------------------------------------------------------------
+
+
+def test_listening_ports_are_read_from_the_kernels_tables(tmp_path: Path) -> None:
+    (tmp_path / "tcp").write_text(TCP)
+    (tmp_path / "tcp6").write_text(TCP6)
+    assert listening_ports((str(tmp_path / "tcp"), str(tmp_path / "tcp6"))) == {22, 631, 80, 65535}
+
+
+def test_without_tables_no_port_is_known_to_listen(tmp_path: Path) -> None:
+    assert listening_ports((str(tmp_path / "tcp"),)) == frozenset()
+
+
+def test_a_port_of_this_computer_that_listens_is_held() -> None:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        assert listening.getsockname()[1] in local().held_ports(HERE)
+
+
+def test_of_an_engine_elsewhere_this_computers_ports_say_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "tcp://192.0.2.9:2376")
+    assert local().held_ports(HERE) == frozenset()
+
+
+# --- the machine -----------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("engine")
+def test_this_computers_engine_is_the_one_machine() -> None:
+    driver = local()
+    assert driver.machines() == [HERE]
+    assert driver.connect(HERE).machine == HERE
+
+
+def test_it_is_asked_who_it_is_once(engine: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = local()
+    driver.machines()
+    monkeypatch.delattr(FakeApi, "info")
+    assert driver.machines() == [HERE]
+    assert driver.connect(HERE) is driver.connect(HERE)
+
+
+@pytest.mark.usefixtures("no_engine_here")
+def test_without_an_engine_there_is_no_machine() -> None:
+    with pytest.raises(EngineError, match="No Docker Engine answers"):
+        local().machines()
+
+
+@pytest.mark.parametrize("nodes", [0, 1])
+def test_one_machine_can_be_had(nodes: int) -> None:
+    local().check_nodes(nodes)
+
+
+def test_more_than_one_can_not() -> None:
+    with pytest.raises(RequestError, match="one machine, this computer, and 2 are wanted"):
+        local().check_nodes(2)
+
+
+# --- its address -----------------------------------------------------------------------------
+
+
+class Route:
+    """A datagram socket of a computer whose way out has this address, or none."""
+
+    def __init__(self, address: str | None) -> None:
+        self._address = address
+
+    def __enter__(self) -> Route:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def connect(self, address: tuple[str, int]) -> None:
+        assert address[0].startswith("203.0.113.")  # of the documentation's range: nobody is asked
+        if self._address is None:
+            raise OSError(101, "Network is unreachable")
+
+    def getsockname(self) -> tuple[str | None, int]:
+        return self._address, 40000
+
+
+@pytest.mark.parametrize(("way_out", "address"), [("192.0.2.7", "192.0.2.7"), (None, "127.0.0.1")])
+def test_the_address_is_that_of_the_way_out_or_loopback(
+    monkeypatch: pytest.MonkeyPatch, way_out: str | None, address: str
+) -> None:
+    def datagrams(family: int, kind: int) -> Route:
+        assert kind == socket.SOCK_DGRAM
+        return Route(way_out)
+
+    monkeypatch.setattr(socket, "socket", datagrams)
+    assert own_address() == address
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("tcp://192.0.2.9:2376", "192.0.2.9"),
+        ("ssh://ann@lab.example", "lab.example"),
+        ("https://[2001:db8::1]", "2001:db8::1"),
+    ],
+)
+def test_the_address_of_an_engine_elsewhere_is_its_own(
+    monkeypatch: pytest.MonkeyPatch, host: str, address: str
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", host)
+    assert own_address() == address
+
+
+@pytest.mark.usefixtures("engine")
+def test_an_address_that_is_configured_goes_before_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "tcp://192.0.2.9:2376")
+    assert local("class.example").machines()[0].address == "class.example"
+
+
+# --- commands --------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("processes")
+@pytest.mark.parametrize("host", ["", "unix:///run/docker.sock", "http+unix://run/docker.sock", "tcp://localhost:2375"])
+def test_a_command_runs_on_this_computer(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    monkeypatch.setenv("DOCKER_HOST", host)
+    assert local().run(HERE, "echo $((6*7))", 20) == CommandResult(0, "42\n", "")
+
+
+def test_a_command_can_not_run_where_only_the_engine_is_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "tcp://192.0.2.9:2376")
+    with pytest.raises(RequestError, match=r"remote_com --hosts 192\.0\.2\.9"):
+        local().run(HERE, "ls", 20)
+
+
+# --- the engine itself -----------------------------------------------------------------------
+
+
+class Debian:
+    """What the driver asked of the operating system."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.installed = 0
+        self.running = False
+        for name in ("install_engine", "remove_engine", "brought_packages", "engine_exists"):
+            monkeypatch.setattr(f"cloudscale.drivers.debian.{name}", getattr(self, name))
+
+    def install_engine(self) -> None:
+        self.installed += 1
+
+    def remove_engine(self) -> list[str]:
+        return self.brought_packages()
+
+    def brought_packages(self) -> list[str]:
+        return ["docker.io", "containerd"]
+
+    def engine_exists(self) -> bool:
+        return self.running
+
+
+@pytest.fixture
+def debian(monkeypatch: pytest.MonkeyPatch) -> Debian:
+    return Debian(monkeypatch)
+
+
+@pytest.mark.usefixtures("engine")
+def test_where_an_engine_answers_none_is_installed(debian: Debian) -> None:
+    assert "nothing to do" in local().add("local")
+    assert debian.installed == 0
+
+
+@pytest.mark.usefixtures("no_engine_here")
+def test_where_none_answers_one_is_installed(debian: Debian) -> None:
+    assert "installed" in local().add("local")
+    assert debian.installed == 1
+
+
+@pytest.mark.usefixtures("no_engine_here")
+def test_whoever_may_use_it_only_from_the_next_login_on_is_told(
+    debian: Debian, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert "next login" in local().add("local")
+    monkeypatch.setattr(os, "access", lambda path, mode: True)
+    assert "next login" not in local().add("local")
+
+
+@pytest.mark.usefixtures("no_engine_here")
+def test_an_engine_that_is_there_but_closed_is_not_installed_over(debian: Debian) -> None:
+    debian.running = True
+    with pytest.raises(EngineError):
+        local().add("local")
+    assert debian.installed == 0
+
+
+@pytest.mark.usefixtures("no_engine_here")
+def test_where_docker_host_names_another_none_is_installed(debian: Debian, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "tcp://192.0.2.9:2376")
+    with pytest.raises(EngineError):
+        local().add("local")
+    assert debian.installed == 0
+
+
+@pytest.mark.usefixtures("debian")
+def test_what_goes_with_the_engine_is_told_before_and_after() -> None:
+    question: Any = local().removal("local")
+    assert "docker.io containerd" in question
+    assert "volumes" in question
+    assert "2 packages" in local().remove("local")

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from cloudscale.errors import SeatError
+from cloudscale.fanout import fan_out
+from cloudscale.model import Outcome
+
+
+def test_outcomes_come_in_the_order_of_the_input_whichever_ends_first() -> None:
+    last_has_run = threading.Event()
+
+    def slow_first(item: int) -> int:
+        if item == 0:
+            last_has_run.wait()
+        if item == 4:
+            last_has_run.set()
+        return item * item
+
+    outcomes = fan_out(slow_first, range(5), width=2)
+    assert outcomes == [Outcome(str(item), item * item) for item in range(5)]
+
+
+def test_one_failure_spoils_no_other() -> None:
+    def odd_fails(item: int) -> int:
+        if item % 2:
+            raise SeatError(f"{item} is odd")
+        return item
+
+    outcomes = fan_out(odd_fails, range(4), name=lambda item: f"seat-{item}")
+    assert [outcome.target for outcome in outcomes] == ["seat-0", "seat-1", "seat-2", "seat-3"]
+    assert [outcome.value for outcome in outcomes] == [0, None, 2, None]
+    assert [str(outcome.error) for outcome in outcomes if not outcome.ok] == ["1 is odd", "3 is odd"]
+
+
+def test_at_most_width_run_at_once_and_that_many_do() -> None:
+    together = threading.Barrier(3)
+    running, most, lock = 0, 0, threading.Lock()
+
+    def count(item: int) -> None:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        together.wait()  # goes on only where three are here at once
+        with lock:
+            running -= 1
+        together.wait()
+
+    assert all(outcome.ok for outcome in fan_out(count, range(12), width=3))
+    assert most == 3
+
+
+def test_nothing_to_do_is_done() -> None:
+    assert fan_out(str, []) == []
+
+
+def test_done_is_called_for_each_in_the_callers_thread() -> None:
+    seen: list[tuple[str, threading.Thread]] = []
+    fan_out(str, range(5), done=lambda outcome: seen.append((outcome.target, threading.current_thread())))
+    assert sorted(target for target, _ in seen) == ["0", "1", "2", "3", "4"]
+    assert {thread for _, thread in seen} == {threading.current_thread()}
+
+
+def test_an_interrupt_goes_through_and_nothing_new_is_begun() -> None:
+    before = set(threading.enumerate())
+    interrupted = threading.Event()
+    begun: list[int] = []
+
+    def work(item: int) -> None:
+        begun.append(item)
+        if item:
+            interrupted.wait()
+
+    def interrupt(outcome: Outcome[None]) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fan_out(work, range(50), width=1, done=interrupt)
+    interrupted.set()
+    for worker in set(threading.enumerate()) - before:
+        worker.join()
+    assert len(begun) <= 2
+
+
+def test_an_interrupt_does_not_wait_for_what_hangs() -> None:
+    before = set(threading.enumerate())
+    let_go = threading.Event()
+
+    def interrupt(outcome: Outcome[bool]) -> None:
+        raise KeyboardInterrupt
+
+    def hang_unless_first(item: int) -> bool:
+        return item == 0 or let_go.wait()
+
+    with pytest.raises(KeyboardInterrupt):
+        fan_out(hang_unless_first, range(3), width=3, done=interrupt)
+    hanging = set(threading.enumerate()) - before
+    assert all(worker.daemon for worker in hanging)  # the interpreter's end does not wait for them either
+    let_go.set()
+    for worker in hanging:
+        worker.join()

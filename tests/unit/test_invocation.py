@@ -1,0 +1,458 @@
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from invoke.exceptions import ParseError
+from invoke.program import Program
+
+from cloudscale import workflow
+from cloudscale.cluster import Session
+from cloudscale.errors import CloudscaleError, SeatError
+from cloudscale.report import Report
+from cloudscale.settings import Launch, Remote
+
+PROJECT = Path(__file__).parents[2]
+TASKS = {
+    "themachine",
+    "com_node",
+    "com_containers",
+    "containers_reset",
+    "driver_reset",
+    "machine_new",
+    "machine_rm",
+    "remote_com",
+    "status",
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    code: int
+    out: str
+    err: str
+
+
+# --- in a process of its own -----------------------------------------------------------------
+
+
+@pytest.fixture
+def invoke(processes: None, tmp_path: Path) -> Callable[..., Result]:
+    """`invoke …` in an empty folder, with no engine to reach."""
+    world = {name: value for name, value in os.environ.items() if name != "HOME"}
+    nowhere = {"DOCKER_HOST": f"unix://{tmp_path}/docker.sock", "HOME": str(tmp_path), "COLUMNS": "200"}
+
+    def run(*words: str, **environment: str) -> Result:
+        done = subprocess.run(
+            [sys.executable, "-m", "invoke", "--search-root", str(PROJECT), *words],
+            cwd=tmp_path,
+            env={**world, **nowhere, **environment},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ("Traceback" in done.stderr) == ("--debug" in words)
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+def test_the_tasks_are_listed_by_their_names_with_underscores(invoke: Callable[..., Result]) -> None:
+    done = invoke("--list")
+    listed = {line.split()[0] for line in done.out.splitlines() if line.startswith("  ") and line[2] != " "}
+    assert done.code == 0
+    assert listed >= TASKS
+    assert not any("-" in name for name in listed)
+
+
+def test_every_flag_is_explained(invoke: Callable[..., Result]) -> None:
+    done = invoke("--help", "themachine")
+    explained = "students nodes image port start end env onlycreate plan prune output"
+    shared = "driver course only skip timeout format yes"
+    assert all(f"--{flag}" in done.out for flag in f"{explained} {shared}".split())
+    assert done.code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ("themachine --unknown", "--unknown"),
+        ("themachine --driver local --students missing.csv", "missing.csv"),
+        ("-f missing.yaml status", "missing.yaml"),
+    ],
+)
+def test_a_wrong_request_ends_in_2_for_the_shell_too(invoke: Callable[..., Result], words: str, named: str) -> None:
+    done = invoke(*words.split())
+    assert done.code == 2
+    assert named in done.err
+    assert done.out == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("cloudscale: {driver: [", "is YAML"),
+        ("cloudscale: {drivr: local}", "cloudscale.drivr"),
+        ("cloudscale: {seat: {memry: 2G}}", "cloudscale.seat.memry"),
+        ("cloudscale: {seat: {cpus: many}}", "cloudscale.seat.cpus"),
+        ("cloudscale: {seat: 5}", "cloudscale.seat"),
+        ("cloudscale: local", "cloudscale"),
+        ("cloudscale: {driver: \x00}", ""),
+        ("just words", ""),
+        ("[1, 2]", ""),
+    ],
+)
+def test_a_wrong_configuration_ends_in_2_and_names_the_key(
+    invoke: Callable[..., Result], tmp_path: Path, text: str, named: str
+) -> None:
+    (tmp_path / "own.yaml").write_text(text)
+    done = invoke("-f", "own.yaml", "status")
+    assert done.code == 2
+    assert named in done.err
+    assert done.out == ""
+
+
+@pytest.mark.parametrize("name", ["own.toml", "own.json", "folder.yaml"])
+def test_a_configuration_that_can_not_be_read_ends_in_2(
+    invoke: Callable[..., Result], tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "own.toml").write_text("[cloudscale]")
+    (tmp_path / "own.json").write_text("{no json")
+    (tmp_path / "folder.yaml").mkdir()
+    assert invoke("-f", name, "status").code == 2
+
+
+def test_a_section_with_nothing_in_it_is_as_if_it_were_not_there(invoke: Callable[..., Result], tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("cloudscale:\n  driver: local\n  openstack:\n  seat:\n")
+    assert "No Docker Engine answers" in invoke("-f", "own.yaml", "status").err
+
+
+def test_without_an_engine_the_end_is_1_with_the_remedy(invoke: Callable[..., Result], tmp_path: Path) -> None:
+    (tmp_path / "students.csv").write_text("1;Ann;Lee\n")
+    for task in ("themachine", "com_node ls", "driver_reset --yes"):
+        done = invoke(*task.split(), "--driver", "local")
+        assert done.code == 1
+        assert "No Docker Engine answers" in done.err
+        assert "machine_new local" in done.err
+        assert done.out == ""
+
+
+def test_a_run_that_made_nothing_leaves_nothing_behind(invoke: Callable[..., Result], tmp_path: Path) -> None:
+    (tmp_path / "students.csv").write_text("1;Ann;Lee\n")
+    invoke("themachine", "--driver", "local")
+    assert [path.name for path in tmp_path.iterdir()] == ["students.csv"]
+
+
+def test_debug_shows_where_it_happened(invoke: Callable[..., Result]) -> None:
+    done = invoke("--debug", "status", "--driver", "local")
+    assert "EngineError" in done.err
+
+
+def test_what_is_heavy_is_not_imported_for_a_list(processes: None) -> None:
+    program = "import sys, tasks; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, check=True)
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    assert "cloudscale" in loaded
+    assert not loaded & {"docker", "openstack", "paramiko", "pydantic", "requests", "rich", "tabulate"}
+
+
+# --- in this process: what a workflow is given and what becomes of its report ----------------
+
+
+@dataclass
+class Workflow:
+    """Stands for all workflows: remembers what it was given, and ends as it is told."""
+
+    report: Report = field(default_factory=lambda: Report("done"))
+    error: BaseException | None = None
+    session: Session | None = None
+    given: Mapping[str, Any] = field(default_factory=dict)
+    question: str = ""
+
+    def __call__(self, session: Session, *args: Any, **flags: Any) -> Report:
+        self.session, self.given = session, {"args": args, **flags}
+        if self.question:
+            session.ask(self.question)
+        if self.error:
+            raise self.error
+        return self.report
+
+    @property
+    def asked(self) -> Session:
+        assert self.session
+        return self.session
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty folder to run in. What tasks.py changes in this process is put back."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr("invoke.parser.parser.ParseError", ParseError)
+    return tmp_path
+
+
+@pytest.fixture
+def called(here: Path, monkeypatch: pytest.MonkeyPatch) -> Workflow:
+    stand_in = Workflow()
+    for name in TASKS | {"image_build"}:
+        monkeypatch.setattr(workflow, name, stand_in)
+    return stand_in
+
+
+def run(words: str, capsys: pytest.CaptureFixture[str]) -> Result:
+    code = 0
+    try:
+        Program(version="0").run(["invoke", "--search-root", str(PROJECT), *words.split()])
+    except SystemExit as ended:
+        code = int(ended.code or 0)
+    written = capsys.readouterr()
+    return Result(code, written.out, written.err)
+
+
+@pytest.mark.parametrize("task", ["themachine", "containers_reset", "driver_reset", "status", "image_build"])
+def test_a_report_goes_to_standard_output(called: Workflow, capsys: pytest.CaptureFixture[str], task: str) -> None:
+    assert run(task, capsys) == Result(0, "done\n", "")
+
+
+def test_problems_go_to_standard_error_and_end_in_1(called: Workflow, capsys: pytest.CaptureFixture[str]) -> None:
+    called.report = Report("the rest", ("Ann: broken", "Bob: gone"))
+    done = run("status", capsys)
+    assert (done.code, done.out) == (1, "the rest\n")
+    assert "Ann: broken" in done.err
+    assert "Bob: gone" in done.err
+
+
+def test_a_report_without_text_prints_no_empty_line(called: Workflow, capsys: pytest.CaptureFixture[str]) -> None:
+    called.report = Report("")
+    assert run("status", capsys).out == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (SeatError("It broke.", "Mend it."), 1, "It broke.\n  Mend it."),
+        (CloudscaleError("It broke."), 1, "It broke."),
+        (KeyboardInterrupt(), 130, "Interrupted"),
+        (ZeroDivisionError("division by zero"), 1, "ZeroDivisionError: division by zero"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
+)
+def test_every_error_ends_in_its_exit_code_and_a_message(
+    called: Workflow, capsys: pytest.CaptureFixture[str], error: BaseException, code: int, message: str
+) -> None:
+    called.error = error
+    done = run("status", capsys)
+    assert done.code == code
+    assert message in done.err
+    assert "Traceback" not in done.err
+
+
+def test_a_reader_that_has_had_enough_is_no_error_worth_a_message(
+    called: Workflow, capsys: pytest.CaptureFixture[str]
+) -> None:
+    called.error = BrokenPipeError()
+    assert run("status", capsys) == Result(1, "", "")
+
+
+# --- wrong requests ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ("themachine --unknown", "--unknown"),
+        ("nonsense", "nonsense"),
+        ("com_node", "command"),
+        ("themachine --nodes many", "--nodes"),
+        ("themachine --nodes -1", "--nodes"),
+        ("status --format yaml", "--format"),
+        ("status --timeout soon", "--timeout"),
+        ("themachine --env NOVALUE", "--env"),
+        ("themachine --end 1", "--end"),
+        ("status --course ../etc", "course"),
+        ("status --driver aws", "driver"),
+        ("themachine --driver local --students missing.csv", "missing.csv"),
+        ("themachine --driver local", "students.csv"),
+        ("remote_com", "--hosts"),
+        ("-f missing.yaml status", "missing.yaml"),
+    ],
+)
+def test_a_wrong_request_ends_in_2_and_names_what_is_wrong(
+    here: Path, capsys: pytest.CaptureFixture[str], words: str, named: str
+) -> None:
+    done = run(words, capsys)
+    assert done.code == 2
+    assert named in done.err
+    assert done.out == ""
+    assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "variable",
+    [
+        "INVOKE_CLOUDSCALE_DRIVR",
+        "INVOKE_CLOUDSCALE_SEAT",
+        "INVOKE_CLOUDSCALE_SEAT_MEMRY",
+        "INVOKE_CLOUDSCALE_",
+    ],
+)
+def test_an_unknown_key_in_the_environment_ends_in_2(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(variable, "local")
+    done = run("status", capsys)
+    assert done.code == 2
+    assert variable in done.err
+
+
+# --- flags, environment and files ------------------------------------------------------------
+
+
+def test_the_projects_own_file_is_read(called: Workflow, capsys: pytest.CaptureFixture[str]) -> None:
+    run("status", capsys)
+    settings = called.asked.settings
+    assert (settings.driver, settings.course, settings.students) == ("openstack", "course", Path("students.csv"))
+    assert settings.seat.cpus == 1.0
+
+
+def test_the_environment_goes_before_the_file_and_a_flag_before_both(
+    called: Workflow, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key, value in {"DRIVER": "generic", "COURSE": "bio", "SEAT_CPUS": "2.5", "SEAT_MEMORY": "3G"}.items():
+        monkeypatch.setenv(f"INVOKE_CLOUDSCALE_{key}", value)
+    run("status --driver local", capsys)
+    settings = called.asked.settings
+    assert (settings.driver, settings.course) == ("local", "bio")
+    assert (settings.seat.cpus, settings.seat.memory) == (2.5, 3 * 1024**3)
+
+
+def test_every_key_can_come_from_the_environment(
+    called: Workflow, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INVOKE_CLOUDSCALE_OPENSTACK_EXTERNAL_NETWORK", "outside")
+    monkeypatch.setenv("INVOKE_CLOUDSCALE_LOCAL_ADDRESS", "192.0.2.1")
+    monkeypatch.setenv("INVOKE_CLOUDSCALE_GENERIC_HOSTS", "a,root@b")
+    done = run("status", capsys)
+    assert (done.code, done.err) == (0, "")
+    settings = called.asked.settings
+    assert settings.openstack.external_network == "outside"
+    assert settings.local.address == "192.0.2.1"
+    assert settings.generic.hosts == ("a", "root@b")
+
+
+def test_a_file_of_ones_own_goes_before_the_projects(
+    called: Workflow, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "own.yaml").write_text("cloudscale: {course: geo, generic: {hosts: [a, b]}}")
+    run("-f own.yaml status", capsys)
+    assert called.asked.settings.course == "geo"
+    assert called.asked.settings.generic.hosts == ("a", "b")
+    assert called.asked.settings.seat.pids == 512
+
+
+def test_the_flags_of_every_task_are_read(called: Workflow, capsys: pytest.CaptureFixture[str]) -> None:
+    run("status --course bio --only a,b --skip c --timeout 2.5 --format json --yes", capsys)
+    common = called.asked.common
+    assert (common.only, common.skip, common.timeout) == (("a", "b"), ("c",), 2.5)
+    assert (common.format, common.yes) == ("json", True)
+
+
+def test_the_flags_of_themachine_are_read(called: Workflow, capsys: pytest.CaptureFixture[str]) -> None:
+    run(
+        "themachine --students class.csv --image pydata --nodes 2 --port 80 --start 5000 --end 5010"
+        " --env A=1 --env B=x=y --onlycreate --plan --prune --output out.csv",
+        capsys,
+    )
+    (launch,) = called.given["args"]
+    assert launch == Launch(
+        nodes=2,
+        port=80,
+        start=5000,
+        end=5010,
+        env={"A": "1", "B": "x=y"},
+        onlycreate=True,
+        plan=True,
+        prune=True,
+        output=Path("out.csv"),
+    )
+    assert called.asked.settings.students == Path("class.csv")
+    assert called.asked.settings.image == "pydata"
+
+
+def test_without_flags_themachine_has_its_defaults(called: Workflow, capsys: pytest.CaptureFixture[str]) -> None:
+    run("themachine", capsys)
+    assert called.given["args"] == (Launch(),)
+
+
+@pytest.mark.parametrize("task", ["com_node", "com_containers", "machine_new", "machine_rm"])
+def test_a_word_after_a_task_is_its_argument(called: Workflow, capsys: pytest.CaptureFixture[str], task: str) -> None:
+    run(f"{task} word", capsys)
+    assert called.given["args"] == ("word",)
+
+
+def test_the_flags_of_remote_com_are_read(called: Workflow, capsys: pytest.CaptureFixture[str]) -> None:
+    run("remote_com --hosts a,b --com id --port 2222 --user ann --pwd x --kfile k --path /srv --timeout 5", capsys)
+    (remote,) = called.given["args"]
+    assert remote == Remote(hosts=("a", "b"), com="id", port=2222, user="ann", pwd="x", kfile=Path("k"), path="/srv")
+    assert called.asked.common.timeout == 5
+
+
+def test_volumes_go_only_where_they_are_named(called: Workflow, capsys: pytest.CaptureFixture[str]) -> None:
+    run("containers_reset", capsys)
+    assert called.given["with_volumes"] is False
+    run("containers_reset --volumes", capsys)
+    assert called.given["with_volumes"] is True
+
+
+# --- questions -------------------------------------------------------------------------------
+
+
+class Keyboard(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def ask(called: Workflow, capsys: pytest.CaptureFixture[str], words: str) -> Result:
+    """Runs a task whose workflow asks before it removes."""
+    called.report, called.question = Report("removed"), "Remove 30 seats?"
+    return run(words, capsys)
+
+
+@pytest.mark.parametrize("task", ["containers_reset", "driver_reset", "machine_rm m1"])
+def test_where_nobody_can_answer_nothing_is_removed(
+    called: Workflow, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, task: str
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))  # no terminal, whatever comes from it
+    done = ask(called, capsys, task)
+    assert (done.code, done.out) == (2, "")
+    assert "--yes" in done.err
+
+
+def test_yes_is_agreement_beforehand(
+    called: Workflow, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    assert ask(called, capsys, "driver_reset --yes") == Result(0, "removed\n", "")
+
+
+@pytest.mark.parametrize(
+    ("typed", "code"), [("y\n", 0), ("YES\n", 0), ("n\n", 2), ("\n", 2), ("", 2), ("yesterday\n", 2)]
+)
+def test_on_a_terminal_the_answer_counts(
+    called: Workflow, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, typed: str, code: int
+) -> None:
+    monkeypatch.setattr(sys, "stdin", Keyboard(typed))
+    done = ask(called, capsys, "driver_reset")
+    assert done.code == code
+    assert "Remove 30 seats?" in done.err
+    assert done.out == ("" if code else "removed\n")

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import json
+import re
+import socket
+import socketserver
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler
+
+import pytest
+from argon2 import PasswordHasher
+from argon2.exceptions import VerifyMismatchError
+
+from cloudscale import jupyter
+
+SALT = bytes(range(16))
+
+
+# --- configuration and password --------------------------------------------------------------
+
+
+def test_the_configuration_is_json_that_jupyter_reads() -> None:
+    config = json.loads(jupyter.server_config(port=8888, work="/home/ann/work", hashed_password="argon2:x"))
+    assert config["ServerApp"] == {
+        "ip": "0.0.0.0",
+        "port": 8888,
+        "port_retries": 0,
+        "open_browser": False,
+        "root_dir": "/home/ann/work",
+    }
+    assert config["PasswordIdentityProvider"]["hashed_password"] == "argon2:x"
+    assert config["PasswordIdentityProvider"]["password_required"] is True
+    assert config["PasswordIdentityProvider"]["allow_password_change"] is False
+
+
+def test_there_is_no_token_to_get_in_with() -> None:
+    config = json.loads(jupyter.server_config(port=8888, work="/", hashed_password="argon2:x"))
+    assert config["IdentityProvider"] == {"token": ""}
+
+
+def test_a_hash_lets_its_password_in_and_no_other() -> None:
+    kind, _, encoded = jupyter.hash_password("kw4h-7txe-cdrp", SALT).partition(":")
+    assert kind == "argon2"
+    assert encoded.startswith("$argon2id$")
+    assert PasswordHasher().verify(encoded, "kw4h-7txe-cdrp")
+    with pytest.raises(VerifyMismatchError):
+        PasswordHasher().verify(encoded, "kw4h-7txe-cdrq")
+
+
+def test_a_hash_is_the_same_for_the_same_salt_only() -> None:
+    assert jupyter.hash_password("a", SALT) == jupyter.hash_password("a", SALT)
+    assert jupyter.hash_password("a", SALT) != jupyter.hash_password("a", SALT[::-1])
+
+
+# --- does a server answer? -------------------------------------------------------------------
+
+
+@contextmanager
+def serving(host: str, body: bytes, status: int = 200) -> Iterator[int]:
+    """An HTTP server that gives this answer to GET /api; its port."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status if self.path == "/api" else 404)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with socketserver.ThreadingTCPServer((host, 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_a_jupyter_server_answers(loopback: str) -> None:
+    with serving(loopback, b'{"version": "2.14.0"}') as port:
+        assert jupyter.answers(loopback, port) is True
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b'{"version": "2.14.0"}', 500),
+        (b'{"version": "2.14.0"}', 302),
+        (b"{}", 200),
+        (b"<html>version</html>", 200),
+        (b'"version"', 200),
+        (b'["version"]', 200),
+        (b"5", 200),
+        (b"null", 200),
+        (b"\xff\xfe", 200),
+        (b"", 200),
+    ],
+)
+def test_anything_else_is_no_answer(loopback: str, body: bytes, status: int) -> None:
+    with serving(loopback, body, status) as port:
+        assert jupyter.answers(loopback, port) is False
+
+
+def test_a_server_of_another_protocol_is_no_answer(loopback: str) -> None:
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            self.wfile.write(b"SSH-2.0-OpenSSH_9.6\r\n")
+
+    with socketserver.TCPServer((loopback, 0), Handler) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        assert jupyter.answers(loopback, server.server_address[1]) is False
+        thread.join()
+
+
+def test_nobody_there_is_no_answer(loopback: str) -> None:
+    with socketserver.TCPServer((loopback, 0), socketserver.BaseRequestHandler) as server:
+        port = server.server_address[1]
+    assert jupyter.answers(loopback, port) is False
+
+
+def test_a_host_that_nobody_knows_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*args: object, **kwargs: object) -> None:
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    assert jupyter.answers("nobody.example", 8888) is False
+
+
+# --- the container's own check ---------------------------------------------------------------
+
+
+def probe(port: int) -> str:
+    """The check's program."""
+    test = jupyter.healthcheck(port)["Test"]
+    assert isinstance(test, list)
+    assert test[:-1] == ["CMD", "python3", "-IS", "-c"]
+    return str(test[-1])
+
+
+@pytest.mark.parametrize(("status", "code"), [(200, 0), (500, 1)])
+def test_the_containers_check_passes_where_the_server_answers(loopback: str, status: int, code: int) -> None:
+    with serving(loopback, b'{"version": "2.14.0"}', status) as port, pytest.raises(SystemExit) as ended:
+        exec(probe(port), {})
+    assert int(ended.value.code or 0) == code
+
+
+def test_the_containers_check_is_seldom_and_patient_while_the_server_starts() -> None:
+    check = jupyter.healthcheck(8888)
+    seconds = {key: int(re.sub("0{9}$", "", str(check[key]))) for key in ("Interval", "Timeout", "StartPeriod")}
+    assert seconds["Interval"] >= 30
+    assert seconds["StartPeriod"] >= 300
+    assert seconds["Timeout"] < seconds["Interval"]

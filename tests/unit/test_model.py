@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from typing import Any
+
+import pytest
+
+from cloudscale import model
+from cloudscale.errors import SeatError
+from cloudscale.model import Outcome, Student
+
+
+def test_every_value_is_frozen() -> None:
+    kinds: list[Any] = [kind for _, kind in inspect.getmembers(model, dataclasses.is_dataclass)]
+    assert len(kinds) > 5
+    assert all(kind.__dataclass_params__.frozen for kind in kinds)
+
+
+@pytest.mark.parametrize(
+    ("student", "full_name"),
+    [
+        (Student("1", "Marty", "McFly"), "Marty McFly"),
+        (Student("1", "Marty"), "Marty"),
+        (Student("1", "", "McFly"), "McFly"),
+    ],
+)
+def test_a_full_name_has_no_blank_for_a_part_that_is_missing(student: Student, full_name: str) -> None:
+    assert student.full_name == full_name
+
+
+def test_an_outcome_gives_its_value_or_raises_its_error() -> None:
+    assert Outcome("a", 7).ok
+    assert Outcome("a", 7).get() == 7
+    failed = Outcome[int]("a", error=SeatError("broken"))
+    assert not failed.ok
+    with pytest.raises(SeatError, match="broken"):
+        failed.get()

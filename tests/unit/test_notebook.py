@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import pytest
+
+from cloudscale.errors import CloudscaleError, EngineError, ImageError, RequestError
+from cloudscale.notebook import NotebookImage, ensure_image, look_inside
+from tests.unit.fake_api import FakeApi, api_error
+from tests.unit.fakes import FakeContainers, failed_look, fake_engine
+
+LAB = "quay.io/jupyter/lab:1"
+PULLED = {"Id": "sha256:11", "RepoDigests": ["mirror/lab@sha256:bb", "quay.io/jupyter/lab@sha256:aa"]}
+
+
+# --- fetching --------------------------------------------------------------------------------
+
+
+def test_an_image_that_is_there_is_not_pulled() -> None:
+    api = FakeApi()
+    api.images[LAB] = PULLED
+    assert ensure_image(fake_engine(api), LAB) == "quay.io/jupyter/lab@sha256:aa"
+    assert api.changes == []
+
+
+@pytest.mark.parametrize("reference", [LAB, "quay.io/jupyter/lab@sha256:aa"])
+def test_an_image_that_is_not_there_is_pulled(reference: str) -> None:
+    api = FakeApi()
+    api.registry[reference] = PULLED
+    assert ensure_image(fake_engine(api), reference) == "quay.io/jupyter/lab@sha256:aa"
+    assert api.changes == [f"pull {reference}"]
+
+
+def test_without_a_tag_the_latest_is_pulled() -> None:
+    api = FakeApi()
+    api.registry["jupyter/lab:latest"] = {"Id": "sha256:11"}
+    assert ensure_image(fake_engine(api), "jupyter/lab") == "sha256:11"
+    assert api.changes == ["pull jupyter/lab:latest"]
+
+
+def test_an_image_of_no_registry_is_named_by_its_id() -> None:
+    api = FakeApi()
+    api.images["cloudscale/pydata:latest"] = {"Id": "sha256:22", "RepoDigests": None}
+    assert ensure_image(fake_engine(api), "cloudscale/pydata:latest") == "sha256:22"
+
+
+def test_a_digest_of_another_repository_is_not_its_name() -> None:
+    api = FakeApi()
+    api.images["own/lab:1"] = PULLED
+    assert ensure_image(fake_engine(api), "own/lab:1") == "sha256:11"
+
+
+def test_the_bytes_of_all_layers_are_counted() -> None:
+    api, told = FakeApi(), []
+    api.registry[LAB] = PULLED
+    ensure_image(fake_engine(api), LAB, lambda have, of: told.append((have, of)))
+    assert told == [(50, 100), (100, 100), (110, 120)]
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        ("toomanyrequests: rate limit", ImageError, "rate limit"),
+        (
+            "write /var/lib/docker/tmp/x: no space left on device",
+            EngineError,
+            "Docker Engine of m1 is full",
+        ),
+    ],
+)
+def test_a_pull_that_breaks_off_is_told(error: str, kind: type[CloudscaleError], message: str) -> None:
+    api = FakeApi()
+    api.registry[LAB] = {"error": error}
+    with pytest.raises(kind, match=message):
+        ensure_image(fake_engine(api), LAB)
+
+
+def test_an_image_that_no_registry_has_is_told_with_what_else_there_is() -> None:
+    with pytest.raises(ImageError) as raised:
+        ensure_image(fake_engine(FakeApi()), LAB)
+    assert LAB in raised.value.message
+    assert "m1" in raised.value.message
+    assert "invoke image_build" in raised.value.remedy
+
+
+def test_a_registry_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    api = FakeApi()
+
+    def no_answer(repository: str, tag: str, stream: bool, decode: bool) -> None:
+        raise api_error(500, "Get https://quay.io/v2/: dial tcp: connection refused")
+
+    monkeypatch.setattr(api, "pull", no_answer)
+    with pytest.raises(ImageError, match="connection refused"):
+        ensure_image(fake_engine(api), LAB)
+
+
+def test_what_is_no_name_of_an_image_is_a_wrong_request() -> None:
+    with pytest.raises(RequestError, match="'Jupyter/Lab' is no name of an image"):
+        ensure_image(fake_engine(FakeApi()), "Jupyter/Lab")
+
+
+# --- looking inside --------------------------------------------------------------------------
+
+
+def test_an_image_tells_who_runs_jupyter_and_where() -> None:
+    containers = FakeContainers(b"lab\n1000\n100\n/home/jovyan/work\n")
+    image = look_inside(fake_engine(FakeApi(), containers), LAB, "lab@sha256:aa")
+    assert image == NotebookImage(LAB, "lab@sha256:aa", "lab", 1000, 100, "/home/jovyan/work")
+
+
+def test_the_look_is_without_a_network_and_leaves_nothing() -> None:
+    containers = FakeContainers()
+    look_inside(fake_engine(FakeApi(), containers), LAB, "lab@sha256:aa")
+    (run,) = containers.runs
+    assert (run["image"], run["network"], run["remove"]) == ("lab@sha256:aa", "none", True)
+    assert "cloudscale.course" in run["labels"]
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [
+        failed_look(),
+        b"bash: hello\n",
+        b"",
+        api_error(400, 'exec: "sh": executable file not found in $PATH'),
+    ],
+    ids=["no jupyter", "something else", "nothing", "no shell"],
+)
+def test_an_image_without_jupyter_is_told_with_one_that_has_it(inside: bytes | Exception) -> None:
+    with pytest.raises(ImageError, match=f"{LAB} has no Jupyter") as raised:
+        look_inside(fake_engine(FakeApi(), FakeContainers(inside)), LAB, "lab@sha256:aa")
+    assert "--image pydata" in raised.value.remedy
+
+
+def test_a_full_disk_is_not_the_images_fault() -> None:
+    containers = FakeContainers(api_error(500, "mkdir /var/lib/docker/overlay2: no space left on device"))
+    with pytest.raises(EngineError, match="is full"):
+        look_inside(fake_engine(FakeApi(), containers), LAB, "lab@sha256:aa")

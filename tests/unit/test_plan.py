@@ -1,0 +1,246 @@
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from cloudscale.errors import CapacityError
+from cloudscale.model import Machine, Node, Place, Student
+from cloudscale.plan import GIB, Plan, PortRange, make_plan
+from cloudscale.settings import SeatSettings
+
+LIMITS = SeatSettings()  # 512 MiB a seat, 4 seats a core
+PORTS = PortRange(4321)
+
+
+def node(name: str, room: int = 8, taken: tuple[int, ...] = (), cpus: int = 64) -> Node:
+    """A machine with memory for `room` seats."""
+    return Node(Machine(name, f"{name}.example"), "", cpus, room * LIMITS.reserve, frozenset(taken))
+
+
+def people(count: int, first: int = 0) -> list[Student]:
+    return [Student(str(at), f"Student {at}") for at in range(first, first + count)]
+
+
+def places(plan: Plan) -> dict[str, Place]:
+    return {seat.student.id: seat.place for seat in plan.seats}
+
+
+# --- any course ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Course:
+    students: list[Student]
+    nodes: list[Node]
+    seated: dict[str, Place]
+    remembered: dict[str, Place]
+    ports: PortRange
+
+    def plan(self, *, prune: bool = False) -> Plan | None:
+        try:
+            return make_plan(self.students, self.nodes, self.seated, self.remembered, self.ports, LIMITS, prune=prune)
+        except CapacityError:
+            return None
+
+
+@st.composite
+def courses(draw: st.DrawFn, *, seated: bool = True) -> Course:
+    start = 4321
+    nodes = [
+        node(f"m{at}", draw(st.integers(0, 8)), tuple(draw(st.sets(st.integers(start, start + 6), max_size=4))))
+        for at in range(draw(st.integers(1, 4)))
+    ]
+    spots = st.builds(Place, st.sampled_from([n.machine.name for n in nodes]), st.integers(start - 1, start + 6))
+    ids = draw(st.lists(st.integers(0, 30), max_size=14, unique=True))
+    sitting = draw(st.dictionaries(st.integers(0, 30).map(str), spots, max_size=6)) if seated else {}
+    assume(len(set(sitting.values())) == len(sitting))
+    return Course(
+        students=[Student(str(id), f"Student {id}") for id in ids],
+        nodes=nodes,
+        seated=sitting,
+        remembered=draw(st.dictionaries(st.integers(0, 30).map(str), spots, max_size=6)),
+        ports=PortRange(start, draw(st.sampled_from([0, start + 3, start + 6]))),
+    )
+
+
+@given(courses())
+def test_everyone_gets_a_place_of_their_own_in_the_order_of_the_roster(course: Course) -> None:
+    if plan := course.plan():
+        assert [seat.student for seat in plan.seats] == course.students
+        assert len({*places(plan).values()} | {*course.seated.values()}) == len(plan.seats) + len(plan.leavers)
+
+
+@given(courses(), st.booleans())
+def test_whoever_sits_stays(course: Course, prune: bool) -> None:
+    if plan := course.plan(prune=prune):
+        for student, place in course.seated.items():
+            assert places(plan).get(student, place) == place
+
+
+@given(courses(), st.data())
+def test_whoever_comes_or_goes_nobody_else_moves(course: Course, data: st.DataObject) -> None:
+    if first := course.plan():
+        stay = data.draw(st.lists(st.sampled_from(course.students), unique=True)) if course.students else []
+        later = Course([*people(3, first=100), *stay], course.nodes, places(first), course.remembered, course.ports)
+        if second := later.plan():
+            assert all(places(second)[student.id] == places(first)[student.id] for student in stay)
+
+
+@given(courses())
+def test_a_new_seat_keeps_to_the_range_and_to_ports_that_nobody_has(course: Course) -> None:
+    taken = {n.machine.name: n.taken_ports for n in course.nodes}
+    if plan := course.plan():
+        for student, place in places(plan).items():
+            if student not in course.seated:
+                assert course.ports.start <= place.port <= course.ports.last
+                assert place.port not in taken[place.machine]
+
+
+@given(courses())
+def test_no_machine_is_given_more_seats_than_its_memory_holds(course: Course) -> None:
+    if plan := course.plan():
+        before = Counter(place.machine for place in course.seated.values())
+        after = before + Counter(place.machine for id, place in places(plan).items() if id not in course.seated)
+        for n in course.nodes:
+            assert after[n.machine.name] <= max(before[n.machine.name], n.memory // LIMITS.reserve)
+
+
+@given(courses(seated=False))
+def test_a_course_is_refused_only_where_it_does_not_fit(course: Course) -> None:
+    ports = range(course.ports.start, course.ports.last + 1)
+    room = sum(min(n.memory // LIMITS.reserve, len(ports) - len(n.taken_ports & {*ports})) for n in course.nodes)
+    assert (course.plan() is not None) == (len(course.students) <= room)
+
+
+@given(st.integers(1, 5), st.integers(0, 20))
+def test_equal_machines_get_equally_many(machines: int, students: int) -> None:
+    nodes = [node(f"m{at}", room=20) for at in range(machines)]
+    plan = make_plan(people(students), nodes, {}, {}, PORTS, LIMITS)
+    count = [need.seats for need in plan.needs]
+    assert sum(count) == students
+    assert max(count) - min(count) <= 1
+
+
+# --- places ----------------------------------------------------------------------------------
+
+
+def test_the_first_ports_are_used_first() -> None:
+    plan = make_plan(people(3), [node("m1")], {}, {}, PORTS, LIMITS)
+    assert [place.port for place in places(plan).values()] == [4321, 4322, 4323]
+
+
+def test_the_larger_machine_gets_more() -> None:
+    plan = make_plan(people(6), [node("small", 2), node("large", 8)], {}, {}, PORTS, LIMITS)
+    assert [need.seats for need in plan.needs] == [0, 6]
+
+
+def test_an_old_place_is_given_back() -> None:
+    old = Place("m2", 4329)
+    plan = make_plan(people(2), [node("m1"), node("m2")], {}, {"1": old}, PORTS, LIMITS)
+    assert places(plan)["1"] == old
+
+
+def test_an_old_place_is_not_taken_by_a_newcomer_before() -> None:
+    plan = make_plan(people(2), [node("m1")], {}, {"1": Place("m1", 4321)}, PORTS, LIMITS)
+    assert places(plan) == {"0": Place("m1", 4322), "1": Place("m1", 4321)}
+
+
+@pytest.mark.parametrize(
+    "old",
+    [Place("gone", 4321), Place("m1", 4322), Place("m1", 4330), Place("m1", 80), Place("full", 4321)],
+    ids=["machine gone", "somebody sits there", "port held", "out of the range", "machine full"],
+)
+def test_an_old_place_that_is_not_free_is_replaced(old: Place) -> None:
+    nodes = [node("m1", taken=(4330,)), node("full", room=0)]
+    plan = make_plan(people(2), nodes, {"0": Place("m1", 4322)}, {"1": old}, PORTS, LIMITS)
+    assert places(plan) == {"0": Place("m1", 4322), "1": Place("m1", 4321)}
+
+
+def test_a_seat_whose_machine_is_gone_gets_a_new_place() -> None:
+    plan = make_plan(people(1), [node("m1")], {"0": Place("gone", 4321)}, {}, PORTS, LIMITS)
+    assert places(plan) == {"0": Place("m1", 4321)}
+
+
+def test_ports_that_something_else_holds_are_passed_over_and_told() -> None:
+    plan = make_plan(people(2), [node("m1", taken=(4321, 4322, 5000))], {}, {}, PORTS, LIMITS)
+    assert [place.port for place in places(plan).values()] == [4323, 4324]
+    assert [warning.partition(" is held")[0] for warning in plan.warnings] == ["Port 4321 of m1", "Port 4322 of m1"]
+
+
+def test_leavers_are_listed_and_keep_their_place() -> None:
+    plan = make_plan(people(1), [node("m1")], {"gone": Place("m1", 4321)}, {}, PORTS, LIMITS)
+    assert plan.leavers == ("gone",)
+    assert places(plan) == {"0": Place("m1", 4322)}
+    assert plan.needs[0].seats == 2
+
+
+def test_pruned_leavers_are_listed_and_make_room() -> None:
+    seated = {"gone": Place("m1", 4321)}
+    plan = make_plan(people(1), [node("m1", room=1)], seated, {}, PORTS, LIMITS, prune=True)
+    assert plan.leavers == ("gone",)
+    assert places(plan) == {"0": Place("m1", 4321)}
+    assert plan.needs[0].seats == 1
+
+
+# --- limits ----------------------------------------------------------------------------------
+
+
+def test_too_little_memory_is_refused_with_the_numbers() -> None:
+    with pytest.raises(CapacityError) as raised:
+        make_plan(people(30), [node("m1", room=20)], {}, {}, PORTS, LIMITS)
+    assert raised.value.message == (
+        "30 seats need 15.0 GiB of memory (512 MiB each), and m1 has 10.0 GiB for them: room for 20."
+    )
+
+
+def test_memory_that_others_reserve_is_not_there() -> None:
+    crowded = Node(Machine("m1", ""), "", 4, 4 * GIB, taken_memory=3 * GIB)
+    assert make_plan(people(2), [crowded], {}, {}, PORTS, LIMITS).needs[0].free_memory == GIB
+    with pytest.raises(CapacityError, match=r"has 1\.0 GiB for them: room for 2"):
+        make_plan(people(3), [crowded], {}, {}, PORTS, LIMITS)
+
+
+def test_leavers_count_against_the_memory() -> None:
+    with pytest.raises(CapacityError, match="3 seats need"):
+        make_plan(people(2), [node("m1", room=2)], {"gone": Place("m1", 4321)}, {}, PORTS, LIMITS)
+
+
+def test_too_few_ports_are_refused_with_the_numbers() -> None:
+    with pytest.raises(CapacityError) as raised:
+        make_plan(people(5), [node("m1", taken=(4321,))], {}, {}, PortRange(4321, 4323), LIMITS)
+    assert raised.value.message == "5 more seats need 5 ports, and of 4321 to 4323 only 2 are free."
+    assert "--end 4326" in raised.value.remedy
+
+
+def test_where_a_machine_runs_out_of_ports_no_other_is_filled_beyond_its_memory() -> None:
+    nodes = [node("small", room=1), node("large", room=4)]
+    assert len(make_plan(people(3), nodes, {}, {}, PortRange(4321, 4322), LIMITS).seats) == 3
+    with pytest.raises(CapacityError):
+        make_plan(people(4), nodes, {}, {}, PortRange(4321, 4322), LIMITS)
+
+
+def test_the_end_that_the_refusal_names_is_enough() -> None:
+    plan = make_plan(people(5), [node("m1", taken=(4321,))], {}, {}, PortRange(4321, 4326), LIMITS)
+    assert len(plan.seats) == 5
+
+
+def test_ports_end_where_tcp_does() -> None:
+    with pytest.raises(CapacityError, match="of 65535 to 65535 only 1 are free"):
+        make_plan(people(2), [node("m1")], {}, {}, PortRange(65535), LIMITS)
+
+
+def test_too_few_cores_are_only_a_warning() -> None:
+    (warning,) = make_plan(people(5), [node("m1", cpus=1)], {}, {}, PORTS, LIMITS).warnings
+    assert "5 seats on m1" in warning
+    assert "4 for each of its 1 cores" in warning
+    assert not make_plan(people(4), [node("m1", cpus=1)], {}, {}, PORTS, LIMITS).warnings
+
+
+def test_the_needs_are_told_for_each_machine() -> None:
+    (need,) = make_plan(people(6), [node("m1", room=8, cpus=2)], {}, {}, PORTS, LIMITS).needs
+    assert (need.machine, need.seats, need.memory, need.free_memory) == ("m1", 6, 3 * GIB, 4 * GIB)
+    assert (need.cores, need.free_cores) == (1.5, 2)

@@ -1,0 +1,299 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import pytest
+
+from cloudscale import jupyter, readiness
+from cloudscale.errors import EngineError, SeatError, SlowSeat
+from cloudscale.model import Outcome, Place, Seat, Student
+from cloudscale.readiness import SeatState, failure, seat_states, wait_ready
+from cloudscale.spawner import Change, RunningSeat
+from tests.unit.fake_api import FakeApi, Json, api_error
+from tests.unit.fakes import FakeClock, fake_engine
+
+ANN = Seat(Student("1", "Ann", "Lee"), Place("m1", 4321))
+BOB = Seat(Student("2", "Bob", "Ray"), Place("m1", 4322))
+HOSTS = {"m1": "192.0.2.1"}
+OLD: Json = {"ContainerSpec": {"Image": "old"}}
+NEW: Json = {"ContainerSpec": {"Image": "new"}}
+
+
+# --- causes ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "remedy"),
+    [
+        ("driver failed programming: Bind for 0.0.0.0:4321 failed: port is already allocated", "port 4321", "ss -ltnp"),
+        ('host-mode port "4321" already in use on 1 node', "port 4321 is taken", "ss -ltnp"),
+        ("no suitable node (insufficient resources on 1 node)", "not enough unreserved memory", "seat.reserve"),
+        ("write /var/lib/docker/x: No space left on device", "disk is full", "docker system df"),
+        ("No such image: jupyter/lab@sha256:aa", "image is not on the machine", "Run again"),
+        ("no suitable node (scheduling constraints not satisfied)", "takes no containers", "docker node ls"),
+        ("task: non-zero exit (137)", "does not stay up (task: non-zero exit (137))", "seat.memory"),
+        ("", "does not stay up (no reason given)", "docker service logs"),
+    ],
+)
+def test_an_engines_message_becomes_cause_and_remedy(error: str, message: str, remedy: str) -> None:
+    cause = failure(ANN, error)
+    assert cause.message.startswith("Ann Lee (m1:4321): ")
+    assert message in cause.message
+    assert remedy in cause.remedy
+
+
+def test_the_last_words_of_a_server_are_passed_on() -> None:
+    assert "its last words: ImportError: numpy" in failure(ANN, "exit (1)", "ImportError: numpy").message
+
+
+# --- waiting ---------------------------------------------------------------------------------
+
+
+class Course:
+    """Seats that wait to be ready. `at` says what happens when; `answering` are the ports that answer."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.api = FakeApi()
+        self.clock = FakeClock()
+        self.answering: set[int] = set()
+        self.asked: list[int] = []
+        self.counts: list[int] = []
+        self._later: list[tuple[float, Callable[[], object]]] = []
+        monkeypatch.setattr(jupyter, "answers", self._answers)
+        tasks = self.api.tasks
+
+        def look() -> list[Json]:
+            self._happen()
+            return tasks()
+
+        monkeypatch.setattr(self.api, "tasks", look)
+
+    def at(self, seconds: float, happens: Callable[[], object]) -> None:
+        self._later.append((seconds, happens))
+
+    def _happen(self) -> None:
+        due = [happens for seconds, happens in self._later if seconds <= self.clock.now()]
+        self._later = [(seconds, happens) for seconds, happens in self._later if seconds > self.clock.now()]
+        for happens in due:
+            happens()
+
+    def _answers(self, host: str, port: int) -> bool:
+        assert host == "192.0.2.1"
+        self.asked.append(port)
+        return port in self.answering
+
+    def task(self, seat: Seat, state: str, *, error: str = "", spec: Json = NEW, container: bool = True) -> None:
+        task = self.api.add_task(
+            f"service{seat.student.id}", state, error=error, container=f"c{seat.student.id}" if container else ""
+        )
+        next(known for known in self.api.tasks_ if known["ID"] == task)["Spec"] = spec
+
+    def comes_up(self, seat: Seat) -> None:
+        self.task(seat, "running")
+        self.answering.add(seat.place.port)
+
+    def wait(self, *seats: Seat, timeout: float = 100) -> list[Outcome[str]]:
+        changes = [(seat, Change("created", f"service{seat.student.id}", NEW)) for seat in seats]
+        return wait_ready(
+            fake_engine(self.api), changes, HOSTS, timeout=timeout, ready=self.counts.append, clock=self.clock
+        )
+
+
+@pytest.fixture
+def course(monkeypatch: pytest.MonkeyPatch) -> Course:
+    return Course(monkeypatch)
+
+
+def message(outcome: Outcome[str]) -> str:
+    assert isinstance(outcome.error, SeatError)
+    return outcome.error.message
+
+
+def test_seats_that_answer_are_ready_at_once(course: Course) -> None:
+    course.task(ANN, "running")
+    course.task(BOB, "running")
+    course.answering = {4321, 4322}
+    assert course.wait(ANN, BOB) == [Outcome("Ann Lee", "ready"), Outcome("Bob Ray", "ready")]
+    assert course.clock.pauses == []
+
+
+def test_a_seat_is_waited_for_and_not_asked_again_when_it_is_ready(course: Course) -> None:
+    course.task(ANN, "running")
+    course.task(BOB, "running")
+    course.answering = {4321}
+    course.at(5, lambda: course.answering.add(4322))
+    assert [outcome.value for outcome in course.wait(ANN, BOB)] == ["ready", "ready"]
+    assert course.clock.now() == 5
+    assert course.asked.count(4321) == 1
+    assert (course.counts[0], course.counts[-1]) == (1, 2)
+
+
+def test_no_seat_is_asked_before_it_has_a_container(course: Course) -> None:
+    course.task(ANN, "preparing", container=False)
+    course.at(5, lambda: course.task(ANN, "running"))
+    course.answering = {4321}
+    assert course.wait(ANN)[0].ok
+    assert course.clock.now() == 5
+
+
+def test_the_answer_of_the_container_before_does_not_count(course: Course) -> None:
+    course.task(ANN, "running", spec=OLD)
+    course.answering = {4321}
+    course.at(5, lambda: course.task(ANN, "running"))
+    assert course.wait(ANN)[0].ok
+    assert course.clock.now() == 5
+
+
+def test_a_seat_that_takes_too_long_is_slow_and_the_others_are_ready(course: Course) -> None:
+    course.task(ANN, "running")
+    course.task(BOB, "running")
+    course.answering = {4322}
+    slow, ready = course.wait(ANN, BOB, timeout=60)
+    assert isinstance(slow.error, SlowSeat)
+    assert "did not answer within 60 s" in message(slow)
+    assert ready.ok
+    assert course.clock.now() == 60
+
+
+def test_an_overdue_seat_that_the_engine_refuses_is_told_with_the_cause(course: Course) -> None:
+    course.task(ANN, "pending", error="no suitable node (insufficient resources on 1 node)", container=False)
+    (outcome,) = course.wait(ANN, timeout=5)
+    assert "not enough unreserved memory" in message(outcome)
+
+
+def test_a_seat_that_failed_three_times_is_given_up_with_its_last_words(course: Course) -> None:
+    course.api.logs_["c1"] = b"Traceback\n  \nImportError: numpy\n"
+    for seconds in (1, 2, 3):
+        course.at(seconds, lambda: course.task(ANN, "failed", error="task: non-zero exit (1)"))
+    course.task(BOB, "running")
+    course.at(10, lambda: course.answering.add(4322))
+    hopeless, ready = course.wait(ANN, BOB)
+    assert "non-zero exit (1)" in message(hopeless)
+    assert "ImportError: numpy" in message(hopeless)
+    assert ready.ok
+    assert course.clock.now() == 10  # the deadline is not waited for
+
+
+def test_a_seat_that_failed_twice_may_still_come_up(course: Course) -> None:
+    for seconds in (1, 2):
+        course.at(seconds, lambda: course.task(ANN, "failed", error="task: non-zero exit (1)"))
+    course.at(8, lambda: course.comes_up(ANN))
+    assert course.wait(ANN)[0].ok
+
+
+def test_failures_from_before_are_not_held_against_a_seat(course: Course) -> None:
+    for _ in range(5):
+        course.task(ANN, "failed", error="task: non-zero exit (1)")
+    course.at(5, lambda: course.comes_up(ANN))
+    assert course.wait(ANN)[0].ok
+
+
+def test_a_seat_may_be_without_a_place_for_a_while(course: Course) -> None:
+    refused = 'no suitable node (host-mode port "4321" already in use on 1 node)'
+    course.task(ANN, "pending", error=refused, container=False)
+    course.at(readiness.UNPLACED - 1, lambda: course.comes_up(ANN))
+    course.at(readiness.UNPLACED - 1, lambda: course.api.tasks_.pop(0))
+    assert course.wait(ANN)[0].ok
+
+
+def test_a_seat_that_stays_without_a_place_is_given_up(course: Course) -> None:
+    refused = 'no suitable node (host-mode port "4321" already in use on 1 node)'
+    course.task(ANN, "pending", error=refused, container=False)
+    (outcome,) = course.wait(ANN)
+    assert "port 4321 is taken" in message(outcome)
+    assert course.clock.now() == readiness.UNPLACED
+
+
+def test_the_log_of_a_container_that_is_gone_is_done_without(course: Course) -> None:
+    for _ in range(3):
+        course.at(1, lambda: course.task(ANN, "rejected", error="invalid mount"))
+    assert "invalid mount" in message(course.wait(ANN)[0])
+
+
+def test_no_seats_are_ready_at_once(course: Course) -> None:
+    assert course.wait() == []
+
+
+def test_an_engine_that_goes_away_ends_the_wait(course: Course, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone() -> list[Json]:
+        raise api_error(500, "the engine is going down")
+
+    monkeypatch.setattr(course.api, "tasks", gone)
+    with pytest.raises(EngineError, match="going down"):
+        course.wait(ANN)
+
+
+# --- as they are now -------------------------------------------------------------------------
+
+
+def running(seat: Seat, node_id: str = "node1") -> RunningSeat:
+    student = seat.student
+    service = f"service{student.id}"
+    return RunningSeat(student.id, student.full_name, "", service, service, node_id, seat.place.port, 1, {})
+
+
+def state(course: Course, seat: Seat = ANN, node_id: str = "node1") -> SeatState:
+    machines = {"node1": "m1"}
+    (found,) = seat_states(
+        fake_engine(course.api), [running(seat, node_id)], HOSTS, lambda seat: machines.get(seat.node_id, "")
+    )
+    return found
+
+
+def made_now(course: Course) -> None:
+    for task in course.api.tasks_:
+        task["CreatedAt"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.123456789Z")
+
+
+def test_a_seat_that_answers_is_ready_whatever_was_before(course: Course) -> None:
+    for _ in range(3):
+        course.task(ANN, "failed", error="exit (1)")
+    course.answering = {4321}
+    assert state(course) == SeatState("ready")
+
+
+def test_a_young_seat_that_does_not_answer_is_starting(course: Course) -> None:
+    course.task(ANN, "running")
+    made_now(course)
+    assert state(course) == SeatState("starting")
+
+
+def cause(found: SeatState) -> str:
+    assert found.state == "failed"
+    assert found.cause
+    return found.cause.message
+
+
+def test_an_old_seat_that_does_not_answer_has_failed(course: Course) -> None:
+    course.task(ANN, "running")
+    assert "does not answer" in cause(state(course))
+
+
+def test_a_seat_that_failed_again_and_again_has_failed_with_its_cause(course: Course) -> None:
+    for _ in range(3):
+        course.task(ANN, "failed", error="task: non-zero exit (137)")
+    made_now(course)
+    assert "137" in cause(state(course))
+
+
+def test_a_seat_without_a_place_has_failed_with_its_cause(course: Course) -> None:
+    course.task(ANN, "pending", error="no suitable node (insufficient resources on 1 node)", container=False)
+    made_now(course)
+    assert "not enough unreserved memory" in cause(state(course))
+
+
+def test_a_seat_without_a_task_has_failed(course: Course) -> None:
+    assert "no container" in cause(state(course))
+
+
+def test_a_seat_on_a_machine_that_is_gone_has_failed_and_nobody_is_asked(course: Course) -> None:
+    assert "gone-node" in cause(state(course, node_id="gone-node"))
+    assert course.asked == []
+
+
+def test_states_come_in_the_order_of_the_seats(course: Course) -> None:
+    course.task(BOB, "running")
+    course.answering = {4322}
+    states = seat_states(fake_engine(course.api), [running(ANN), running(BOB)], HOSTS, lambda seat: "m1")
+    assert [found.state for found in states] == ["failed", "ready"]

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import replace
+
+import pytest
+from tabulate import tabulate_formats
+from wcwidth import wcswidth
+
+from cloudscale import report
+from cloudscale.model import CommandResult, Machine, Outcome, Place, Row, Seat, Student
+from cloudscale.plan import GIB, Need, Plan
+
+ROW = Row("Ann Lee", "ann@example.org", "http://192.0.2.1:4321", "192.0.2.1", 4321, "m1", "ready", "kw4h-7txe-cdrp")
+OTHER = Row("王 小明", "", "http://192.0.2.1:4322", "192.0.2.1", 4322, "m1", "failed", "a3c4-d7e3-f4h7")
+KEYS = ["student", "email", "url", "host", "port", "password", "node", "state"]
+
+
+# --- seats -----------------------------------------------------------------------------------
+
+
+def test_json_is_a_list_of_objects_with_just_the_keys_in_order() -> None:
+    rows = json.loads(report.seats([ROW, OTHER], "json", passwords=True))
+    assert [list(row) for row in rows] == [KEYS, KEYS]
+    assert rows[0] == {
+        "student": "Ann Lee",
+        "email": "ann@example.org",
+        "url": "http://192.0.2.1:4321",
+        "host": "192.0.2.1",
+        "port": 4321,
+        "password": "kw4h-7txe-cdrp",
+        "node": "m1",
+        "state": "ready",
+    }
+
+
+@pytest.mark.parametrize("format", ["json", "csv", "table", "github"])
+def test_where_passwords_are_not_shown_there_is_no_such_key(format: str) -> None:
+    text = report.seats([ROW], format, passwords=False)
+    assert "password" not in text
+    assert "kw4h" not in text
+    assert "ready" in text
+
+
+def test_json_keeps_every_script_readable() -> None:
+    assert "王 小明" in report.seats([OTHER], "json", passwords=True)
+
+
+def test_csv_has_a_header_and_reads_back() -> None:
+    awkward = replace(ROW, student='Dwayne "The Rock", Jr.; x')
+    table = list(csv.reader(io.StringIO(report.seats([awkward, OTHER], "csv", passwords=True))))
+    assert table[0] == KEYS
+    assert table[1][0] == 'Dwayne "The Rock", Jr.; x'
+    assert table[2][4] == "4322"
+
+
+@pytest.mark.parametrize("format", ["table", *tabulate_formats])
+def test_every_format_shows_every_seat(format: str) -> None:
+    text = report.seats([ROW, OTHER], format, passwords=True)
+    for row in (ROW, OTHER):
+        assert row.student in text
+        assert str(row.password) in text
+    assert text.index(ROW.student) < text.index(OTHER.student)
+
+
+@pytest.mark.parametrize("format", ["table", "csv", "json", *tabulate_formats])
+def test_every_format_takes_a_course_without_seats(format: str) -> None:
+    text = report.seats([], format, passwords=True)
+    assert text == "[]" if format == "json" else "4321" not in text
+
+
+@pytest.mark.parametrize("format", ["table", "csv", "json", *tabulate_formats])
+@pytest.mark.parametrize("password", ["1e5", "007", "3.140", "1_000", "-1", "true", "nan"])
+def test_what_looks_like_a_number_stays_as_it_is(format: str, password: str) -> None:
+    text = report.seats([replace(ROW, password=password)], format, passwords=True)
+    assert password in text.replace("\\_", "_").replace("{-}", "-")
+
+
+def test_wide_characters_keep_the_columns_straight() -> None:
+    lines = report.seats([ROW, OTHER], "grid", passwords=True).splitlines()
+    assert len({wcswidth(line) for line in lines}) == 1
+
+
+# --- commands --------------------------------------------------------------------------------
+
+DONE = Outcome("m1", CommandResult(0, "out\n", ""))
+BROKEN = Outcome("m2", CommandResult(3, "", "wrong\n"))
+UNREACHED = Outcome[CommandResult]("m3", error=OSError("gone"))
+
+
+def test_a_command_has_a_block_for_each_target_headed_by_its_name() -> None:
+    rows = report.command_rows([DONE, BROKEN, UNREACHED], 255)
+    assert report.commands(rows, "table") == (
+        "== m1 ==\nout\n\n== m2 (exit code 3) ==\nwrong\n\n== m3 (exit code 255) ==\ngone"
+    )
+
+
+def test_a_command_as_json_has_just_the_keys_in_order() -> None:
+    rows = json.loads(report.commands(report.command_rows([DONE, BROKEN, UNREACHED], 255), "json"))
+    assert rows == [
+        {"target": "m1", "exit_code": 0, "stdout": "out\n", "stderr": ""},
+        {"target": "m2", "exit_code": 3, "stdout": "", "stderr": "wrong\n"},
+        {"target": "m3", "exit_code": 255, "stdout": "", "stderr": "gone"},
+    ]
+    assert list(rows[0]) == ["target", "exit_code", "stdout", "stderr"]
+
+
+def test_a_command_as_csv_keeps_lines_together() -> None:
+    outcome = Outcome("m1", CommandResult(0, "a\nb\n", ""))
+    table = list(csv.reader(io.StringIO(report.commands(report.command_rows([outcome], 255), "csv"))))
+    assert table == [["target", "exit_code", "stdout", "stderr"], ["m1", "0", "a\nb\n", ""]]
+
+
+# --- plan and machines -----------------------------------------------------------------------
+
+PLAN = Plan(
+    seats=(Seat(Student("1", "Ann", "Lee", "ann@example.org"), Place("m1", 4321)),),
+    leavers=(),
+    needs=(Need("m1", 1, GIB // 2, 8 * GIB, 0.25, 4),),
+    warnings=(),
+)
+MACHINES = [Machine("m1", "192.0.2.1")]
+
+
+def test_a_plan_sets_what_is_needed_against_what_is_there() -> None:
+    text = report.plan(PLAN, MACHINES, "table")
+    for part in ("0.50 GiB", "8.00 GiB", "0.25", "Ann Lee", "192.0.2.1", "4321"):
+        assert part in text
+
+
+def test_a_plan_as_json_has_machines_and_seats() -> None:
+    plan = json.loads(report.plan(PLAN, MACHINES, "json"))
+    assert plan["machines"][0]["memory"] == GIB // 2
+    assert plan["seats"] == [
+        {"student": "Ann Lee", "email": "ann@example.org", "host": "192.0.2.1", "port": 4321, "node": "m1"}
+    ]
+
+
+def test_a_plan_as_csv_is_its_seats() -> None:
+    assert report.plan(PLAN, MACHINES, "csv").splitlines()[1] == "Ann Lee,ann@example.org,192.0.2.1,4321,m1"
+
+
+def test_machines_are_a_table() -> None:
+    row = {"machine": "m1", "address": "192.0.2.1", "engine": "swarm manager", "cores": 4, "memory": "8", "seats": 1}
+    assert json.loads(report.machines([row], "json")) == [row]
+
+
+def test_bytes_are_told_in_mebibytes() -> None:
+    assert report.megabytes(512 * 1024**2) == "512 MiB"

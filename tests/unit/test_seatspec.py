@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from cloudscale import naming
+from cloudscale.model import Machine, Node, Place, Seat, Student
+from cloudscale.notebook import NotebookImage
+from cloudscale.seatspec import Template, covers, wanted_spec
+from cloudscale.settings import SeatSettings
+from tests.unit.fake_api import SERVICE, check_keys
+
+KEY = bytes(range(32))
+IMAGE = NotebookImage("jupyter/lab:1", "jupyter/lab@sha256:aa", "lab", 1000, 100, "/home/jovyan/work")
+TEMPLATE = Template("bio", KEY, IMAGE, SeatSettings(), 8888, {"TZ": "Europe/Madrid", "EMPTY": ""})
+NODE = Node(Machine("m1", "192.0.2.1"), "node1", 4, 2**33)
+SEAT = Seat(Student("7", "Siobhán", "O'Neill", "siobhan@example.org"), Place("m1", 4321))
+
+
+def spec(template: Template = TEMPLATE) -> dict[str, Any]:
+    return wanted_spec(SEAT, NODE, template, "course-siobhan", "secret1", "secret-name")
+
+
+# --- what a seat should be -------------------------------------------------------------------
+
+
+def test_the_api_knows_every_key() -> None:
+    check_keys(spec(), SERVICE)
+
+
+def test_neither_password_nor_hash_nor_key_is_in_it() -> None:
+    text = str(spec())
+    assert naming.password(KEY, "7") not in text
+    assert "argon2" not in text
+    assert KEY.hex() not in text
+    assert str(KEY) not in text
+
+
+def test_neither_password_nor_key_is_in_what_a_log_would_show() -> None:
+    assert str(KEY) not in repr(TEMPLATE)
+    assert KEY.hex() not in repr(TEMPLATE)
+
+
+def test_limits_and_reservation_are_those_of_the_settings() -> None:
+    limits = SeatSettings(cpus=0.5, memory=1024**3, pids=100, reserve=256 * 1024**2)
+    assert spec(replace(TEMPLATE, limits=limits))["TaskTemplate"]["Resources"] == {
+        "Limits": {"NanoCPUs": 500_000_000, "MemoryBytes": 1024**3, "Pids": 100},
+        "Reservations": {"MemoryBytes": 256 * 1024**2},
+    }
+
+
+def test_a_seat_is_one_replica_pinned_to_its_machine() -> None:
+    assert spec()["Mode"] == {"Replicated": {"Replicas": 1}}
+    assert spec()["TaskTemplate"]["Placement"]["Constraints"] == ["node.id==node1"]
+
+
+def test_its_port_is_published_on_its_machine_alone() -> None:
+    (port,) = spec()["EndpointSpec"]["Ports"]
+    assert port["PublishMode"] == "host"
+    assert (port["PublishedPort"], port["TargetPort"], port["Protocol"]) == (4321, 8888, "tcp")
+
+
+def test_it_is_started_again_whatever_ends_it() -> None:
+    policy = spec()["TaskTemplate"]["RestartPolicy"]
+    assert policy["Condition"] == "any"
+    assert not policy.get("MaxAttempts")
+
+
+def test_service_container_and_volume_carry_the_marks() -> None:
+    container = spec()["TaskTemplate"]["ContainerSpec"]
+    (mount,) = container["Mounts"]
+    for labels in (spec()["Labels"], container["Labels"], mount["VolumeOptions"]["Labels"]):
+        assert labels["cloudscale.course"] == "bio"
+        assert labels["cloudscale.student"] == "7"
+
+
+def test_the_service_says_whose_it_is_and_which_key_made_it() -> None:
+    labels = spec()["Labels"]
+    assert labels[naming.NAME] == "Siobhán O'Neill"
+    assert labels[naming.EMAIL] == "siobhan@example.org"
+    assert labels[naming.KEY] == naming.key_id(KEY)
+
+
+def test_the_students_volume_lies_on_the_work_folder_and_remembers_the_port() -> None:
+    (mount,) = spec()["TaskTemplate"]["ContainerSpec"]["Mounts"]
+    assert (mount["Type"], mount["Target"]) == ("volume", "/home/jovyan/work")
+    assert mount["Source"] == naming.volume_name("bio", "7")
+    assert mount["VolumeOptions"]["Labels"][naming.PORT] == "4321"
+
+
+def test_the_configuration_is_a_secret_that_only_the_servers_user_reads() -> None:
+    (secret,) = spec()["TaskTemplate"]["ContainerSpec"]["Secrets"]
+    assert (secret["SecretID"], secret["SecretName"]) == ("secret1", "secret-name")
+    assert secret["File"]["Name"] == "/etc/jupyter/jupyter_server_config.json"
+    assert (secret["File"]["UID"], secret["File"]["GID"], secret["File"]["Mode"]) == ("1000", "100", 0o400)
+
+
+def test_the_image_is_named_so_that_no_registry_is_asked() -> None:
+    container = spec()["TaskTemplate"]["ContainerSpec"]
+    assert container["Image"] == "jupyter/lab@sha256:aa"
+    assert container["Args"] == ["jupyter", "lab"]
+    assert container["Env"] == ["TZ=Europe/Madrid", "EMPTY="]
+
+
+def test_an_image_of_an_ordinary_user_needs_no_capability_and_one_of_root_keeps_its_own() -> None:
+    assert spec()["TaskTemplate"]["ContainerSpec"]["CapabilityDrop"] == ["ALL"]
+    root = replace(TEMPLATE, image=replace(IMAGE, uid=0))
+    assert "CapabilityDrop" not in spec(root)["TaskTemplate"]["ContainerSpec"]
+
+
+def test_a_log_does_not_fill_the_disk() -> None:
+    assert spec()["TaskTemplate"]["LogDriver"]["Options"].keys() == {"max-size", "max-file"}
+
+
+# --- is what is there what is wanted? --------------------------------------------------------
+
+scalars = st.booleans() | st.integers(1, 5) | st.text(min_size=1, max_size=3)
+objects = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def leaves(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The paths of all scalars."""
+    if isinstance(value, dict):
+        return [found for key in value for found in leaves(value[key], (*path, key))]
+    if isinstance(value, list):
+        return [found for at in range(len(value)) for found in leaves(value[at], (*path, at))]
+    return [path]
+
+
+def parent(value: Any, path: tuple[Any, ...]) -> Any:
+    for key in path[:-1]:
+        value = value[key]
+    return value
+
+
+@given(objects)
+def test_what_is_there_covers_itself(value: Any) -> None:
+    assert covers(value, deepcopy(value))
+
+
+@given(objects, st.data())
+def test_keys_that_the_engine_added_do_not_count(value: Any, data: st.DataObject) -> None:
+    actual = deepcopy(value)
+    for path in [(), *leaves(value)]:
+        holder = parent(actual, (*path, None)) if not path else parent(actual, path)
+        if isinstance(holder, dict) and data.draw(st.booleans()):
+            holder["added by the engine"] = data.draw(objects)
+    assert covers(actual, value)
+
+
+@given(objects, st.data())
+def test_a_changed_value_is_seen(value: Any, data: st.DataObject) -> None:
+    assume(paths := [path for path in leaves(value) if path])
+    actual, path = deepcopy(value), data.draw(st.sampled_from(paths))
+    parent(actual, path)[path[-1]] = "something else entirely"
+    assert not covers(actual, value)
+
+
+@given(objects, st.data())
+def test_a_removed_value_is_seen(value: Any, data: st.DataObject) -> None:
+    # what is wanted empty, or false, may be absent
+    assume(paths := [path for path in leaves(value) if path and parent(value, path)[path[-1]] is not False])
+    actual, path = deepcopy(value), data.draw(st.sampled_from(paths))
+    del parent(actual, path)[path[-1]]
+    assert not covers(actual, value)
+
+
+@pytest.mark.parametrize("wanted", [[], {}, "", 0, False, None])
+def test_what_is_wanted_empty_may_be_absent(wanted: object) -> None:
+    assert covers({}, {"Env": wanted})
+    assert covers({"Env": None}, {"Env": wanted})
+    assert not covers({"Env": ["A=1"]}, {"Env": []})
+
+
+@pytest.mark.parametrize(
+    ("actual", "wanted"),
+    [
+        ({"Env": ["A=1", "B=2"]}, {"Env": ["A=1"]}),
+        ({"Env": ["A=1"]}, {"Env": ["A=1", "B=2"]}),
+        ({"Env": ["B=2", "A=1"]}, {"Env": ["A=1", "B=2"]}),
+        ({"Env": "AB"}, {"Env": ["A", "B"]}),
+        ({"Env": 1}, {"Env": []}),
+        ({"Labels": "x"}, {"Labels": {"a": "b"}}),
+        (None, {"Labels": {"a": "b"}}),
+    ],
+)
+def test_another_list_or_another_kind_of_value_is_a_difference(actual: object, wanted: object) -> None:
+    assert not covers(actual, wanted)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"course": "geo"},
+        {"port": 80},
+        {"env": {}},
+        {"limits": SeatSettings(cpus=2)},
+        {"image": replace(IMAGE, pinned="jupyter/lab@sha256:bb")},
+        {"key": KEY[::-1]},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_each_thing_that_all_seats_share_makes_a_difference(change: dict[str, Any]) -> None:
+    assert covers(spec(), spec())
+    assert not covers(spec(), spec(replace(TEMPLATE, **change)))

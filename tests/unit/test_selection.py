@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import pytest
+
+from cloudscale.errors import RequestError
+from cloudscale.selection import Selection
+
+# each seat answers to its service, id, student and machine; an empty name is nobody's
+SEATS = [
+    ("course-ann-1", "1", "Ann Lee", "m1"),
+    ("course-bob-2", "2", "Bob Ray", "m1"),
+    ("course-cid-3", "3", "", "m2"),
+]
+
+
+def chosen(only: tuple[str, ...] = (), skip: tuple[str, ...] = ()) -> list[str]:
+    return [seat[1] for seat in Selection(only, skip).choose(SEATS, lambda seat: seat)]
+
+
+def test_without_a_selection_all_are_meant() -> None:
+    assert chosen() == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize("name", ["course-bob-2", "2", "Bob Ray", "bob ray"])
+def test_a_seat_is_called_by_any_of_its_names(name: str) -> None:
+    assert chosen(only=(name,)) == ["2"]
+    assert chosen(skip=(name,)) == ["1", "3"]
+
+
+def test_a_machine_means_all_seats_on_it() -> None:
+    assert chosen(only=("m1",)) == ["1", "2"]
+
+
+def test_skip_goes_before_only() -> None:
+    assert chosen(only=("m1",), skip=("1",)) == ["2"]
+
+
+def test_the_order_is_that_of_the_targets() -> None:
+    assert chosen(only=("3", "1")) == ["1", "3"]
+
+
+@pytest.mark.parametrize("flag", ["only", "skip"])
+def test_a_name_that_nobody_answers_to_is_refused_with_those_that_there_are(flag: str) -> None:
+    with pytest.raises(RequestError) as raised:
+        chosen(**{flag: ("1", "Marty", "Biff")})
+    assert "Marty, Biff" in raised.value.message
+    assert "course-ann-1, course-bob-2, course-cid-3" in raised.value.remedy
+
+
+def test_where_there_is_nothing_any_name_is_refused() -> None:
+    with pytest.raises(RequestError, match="nothing"):
+        Selection(only=("1",)).choose([], lambda target: target)
+
+
+def test_of_many_names_only_some_are_listed() -> None:
+    with pytest.raises(RequestError, match=r"s0, .* and 22 more"):
+        Selection(only=("x",)).choose([f"s{at}" for at in range(30)], lambda target: (target,))

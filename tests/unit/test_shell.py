@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cloudscale.errors import CloudscaleError, RequestError
+from cloudscale.model import CommandResult
+from cloudscale.shell import as_root, run_root, run_shell
+from cloudscale.waiting import poll
+
+
+def ended(process: int) -> bool:
+    """Whether a process is gone, or only its entry is left for whoever inherits it."""
+    status = Path(f"/proc/{process}/stat")
+    return not status.exists() or status.read_text().rpartition(")")[2].split()[0] in "ZX"
+
+
+@pytest.mark.usefixtures("processes")
+class TestRunShell:
+    def test_a_command_gives_exit_code_and_both_streams(self) -> None:
+        assert run_shell("echo out; echo wrong >&2; exit 3", 20) == CommandResult(3, "out\n", "wrong\n")
+
+    def test_quotes_and_pipes_are_the_shells(self) -> None:
+        assert run_shell("""printf '%s' "it's" | tr t T""", 20).stdout == "iT's"
+
+    def test_there_is_nothing_to_read_from(self) -> None:
+        assert run_shell("cat", 20) == CommandResult(0, "", "")
+
+    def test_bytes_that_are_no_text_are_shown_as_well_as_it_goes(self) -> None:
+        assert run_shell(r"printf '\377'", 20).stdout == "�"
+
+    def test_past_its_deadline_a_command_is_ended_with_exit_code_124(self) -> None:
+        result = run_shell("echo begun; sleep 600", 0.2)
+        assert (result.exit_code, result.stdout) == (124, "begun\n")
+        assert "0.2 s" in result.stderr
+
+    def test_past_the_deadline_its_children_are_ended_too(self) -> None:
+        result = run_shell("sleep 600 & echo $!; wait", 0.3)
+        child = int(result.stdout)
+        assert poll(lambda: ended(child), timeout=20)
+
+    def test_a_child_that_left_for_a_session_of_its_own_is_not_waited_for(self, tmp_path: Path) -> None:
+        left = tmp_path / "left"
+        result = run_shell(f"setsid sh -c 'echo $$ >{left}; exec sleep 30' & sleep 600", 0.3)
+        child = int(left.read_text())
+        assert result.exit_code == 124
+        assert not ended(child)  # it was not waited for
+        os.kill(child, signal.SIGKILL)
+
+
+# --- as root ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def user(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An ordinary user with sudo and without a terminal."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+
+
+def test_root_runs_a_command_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert as_root(["ls", "-l"]) == ["ls", "-l"]
+
+
+@pytest.mark.usefixtures("user")
+def test_others_run_it_with_sudo_which_does_not_ask_where_nobody_can_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert as_root(["ls", "-l"]) == ["sudo", "-n", "ls", "-l"]
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
+    assert as_root(["ls", "-l"]) == ["sudo", "ls", "-l"]
+
+
+@pytest.mark.usefixtures("user")
+def test_without_sudo_it_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(RequestError, match="needs root"):
+        as_root(["ls"])
+
+
+def answers(monkeypatch: pytest.MonkeyPatch, outcome: object) -> list[list[str]]:
+    """Has every command end like this; the commands."""
+    commands: list[list[str]] = []
+
+    def run(command: list[str], **settings: object) -> object:
+        commands.append(command)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    monkeypatch.setattr(subprocess, "run", run)
+    return commands
+
+
+@pytest.mark.usefixtures("user")
+def test_the_output_of_a_command_is_returned(monkeypatch: pytest.MonkeyPatch) -> None:
+    commands = answers(monkeypatch, subprocess.CompletedProcess([], 0, "out\n", ""))
+    assert run_root(["id", "-u"], "Asking") == "out\n"
+    assert commands == [["sudo", "-n", "id", "-u"]]
+
+
+@pytest.mark.usefixtures("user")
+@pytest.mark.parametrize(
+    ("outcome", "message"),
+    [
+        (subprocess.CompletedProcess([], 1, "", "a\nb\nc\nsudo: a password is required\n"), "c / sudo: a password"),
+        (subprocess.CompletedProcess([], 1, "E: broken\n", ""), "E: broken"),
+        (subprocess.TimeoutExpired([], 900), "did not end within 900 s"),
+        (FileNotFoundError(2, "No such file"), "No such file"),
+    ],
+    ids=["failed", "said on standard output", "too long", "not there"],
+)
+def test_what_failed_is_told_and_how(monkeypatch: pytest.MonkeyPatch, outcome: object, message: str) -> None:
+    answers(monkeypatch, outcome)
+    with pytest.raises(CloudscaleError) as raised:
+        run_root(["apt-get", "update"], "Reading the lists")
+    assert raised.value.message.startswith("Reading the lists")
+    assert message in raised.value.message

@@ -1,0 +1,241 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+from argon2 import PasswordHasher
+
+from cloudscale import naming
+from cloudscale.errors import EngineError, RequestError, SeatError
+from cloudscale.model import Node, Outcome, Place, Seat, Student
+from cloudscale.notebook import NotebookImage
+from cloudscale.seatspec import Template
+from cloudscale.settings import SeatSettings
+from cloudscale.spawner import Change, Spawner, check_key, running_seats
+from tests.unit.fake_api import FakeApi, api_error
+from tests.unit.fakes import fake_engine
+
+KEY = bytes(range(32))
+IMAGE = NotebookImage("jupyter/lab:1", "jupyter/lab@sha256:aa", "lab", 1000, 100, "/home/jovyan/work")
+TEMPLATE = Template("bio", KEY, IMAGE, SeatSettings(), 8888, {})
+ANN = Seat(Student("1", "Ann", "Lee"), Place("m1", 4321))
+BOB = Seat(Student("2", "Bob", "Ray", "bob@example.org"), Place("m1", 4322))
+
+
+class Swarm:
+    """The course bio on a fake engine."""
+
+    def __init__(self, course: str = "bio", api: FakeApi | None = None) -> None:
+        self.api = api or FakeApi()
+        self.engine = fake_engine(self.api)
+        self.course = course
+        self.spawner = Spawner(self.engine, course)
+        self.node = Node(self.engine.machine, "node1", 8, 2**34)
+
+    def converge(self, seats: Sequence[Seat], template: Template = TEMPLATE) -> list[Outcome[Change]]:
+        self.api.changes.clear()
+        running = running_seats(self.engine, self.course)
+        return self.spawner.converge(seats, {"m1": self.node}, running, replace(template, course=self.course))
+
+    def done(self, seats: Sequence[Seat], template: Template = TEMPLATE) -> list[str]:
+        return [outcome.get().what for outcome in self.converge(seats, template)]
+
+
+@pytest.fixture
+def swarm() -> Swarm:
+    return Swarm()
+
+
+# --- converging ------------------------------------------------------------------------------
+
+
+def test_what_is_missing_is_made(swarm: Swarm) -> None:
+    assert swarm.done([ANN, BOB]) == ["created", "created"]
+    assert swarm.api.open_ports == {4321, 4322}
+
+
+def test_a_second_run_changes_nothing_at_all(swarm: Swarm) -> None:
+    swarm.converge([ANN, BOB])
+    assert swarm.done([ANN, BOB]) == ["unchanged", "unchanged"]
+    assert swarm.api.changes == []
+
+
+def test_only_what_differs_is_updated(swarm: Swarm) -> None:
+    swarm.converge([ANN, BOB])
+    moved = replace(BOB, place=Place("m1", 5000))
+    assert swarm.done([ANN, moved]) == ["unchanged", "updated"]
+    assert [change.split()[:2] for change in swarm.api.changes] == [["update", "service"]]
+    assert swarm.api.open_ports == {4321, 5000}
+
+
+def test_only_who_is_new_is_added(swarm: Swarm) -> None:
+    swarm.converge([ANN])
+    assert swarm.done([BOB, ANN]) == ["created", "unchanged"]
+
+
+def test_a_corrected_name_keeps_service_volume_and_password(swarm: Swarm) -> None:
+    swarm.converge([ANN])
+    secrets, volumes = dict(swarm.api.secret_data), dict(swarm.api.volumes_)
+    (before,) = running_seats(swarm.engine, "bio")
+    assert swarm.done([replace(ANN, student=Student("1", "Anna", "Leigh"))]) == ["updated"]
+    (after,) = running_seats(swarm.engine, "bio")
+    assert (after.name, after.service_id, after.student_name) == (before.name, before.service_id, "Anna Leigh")
+    assert (swarm.api.secret_data, swarm.api.volumes_) == (secrets, volumes)
+
+
+def test_what_the_engine_added_by_itself_is_no_difference(swarm: Swarm) -> None:
+    swarm.converge([ANN])
+    (service,) = swarm.api.services_.values()
+    service["Spec"]["TaskTemplate"] |= {"ForceUpdate": 0, "Runtime": "container"}
+    service["Spec"]["TaskTemplate"]["ContainerSpec"]["Isolation"] = "default"
+    assert swarm.done([ANN]) == ["unchanged"]
+
+
+def test_each_change_says_which_service_and_what_its_tasks_look_like(swarm: Swarm) -> None:
+    created = swarm.converge([ANN])[0].get()
+    assert created.service_id in swarm.api.services_
+    (task,) = swarm.api.tasks()
+    assert task["Spec"] == created.task_template
+
+
+def test_a_seat_that_can_not_be_made_spoils_no_other(swarm: Swarm, monkeypatch: pytest.MonkeyPatch) -> None:
+    create = swarm.api.create_secret
+
+    def fails_for_ann(name: str, data: bytes, labels: dict[str, str]) -> object:
+        if labels[naming.STUDENT] == "1":
+            raise api_error(500, "rpc error: context deadline exceeded")
+        return create(name, data, labels)
+
+    monkeypatch.setattr(swarm.api, "create_secret", fails_for_ann)
+    failed, made = swarm.converge([ANN, BOB])
+    assert failed.target == "Ann Lee"
+    assert isinstance(failed.error, EngineError)
+    assert "context deadline exceeded" in str(failed.error)
+    assert made.get().what == "created"
+
+
+def test_a_service_of_the_same_name_without_the_mark_is_not_touched(swarm: Swarm) -> None:
+    swarm.converge([ANN])
+    (service,) = swarm.api.services_.values()
+    del service["Spec"]["Labels"]["cloudscale.course"]
+    (outcome,) = swarm.converge([ANN])
+    assert isinstance(outcome.error, SeatError)
+    assert "does not carry this course's mark" in str(outcome.error)
+    assert swarm.api.changes == []
+
+
+def test_two_courses_share_a_swarm(swarm: Swarm) -> None:
+    geo = Swarm("geo", swarm.api)
+    swarm.converge([ANN])
+    assert geo.done([replace(ANN, place=Place("m1", 4400))]) == ["created"]
+    assert swarm.done([ANN]) == ["unchanged"]
+    assert [seat.port for seat in running_seats(geo.engine, "geo")] == [4400]
+
+
+# --- secrets ---------------------------------------------------------------------------------
+
+
+def test_the_secret_lets_the_student_in_with_the_password(swarm: Swarm) -> None:
+    swarm.converge([ANN])
+    (data,) = swarm.api.secret_data.values()
+    config = json.loads(data)
+    hashed = config["PasswordIdentityProvider"]["hashed_password"].removeprefix("argon2:")
+    assert PasswordHasher().verify(hashed, naming.password(KEY, "1"))
+    assert config["ServerApp"]["port"] == 8888
+    assert config["ServerApp"]["root_dir"] == "/home/jovyan/work"
+
+
+def test_secrets_carry_the_marks_and_their_names_no_password(swarm: Swarm) -> None:
+    swarm.converge([ANN])
+    (secret,) = swarm.api.secrets_.values()
+    assert secret["Spec"]["Labels"] == {"cloudscale.course": "bio", "cloudscale.student": "1"}
+    assert naming.password(KEY, "1").replace("-", "") not in secret["Spec"]["Name"].replace("-", "")
+
+
+def test_another_port_of_the_server_is_another_secret_and_the_old_one_goes(swarm: Swarm) -> None:
+    swarm.converge([ANN])
+    (old,) = swarm.api.secrets_
+    assert swarm.done([ANN], replace(TEMPLATE, port=80)) == ["updated"]
+    swarm.spawner.remove_unused_secrets()
+    (new,) = swarm.api.secrets_
+    assert new != old
+    assert json.loads(swarm.api.secret_data[new])["ServerApp"]["port"] == 80
+
+
+def test_secrets_in_use_and_secrets_of_others_stay(swarm: Swarm) -> None:
+    swarm.converge([ANN])
+    swarm.api.create_secret("somebody-elses", b"", {})
+    swarm.api.create_secret("of-another-course", b"", {"cloudscale.course": "geo"})
+    swarm.api.create_secret("left-over", b"", {"cloudscale.course": "bio"})
+    swarm.spawner.remove_unused_secrets()
+    names = {secret["Spec"]["Name"] for secret in swarm.api.secrets_.values()}
+    assert {"somebody-elses", "of-another-course"} < names
+    assert len(names) == 3
+    assert "left-over" not in names
+
+
+def test_a_secret_that_a_stopping_task_holds_is_left_for_the_next_run(
+    swarm: Swarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swarm.api.create_secret("left-over", b"", {"cloudscale.course": "bio"})
+
+    def refuse(id: str) -> None:
+        raise api_error(400, f"secret {id} is in use")
+
+    monkeypatch.setattr(swarm.api, "remove_secret", refuse)
+    swarm.spawner.remove_unused_secrets()
+    assert len(swarm.api.secrets_) == 1
+
+
+# --- what runs -------------------------------------------------------------------------------
+
+
+def test_seats_are_read_back_from_the_swarm(swarm: Swarm) -> None:
+    swarm.converge([BOB, ANN])
+    ann, bob = running_seats(swarm.engine, "bio")
+    assert (ann.student_id, ann.student_name, ann.port, ann.node_id) == ("1", "Ann Lee", 4321, "node1")
+    assert (bob.student_id, bob.email, bob.name) == ("2", "bob@example.org", naming.seat_name("bio", BOB.student))
+
+
+def test_services_that_are_no_seats_of_the_course_are_not_read(swarm: Swarm) -> None:
+    swarm.converge([ANN])
+    for name, labels in (("x", {"cloudscale.course": "bio"}), ("y", {"cloudscale.student": "1"}), ("z", {})):
+        swarm.api.services_[name] = {"ID": name, "Spec": {"Name": name, "Labels": labels}}
+    assert [seat.student_id for seat in running_seats(swarm.engine, "bio")] == ["1"]
+
+
+def test_a_representation_shows_no_specification(swarm: Swarm) -> None:
+    swarm.converge([ANN])
+    assert "Secrets" not in repr(running_seats(swarm.engine, "bio"))
+
+
+def test_seats_of_the_same_key_are_taken_on(swarm: Swarm) -> None:
+    swarm.converge([ANN, BOB])
+    check_key(running_seats(swarm.engine, "bio"), KEY, "/home/ann/bio")
+    check_key([], KEY[::-1], "/home/ann/bio")
+
+
+def test_seats_of_another_key_are_refused(swarm: Swarm) -> None:
+    swarm.converge([ANN])
+    with pytest.raises(RequestError, match="another key than the one in /home/ann/bio"):
+        check_key(running_seats(swarm.engine, "bio"), KEY[::-1], "/home/ann/bio")
+
+
+# --- removing --------------------------------------------------------------------------------
+
+
+def test_removed_seats_leave_their_volumes(swarm: Swarm) -> None:
+    swarm.converge([ANN, BOB])
+    ann, bob = running_seats(swarm.engine, "bio")
+    assert swarm.spawner.remove([ann]) == [Outcome(ann.name, "removed")]
+    assert running_seats(swarm.engine, "bio") == [bob]
+    assert len(swarm.api.volumes_) == 2
+
+
+def test_what_is_gone_already_counts_as_removed(swarm: Swarm) -> None:
+    swarm.converge([ANN])
+    seats = running_seats(swarm.engine, "bio")
+    swarm.spawner.remove(seats)
+    assert all(outcome.ok for outcome in swarm.spawner.remove(seats))

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import pytest
+
+from cloudscale.errors import SeatError
+from cloudscale.waiting import SystemClock, poll
+from tests.unit.fakes import FakeClock
+
+
+def test_what_is_there_already_is_not_waited_for() -> None:
+    clock = FakeClock()
+    assert poll(lambda: True, timeout=10, clock=clock)
+    assert clock.pauses == []
+
+
+def test_a_step_is_asked_until_it_says_yes() -> None:
+    clock, answers = FakeClock(), iter([False, False, True])
+    assert poll(lambda: next(answers), timeout=10, interval=2, clock=clock)
+    assert clock.pauses == [2, 2]
+
+
+def test_past_the_deadline_the_answer_is_no() -> None:
+    clock, asked_at = FakeClock(), []
+
+    def never() -> bool:
+        asked_at.append(clock.now())
+        return False
+
+    assert not poll(never, timeout=5, interval=2, clock=clock)
+    assert asked_at == [0, 2, 4, 5]  # once more at the deadline, and not later
+
+
+def test_a_step_is_asked_once_even_without_time() -> None:
+    assert poll(lambda: True, timeout=0, clock=FakeClock())
+
+
+def test_the_time_that_a_step_takes_counts() -> None:
+    clock = FakeClock()
+
+    def slow() -> bool:
+        clock.sleep(4)
+        return False
+
+    assert not poll(slow, timeout=10, interval=1, clock=clock)
+    assert clock.now() == 14  # asked at 0, 5 and, for the last time, at 10
+
+
+def test_a_step_that_finds_a_failure_ends_the_wait() -> None:
+    clock = FakeClock()
+
+    def broken() -> bool:
+        raise SeatError("it is in state ERROR")
+
+    with pytest.raises(SeatError):
+        poll(broken, timeout=10, clock=clock)
+    assert clock.pauses == []
+
+
+def test_the_systems_clock_goes_forward() -> None:
+    clock = SystemClock()
+    before = clock.now()
+    clock.sleep(0.001)
+    assert clock.now() > before
