@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.lab.engine import LabEngine, clear
-from tests.lab.namespace import Namespace, outside
+from tests.lab.namespace import Namespace, outside, remove_all
 
 PROJECT = Path(__file__).parents[2]
 STATE = Path(tempfile.gettempdir()) / "cloudscale-tests"
@@ -81,15 +81,16 @@ def namespace() -> Iterator[Namespace]:
     missing = [package for program, package in PROGRAMS.items() if not shutil.which(program, path="/usr/sbin:/usr/bin")]
     if os.geteuid() != 0 or missing:
         pytest.exit(f"The hosts ring needs root and {', '.join(PROGRAMS.values())}: script/test installs them.", 3)
-    for folder in STATE.glob("engine-*"):
+    remove_all()
+    for folder in STATE.glob("*"):
         clear(folder)
-    shutil.rmtree(STATE, ignore_errors=True)
+    clear(STATE)
     STATE.mkdir(mode=0o755)
     made = Namespace("main")
     with made.entered():
         yield made
     made.remove()
-    shutil.rmtree(STATE, ignore_errors=True)
+    clear(STATE)
 
 
 @pytest.fixture(scope="session")

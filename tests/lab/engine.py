@@ -86,10 +86,17 @@ def clear(folder: Path) -> None:
             deadline = time.monotonic() + ENDING
             while Path(f"/proc/{number}").exists() and time.monotonic() < deadline:
                 time.sleep(0.1)
-    mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
-    for mount in sorted((m for m in mounts if m.startswith(f"{folder}/")), reverse=True):
+    for mount in sorted(_mounts(folder), reverse=True):
         subprocess.run(["umount", "--lazy", mount], check=False, capture_output=True)
-    subprocess.run(["rm", "-rf", str(folder)], check=False)  # many times faster than shutil on layers of an image
+    if left := _mounts(folder):  # to remove what is mounted there would remove it for everybody
+        raise RuntimeError(f"These can't be unmounted: {' '.join(left)}")
+    # many times faster than shutil on the layers of an image
+    subprocess.run(["rm", "-rf", "--one-file-system", str(folder)], check=True)
+
+
+def _mounts(folder: Path) -> list[str]:
+    mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+    return [mount for mount in mounts if mount.startswith(f"{folder}/")]
 
 
 def _command_line(process: int) -> bytes:

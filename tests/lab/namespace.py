@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 PREFIX = "cloudscale-tests"
+FOLDER = Path("/run/netns")  # of ip-netns(8)
 CLONE_NEWNET = 0x40000000  # linux/sched.h
 HOME = os.open("/proc/self/ns/net", os.O_RDONLY)  # where this process came from
 
@@ -29,8 +31,8 @@ class Namespace:
 
     def __init__(self, name: str) -> None:
         self.name = f"{PREFIX}-{name}"
-        self.path = Path("/run/netns") / self.name
-        self.remove()
+        self.path = FOLDER / self.name
+        remove(self.path)
         run("ip", "netns", "add", self.name)
         self.run("ip", "link", "set", "lo", "up")
 
@@ -41,24 +43,9 @@ class Namespace:
     def run(self, *command: str) -> str:
         return run(*self.wrap(*command))
 
-    def processes(self) -> list[int]:
-        inode = self.path.stat().st_ino
-        found = []
-        for process in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                if (process / "ns/net").stat().st_ino == inode:
-                    found.append(int(process.name))
-        return found
-
     def remove(self) -> None:
         """Ends every process inside and removes the namespace."""
-        if not self.path.exists():
-            return
-        for process in self.processes():
-            if process != os.getpid():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(process, 9)
-        run("ip", "netns", "delete", self.name)
+        remove(self.path)
 
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:
@@ -69,6 +56,24 @@ class Namespace:
             yield
         finally:
             _enter(HOME)
+
+
+def remove(path: Path) -> None:
+    """Ends every process in a namespace and removes it, if it is there."""
+    if not path.exists():
+        return
+    inode = path.stat().st_ino
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (process / "ns/net").stat().st_ino == inode and int(process.name) != os.getpid():
+                os.kill(int(process.name), signal.SIGKILL)
+    run("ip", "netns", "delete", path.name)
+
+
+def remove_all() -> None:
+    """Removes whatever namespaces an earlier run left."""
+    for path in FOLDER.glob(f"{PREFIX}-*"):
+        remove(path)
 
 
 @contextlib.contextmanager
