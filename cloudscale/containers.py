@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Collection
 from typing import Any
 
@@ -19,6 +20,7 @@ from cloudscale.waiting import poll
 
 STOPPING = 60  # seconds for a container to end after its service was removed; the engine kills it after 10
 ENDING = 10  # seconds that a command has to end after its deadline
+KILLED = 137  # exit code of a command that timeout(1) had to kill
 
 # $0 is the deadline in seconds, $1 the command. Nothing can end a command from outside the container,
 # so timeout(1) ends it inside, where the image has it.
@@ -30,6 +32,14 @@ def seat_containers(engine: Engine, course: str, *, all_states: bool = False) ->
     with engine_errors(engine.name):
         found = engine.api.containers(all=all_states, filters={"label": [f"{naming.MARK}={course}", naming.STUDENT]})
     return {container["Labels"][naming.STUDENT]: container["Id"] for container in found}
+
+
+def remove_others(engine: Engine, course: str) -> None:
+    """Removes what the course left beside its seats: a look inside an image that was cut off."""
+    with engine_errors(engine.name):
+        for container in engine.api.containers(all=True, filters={"label": f"{naming.MARK}={course}"}):
+            if naming.STUDENT not in container["Labels"]:
+                engine.api.remove_container(container["Id"], force=True, v=True)
 
 
 def seat_ports(engine: Engine, course: str) -> frozenset[int]:
@@ -46,14 +56,16 @@ def execute(engine: Engine, container: str, command: str, timeout: float) -> Com
     """
     with engine_errors(engine.name):
         try:
+            start = time.monotonic()
             created = engine.api.exec_create(container, ["sh", "-c", WITH_DEADLINE, f"{timeout:g}", command])
             stdout, stderr = _output(engine.api.exec_start(created["Id"], socket=True), timeout + ENDING)
             exit_code = engine.api.exec_inspect(created["Id"])["ExitCode"]
+            took = time.monotonic() - start
         except APIError as error:
             raise SeatError(f"The command can't run there: {error.explanation or error}.") from None
-    if exit_code is None:
-        exit_code = TIMED_OUT
-    late = f"ended after {timeout:g} s (--timeout)\n" if exit_code == TIMED_OUT else ""
+    late = ""
+    if exit_code in (None, TIMED_OUT) or (exit_code == KILLED and took >= timeout):
+        exit_code, late = TIMED_OUT, f"ended after {timeout:g} s (--timeout)\n"
     return CommandResult(exit_code, stdout.decode(errors="replace"), stderr.decode(errors="replace") + late)
 
 

@@ -7,6 +7,7 @@ course over, and all that is kept on the trainer's computer.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import secrets
@@ -20,6 +21,7 @@ from platformdirs import user_state_dir
 from cloudscale.errors import CloudscaleError, RequestError
 
 KEY_BYTES = 32
+ATTEMPTS = 100  # to lock a folder that other runs remove when they are done
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class Course:
             os.close(descriptor)
 
     def _lock(self) -> int:
-        while True:
+        for _ in range(ATTEMPTS):
             try:
                 self._make_folder()
                 descriptor = os.open(self.folder, os.O_RDONLY)
@@ -105,6 +107,7 @@ class Course:
                     "Wait until it has ended, then run again.",
                 ) from None
             os.close(descriptor)
+        raise self._unusable(OSError(errno.ENOENT, "it vanishes again and again"))
 
     def _unusable(self, error: OSError) -> RequestError:
         return RequestError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,10 +12,10 @@ from typing import Any
 import docker
 import requests
 from docker.errors import APIError, DockerException
-from docker.utils import version_lt
+from docker.utils import parse_host, version_lt
 
 from cloudscale import naming
-from cloudscale.errors import CloudscaleError, EngineError
+from cloudscale.errors import CloudscaleError, EngineError, RequestError
 from cloudscale.fanout import WIDTH
 from cloudscale.model import Machine, Node
 
@@ -46,7 +47,15 @@ def from_environment(timeout: float = REQUEST_TIMEOUT) -> docker.DockerClient:
 
     Raises EngineError where it is absent, closed to this user, too old, or does not answer.
     """
-    with engine_errors("this computer"):
+    host = os.environ.get("DOCKER_HOST", "")
+    try:
+        parse_host(host)
+    except DockerException as error:
+        raise RequestError(
+            f"DOCKER_HOST is {host!r}, which names no engine: {error}.",
+            "It is of the form unix:///run/docker.sock, tcp://HOST:PORT or ssh://USER@HOST; or unset it.",
+        ) from None
+    with engine_errors(f"this computer (DOCKER_HOST={host})" if host else "this computer"):
         client = docker.from_env(version="auto", timeout=int(timeout), max_pool_size=WIDTH)
         if version_lt(client.api.api_version, OLDEST_API):
             raise EngineError(
@@ -65,8 +74,8 @@ def describe(engine: Engine, course: str) -> Node:
         tasks, services = [], []
         if info["Swarm"].get("ControlAvailable"):
             tasks = engine.api.tasks(filters={"node": info["Swarm"]["NodeID"], "desired-state": "running"})
-            services = engine.api.services(filters={"label": f"{naming.MARK}={course}"})
-    ours = {service["ID"] for service in services}
+            services = engine.api.services()
+    ours = {service["ID"] for service in services if service["Spec"]["Labels"].get(naming.MARK) == course}
     reserved = sum(
         task["Spec"].get("Resources", {}).get("Reservations", {}).get("MemoryBytes", 0)
         for task in tasks
@@ -78,6 +87,13 @@ def describe(engine: Engine, course: str) -> Node:
         if container["Labels"].get(naming.MARK) != course
         for port in container["Ports"]
         if "PublicPort" in port
+    } | {
+        # a seat of another course keeps its port while it is down
+        port["PublishedPort"]
+        for service in services
+        if service["ID"] not in ours
+        for port in service["Spec"].get("EndpointSpec", {}).get("Ports") or []
+        if "PublishedPort" in port
     }
     return Node(
         machine=engine.machine,
@@ -128,7 +144,9 @@ def explain(error: BaseException, machine: str) -> EngineError:
                 f"The Docker Engine of {machine} took too long to answer.",
                 "Look at the machine's load and at the engine's log (journalctl -u docker), then run again.",
             )
-    return EngineError(f"The Docker Engine of {machine} can't be used: {text}")
+    return EngineError(
+        f"The Docker Engine of {machine} can't be used: {text}", "Does it run, and is DOCKER_HOST right, if it is set?"
+    )
 
 
 def explain_text(text: str, machine: str) -> EngineError:

@@ -97,7 +97,9 @@ def _ask(yes: bool, question: str) -> None:
     """Asks before something is removed. Raises RequestError where the answer is no, or nobody can give one."""
     if yes:
         return
-    if not sys.stdin.isatty():
+    from cloudscale.shell import on_terminal
+
+    if not on_terminal():
         raise RequestError(f"{question} Nobody is there to answer.", "Add --yes to go on without the question.")
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):

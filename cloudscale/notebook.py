@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from docker.errors import APIError, ContainerError, ImageNotFound, NotFound
+from docker.errors import APIError, ImageNotFound, NotFound
 from docker.utils import parse_repository_tag
 
 from cloudscale import naming
@@ -14,6 +14,8 @@ from cloudscale.errors import EngineError, ImageError, RequestError
 
 # Called with the bytes that arrived and the bytes known to come.
 BytesDone = Callable[[int, int], None]
+
+LOOKING = 60  # seconds for one look inside an image
 
 # One look inside, without a network: is Jupyter there, who runs it, where does the work belong?
 LOOK_INSIDE = """
@@ -62,26 +64,29 @@ def ensure_image(engine: Engine, reference: str, bytes_done: BytesDone | None = 
     return digests[0] if digests else str(found["Id"])
 
 
-def look_inside(engine: Engine, reference: str, pinned: str) -> NotebookImage:
+def look_inside(engine: Engine, reference: str, pinned: str, course: str) -> NotebookImage:
     """What the seats need to know of the image. Raises ImageError where it has no Jupyter."""
     with engine_errors(engine.name):
+        container = engine.client.containers.create(
+            pinned,
+            entrypoint=["sh", "-c"],
+            command=[LOOK_INSIDE],
+            network_mode="none",
+            labels=naming.labels(course),
+        )
         try:
-            output = engine.client.containers.run(
-                pinned,
-                entrypoint=["sh", "-c"],
-                command=[LOOK_INSIDE],
-                network_mode="none",
-                labels={naming.MARK: "image-check"},
-                remove=True,
-            )
-            subcommand, uid, gid, work = output.decode().split("\n")[:4]
+            container.start()
+            container.wait(timeout=LOOKING)
+            subcommand, uid, gid, work = container.logs(stdout=True, stderr=False).decode().split("\n")[:4]
             return NotebookImage(reference, pinned, subcommand, int(uid), int(gid), work)
-        except (ContainerError, ValueError):
+        except ValueError:
             pass
         except APIError as error:
             if "no space left" in str(error.explanation):
                 raise
             # an image without so much as a shell can't be run at all
+        finally:
+            container.remove(force=True, v=True)
     raise ImageError(
         f"The image {reference} has no Jupyter: neither jupyter-lab nor jupyter-server (with python3) is on its PATH.",
         "Use one of quay.io/jupyter/…, or the project's own: invoke image_build, then --image pydata.",

@@ -9,9 +9,13 @@ from pathlib import Path
 
 from cloudscale.errors import RequestError
 
+LONGEST_NAME = 255  # bytes, on every common file system
+
 
 def check_writable(path: Path) -> None:
     """Raises RequestError where no file can be written there, before anything else is done."""
+    if len(os.fsencode(path.name)) > LONGEST_NAME:
+        raise RequestError(f"--output: the name {path.name[:20]}… is too long for a file.")
     if path.is_dir():
         raise RequestError(f"--output {path} is a folder; a file is wanted.")
     if path.exists() and not path.is_file():
@@ -25,7 +29,7 @@ def check_writable(path: Path) -> None:
 
 def write_private(path: Path, text: str) -> None:
     """Writes the file whole, with mode 0600, whatever was there before. Raises OSError."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".cloudscale-")  # mode 0600
     try:
         with open(descriptor, "w", encoding="utf-8") as file:
             file.write(text + "\n")

@@ -70,6 +70,12 @@ def make_plan(
     leavers = tuple(sorted(id for id in seated if id not in enrolled))
     places = {id: place for id, place in seated.items() if place.machine in room and not (prune and id not in enrolled)}
     new = [student for student in students if student.id not in places]
+    for node in nodes:
+        if limits.cpus > node.cpus:
+            raise CapacityError(
+                f"A seat may use {limits.cpus:g} cores (seat.cpus), and {node.machine.name} has {node.cpus}.",
+                "Lower seat.cpus in the configuration, or use a larger machine.",
+            )
     if len(places) + len(new) > sum(room.values()):
         raise _too_little_memory(len(places) + len(new), nodes, sum(room.values()), limits)
 

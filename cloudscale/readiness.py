@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from docker.errors import APIError
-
 from cloudscale import jupyter
 from cloudscale.engine import Engine, engine_errors
-from cloudscale.errors import SeatError, SlowSeat
+from cloudscale.errors import CloudscaleError, SeatError, SlowSeat
 from cloudscale.fanout import WIDTH, fan_out
 from cloudscale.model import Outcome, Place, Seat, Student
 from cloudscale.seatspec import covers
@@ -131,7 +129,8 @@ def _last_words(manager: Engine, task: Task) -> str:
     container = task["Status"].get("ContainerStatus", {}).get("ContainerID")
     if not container:
         return ""
-    with contextlib.suppress(APIError):
+    # the log of a container is told where it can be had
+    with contextlib.suppress(CloudscaleError), engine_errors(manager.name):
         text = manager.api.logs(container, tail=3).decode(errors="replace")
         return " / ".join(line.strip() for line in text.splitlines() if line.strip())
     return ""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from tabulate import tabulate
 
 from cloudscale.model import CommandResult, Machine, Outcome, Row
-from cloudscale.plan import GIB, MIB, Plan
+from cloudscale.plan import GIB, Plan
 
 SEAT_KEYS = ("student", "email", "url", "host", "port", "password", "node", "state")
 
@@ -79,6 +79,24 @@ def commands(rows: Sequence[CommandRow], format: str) -> str:
     return "\n\n".join(blocks)
 
 
+def told(outcome: Outcome[object]) -> str:
+    """A failure, named with its target and cause."""
+    text = str(outcome.error)
+    return text if text.startswith(outcome.target) else f"{outcome.target}: {text}"
+
+
+def problems(outcomes: Iterable[Outcome[object]]) -> tuple[str, ...]:
+    return tuple(told(outcome) for outcome in outcomes if not outcome.ok)
+
+
+def removed(outcomes: Sequence[Outcome[str]], format: str) -> Report:
+    """What a reset removed, and what it could not."""
+    rows = [{"target": outcome.target, "state": outcome.value} for outcome in outcomes if outcome.ok]
+    if format in ("csv", "json"):
+        return Report(records(rows, ("target", "state"), format), problems(outcomes))
+    return Report("\n".join(f"{row['state']} {row['target']}" for row in rows), problems(outcomes))
+
+
 def plan(plan: Plan, machines: Sequence[Machine], format: str) -> str:
     """What would be made, and what it needs against what is there."""
     address = {machine.name: machine.address for machine in machines}
@@ -114,7 +132,3 @@ def plan(plan: Plan, machines: Sequence[Machine], format: str) -> str:
 
 def machines(rows: Sequence[Mapping[str, object]], format: str) -> str:
     return records(rows, ("machine", "address", "engine", "cores", "memory", "seats"), format)
-
-
-def megabytes(count: float) -> str:
-    return f"{count / MIB:.0f} MiB"

@@ -70,7 +70,7 @@ M = TypeVar("M", bound=Section)
 class SeatSettings(Section):
     """Limits of one seat (`cpus`, `memory`, `pids`), and what a plan counts (`reserve`, `per_core`)."""
 
-    cpus: Number = Field(1.0, gt=0)
+    cpus: Number = Field(1.0, ge=0.01)  # Docker's own lower limit
     memory: Size = 2 * 1024**3
     pids: Integer = Field(512, ge=16)
     reserve: Size = Field(None, validate_default=True)  # the validator's default
@@ -235,6 +235,8 @@ def _validate(model: type[M], values: Mapping[str, Any], where: str, remedy: str
         for problem in error.errors(include_url=False):
             key = ".".join(str(part) for part in problem["loc"])
             text = "there is no such key" if problem["type"] == "extra_forbidden" else problem["msg"]
-            given = "" if problem["type"] == "extra_forbidden" else f" (it is {problem['input']!r})"
+            # of a missing key, pydantic's input is everything else, a password among it
+            silent = problem["type"] in ("extra_forbidden", "missing") or key == "pwd"
+            given = "" if silent else f" (it is {problem['input']!r})"
             problems.append(f"{where}{key}: {text.removeprefix('Value error, ')}{given}.")
         raise SettingsError("\n".join(problems), remedy) from None

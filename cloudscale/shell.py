@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import os
 import shutil
 import signal
@@ -23,18 +25,31 @@ def run_shell(command: str, timeout: float) -> CommandResult:
             ["sh", "-c", command], stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
         )
         late = b""
+        end = functools.partial(_kill_group, process.pid)
+        atexit.register(end)  # Ctrl-C reaches this process alone
         try:
             process.wait(timeout)
         except subprocess.TimeoutExpired:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            end()
             process.wait()
             late = f"ended after {timeout:g} s (--timeout)\n".encode()
+        finally:
+            atexit.unregister(end)
         for file in (out, err):
             file.seek(0)
         stdout, stderr = out.read(), err.read() + late
     exit_code = TIMED_OUT if late else process.returncode
     return CommandResult(exit_code, stdout.decode(errors="replace"), stderr.decode(errors="replace"))
+
+
+def _kill_group(leader: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(leader, signal.SIGKILL)
+
+
+def on_terminal() -> bool:
+    """Whether somebody is there to be asked."""
+    return sys.stdin is not None and sys.stdin.isatty()
 
 
 def as_root(command: Sequence[str]) -> list[str]:
@@ -44,7 +59,7 @@ def as_root(command: Sequence[str]) -> list[str]:
     if not shutil.which("sudo"):
         raise RequestError("This needs root, and there is no sudo here.", "Run it as root: su -c 'invoke …'.")
     # where nobody can type a password, sudo says so at once
-    return ["sudo", *([] if sys.stdin.isatty() else ["-n"]), *command]
+    return ["sudo", *([] if on_terminal() else ["-n"]), *command]
 
 
 def run_root(command: Sequence[str], what: str, timeout: float = 900) -> str:
@@ -54,7 +69,7 @@ def run_root(command: Sequence[str], what: str, timeout: float = 900) -> str:
         done = subprocess.run(
             full,
             capture_output=True,
-            stdin=None if sys.stdin.isatty() else subprocess.DEVNULL,
+            stdin=None if on_terminal() else subprocess.DEVNULL,
             text=True,
             errors="replace",
             timeout=timeout,

@@ -66,11 +66,12 @@ def _running_seat(service: Mapping[str, Any]) -> RunningSeat:
     )
 
 
-def check_key(seats: Iterable[RunningSeat], key: bytes, folder: object) -> None:
-    """Raises RequestError where the seats were made with another key: all passwords would change."""
-    if any(seat.spec["Labels"].get(naming.KEY) != naming.key_id(key) for seat in seats):
+def check_key(seats: Iterable[RunningSeat], key: bytes | None, folder: object) -> None:
+    """Raises RequestError where the seats were made with another key than this one: all passwords would change."""
+    own = naming.key_id(key) if key else None
+    if any(seat.spec["Labels"].get(naming.KEY) != own for seat in seats):
         raise RequestError(
-            f"The course's seats were made with another key than the one in {folder}: every password would change.",
+            f"The course's seats were made with another key than {folder} has: every password would change.",
             "Copy the course's folder from the computer that made them,"
             " or clear the seats first (invoke containers_reset; the students' volumes stay).",
         )
@@ -147,15 +148,19 @@ class Spawner:
         key, student_id = template.key, seat.student.id
         password = naming.password(key, student_id)
         # what the content is made of decides the name; hashing (slow on purpose) only where it is new
-        layout = jupyter.server_config(port=template.port, work=template.image.work, hashed_password="")
-        fingerprint = naming.keyed_digest(key, "secret", student_id, password, layout.decode()).hex()
+        image = template.image
+
+        def config(hashed: str) -> bytes:
+            return jupyter.server_config(
+                port=template.port, work=image.work, hashed_password=hashed, as_root=image.uid == 0
+            )
+
+        fingerprint = naming.keyed_digest(key, "secret", student_id, password, config("").decode()).hex()
         secret = naming.secret_name(name, fingerprint)
         if secret in secrets:
             return secret, secrets[secret]
         salt = naming.keyed_digest(key, "salt", student_id)[:16]
-        data = jupyter.server_config(
-            port=template.port, work=template.image.work, hashed_password=jupyter.hash_password(password, salt)
-        )
+        data = config(jupyter.hash_password(password, salt))
         created = self._api.create_secret(secret, data, naming.student_labels(self.course, student_id))
         return secret, str(created["ID"])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import logging
 import re
 import shlex
 import threading
@@ -18,7 +19,11 @@ import paramiko
 from cloudscale.errors import ConnectionFailed, RequestError
 from cloudscale.model import TIMED_OUT, UNREACHED, CommandResult
 
+# what goes wrong is told once, by us; without a handler, Python would print the library's tracebacks
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
+
 CHUNK = 65536  # bytes
+LINGER = 1.0  # seconds for the rest of the output, after a command has ended or is given up
 PAUSE = 0.02  # seconds between two looks at a running command
 # [user@]host[:port]; an IPv6 address, with colons of its own, needs brackets where a port follows
 HOST = re.compile(
@@ -112,7 +117,10 @@ def connect(
     except paramiko.ssh_exception.NoValidConnectionsError:
         raise ConnectionFailed(f"{target.name}: nothing listens on port {target.port}.", "Check --port.") from None
     except (paramiko.SSHException, OSError, EOFError, ValueError) as error:
-        raise ConnectionFailed(f"{target.name}: {str(error) or type(error).__name__}.") from None
+        raise ConnectionFailed(
+            f"{target.name}: {str(error) or type(error).__name__}.",
+            f"Is it an SSH server that listens on port {target.port}? Try: ssh -v -p {target.port} {target.host}",
+        ) from None
     finally:
         client.close()
 
@@ -159,6 +167,10 @@ def run(client: paramiko.SSHClient, command: str, *, folder: str | None, timeout
     if transport is None:
         raise ConnectionFailed("The connection was closed.")
     channel = transport.open_session(timeout=timeout)
+    # paramiko waits without limit for the answer to a request: the end of the connection ends that, too
+    ending = threading.Timer(timeout + LINGER, transport.close)
+    ending.daemon = True
+    ending.start()
     try:
         channel.exec_command(command)
         channel.shutdown_write()
@@ -167,15 +179,18 @@ def run(client: paramiko.SSHClient, command: str, *, folder: str | None, timeout
         deadline = time.monotonic() + timeout
         while not (channel.exit_status_ready() and channel.eof_received) and not channel.closed:
             _drain(channel, out, err)
-            if time.monotonic() > deadline:
+            if channel.exit_status_ready():
+                # a child in the background may keep the streams open after the command itself has ended
+                deadline = min(deadline, time.monotonic() + LINGER)
+            if time.monotonic() >= deadline:
                 break
             time.sleep(PAUSE)
         _drain(channel, out, err)
-        # a child in the background may keep the streams open after the command itself has ended
         if channel.exit_status_ready():
             return _result(channel.recv_exit_status(), out, err)
         return _result(TIMED_OUT, out, [*err, f"given up after {timeout:g} s (--timeout)\n".encode()])
     finally:
+        ending.cancel()
         channel.close()
 
 

@@ -75,21 +75,30 @@ def leave_swarm(engine: Engine, course: str) -> str:
         marks = swarm["Spec"].get("Labels") or {}
         if marks.get(naming.MARK) != course:
             return ""
-        services = engine.api.services()
-        if services or len(engine.api.nodes()) > 1:
-            courses = sorted({service["Spec"]["Labels"].get(naming.MARK, "") for service in services} - {""})
+        others = _of_others(engine, course)
+        if others or len(engine.api.nodes()) > 1:
+            courses = sorted(set(others) - {""})
             spec = swarm["Spec"]
             spec["Labels"] = {key: value for key, value in marks.items() if key != naming.MARK}
             if courses:
                 spec["Labels"][naming.MARK] = courses[0]
             engine.api.update_swarm(swarm["Version"]["Index"], swarm_spec=spec)
             _label_node(engine, courses[0] if courses else "")
-            return f"The swarm of {engine.name} stays: {len(services)} other services run in it."
+            return f"The swarm of {engine.name} stays: others have {len(others)} services, networks or secrets in it."
         engine.api.leave_swarm(force=True)
         if BRIDGE_LABEL in marks:
             with contextlib.suppress(NotFound, APIError):  # in use by something else after all
                 engine.api.remove_network(BRIDGE)
     return f"The swarm of {engine.name} was dissolved."
+
+
+def _of_others(engine: Engine, course: str) -> list[str]:
+    """The marks ("" for none) of what the swarm holds and this course did not make."""
+    networks = engine.api.networks(filters={"scope": "swarm"})
+    found = [network.get("Labels") or {} for network in networks if not network.get("Ingress")]
+    for listed in (engine.api.services(), engine.api.secrets(), engine.api.configs()):
+        found += [each["Spec"].get("Labels") or {} for each in listed]
+    return [marks.get(naming.MARK, "") for marks in found if marks.get(naming.MARK) != course]
 
 
 def _label_node(engine: Engine, course: str) -> None:

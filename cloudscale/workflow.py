@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import getpass
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from cloudscale import containers, naming, readiness, recipes, report, spawner, ssh
+from cloudscale import containers, naming, readiness, recipes, removal, report, spawner, ssh
 from cloudscale.cluster import Cluster, Session, look
 from cloudscale.drivers import Driver, load_driver
 from cloudscale.engine import Engine, from_environment
-from cloudscale.errors import CloudscaleError, SlowSeat
+from cloudscale.errors import CloudscaleError, RequestError, SlowSeat
 from cloudscale.fanout import fan_out
 from cloudscale.model import UNREACHED, CommandResult, Machine, Outcome, Place, Row, Seat
 from cloudscale.notebook import ensure_image, look_inside
@@ -20,6 +20,7 @@ from cloudscale.report import Report
 from cloudscale.roster import read_roster
 from cloudscale.seatspec import Template
 from cloudscale.settings import Launch, Remote
+from cloudscale.shell import on_terminal
 from cloudscale.swarm import ensure_swarm, leave_swarm
 
 READY_TIMEOUT = 600.0  # seconds for all seats to answer
@@ -40,7 +41,10 @@ def themachine(session: Session, launch: Launch) -> Report:
         check_writable(launch.output)
     done = _planned(session, driver, launch) if launch.plan else _launched(session, driver, launch)
     if launch.output:
-        write_private(launch.output, done.text)
+        try:
+            write_private(launch.output, done.text)
+        except OSError as error:
+            return replace(done, problems=(*done.problems, f"{launch.output} was not written: {error.strerror}."))
     return done
 
 
@@ -59,21 +63,18 @@ def _launched(session: Session, driver: Driver, launch: Launch) -> Report:
         plan = _plan(cluster, session, launch)
         for warning in plan.warnings:
             say(f"Warning: {warning}")
-        chosen = _chosen(cluster, plan, session)
-        key = session.course.key()
-        assert key
-        spawner.check_key(cluster.seats, key, session.course.folder)
+        spawner.check_key(cluster.seats, session.course.key(create=False), session.course.folder)
         machines = ", ".join(cluster.engines)
         say(f"Plan: {machines}" + ("" if launch.onlycreate else f" for {len(plan.seats)} students"))
 
-        template = _template(cluster, session, launch, key)
+        template = _template(cluster, session, launch)
         say(f"Image: {template.image.reference} is on every machine")
         made = ensure_swarm(cluster.manager, session.settings.course)
         say(f"Swarm: {'made' if made else 'there already'}")
         cluster = look(session, driver)
         if launch.onlycreate:
             return Report(_machine_table(cluster, session))
-        return _seat(cluster, plan, chosen, template, session, launch)
+        return _seat(cluster, plan, template, session, launch)
 
 
 def _plan(cluster: Cluster, session: Session, launch: Launch) -> Plan:
@@ -88,10 +89,35 @@ def _plan(cluster: Cluster, session: Session, launch: Launch) -> Plan:
         held = cluster.driver.held_ports(node.machine) - ours
         nodes.append(replace(node, taken_ports=node.taken_ports | held))
     ports = PortRange(launch.start, launch.end)
-    return make_plan(students, nodes, seated, remembered, ports, session.settings.seat, prune=launch.prune)
+    plan = make_plan(students, nodes, seated, remembered, ports, session.settings.seat, prune=launch.prune)
+    return _chosen(plan, cluster, session)
 
 
-def _template(cluster: Cluster, session: Session, launch: Launch, key: bytes) -> Template:
+def _chosen(plan: Plan, cluster: Cluster, session: Session) -> Plan:
+    """What --only and --skip leave of a plan; they may name seats, students who left, and machines."""
+    present = {seat.student_id: seat for seat in cluster.seats}
+
+    def names(target: Seat | spawner.RunningSeat | Machine) -> tuple[str, ...]:
+        if isinstance(target, Machine):
+            return (target.name,)
+        if isinstance(target, spawner.RunningSeat):
+            return cluster.names_of(target)
+        student = target.student
+        service = present[student.id].name if student.id in present else ""
+        name = service or naming.seat_name(session.settings.course, student)
+        return (name, student.id, student.full_name, target.place.machine)
+
+    leaving = [present[student_id] for student_id in plan.leavers]
+    targets: list[Seat | spawner.RunningSeat | Machine] = [*plan.seats, *leaving, *cluster.machines]
+    chosen = session.selection.choose(targets, names)
+    return replace(
+        plan,
+        seats=tuple(target for target in chosen if isinstance(target, Seat)),
+        leavers=tuple(target.student_id for target in chosen if isinstance(target, spawner.RunningSeat)),
+    )
+
+
+def _template(cluster: Cluster, session: Session, launch: Launch) -> Template:
     """The image, fetched by all machines at once before any seat starts, and what the seats have in common."""
     reference = recipes.full_reference(session.settings.image)
     with session.progress.bar(f"Image {reference}", 0) as advance:
@@ -99,35 +125,21 @@ def _template(cluster: Cluster, session: Session, launch: Launch, key: bytes) ->
             lambda engine: ensure_image(engine, reference, advance), cluster.engines.values(), name=lambda e: e.name
         )
         pinned = [outcome.get() for outcome in fetched]
-        image = look_inside(cluster.manager, reference, pinned[0])
+        image = look_inside(cluster.manager, reference, pinned[0], session.settings.course)
+    key = session.course.key()
+    assert key
     return Template(session.settings.course, key, image, session.settings.seat, launch.port, launch.env)
 
 
-def _chosen(cluster: Cluster, plan: Plan, session: Session) -> list[Seat]:
-    """The planned seats that --only and --skip leave."""
-    names = {seat.student_id: seat.name for seat in cluster.seats}
-    return session.selection.choose(
-        plan.seats,
-        lambda seat: (
-            names.get(seat.student.id) or naming.seat_name(session.settings.course, seat.student),
-            seat.student.id,
-            seat.student.full_name,
-            seat.place.machine,
-        ),
-    )
-
-
-def _seat(
-    cluster: Cluster, plan: Plan, chosen: Sequence[Seat], template: Template, session: Session, launch: Launch
-) -> Report:
+def _seat(cluster: Cluster, plan: Plan, template: Template, session: Session, launch: Launch) -> Report:
     say, course = session.progress.say, session.settings.course
     spawn = spawner.Spawner(cluster.manager, course)
     problems = _prune(cluster, plan, spawn, session, launch)
 
-    changes = spawn.converge(chosen, cluster.nodes, cluster.seats, template)
+    changes = spawn.converge(plan.seats, cluster.nodes, cluster.seats, template)
     done = [outcome.value.what for outcome in changes if outcome.value]
     say("Seats: " + ", ".join(f"{done.count(what)} {what}" for what in ("created", "updated", "unchanged")))
-    started = [(seat, outcome.value) for seat, outcome in zip(chosen, changes, strict=True) if outcome.value]
+    started = [(seat, outcome.value) for seat, outcome in zip(plan.seats, changes, strict=True) if outcome.value]
     timeout = session.common.timeout or READY_TIMEOUT
     with session.progress.bar("Seats ready", len(started)) as advance:
         answers = readiness.wait_ready(
@@ -136,12 +148,12 @@ def _seat(
     spawn.remove_unused_secrets()
     outcome_of = dict(zip((seat.student.id for seat, _ in started), answers, strict=True))
     rows = []
-    for seat, change in zip(chosen, changes, strict=True):
+    for seat, change in zip(plan.seats, changes, strict=True):
         outcome = outcome_of.get(seat.student.id) or Outcome[str](change.target, error=change.error)
         state = "ready" if outcome.ok else "starting" if isinstance(outcome.error, SlowSeat) else "failed"
         rows.append(_row(seat, cluster.hosts, state, naming.password(template.key, seat.student.id)))
         if not outcome.ok:
-            problems.append(_named(outcome))
+            problems.append(report.told(outcome))
     ready = sum(row.state == "ready" for row in rows)
     untouched = set(done) <= {"unchanged"} and not (launch.prune and plan.leavers)
     say(f"Done: {ready} of {len(rows)} seats are ready" + ("; nothing was changed" if untouched else ""))
@@ -157,7 +169,7 @@ def _prune(cluster: Cluster, plan: Plan, spawn: spawner.Spawner, session: Sessio
     if not launch.prune:
         session.progress.say(f"No longer among the students, kept: {listed} (--prune removes their seats)")
         return []
-    problems = _remove_seats(cluster, leaving, spawn)
+    problems = list(report.problems(removal.remove_seats(cluster, leaving, spawn)))
     session.progress.say(f"Removed the seats of those who left: {listed} (their volumes stay)")
     return problems
 
@@ -180,15 +192,6 @@ def _url(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _named(outcome: Outcome[object]) -> str:
-    text = str(outcome.error)
-    return text if text.startswith(outcome.target) else f"{outcome.target}: {text}"
-
-
-def _problems(outcomes: Iterable[Outcome[object]]) -> list[str]:
-    return [_named(outcome) for outcome in outcomes if not outcome.ok]
-
-
 # --- commands --------------------------------------------------------------------------------
 
 
@@ -198,6 +201,9 @@ def com_node(session: Session, command: str) -> Report:
     machines = session.selection.choose(driver.machines(), lambda machine: (machine.name,))
     timeout = session.common.timeout or COMMAND_TIMEOUT
     outcomes = fan_out(lambda m: driver.run(m, command, timeout), machines, name=lambda m: m.name)
+    for outcome in outcomes:
+        if isinstance(outcome.error, RequestError):  # wrong for one is wrong for all
+            raise outcome.error
     return command_report(outcomes, session.common.format)
 
 
@@ -226,7 +232,7 @@ def command_report(outcomes: Sequence[Outcome[CommandResult]], format: str) -> R
     """The blocks of a command's targets, and the targets on which it failed."""
     rows = report.command_rows(outcomes, UNREACHED)
     problems = [
-        _named(outcome) if not outcome.ok else f"{row.target}: exit code {row.exit_code}"
+        report.told(outcome) if not outcome.ok else f"{row.target}: exit code {row.exit_code}"
         for outcome, row in zip(outcomes, rows, strict=True)
         if row.exit_code
     ]
@@ -235,6 +241,8 @@ def command_report(outcomes: Sequence[Outcome[CommandResult]], format: str) -> R
 
 def remote_com(session: Session, remote: Remote) -> Report:
     """A command on any hosts over SSH."""
+    if remote.pwd == "-" and not on_terminal():
+        raise RequestError("--pwd - asks for the password, and nobody is there to answer.", "Run it on a terminal.")
     password = getpass.getpass("Password: ") if remote.pwd == "-" else remote.pwd
     targets = [
         ssh.parse_target(host, port=remote.port, user=remote.user, password=password, key_file=remote.kfile)
@@ -296,70 +304,35 @@ def containers_reset(session: Session, *, with_volumes: bool) -> Report:
     with session.course.locked():
         cluster = look(session, load_driver(session.settings))
         course = session.settings.course
-        seats = session.selection.choose(cluster.seats, cluster.names_of)
-        volumes = _volumes(cluster, session, seats) if with_volumes else []
-        if not seats and not volumes:
-            return Report(f"The course {course!r} has no seats: nothing to remove.")
-        extra = f" and {len(volumes)} volumes with the students' work" if with_volumes else ""
-        session.ask(f"Remove {len(seats)} seats{extra} of the course {course!r}?")
-        problems = _remove(cluster, session, seats, volumes)
-    removed = [seat.name for seat in seats] + [name for _, name in volumes]
-    return Report("\n".join(f"removed {name}" for name in removed), tuple(problems))
+        chosen = removal.removable(cluster, session, with_volumes=with_volumes)
+        if not chosen.seats and not chosen.volumes:
+            session.progress.say(f"The course {course!r} has none: nothing to remove")
+            return report.removed((), session.common.format)
+        extra = f" and {len(chosen.volumes)} volumes with the students' work" if with_volumes else ""
+        session.ask(f"Remove {len(chosen.seats)} seats{extra} of the course {course!r}?")
+        return report.removed(removal.remove(cluster, session, chosen), session.common.format)
 
 
 def driver_reset(session: Session) -> Report:
     """Removes everything that was made for the course with this driver, for good."""
     course = session.settings.course
     with session.course.locked():
-        driver = load_driver(session.settings)
-        cluster = look(session, driver)
-        partly = bool(session.common.only or session.common.skip)
-        seats = session.selection.choose(cluster.seats, cluster.names_of)
-        volumes = _volumes(cluster, session, seats)
-        session.ask(f"Remove {len(seats)} seats and {len(volumes)} volumes of the course {course!r}, for good?")
-        problems = _remove(cluster, session, seats, volumes)
-        lines = [f"removed {name}" for name in [*(seat.name for seat in seats), *(name for _, name in volumes)]]
-        if not partly and not problems:
-            if left := leave_swarm(cluster.manager, course):
-                lines.append(left)
+        cluster = look(session, load_driver(session.settings))
+        chosen = removal.removable(cluster, session, with_volumes=True)
+        volumes = len(chosen.volumes)
+        session.ask(f"Remove {len(chosen.seats)} seats and {volumes} volumes of the course {course!r}, for good?")
+        outcomes = removal.remove(cluster, session, chosen)
+        partly = session.common.only or session.common.skip
+        if not partly and all(outcome.ok for outcome in outcomes):
+            for engine in cluster.engines.values():
+                containers.remove_others(engine, course)
+            if done := leave_swarm(cluster.manager, course):
+                session.progress.say(done)
             session.course.forget()
-    return Report("\n".join(lines) or f"Nothing of the course {course!r} is left.", tuple(problems))
-
-
-def _volumes(cluster: Cluster, session: Session, seats: Sequence[spawner.RunningSeat]) -> list[tuple[Engine, str]]:
-    """The volumes to remove: of all students, or where some were chosen, of these."""
-    chosen = {seat.student_id for seat in seats}
-    everybody = not (session.common.only or session.common.skip)
-    return [
-        (engine, volume["Name"])
-        for engine in cluster.engines.values()
-        for volume in sorted(containers.volumes(engine, session.settings.course), key=lambda volume: volume["Name"])
-        if everybody or volume["Labels"][naming.STUDENT] in chosen
-    ]
-
-
-def _remove(
-    cluster: Cluster, session: Session, seats: Sequence[spawner.RunningSeat], volumes: Sequence[tuple[Engine, str]]
-) -> list[str]:
-    problems: list[str] = []
-    if cluster.in_swarm:
-        spawn = spawner.Spawner(cluster.manager, session.settings.course)
-        problems += _remove_seats(cluster, seats, spawn)
-        spawn.remove_unused_secrets()
-    removed = fan_out(lambda item: containers.remove_volume(*item), volumes, name=lambda item: item[1])
-    return problems + _problems(removed)
-
-
-def _remove_seats(cluster: Cluster, seats: Sequence[spawner.RunningSeat], spawn: spawner.Spawner) -> list[str]:
-    """Removes services and waits until their containers are gone, so that ports and volumes are free."""
-    problems = _problems(spawn.remove(seats))
-    students = [seat.student_id for seat in seats]
-    waits = fan_out(
-        lambda engine: containers.wait_gone(engine, spawn.course, students),
-        cluster.engines.values(),
-        name=lambda e: e.name,
-    )
-    return problems + _problems(waits) + [p for wait in waits for p in _problems(wait.value or ())]
+        session.progress.say(
+            "Done: " + ("a part is left" if session.common.only or session.common.skip else "all gone")
+        )
+        return report.removed(outcomes, session.common.format)
 
 
 # --- single machines -------------------------------------------------------------------------

@@ -11,8 +11,9 @@ import os
 import shutil
 import subprocess
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cloudscale.engine import from_environment
 from cloudscale.errors import CloudscaleError, EngineError, RequestError
@@ -21,6 +22,7 @@ from cloudscale.waiting import poll
 
 RECORD = Path("/var/lib/cloudscale/engine.json")
 SOCKET = Path("/run/docker.sock")
+PID_FILE = Path("/run/docker.pid")
 PROGRAMS = "/usr/bin:/usr/sbin:/usr/local/bin:/usr/local/sbin"  # an ordinary user's PATH may lack some
 PACKAGES = ("docker.io", "iptables")
 COMMAND_LINE = "docker-cli"  # a package of its own from Debian 13 on
@@ -47,13 +49,18 @@ def install_engine() -> None:
             "Install Docker Engine as its documentation says, then run again.",
         )
     as_root([])
-    if not _installed():
+    earlier = _record() if RECORD.exists() else None  # of a run that was cut off, perhaps
+    if earlier or not _installed():
         run_root(["apt-get", "-qq", "update"], "Reading the package lists")
         found = run_root(["apt-cache", "--names-only", "search", f"^{COMMAND_LINE}$"], "Looking for packages")
         wanted = [*PACKAGES, *([COMMAND_LINE] if found.strip() else [])]
         planned = run_root([*APT, "--simulate", "install", *wanted], "Planning the installation")
         packages = [line.split()[1] for line in planned.splitlines() if line.startswith("Inst ")]
-        _write_record({"packages": packages, "data": [path for path in DATA if not os.path.exists(path)]})
+        _write_record(
+            packages=sorted({*packages, *(earlier.packages if earlier else ())}),
+            data=list(earlier.data) if earlier else [path for path in DATA if not os.path.exists(path)],
+        )
+        run_root(["dpkg", "--configure", "-a"], "Finishing an earlier installation")
         run_root([*APT, "install", *wanted], "Installing the engine")
     if os.geteuid() != 0:
         run_root(["usermod", "-aG", "docker", getpass.getuser()], "Letting you use the engine")
@@ -75,15 +82,23 @@ def _start() -> None:
         )
 
 
+@dataclass(frozen=True)
+class Record:
+    """What install_engine brought: packages, and folders that were not there before."""
+
+    packages: tuple[str, ...]
+    data: tuple[str, ...]
+
+
 def brought_packages() -> list[str]:
     """The packages that install_engine brought. Raises RequestError where it brought none."""
-    return _record()["packages"]
+    return list(_record().packages)
 
 
-def _record() -> dict[str, list[str]]:
+def _record() -> Record:
     try:
         record = json.loads(RECORD.read_text())
-        return {key: [str(item) for item in record[key]] for key in ("packages", "data")}
+        return Record(*(tuple(str(item) for item in record[key]) for key in ("packages", "data")))
     except FileNotFoundError:
         raise RequestError(
             "The Docker Engine of this computer was not brought by machine_new: it is left as it is.",
@@ -94,35 +109,58 @@ def _record() -> dict[str, list[str]]:
 
 
 def remove_engine() -> list[str]:
-    """Stops the engine and removes its packages and data, as far as install_engine brought them."""
+    """Stops the engine and removes its packages and data, as far as install_engine brought them.
+
+    Returns the packages that are gone. One that something installed since needs is kept.
+    """
     record = _record()
-    packages = record["packages"]
+    packages = _purgeable(record.packages)
     if _has_systemd():
-        run_root(["systemctl", "stop", "docker.socket", "docker", "containerd"], "Stopping the engine")
+        # a unit that is gone already is no failure
+        run_root(["sh", "-c", "systemctl stop docker.socket docker containerd || true"], "Stopping the engine")
     else:
         _stop_daemon()
     if packages:
         run_root([*APT, "purge", *packages], "Removing the packages")
-    run_root(["rm", "-rf", *record["data"], LOG], "Removing the engine's data")
+    run_root(["rm", "-rf", *record.data, LOG], "Removing the engine's data")
+    if os.geteuid() != 0:
+        subprocess.run(as_root(["gpasswd", "-d", getpass.getuser(), "docker"]), capture_output=True, check=False)
     subprocess.run(as_root(["ip", "link", "delete", "docker0"]), capture_output=True, check=False)
     run_root(["rm", "-rf", str(RECORD.parent)], "Removing the record")
     return packages
 
 
+def _purgeable(packages: Sequence[str]) -> list[str]:
+    """Those of our packages that nothing else needs; of several, each with what else it would take along."""
+    if not _taken_along(packages, packages):
+        return list(packages)
+    return [package for package in packages if not _taken_along([package], packages)]
+
+
+def _taken_along(purged: Sequence[str], ours: Sequence[str]) -> set[str]:
+    planned = run_root([*APT, "--simulate", "purge", *purged], "Planning the removal") if purged else ""
+    gone = {line.split()[1] for line in planned.splitlines() if line.startswith(("Purg ", "Remv "))}
+    return gone - set(ours)
+
+
 def _stop_daemon() -> None:
-    pid_file = Path("/run/docker.pid")
-    if not pid_file.exists():
+    try:
+        pid = PID_FILE.read_text().strip()
+        running = Path(f"/proc/{pid}/comm").read_text().strip() == "dockerd"
+    except OSError:
         return
-    pid = pid_file.read_text().strip()
+    if not running:  # the number has gone to another process since
+        return
     run_root(["kill", pid], "Stopping the engine")
     if not poll(lambda: not os.path.exists(f"/proc/{pid}"), timeout=60):
         raise CloudscaleError(f"The Docker Engine (process {pid}) does not stop.", "Stop its containers first.")
 
 
-def _write_record(record: dict[str, Any]) -> None:
-    record["made"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+def _write_record(*, packages: list[str], data: list[str]) -> None:
+    made = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     script = 'mkdir -p "$(dirname "$1")" && printf "%s\\n" "$2" >"$1"'
-    run_root(["sh", "-c", script, "-", str(RECORD), json.dumps(record)], "Writing down what is brought")
+    record = json.dumps({"packages": packages, "data": data, "made": made})
+    run_root(["sh", "-c", script, "-", str(RECORD), record], "Writing down what is brought")
 
 
 def _answers() -> bool:

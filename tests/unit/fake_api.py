@@ -91,6 +91,7 @@ class FakeApi:
         self.volumes_: dict[str, Json] = {}
         self.images: dict[str, Json] = {}
         self.registry: dict[str, Json] = {}
+        self.overlays: list[Json] = []  # networks that somebody made in the swarm
         self.networks_: list[str] = ["docker_gwbridge"] if in_swarm else []
         self.swarm_labels: dict[str, str] = {}
         self.node_labels: dict[str, str] = {}
@@ -139,8 +140,21 @@ class FakeApi:
         self._changed(f"remove volume {name}")
         del self.volumes_[name]
 
-    def networks(self, names: Sequence[str] | None = None) -> list[Json]:
+    def networks(self, names: Sequence[str] | None = None, filters: Mapping[str, Any] | None = None) -> list[Json]:
+        """The engine's own bridge by name, and what lies in the swarm by its scope."""
+        if filters is not None:
+            assert filters == {"scope": "swarm"}
+            return [{"Name": "ingress", "Ingress": True, "Labels": {}}, *deepcopy(self.overlays)]
         return [{"Name": name} for name in self.networks_ if names is None or name in names]
+
+    def configs(self) -> list[Json]:
+        self._manager()
+        return []
+
+    def remove_container(self, container: str, force: bool, v: bool) -> None:
+        assert force and v
+        self.containers_ = [known for known in self.containers_ if known["Id"] != container]
+        self._changed(f"remove container {container}")
 
     def remove_network(self, net_id: str) -> None:
         self.networks_.remove(net_id)
@@ -163,6 +177,8 @@ class FakeApi:
         if reference not in self.registry:
             raise api_error(404, f"manifest for {reference} not found: manifest unknown")
         yield {"status": "Pulling from somewhere", "id": tag}
+        yield {"status": "Downloading", "id": "layer0", "progressDetail": {}}
+        yield {"status": "Extracting", "id": "layer0", "progressDetail": {"current": 1, "total": 1}}
         for have in (50, 100):
             yield {"status": "Downloading", "id": "layer1", "progressDetail": {"current": have, "total": 100}}
         yield {"status": "Downloading", "id": "layer2", "progressDetail": {"current": 10, "total": 20}}
@@ -188,7 +204,8 @@ class FakeApi:
             raise api_error(503, "This node is already part of a swarm.")
         self.swarm_state, self.manages, self.node_id = "active", True, "node1"
         self.swarm_labels = dict(swarm_spec["Labels"])
-        self.networks_.append("docker_gwbridge")
+        if "docker_gwbridge" not in self.networks_:
+            self.networks_.append("docker_gwbridge")
         self._changed(f"init swarm on {listen_addr} with {','.join(default_addr_pool)}")
         return self.node_id
 

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 from typing import cast
 
 import docker
-from docker.errors import ContainerError
 
 from cloudscale.engine import Engine
+from cloudscale.errors import RequestError
 from cloudscale.model import CommandResult, Machine
 from cloudscale.settings import Settings
 from tests.unit.fake_api import FakeApi, Json
@@ -36,23 +36,34 @@ class FakeContainers:
         self.inside = inside
         self.runs: list[Json] = []
 
-    def run(
-        self,
-        image: str,
-        entrypoint: Sequence[str],
-        command: Sequence[str],
-        network_mode: str,
-        labels: Json,
-        remove: bool,
-    ) -> bytes:
-        self.runs.append({"image": image, "network": network_mode, "labels": labels, "remove": remove})
-        if isinstance(self.inside, Exception):
-            raise self.inside
-        return self.inside
+    def create(
+        self, image: str, entrypoint: Sequence[str], command: Sequence[str], network_mode: str, labels: Json
+    ) -> FakeLook:
+        self.runs.append({"image": image, "network": network_mode, "labels": labels, "removed": False})
+        return FakeLook(self.inside, self.runs[-1])
 
 
-def failed_look() -> ContainerError:
-    return ContainerError(None, 3, ["sh"], "image", b"")  # type: ignore[no-untyped-call, arg-type, unused-ignore]
+class FakeLook:
+    """The container of one look inside an image."""
+
+    def __init__(self, inside: bytes | Exception, record: Json) -> None:
+        self._inside = inside
+        self._record = record
+
+    def start(self) -> None:
+        if isinstance(self._inside, Exception):
+            raise self._inside
+
+    def wait(self, timeout: float) -> Json:
+        assert timeout > 0
+        return {"StatusCode": 0}
+
+    def logs(self, stdout: bool, stderr: bool) -> bytes:
+        assert stdout and not stderr and isinstance(self._inside, bytes)
+        return self._inside
+
+    def remove(self, force: bool, v: bool) -> None:
+        self._record["removed"] = force and v
 
 
 def fake_engine(api: object, containers: object = None, name: str = "m1", address: str = "192.0.2.1") -> Engine:
@@ -82,7 +93,8 @@ class FakeDriver:
         return CommandResult(0, f"{machine.name}: {command} within {timeout:g}\n", "")
 
     def check_nodes(self, nodes: int) -> None:
-        pass
+        if nodes > 1:
+            raise RequestError(f"There is one machine, not {nodes}.")
 
     def add(self, name: str) -> str:
         return f"added {name}"

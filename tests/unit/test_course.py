@@ -109,6 +109,22 @@ def test_a_state_folder_that_can_not_be_used_is_a_wrong_request(course: Course, 
         pass
 
 
+def test_a_state_folder_that_never_comes_to_be_is_a_wrong_request(
+    course: Course, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = 0
+
+    def vanish(folder: Path, **settings: object) -> None:
+        nonlocal tries
+        tries += 1
+        assert tries < 1000, "this goes on for ever"
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(Path, "mkdir", vanish)  # as in a folder that was removed, or below /proc
+    with pytest.raises(RequestError, match="Set CLOUDSCALE_HOME"), course.locked():
+        pass
+
+
 # --- the lock --------------------------------------------------------------------------------
 
 

@@ -12,7 +12,7 @@ import urllib3
 from docker.errors import DockerException
 
 from cloudscale.engine import describe, engine_errors, explain, from_environment
-from cloudscale.errors import EngineError, SeatError
+from cloudscale.errors import EngineError, RequestError, SeatError
 from cloudscale.model import Machine
 from cloudscale.plan import GIB
 from tests.unit.fake_api import FakeApi, Json, api_error
@@ -119,7 +119,7 @@ def test_where_no_engine_is_that_is_told() -> None:
 @pytest.mark.parametrize("host", ["nonsense", "ftp://192.0.2.1", "tcp://"])
 def test_a_docker_host_that_is_none_is_told(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
     monkeypatch.setenv("DOCKER_HOST", host)
-    with pytest.raises(EngineError):
+    with pytest.raises(RequestError, match=f"DOCKER_HOST is '{host}'"):
         from_environment()
 
 

@@ -30,8 +30,8 @@ def test_the_fake_engine_takes_only_arguments_that_docker_py_takes(name: str) ->
 
 def test_the_fake_containers_take_what_docker_py_takes() -> None:
     known = set(inspect.signature(APIClient.create_container).parameters) | {"remove", "network_mode"}
-    taken = set(inspect.signature(FakeContainers.run).parameters)
-    assert taken <= known | set(inspect.signature(ContainerCollection.run).parameters)
+    taken = set(inspect.signature(FakeContainers.create).parameters)
+    assert taken <= known | set(inspect.signature(ContainerCollection.create).parameters)
 
 
 def test_the_fake_driver_is_a_driver() -> None:

@@ -61,6 +61,12 @@ def test_two_courses_never_meet() -> None:
     assert naming.volume_name("c", "1") != naming.volume_name("c1", "")
 
 
+def test_names_stay_from_version_to_version() -> None:
+    # another name would be another volume: the student's work would be gone
+    assert naming.volume_name("bio", "7") == "bio-7-4ff633a341"
+    assert naming.seat_name("bio", Student("7", "Siobhán", "O'Neill")) == "bio-siobhan-o-neill-b1296ff270"
+
+
 def test_the_volume_depends_on_the_id_alone_and_the_seat_is_readable() -> None:
     assert "siobhan-o-neill" in naming.seat_name("course", Student("4", "Siobhán", "O'Neill"))
     assert naming.volume_name("course", "4").startswith("course-4-")

@@ -5,7 +5,7 @@ import pytest
 from cloudscale.errors import CloudscaleError, EngineError, ImageError, RequestError
 from cloudscale.notebook import NotebookImage, ensure_image, look_inside
 from tests.unit.fake_api import FakeApi, api_error
-from tests.unit.fakes import FakeContainers, failed_look, fake_engine
+from tests.unit.fakes import FakeContainers, fake_engine
 
 LAB = "quay.io/jupyter/lab:1"
 PULLED = {"Id": "sha256:11", "RepoDigests": ["mirror/lab@sha256:bb", "quay.io/jupyter/lab@sha256:aa"]}
@@ -92,6 +92,34 @@ def test_a_registry_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch
         ensure_image(fake_engine(api), LAB)
 
 
+@pytest.mark.parametrize(
+    ("status", "kind", "message"),
+    [(400, RequestError, "is no name of an image"), (500, EngineError, "input/output error")],
+)
+def test_an_engine_that_does_not_look_is_told(
+    monkeypatch: pytest.MonkeyPatch, status: int, kind: type[CloudscaleError], message: str
+) -> None:
+    api = FakeApi()
+
+    def refuse(image: str) -> None:
+        raise api_error(status, "input/output error")
+
+    monkeypatch.setattr(api, "inspect_image", refuse)
+    with pytest.raises(kind, match=message):
+        ensure_image(fake_engine(api), LAB)
+
+
+def test_a_name_that_only_the_pull_refuses_is_a_wrong_request_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    api = FakeApi()
+
+    def refuse(repository: str, tag: str, stream: bool, decode: bool) -> None:
+        raise api_error(400, "invalid tag format")
+
+    monkeypatch.setattr(api, "pull", refuse)
+    with pytest.raises(RequestError, match="invalid tag format"):
+        ensure_image(fake_engine(api), LAB)
+
+
 def test_what_is_no_name_of_an_image_is_a_wrong_request() -> None:
     with pytest.raises(RequestError, match="'Jupyter/Lab' is no name of an image"):
         ensure_image(fake_engine(FakeApi()), "Jupyter/Lab")
@@ -102,35 +130,34 @@ def test_what_is_no_name_of_an_image_is_a_wrong_request() -> None:
 
 def test_an_image_tells_who_runs_jupyter_and_where() -> None:
     containers = FakeContainers(b"lab\n1000\n100\n/home/jovyan/work\n")
-    image = look_inside(fake_engine(FakeApi(), containers), LAB, "lab@sha256:aa")
+    image = look_inside(fake_engine(FakeApi(), containers), LAB, "lab@sha256:aa", "bio")
     assert image == NotebookImage(LAB, "lab@sha256:aa", "lab", 1000, 100, "/home/jovyan/work")
 
 
 def test_the_look_is_without_a_network_and_leaves_nothing() -> None:
     containers = FakeContainers()
-    look_inside(fake_engine(FakeApi(), containers), LAB, "lab@sha256:aa")
+    look_inside(fake_engine(FakeApi(), containers), LAB, "lab@sha256:aa", "bio")
     (run,) = containers.runs
-    assert (run["image"], run["network"], run["remove"]) == ("lab@sha256:aa", "none", True)
-    assert "cloudscale.course" in run["labels"]
+    assert (run["image"], run["network"], run["removed"]) == ("lab@sha256:aa", "none", True)
+    assert run["labels"] == {"cloudscale.course": "bio"}
 
 
 @pytest.mark.parametrize(
     "inside",
     [
-        failed_look(),
         b"bash: hello\n",
         b"",
         api_error(400, 'exec: "sh": executable file not found in $PATH'),
     ],
-    ids=["no jupyter", "something else", "nothing", "no shell"],
+    ids=["something else", "nothing", "no shell"],
 )
 def test_an_image_without_jupyter_is_told_with_one_that_has_it(inside: bytes | Exception) -> None:
     with pytest.raises(ImageError, match=f"{LAB} has no Jupyter") as raised:
-        look_inside(fake_engine(FakeApi(), FakeContainers(inside)), LAB, "lab@sha256:aa")
+        look_inside(fake_engine(FakeApi(), FakeContainers(inside)), LAB, "lab@sha256:aa", "bio")
     assert "--image pydata" in raised.value.remedy
 
 
 def test_a_full_disk_is_not_the_images_fault() -> None:
     containers = FakeContainers(api_error(500, "mkdir /var/lib/docker/overlay2: no space left on device"))
     with pytest.raises(EngineError, match="is full"):
-        look_inside(fake_engine(FakeApi(), containers), LAB, "lab@sha256:aa")
+        look_inside(fake_engine(FakeApi(), containers), LAB, "lab@sha256:aa", "bio")

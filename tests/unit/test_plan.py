@@ -160,6 +160,18 @@ def test_an_old_place_that_is_not_free_is_replaced(old: Place) -> None:
     assert places(plan) == {"0": Place("m1", 4322), "1": Place("m1", 4321)}
 
 
+def test_old_places_do_not_fill_a_machine_beyond_its_memory() -> None:
+    old = {"0": Place("m1", 4321), "1": Place("m1", 4322)}
+    plan = make_plan(people(2), [node("m1", room=1), node("m2", room=1)], {}, old, PORTS, LIMITS)
+    assert places(plan) == {"0": Place("m1", 4321), "1": Place("m2", 4321)}
+
+
+def test_a_full_machine_is_planned_again_with_whoever_sits_there() -> None:
+    first = make_plan(people(8), [node("m1", room=8)], {}, {}, PORTS, LIMITS)
+    assert make_plan(people(8), [node("m1", room=8)], places(first), {}, PORTS, LIMITS).seats == first.seats
+    assert make_plan(people(8), [node("m1", room=8)], {}, places(first), PORTS, LIMITS).seats == first.seats
+
+
 def test_a_seat_whose_machine_is_gone_gets_a_new_place() -> None:
     plan = make_plan(people(1), [node("m1")], {"0": Place("gone", 4321)}, {}, PORTS, LIMITS)
     assert places(plan) == {"0": Place("m1", 4321)}
@@ -204,6 +216,14 @@ def test_memory_that_others_reserve_is_not_there() -> None:
         make_plan(people(3), [crowded], {}, {}, PORTS, LIMITS)
 
 
+def test_a_machine_with_less_than_nothing_left_takes_nothing_from_the_others() -> None:
+    crowded = Node(Machine("m1", ""), "", 4, 4 * GIB, taken_memory=8 * GIB)
+    plan = make_plan(people(2), [crowded, node("m2", room=2)], {}, {}, PORTS, LIMITS)
+    assert [need.seats for need in plan.needs] == [0, 2]
+    with pytest.raises(CapacityError, match=r"the 2 machines have 1\.0 GiB for them: room for 2"):
+        make_plan(people(3), [crowded, node("m2", room=2)], {}, {}, PORTS, LIMITS)
+
+
 def test_leavers_count_against_the_memory() -> None:
     with pytest.raises(CapacityError, match="3 seats need"):
         make_plan(people(2), [node("m1", room=2)], {"gone": Place("m1", 4321)}, {}, PORTS, LIMITS)
@@ -214,6 +234,8 @@ def test_too_few_ports_are_refused_with_the_numbers() -> None:
         make_plan(people(5), [node("m1", taken=(4321,))], {}, {}, PortRange(4321, 4323), LIMITS)
     assert raised.value.message == "5 more seats need 5 ports, and of 4321 to 4323 only 2 are free."
     assert "--end 4326" in raised.value.remedy
+    with pytest.raises(CapacityError, match="on each of the 2 machines only 2 are free"):
+        make_plan(people(5), [node("m1"), node("m2")], {}, {}, PortRange(4321, 4321), LIMITS)
 
 
 def test_where_a_machine_runs_out_of_ports_no_other_is_filled_beyond_its_memory() -> None:

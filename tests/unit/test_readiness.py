@@ -170,7 +170,7 @@ def test_a_seat_that_failed_three_times_is_given_up_with_its_last_words(course: 
     course.at(10, lambda: course.answering.add(4322))
     hopeless, ready = course.wait(ANN, BOB)
     assert "non-zero exit (1)" in message(hopeless)
-    assert "ImportError: numpy" in message(hopeless)
+    assert "its last words: Traceback / ImportError: numpy)" in message(hopeless)
     assert ready.ok
     assert course.clock.now() == 10  # the deadline is not waited for
 
@@ -203,6 +203,19 @@ def test_a_seat_that_stays_without_a_place_is_given_up(course: Course) -> None:
     (outcome,) = course.wait(ANN)
     assert "port 4321 is taken" in message(outcome)
     assert course.clock.now() == readiness.UNPLACED
+
+
+def test_a_seat_that_is_on_its_way_is_not_given_up_before_the_deadline(course: Course) -> None:
+    course.task(ANN, "pending", container=False)
+    (outcome,) = course.wait(ANN, timeout=60)
+    assert isinstance(outcome.error, SlowSeat)
+    assert course.clock.now() == 60
+
+
+def test_an_older_failure_is_not_the_cause_of_a_slow_start(course: Course) -> None:
+    course.at(1, lambda: course.task(ANN, "failed", error="task: non-zero exit (1)"))
+    course.at(2, lambda: course.task(ANN, "running"))
+    assert isinstance(course.wait(ANN)[0].error, SlowSeat)
 
 
 def test_the_log_of_a_container_that_is_gone_is_done_without(course: Course) -> None:
@@ -255,6 +268,15 @@ def test_a_seat_that_answers_is_ready_whatever_was_before(course: Course) -> Non
 
 def test_a_young_seat_that_does_not_answer_is_starting(course: Course) -> None:
     course.task(ANN, "running")
+    made_now(course)
+    assert state(course) == SeatState("starting")
+
+
+@pytest.mark.parametrize("now", ["running", "pending"])
+def test_containers_that_ended_well_are_not_held_against_a_starting_seat(course: Course, now: str) -> None:
+    for _ in range(3):
+        course.task(ANN, "shutdown")
+    course.task(ANN, now, container=now == "running")
     made_now(course)
     assert state(course) == SeatState("starting")
 

@@ -145,7 +145,3 @@ def test_a_plan_as_csv_is_its_seats() -> None:
 def test_machines_are_a_table() -> None:
     row = {"machine": "m1", "address": "192.0.2.1", "engine": "swarm manager", "cores": 4, "memory": "8", "seats": 1}
     assert json.loads(report.machines([row], "json")) == [row]
-
-
-def test_bytes_are_told_in_mebibytes() -> None:
-    assert report.megabytes(512 * 1024**2) == "512 MiB"

@@ -192,8 +192,13 @@ def test_a_wrong_line_is_named_with_its_problem(text: str, line: int, problem: s
     assert problem in message
 
 
-def test_a_header_without_a_column_of_ids_is_no_student() -> None:
-    assert "line 1" in refusal("name;surname;email\nMarty;McFly;marty@example.org\n")
+@pytest.mark.parametrize("header", ["name;surname;email", "First name;E-Mail;group", "mail,name"])
+def test_a_header_without_a_column_of_ids_is_no_student(header: str) -> None:
+    assert "line 1" in refusal(f"{header}\nMarty;McFly;marty@example.org\n")
+
+
+def test_a_field_without_end_is_refused() -> None:
+    assert "line 2" in refusal(f"1;Marty;McFly\n2;{'x' * 200_000};Brown\n")
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b" \r\n\r\n", b"\xef\xbb\xbf", b";;;\n", b"sep=;\n"])

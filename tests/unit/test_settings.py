@@ -189,6 +189,9 @@ def test_flags_that_are_not_given_keep_their_default() -> None:
     launch = read_flags(Launch, nodes=None, port=None, start=None, end=None, env=(), output=None)
     assert (launch.nodes, launch.port, launch.start, launch.end) == (0, 8888, 4321, 0)
     assert launch.env == {}
+    assert not (launch.onlycreate or launch.plan or launch.prune or launch.output)
+    common = read_flags(Common)
+    assert (common.only, common.skip, common.timeout, common.format, common.yes) == ((), (), None, "table", False)
 
 
 def test_flags_are_read_from_text() -> None:
@@ -205,6 +208,8 @@ def test_flags_are_read_from_text() -> None:
         ("nodes", "1.5"),
         ("port", "0"),
         ("port", "65536"),
+        ("start", "65536"),
+        ("end", "65536"),
         ("start", "0"),
         ("start", "http"),
         ("end", "70000"),

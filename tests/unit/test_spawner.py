@@ -219,7 +219,7 @@ def test_seats_of_the_same_key_are_taken_on(swarm: Swarm) -> None:
 
 def test_seats_of_another_key_are_refused(swarm: Swarm) -> None:
     swarm.converge([ANN])
-    with pytest.raises(RequestError, match="another key than the one in /home/ann/bio"):
+    with pytest.raises(RequestError, match="another key than /home/ann/bio has"):
         check_key(running_seats(swarm.engine, "bio"), KEY[::-1], "/home/ann/bio")
 
 

@@ -101,6 +101,13 @@ def test_a_bridge_from_before_stays(api: FakeApi) -> None:
     assert "docker_gwbridge" in api.networks_
 
 
+def test_a_swarm_with_other_machines_stays(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    ensure_swarm(fake_engine(api), "bio")
+    monkeypatch.setattr(api, "nodes", lambda: [{"ID": "node1"}, {"ID": "node2"}])
+    assert "stays" in leave_swarm(fake_engine(api), "bio")
+    assert api.manages
+
+
 @pytest.mark.parametrize("course", ["geo", ""])
 def test_a_swarm_of_others_is_left_alone(course: str) -> None:
     api = FakeApi()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from cloudscale.errors import SeatError
@@ -56,8 +58,9 @@ def test_a_step_that_finds_a_failure_ends_the_wait() -> None:
     assert clock.pauses == []
 
 
-def test_the_systems_clock_goes_forward() -> None:
-    clock = SystemClock()
-    before = clock.now()
-    clock.sleep(0.001)
-    assert clock.now() > before
+def test_the_systems_clock_is_one_that_is_never_set_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(time, "monotonic", lambda: 7.5)
+    monkeypatch.setattr(time, "sleep", slept.append)
+    SystemClock().sleep(2)
+    assert (SystemClock().now(), slept) == (7.5, [2])

@@ -162,6 +162,12 @@ def test_a_plan_makes_nothing(bio: Class, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [bio.roster]
 
 
+def test_a_plan_warns_of_what_the_run_would_warn_of(bio: Class) -> None:
+    bio.driver.held = frozenset({4321})
+    bio.launch(plan=True)
+    assert any(line.startswith("Warning: Port 4321") for line in bio.said.lines)
+
+
 def test_onlycreate_makes_the_swarm_and_no_seats_and_needs_no_students(bio: Class) -> None:
     bio.roster.unlink()
     (row,) = bio.rows(bio.launch(onlycreate=True))
@@ -169,6 +175,11 @@ def test_onlycreate_makes_the_swarm_and_no_seats_and_needs_no_students(bio: Clas
     assert bio.api.manages
     assert bio.api.services_ == {}
     assert f"pull {IMAGE}" in bio.api.changes
+
+
+def test_onlycreate_can_be_for_chosen_machines(bio: Class) -> None:
+    (row,) = bio.rows(bio.launch(onlycreate=True, common={"only": "m1"}))
+    assert row["machine"] == "m1"
 
 
 def test_ports_that_something_listens_on_are_passed_over_on_every_run(bio: Class) -> None:
@@ -226,6 +237,7 @@ def test_a_wrong_request_changes_nothing(bio: Class, monkeypatch: pytest.MonkeyP
         assert bio.api.changes == []
 
     wrong(RequestError, output=tmp_path / "missing" / "out.csv")
+    wrong(RequestError, nodes="3")
     wrong(CapacityError, start="4321", end="4321")
     bio.api.memory = GIB // 2
     wrong(CapacityError)
@@ -377,6 +389,11 @@ def test_a_remote_command_runs_on_every_host_in_their_order(bio: Class, hosts: H
     assert hosts.known_hosts == {tmp_path / "bio" / "known_hosts"}
 
 
+def test_a_remote_command_has_five_seconds_unless_it_is_given_others(bio: Class, hosts: Hosts) -> None:
+    assert "within 5\n" in bio.rows(workflow.remote_com(bio.session(), remote(hosts="a")))[0]["stdout"]
+    assert "within 60\n" in bio.rows(workflow.remote_com(bio.session(timeout=60), remote(hosts="a")))[0]["stdout"]
+
+
 def test_hosts_can_be_chosen_and_left_out(bio: Class, hosts: Hosts) -> None:
     assert [row["target"] for row in bio.rows(workflow.remote_com(bio.session(only="b"), remote()))] == ["b:2222"]
     assert [row["target"] for row in bio.rows(workflow.remote_com(bio.session(skip="b"), remote()))] == ["a", "c"]
@@ -390,6 +407,7 @@ def test_one_wrong_host_stops_all(bio: Class, hosts: Hosts) -> None:
 
 def test_a_dash_for_a_password_asks_for_it(bio: Class, hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(getpass, "getpass", lambda prompt: "typed")
+    monkeypatch.setattr(workflow, "on_terminal", lambda: True)
     workflow.remote_com(bio.session(), remote(hosts="a", pwd="-"))
     workflow.remote_com(bio.session(), remote(hosts="a", pwd="given"))
     workflow.remote_com(bio.session(), remote(hosts="a"))
@@ -468,7 +486,8 @@ def test_who_does_not_agree_loses_nothing(bio: Class) -> None:
 
 
 def test_where_there_is_nothing_nobody_is_asked(bio: Class) -> None:
-    assert "nothing to remove" in workflow.containers_reset(bio.session(), with_volumes=True).text
+    assert workflow.containers_reset(bio.session(), with_volumes=True).text == "[]"
+    assert any("nothing to remove" in line for line in bio.said.lines)
     assert bio.questions == []
 
 
@@ -479,7 +498,8 @@ def test_a_reset_of_the_driver_leaves_nothing_of_the_course(bio: Class, tmp_path
     assert not bio.api.manages
     assert bio.api.volumes_ == bio.api.services_ == bio.api.secrets_ == {}
     assert list(tmp_path.iterdir()) == [bio.roster]
-    assert "Nothing of the course 'bio' is left" in workflow.driver_reset(bio.session()).text
+    assert workflow.driver_reset(bio.session()).text == "[]"
+    assert any("nothing of the course 'bio' is left" in line for line in bio.said.lines)
 
 
 def test_a_reset_of_the_driver_touches_nothing_of_another_course(bio: Class, tmp_path: Path) -> None:
