@@ -329,9 +329,7 @@ def driver_reset(session: Session) -> Report:
             if done := leave_swarm(cluster.manager, course):
                 session.progress.say(done)
             session.course.forget()
-        session.progress.say(
-            "Done: " + ("a part is left" if session.common.only or session.common.skip else "all gone")
-        )
+            session.progress.say(f"Done: nothing of the course {course!r} is left")
         return report.removed(outcomes, session.common.format)
 
 

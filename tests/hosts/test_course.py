@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 import socket
@@ -235,7 +236,7 @@ def test_two_courses_share_an_engine_and_neither_touches_the_other(
     assert other[0]["port"] == 4322 and other[0]["password"] != mine[0]["password"]
     before = seat_containers(client, "other")
     reset = tool("driver_reset", "--yes")
-    assert "stays" in reset.out
+    assert "stays" in reset.err
     assert seat_containers(client) == {} and seat_containers(client, "other") == before
     assert tool("driver_reset", "--yes", "--course", "other").code == 0
     assert client.info()["Swarm"]["LocalNodeState"] == "inactive", "the last course dissolves the swarm"
@@ -396,3 +397,59 @@ def test_com_node_runs_on_this_computer(tool: Tool) -> None:
     done = tool("com_node", 'echo "it\'s $((6 * 7))"; exit 3', "--format", "json")
     assert done.code == 1
     assert [(row["exit_code"], row["stdout"]) for row in done.rows] == [(3, "it's 42\n")]
+
+
+def test_networks_of_others_keep_the_swarm_alive(tool: Tool, roster: Roster, client: docker.DockerClient) -> None:
+    tool.launch(*roster(MARTY))
+    network = client.networks.create("somebodys", driver="overlay", attachable=True)
+    try:
+        reset = tool("driver_reset", "--yes")
+        assert reset.code == 0 and "stays" in reset.err
+        assert "somebodys" in [network.name for network in client.networks.list()]
+    finally:
+        network.remove()
+        client.swarm.leave(force=True)
+        for bridge in client.networks.list(names=["docker_gwbridge"]):
+            bridge.remove()
+
+
+def test_an_image_with_volumes_of_its_own_that_runs_as_root_leaves_nothing(
+    engine: LabEngine, tool: Tool, roster: Roster, client: docker.DockerClient, image: str
+) -> None:
+    recipe = f"FROM {image}\nUSER root\nENV HOME=/root\nWORKDIR /root\nVOLUME /data\n"
+    client.images.build(fileobj=io.BytesIO(recipe.encode()), tag="rooted:test", rm=True, forcerm=True)
+    try:
+        (row,) = tool.launch(*roster(MARTY), "--image", "rooted:test").rows
+        assert Student(row["url"], row["password"]).is_let_in
+        assert not Student(row["url"], "wrong").is_let_in
+        assert tool("driver_reset", "--yes").code == 0
+        assert client.volumes.list() == []
+    finally:
+        client.images.remove("rooted:test")
+
+
+def test_a_seat_that_is_down_keeps_its_port_from_other_courses(
+    tool: Tool, roster: Roster, client: docker.DockerClient
+) -> None:
+    tool.launch(*roster(MARTY))
+    services(client)["1"].scale(0)
+    while seat_containers(client):
+        time.sleep(0.1)
+    other = tool.launch(*roster(MARTY), "--course", "other")
+    assert other.rows[0]["port"] == 4322
+    assert tool.launch(*roster(MARTY)).rows[0]["port"] == 4321
+    assert tool("driver_reset", "--yes", "--course", "other").code == 0
+
+
+def test_a_reset_tells_what_it_did_not_remove(
+    tool: Tool, roster: Roster, client: docker.DockerClient, image: str
+) -> None:
+    tool.launch(*roster(MARTY))
+    (volume,) = client.volumes.list()
+    holder = client.containers.create(image, volumes={volume.name: {"bind": "/x"}})
+    try:
+        reset = tool("driver_reset", "--yes", "--format", "json")
+        assert reset.code == 1 and f"The volume {volume.name}" in reset.err and "in use" in reset.err
+        assert [row["target"] for row in reset.rows] == ["course-marty-mcfly-6005c39d0c"]
+    finally:
+        holder.remove(force=True)

@@ -30,6 +30,7 @@ class Computer:
         self.commands: list[str] = []
         self.daemons: list[list[str]] = []
         self.packages = ["docker-cli"]
+        self.purges: dict[str, list[str]] = {}  # package → all that goes with it; itself, where it is not listed
         self.answering = True
         self.systemd = True
         self.record = tmp_path / "cloudscale" / "engine.json"
@@ -59,11 +60,14 @@ class Computer:
 
     def run_root(self, command: Sequence[str], what: str) -> str:
         self.commands.append(" ".join(command))
+        if "--simulate" in command and "purge" in command:
+            purged = command[list(command).index("purge") + 1 :]
+            return "".join(f"Purg {gone} [1]\n" for package in purged for gone in self.purges.get(package, [package]))
         if "--simulate" in command:
             return SIMULATED
         if command[0] == "apt-cache":
             return "".join(f"{package} - Docker\n" for package in self.packages)
-        if command[0] == "sh":  # the record
+        if command[-1].startswith("{"):  # the record
             self.record.parent.mkdir(exist_ok=True)
             self.record.write_text(command[-1])
         if "install" in command:
@@ -192,19 +196,35 @@ def test_what_was_brought_is_taken_away_and_the_record_last(computer: Computer) 
     assert not computer.record.exists()
 
 
+def daemon(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
+    """A process with the number of the engine's pid file, and the given name."""
+    (tmp_path / "docker.pid").write_text("4194305\n")  # more than any process has
+    (tmp_path / "comm").write_text(f"{name}\n")
+    monkeypatch.setattr("cloudscale.drivers.debian.PID_FILE", tmp_path / "docker.pid")
+    monkeypatch.setattr("cloudscale.drivers.debian.Path", lambda path: tmp_path / Path(path).name)
+
+
 def test_without_systemd_the_daemon_is_ended_and_waited_for(
     computer: Computer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     computer.systemd = False
     debian.install_engine()
-    computer.commands.clear()
-    monkeypatch.setattr("cloudscale.drivers.debian.Path", lambda name: tmp_path / Path(name).name)
     debian.remove_engine()
     assert not computer.ran("kill")  # it does not run
     debian.install_engine()
-    (tmp_path / "docker.pid").write_text("4194305\n")  # more than any process has
+    daemon(monkeypatch, tmp_path, "dockerd")
     debian.remove_engine()
     assert computer.ran("kill", "4194305")
+
+
+def test_a_process_that_has_the_daemons_number_by_now_is_left_alone(
+    computer: Computer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    computer.systemd = False
+    debian.install_engine()
+    daemon(monkeypatch, tmp_path, "firefox")
+    debian.remove_engine()
+    assert not computer.ran("kill")
 
 
 def test_a_daemon_that_does_not_end_keeps_its_packages(
@@ -212,12 +232,26 @@ def test_a_daemon_that_does_not_end_keeps_its_packages(
 ) -> None:
     computer.systemd = False
     debian.install_engine()
-    (tmp_path / "docker.pid").write_text(str(os.getpid()))
-    monkeypatch.setattr("cloudscale.drivers.debian.Path", lambda name: tmp_path / Path(name).name)
-    monkeypatch.setattr("cloudscale.drivers.debian.poll", lambda step, timeout: step())
+    daemon(monkeypatch, tmp_path, "dockerd")
+    monkeypatch.setattr("cloudscale.drivers.debian.poll", lambda step, timeout: False)
     with pytest.raises(CloudscaleError, match="does not stop"):
         debian.remove_engine()
-    assert not computer.ran("purge")
+    assert not any("purge" in command and "--simulate" not in command for command in computer.commands)
+
+
+def test_what_something_else_needs_by_now_is_kept(computer: Computer) -> None:
+    debian.install_engine()
+    computer.purges = {"containerd": ["containerd", "somebodys"], "docker.io": ["docker.io"]}
+    assert debian.remove_engine() == ["docker.io"]
+    assert computer.commands[-4:] and any(c.endswith("purge docker.io") for c in computer.commands)
+
+
+def test_an_installation_that_was_cut_off_is_continued_with_all_that_it_brought(computer: Computer) -> None:
+    debian.install_engine()
+    record = json.loads(computer.record.read_text())
+    computer.record.write_text(json.dumps({**record, "packages": ["brought-before"]}))
+    debian.install_engine()
+    assert debian.brought_packages() == ["brought-before", "containerd", "docker.io"]
 
 
 def test_where_no_package_was_brought_none_is_purged(computer: Computer) -> None:
