@@ -46,6 +46,8 @@ def fan_out(
                 outcome = Outcome(name(item), function(item))
             except Exception as error:
                 outcome = Outcome(name(item), error=error)
+            except BaseException as error:  # whatever it is, the caller is not left waiting
+                outcome = Outcome(name(item), error=RuntimeError(f"the worker ended: {error!r}"))
             finished.put((index, outcome))
 
     for _ in range(min(width, len(work))):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import tempfile
 from pathlib import Path
 
@@ -16,9 +17,15 @@ def check_writable(path: Path) -> None:
     """Raises RequestError where no file can be written there, before anything else is done."""
     if len(os.fsencode(path.name)) > LONGEST_NAME:
         raise RequestError(f"--output: the name {path.name[:20]}… is too long for a file.")
-    if path.is_dir():
+    try:
+        kind = path.stat().st_mode
+    except FileNotFoundError:
+        kind = stat.S_IFREG
+    except OSError as error:
+        raise RequestError(f"--output {path} can't be written: {error.strerror}.") from None
+    if stat.S_ISDIR(kind):
         raise RequestError(f"--output {path} is a folder; a file is wanted.")
-    if path.exists() and not path.is_file():
+    if not stat.S_ISREG(kind):
         raise RequestError(f"--output {path} is no ordinary file: it would be replaced.", "Name a file.")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise RequestError(

@@ -150,6 +150,8 @@ def _header(record: Record, source: str) -> dict[str, int] | None:
             "Give each student an id: it decides password and volume, and stays the same for the whole course.",
         )
     if "name" not in known and "surname" not in known:
+        if names[0] != "id":  # a student who is called Id
+            return None
         raise RosterError(
             f"{source}, line {line}: this looks like a header, but no column is called name.",
             f"The columns are called {', '.join(COLUMNS)}, in any order.",

@@ -189,6 +189,8 @@ def _row(seat: Seat, hosts: Mapping[str, str], state: str, password: str | None)
 
 
 def _url(host: str, port: int) -> str:
+    if not host:  # of a machine that the course does not have any more
+        return ""
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 

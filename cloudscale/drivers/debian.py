@@ -32,9 +32,9 @@ STARTING = 90  # seconds for a new engine to answer
 APT = ("apt-get", "-y", "-qq", "-o", "DPkg::Lock::Timeout=300", "--no-install-recommends")
 
 
-def engine_exists() -> bool:
-    """Whether an engine runs here, even if it does not let this user in."""
-    return _installed() and SOCKET.exists()
+def engine_closed() -> bool:
+    """Whether there is an engine here that does not let this user in. A socket that nobody serves is none."""
+    return SOCKET.exists() and not os.access(SOCKET, os.W_OK)
 
 
 def _installed() -> bool:

@@ -53,7 +53,7 @@ class Local:
             return f"There is a Docker Engine here already, on {self._connected().name}: nothing to do."
         except EngineError:
             # one that is there but closed to this user, or somewhere else, is not to be installed over
-            if os.environ.get("DOCKER_HOST") or debian.engine_exists():
+            if os.environ.get("DOCKER_HOST") or debian.engine_closed():
                 raise
         debian.install_engine()
         login = "" if os.access(debian.SOCKET, os.W_OK) else " You may use it from your next login on (group docker)."

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from tests.unit.classroom import Class
+
 # Repeatable and without a stopwatch; HYPOTHESIS_PROFILE=search looks further, at other examples each time.
 settings.register_profile("ring", deadline=None, derandomize=True, database=None, max_examples=60)
 settings.register_profile("search", deadline=None, database=None, max_examples=3000)
@@ -100,3 +102,9 @@ def no_engine(walls: Walls, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()
+
+
+@pytest.fixture
+def bio(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Class:
+    """A course with Ann and Bob, on one fake machine."""
+    return Class(monkeypatch, tmp_path)

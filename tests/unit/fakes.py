@@ -12,7 +12,8 @@ from cloudscale.engine import Engine
 from cloudscale.errors import RequestError
 from cloudscale.model import CommandResult, Machine
 from cloudscale.settings import Settings
-from tests.unit.fake_api import FakeApi, Json
+from tests.unit.api_schema import Json
+from tests.unit.fake_api import FakeApi
 
 
 class FakeClock:

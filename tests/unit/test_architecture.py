@@ -85,6 +85,13 @@ def test_a_module_is_short(module: Module) -> None:
 
 
 @every_module
+def test_a_module_has_tests_of_its_own(module: Module) -> None:
+    inner = module.name.partition(".")[2].replace(".", "_")
+    tests = {"tasks": "test_invocation", PACKAGE: "test_style"}.get(module.name, f"test_{inner}")
+    assert (Path(__file__).parent / f"{tests}.py").exists()
+
+
+@every_module
 def test_only_what_speaks_with_the_user_prints(module: Module) -> None:
     calls = (node.func for node in ast.walk(ast.parse(module.text)) if isinstance(node, ast.Call))
     prints = any(isinstance(function, ast.Name) and function.id == "print" for function in calls)

@@ -10,6 +10,7 @@ from cloudscale import containers
 from cloudscale.containers import (
     execute,
     remembered_places,
+    remove_others,
     remove_volume,
     seat_containers,
     seat_ports,
@@ -18,7 +19,8 @@ from cloudscale.containers import (
 )
 from cloudscale.errors import EngineError, SeatError
 from cloudscale.model import CommandResult, Place
-from tests.unit.fake_api import FakeApi, Json, api_error
+from tests.unit.api_schema import Json, api_error
+from tests.unit.fake_api import FakeApi
 from tests.unit.fakes import fake_engine
 
 
@@ -67,6 +69,11 @@ def test_a_container_that_stays_is_a_failure_that_names_student_and_machine(api:
     outcomes = wait_gone(fake_engine(api), "bio", ["3", "2", "1"], timeout=0)
     assert [outcome.target for outcome in outcomes] == ["1", "2"]
     assert all("m1" in str(outcome.error) for outcome in outcomes)
+
+
+def test_what_is_no_seat_is_removed_and_nothing_else(api: FakeApi) -> None:
+    remove_others(fake_engine(api), "bio")
+    assert [container["Id"] for container in api.containers_] == ["c1", "c2", "c3", "c5"]
 
 
 # --- volumes ---------------------------------------------------------------------------------
@@ -191,6 +198,13 @@ def test_a_command_past_its_deadline_has_exit_code_124_and_says_so(exit_code: in
     result = execute(fake_engine(Exec(says, exit_code)), "c1", "sleep 99", timeout=5)
     assert (result.exit_code, result.stdout) == (124, "working\n")
     assert "--timeout" in result.stderr
+
+
+@pytest.mark.parametrize(("timeout", "told"), [(5, 137), (0, 124)], ids=["killed by something else", "by the deadline"])
+def test_a_command_that_was_killed_is_late_only_past_its_deadline(timeout: float, told: int) -> None:
+    result = execute(fake_engine(Exec(lambda connection: connection.close(), 137)), "c1", "python", timeout)
+    assert result.exit_code == told
+    assert ("--timeout" in result.stderr) == (told == 124)
 
 
 def test_a_stream_that_is_kept_open_is_left(monkeypatch: pytest.MonkeyPatch) -> None:

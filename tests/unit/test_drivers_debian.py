@@ -149,16 +149,15 @@ def test_a_computer_without_apt_is_a_wrong_request(computer: Computer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("installed", "socket", "exists"), [(True, True, True), (True, False, False), (False, False, False)]
+    ("socket", "writable", "closed"), [(True, False, True), (True, True, False), (False, False, False)]
 )
-def test_an_engine_runs_where_it_is_installed_and_has_its_socket(
-    computer: Computer, installed: bool, socket: bool, exists: bool
+def test_an_engine_is_closed_where_its_socket_is_not_for_us(
+    computer: Computer, monkeypatch: pytest.MonkeyPatch, socket: bool, writable: bool, closed: bool
 ) -> None:
-    if installed:
-        computer.programs.add("dockerd")
     if socket:
         computer.socket.touch()
-    assert debian.engine_exists() is exists
+    monkeypatch.setattr(os, "access", lambda path, mode: writable)
+    assert debian.engine_closed() is closed
 
 
 @pytest.mark.parametrize(

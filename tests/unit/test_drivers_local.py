@@ -192,8 +192,8 @@ class Debian:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.installed = 0
-        self.running = False
-        for name in ("install_engine", "remove_engine", "brought_packages", "engine_exists"):
+        self.closed = False
+        for name in ("install_engine", "remove_engine", "brought_packages", "engine_closed"):
             monkeypatch.setattr(f"cloudscale.drivers.debian.{name}", getattr(self, name))
 
     def install_engine(self) -> None:
@@ -205,8 +205,8 @@ class Debian:
     def brought_packages(self) -> list[str]:
         return ["docker.io", "containerd"]
 
-    def engine_exists(self) -> bool:
-        return self.running
+    def engine_closed(self) -> bool:
+        return self.closed
 
 
 @pytest.fixture
@@ -238,7 +238,7 @@ def test_whoever_may_use_it_only_from_the_next_login_on_is_told(
 
 @pytest.mark.usefixtures("no_engine_here")
 def test_an_engine_that_is_there_but_closed_is_not_installed_over(debian: Debian) -> None:
-    debian.running = True
+    debian.closed = True
     with pytest.raises(EngineError):
         local().add("local")
     assert debian.installed == 0

@@ -15,7 +15,8 @@ from cloudscale.engine import describe, engine_errors, explain, from_environment
 from cloudscale.errors import EngineError, RequestError, SeatError
 from cloudscale.model import Machine
 from cloudscale.plan import GIB
-from tests.unit.fake_api import FakeApi, Json, api_error
+from tests.unit.api_schema import Json, api_error
+from tests.unit.fake_api import FakeApi
 from tests.unit.fakes import fake_engine
 
 POOL = urllib3.HTTPConnectionPool("localhost")
@@ -166,6 +167,16 @@ def test_what_others_hold_is_told_and_what_the_course_holds_is_not() -> None:
     assert node.id == "node1"
     assert node.taken_ports == {4322, 80}
     assert node.taken_memory == 4322 * GIB
+
+
+def test_a_seat_of_another_course_keeps_its_port_while_it_is_down() -> None:
+    api = FakeApi()
+    for course, port in (("bio", 4321), ("geo", 4322)):
+        endpoint = {"Ports": [{"PublishedPort": port}, {"TargetPort": 9999}]}
+        spec = {"Labels": {"cloudscale.course": course}, "EndpointSpec": endpoint}
+        api.services_[course] = {"ID": course, "Spec": spec}
+    api.services_["other"] = {"ID": "other", "Spec": {"Labels": {}, "EndpointSpec": {"Ports": None}}}
+    assert describe(fake_engine(api), "bio").taken_ports == {4322}
 
 
 def test_a_worker_in_a_swarm_is_described_without_asking_what_only_managers_know() -> None:

@@ -10,7 +10,8 @@ from docker.errors import APIError
 from docker.models.containers import ContainerCollection
 
 from cloudscale.drivers import Driver
-from tests.unit.fake_api import SERVICE, FakeApi, check_keys
+from tests.unit.api_schema import SERVICE, check_keys
+from tests.unit.fake_api import FakeApi
 from tests.unit.fakes import FakeContainers, FakeDriver
 
 OWN = {"add_task", "open_ports"}

@@ -35,6 +35,12 @@ def test_the_configuration_is_json_that_jupyter_reads() -> None:
     assert config["PasswordIdentityProvider"]["allow_password_change"] is False
 
 
+@pytest.mark.parametrize("as_root", [True, False])
+def test_only_an_image_of_root_runs_as_root(as_root: bool) -> None:
+    config = json.loads(jupyter.server_config(port=8888, work="/", hashed_password="argon2:x", as_root=as_root))
+    assert config["ServerApp"]["allow_root"] is as_root
+
+
 def test_there_is_no_token_to_get_in_with() -> None:
     config = json.loads(jupyter.server_config(port=8888, work="/", hashed_password="argon2:x"))
     assert config["IdentityProvider"] == {"token": ""}
@@ -98,6 +104,7 @@ def test_a_jupyter_server_answers(loopback: str) -> None:
         (b"null", 200),
         (b"\xff\xfe", 200),
         (b"", 200),
+        (b"[" * 60_000, 200),
     ],
 )
 def test_anything_else_is_no_answer(loopback: str, body: bytes, status: int) -> None:

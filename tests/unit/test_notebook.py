@@ -4,7 +4,8 @@ import pytest
 
 from cloudscale.errors import CloudscaleError, EngineError, ImageError, RequestError
 from cloudscale.notebook import NotebookImage, ensure_image, look_inside
-from tests.unit.fake_api import FakeApi, api_error
+from tests.unit.api_schema import api_error
+from tests.unit.fake_api import FakeApi
 from tests.unit.fakes import FakeContainers, fake_engine
 
 LAB = "quay.io/jupyter/lab:1"
@@ -161,3 +162,4 @@ def test_a_full_disk_is_not_the_images_fault() -> None:
     containers = FakeContainers(api_error(500, "mkdir /var/lib/docker/overlay2: no space left on device"))
     with pytest.raises(EngineError, match="is full"):
         look_inside(fake_engine(FakeApi(), containers), LAB, "lab@sha256:aa", "bio")
+    assert [run["removed"] for run in containers.runs] == [True]

@@ -69,3 +69,12 @@ def test_what_is_no_ordinary_file_is_not_replaced(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there_is_told_before_anything_is_done(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="its folder is not there"):
         check_writable(tmp_path / "missing" / "out.csv")
+
+
+def test_a_name_that_is_too_long_is_told_before_anything_is_done(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="too long"):
+        check_writable(tmp_path / ("é" * 128))
+    with pytest.raises(RequestError):
+        check_writable(tmp_path / ("x" * 300) / "out.csv")
+    write_private(tmp_path / ("x" * 255), "the longest")
+    check_writable(tmp_path / ("x" * 255))

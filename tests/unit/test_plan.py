@@ -262,6 +262,13 @@ def test_too_few_cores_are_only_a_warning() -> None:
     assert not make_plan(people(4), [node("m1", cpus=1)], {}, {}, PORTS, LIMITS).warnings
 
 
+def test_a_seat_that_may_use_more_cores_than_a_machine_has_is_refused() -> None:
+    wide = SeatSettings(cpus=2.5)
+    assert make_plan(people(1), [node("m1", cpus=3)], {}, {}, PORTS, wide).seats
+    with pytest.raises(CapacityError, match=r"2\.5 cores .* m2 has 2"):
+        make_plan(people(1), [node("m1", cpus=3), node("m2", cpus=2)], {}, {}, PORTS, wide)
+
+
 def test_the_needs_are_told_for_each_machine() -> None:
     (need,) = make_plan(people(6), [node("m1", room=8, cpus=2)], {}, {}, PORTS, LIMITS).needs
     assert (need.machine, need.seats, need.memory, need.free_memory) == ("m1", 6, 3 * GIB, 4 * GIB)

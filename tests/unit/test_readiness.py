@@ -10,7 +10,8 @@ from cloudscale.errors import EngineError, SeatError, SlowSeat
 from cloudscale.model import Outcome, Place, Seat, Student
 from cloudscale.readiness import SeatState, failure, seat_states, wait_ready
 from cloudscale.spawner import Change, RunningSeat
-from tests.unit.fake_api import FakeApi, Json, api_error
+from tests.unit.api_schema import Json, api_error
+from tests.unit.fake_api import FakeApi
 from tests.unit.fakes import FakeClock, fake_engine
 
 ANN = Seat(Student("1", "Ann", "Lee"), Place("m1", 4321))

@@ -14,7 +14,8 @@ from cloudscale import recipes
 from cloudscale.engine import Engine
 from cloudscale.errors import EngineError, ImageError, RequestError
 from cloudscale.recipes import build, full_reference, recipe_names
-from tests.unit.fake_api import FakeApi, Json, api_error
+from tests.unit.api_schema import Json, api_error
+from tests.unit.fake_api import FakeApi
 from tests.unit.fakes import fake_engine
 
 

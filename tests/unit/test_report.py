@@ -145,3 +145,21 @@ def test_a_plan_as_csv_is_its_seats() -> None:
 def test_machines_are_a_table() -> None:
     row = {"machine": "m1", "address": "192.0.2.1", "engine": "swarm manager", "cores": 4, "memory": "8", "seats": 1}
     assert json.loads(report.machines([row], "json")) == [row]
+
+
+# --- failures and removals -------------------------------------------------------------------
+
+REMOVED = [Outcome("course-ann", "removed"), Outcome[str]("course-bob", error=OSError("it is in use"))]
+
+
+def test_a_failure_is_named_with_its_target_once() -> None:
+    assert report.told(Outcome[str]("m1", error=OSError("no answer"))) == "m1: no answer"
+    assert report.told(Outcome[str]("m1", error=OSError("m1: no answer"))) == "m1: no answer"
+    assert report.problems(REMOVED) == ("course-bob: it is in use",)
+
+
+def test_what_was_removed_is_told_and_what_was_not_is_a_problem() -> None:
+    told = report.removed(REMOVED, "table")
+    assert (told.text, told.problems) == ("removed course-ann", ("course-bob: it is in use",))
+    assert json.loads(report.removed(REMOVED, "json").text) == [{"target": "course-ann", "state": "removed"}]
+    assert report.removed(REMOVED, "csv").text == "target,state\ncourse-ann,removed"

@@ -13,7 +13,7 @@ from cloudscale.model import Machine, Node, Place, Seat, Student
 from cloudscale.notebook import NotebookImage
 from cloudscale.seatspec import Template, covers, wanted_spec
 from cloudscale.settings import SeatSettings
-from tests.unit.fake_api import SERVICE, check_keys
+from tests.unit.api_schema import SERVICE, check_keys
 
 KEY = bytes(range(32))
 IMAGE = NotebookImage("jupyter/lab:1", "jupyter/lab@sha256:aa", "lab", 1000, 100, "/home/jovyan/work")

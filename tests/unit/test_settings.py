@@ -105,6 +105,7 @@ def test_an_unknown_key_is_named_on_every_level(path: tuple[str, ...]) -> None:
         ("seat.cpus", "many"),
         ("seat.cpus", True),
         ("seat.cpus", 0),
+        ("seat.cpus", 0.001),
         ("seat.cpus", float("nan")),
         ("seat.cpus", float("inf")),
         ("seat.memory", "2 apples"),
@@ -261,6 +262,12 @@ def test_remote_commands_need_hosts() -> None:
     assert "flag --com" in flag_refusal(Remote, hosts="a", com="")
     remote = read_flags(Remote, hosts="a,b", com="ls")
     assert (remote.hosts, remote.port, remote.user) == (("a", "b"), 22, "root")
+
+
+@pytest.mark.parametrize("flags", [{"com": "ls"}, {"hosts": "a", "com": ""}, {"hosts": "a", "com": "ls", "port": "x"}])
+def test_a_password_is_in_no_refusal(flags: dict[str, str]) -> None:
+    assert "secret" not in flag_refusal(Remote, pwd="secret", **flags)
+    assert "1234" not in flag_refusal(Remote, hosts="a", com="ls", pwd=1234)
 
 
 def test_a_password_is_in_no_representation() -> None:

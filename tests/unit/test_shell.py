@@ -1,17 +1,21 @@
 from __future__ import annotations
 
+import atexit
 import os
+import queue
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from cloudscale.errors import CloudscaleError, RequestError
 from cloudscale.model import CommandResult
-from cloudscale.shell import as_root, run_root, run_shell
+from cloudscale.shell import as_root, on_terminal, run_root, run_shell
 from cloudscale.waiting import poll
 
 
@@ -52,6 +56,28 @@ class TestRunShell:
         assert result.exit_code == 124
         assert not ended(child)  # it was not waited for
         os.kill(child, signal.SIGKILL)
+
+
+@pytest.mark.usefixtures("processes")
+def test_a_command_that_runs_at_the_interpreters_end_ends_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+    left: list[object] = []
+    monkeypatch.setattr(atexit, "register", ends.put)
+    monkeypatch.setattr(atexit, "unregister", left.append)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(run_shell, "sleep 600", 600)
+        end = ends.get()
+        end()
+        assert running.result().exit_code == -signal.SIGKILL
+    assert left == [end]
+
+
+def test_only_a_terminal_can_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not on_terminal()
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
+    assert on_terminal()
+    monkeypatch.setattr(sys, "stdin", None)  # as under some service managers
+    assert not on_terminal()
 
 
 # --- as root ---------------------------------------------------------------------------------

@@ -14,7 +14,8 @@ from cloudscale.notebook import NotebookImage
 from cloudscale.seatspec import Template
 from cloudscale.settings import SeatSettings
 from cloudscale.spawner import Change, Spawner, check_key, running_seats
-from tests.unit.fake_api import FakeApi, api_error
+from tests.unit.api_schema import api_error
+from tests.unit.fake_api import FakeApi
 from tests.unit.fakes import fake_engine
 
 KEY = bytes(range(32))
@@ -147,6 +148,13 @@ def test_the_secret_lets_the_student_in_with_the_password(swarm: Swarm) -> None:
     assert config["ServerApp"]["root_dir"] == "/home/jovyan/work"
 
 
+@pytest.mark.parametrize("uid", [0, 1000])
+def test_the_server_of_an_image_of_root_is_allowed_to_be_root(swarm: Swarm, uid: int) -> None:
+    swarm.converge([ANN], replace(TEMPLATE, image=replace(IMAGE, uid=uid)))
+    (data,) = swarm.api.secret_data.values()
+    assert json.loads(data)["ServerApp"]["allow_root"] is (uid == 0)
+
+
 def test_secrets_carry_the_marks_and_their_names_no_password(swarm: Swarm) -> None:
     swarm.converge([ANN])
     (secret,) = swarm.api.secrets_.values()
@@ -221,6 +229,13 @@ def test_seats_of_another_key_are_refused(swarm: Swarm) -> None:
     swarm.converge([ANN])
     with pytest.raises(RequestError, match="another key than /home/ann/bio has"):
         check_key(running_seats(swarm.engine, "bio"), KEY[::-1], "/home/ann/bio")
+
+
+def test_seats_without_the_key_that_made_them_are_refused(swarm: Swarm) -> None:
+    check_key([], None, "/home/ann/bio")
+    swarm.converge([ANN])
+    with pytest.raises(RequestError, match="another key"):
+        check_key(running_seats(swarm.engine, "bio"), None, "/home/ann/bio")
 
 
 # --- removing --------------------------------------------------------------------------------

@@ -101,6 +101,26 @@ def test_a_bridge_from_before_stays(api: FakeApi) -> None:
     assert "docker_gwbridge" in api.networks_
 
 
+@pytest.mark.parametrize("kind", ["network", "secret", "config"])
+def test_a_swarm_that_holds_something_of_others_stays(api: FakeApi, kind: str) -> None:
+    ensure_swarm(fake_engine(api), "bio")
+    if kind == "network":
+        api.overlays = [{"Name": "theirs", "Labels": None}]
+    elif kind == "secret":
+        api.create_secret("theirs", b"", {})
+    else:
+        api.configs_ = [{"Spec": {"Name": "theirs"}}]
+    assert "stays" in leave_swarm(fake_engine(api), "bio")
+    assert api.manages
+
+
+def test_what_the_course_itself_left_does_not_keep_the_swarm(api: FakeApi) -> None:
+    ensure_swarm(fake_engine(api), "bio")
+    add_service(api, "bio")
+    api.create_secret("ours", b"", {"cloudscale.course": "bio"})
+    assert "dissolved" in leave_swarm(fake_engine(api), "bio")
+
+
 def test_a_swarm_with_other_machines_stays(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
     ensure_swarm(fake_engine(api), "bio")
     monkeypatch.setattr(api, "nodes", lambda: [{"ID": "node1"}, {"ID": "node2"}])

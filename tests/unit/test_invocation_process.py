@@ -1,0 +1,134 @@
+"""`invoke …` as the shell sees it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.unit.test_invocation import PROJECT, TASKS, Result
+
+
+@pytest.fixture
+def invoke(processes: None, tmp_path: Path) -> Callable[..., Result]:
+    """`invoke …` in an empty folder, with no engine to reach."""
+    world = {name: value for name, value in os.environ.items() if name != "HOME"}
+    nowhere = {"DOCKER_HOST": f"unix://{tmp_path}/docker.sock", "HOME": str(tmp_path), "COLUMNS": "200"}
+
+    def run(*words: str, **environment: str) -> Result:
+        done = subprocess.run(
+            [sys.executable, "-m", "invoke", "--search-root", str(PROJECT), *words],
+            cwd=tmp_path,
+            env={**world, **nowhere, **environment},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ("Traceback" in done.stderr) == ("--debug" in words)
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+def test_the_tasks_are_listed_by_their_names_with_underscores(invoke: Callable[..., Result]) -> None:
+    done = invoke("--list")
+    listed = {line.split()[0] for line in done.out.splitlines() if line.startswith("  ") and line[2] != " "}
+    assert done.code == 0
+    assert listed >= TASKS
+    assert not any("-" in name for name in listed)
+
+
+def test_every_flag_is_explained(invoke: Callable[..., Result]) -> None:
+    done = invoke("--help", "themachine")
+    explained = "students nodes image port start end env onlycreate plan prune output"
+    shared = "driver course only skip timeout format yes"
+    assert all(f"--{flag}" in done.out for flag in f"{explained} {shared}".split())
+    assert done.code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ("themachine --unknown", "--unknown"),
+        ("themachine --driver local --students missing.csv", "missing.csv"),
+        ("-f missing.yaml status", "missing.yaml"),
+    ],
+)
+def test_a_wrong_request_ends_in_2_for_the_shell_too(invoke: Callable[..., Result], words: str, named: str) -> None:
+    done = invoke(*words.split())
+    assert done.code == 2
+    assert named in done.err
+    assert done.out == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("cloudscale: {driver: [", "is YAML"),
+        ("cloudscale: {drivr: local}", "cloudscale.drivr"),
+        ("cloudscale: {seat: {memry: 2G}}", "cloudscale.seat.memry"),
+        ("cloudscale: {seat: {cpus: many}}", "cloudscale.seat.cpus"),
+        ("cloudscale: {seat: 5}", "cloudscale.seat"),
+        ("cloudscale: local", "cloudscale"),
+        ("cloudscale: {driver: \x00}", ""),
+        ("just words", ""),
+        ("[1, 2]", ""),
+    ],
+)
+def test_a_wrong_configuration_ends_in_2_and_names_the_key(
+    invoke: Callable[..., Result], tmp_path: Path, text: str, named: str
+) -> None:
+    (tmp_path / "own.yaml").write_text(text)
+    done = invoke("-f", "own.yaml", "status")
+    assert done.code == 2
+    assert named in done.err
+    assert done.out == ""
+
+
+@pytest.mark.parametrize("name", ["own.toml", "own.json", "folder.yaml"])
+def test_a_configuration_that_can_not_be_read_ends_in_2(
+    invoke: Callable[..., Result], tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "own.toml").write_text("[cloudscale]")
+    (tmp_path / "own.json").write_text("{no json")
+    (tmp_path / "folder.yaml").mkdir()
+    assert invoke("-f", name, "status").code == 2
+
+
+def test_a_section_with_nothing_in_it_is_as_if_it_were_not_there(invoke: Callable[..., Result], tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("cloudscale:\n  driver: local\n  openstack:\n  seat:\n")
+    assert "No Docker Engine answers" in invoke("-f", "own.yaml", "status").err
+
+
+def test_without_an_engine_the_end_is_1_with_the_remedy(invoke: Callable[..., Result], tmp_path: Path) -> None:
+    (tmp_path / "students.csv").write_text("1;Ann;Lee\n")
+    for task in ("themachine", "com_node ls", "driver_reset --yes"):
+        done = invoke(*task.split(), "--driver", "local")
+        assert done.code == 1
+        assert "No Docker Engine answers" in done.err
+        assert "machine_new local" in done.err
+        assert done.out == ""
+
+
+def test_a_run_that_made_nothing_leaves_nothing_behind(invoke: Callable[..., Result], tmp_path: Path) -> None:
+    (tmp_path / "students.csv").write_text("1;Ann;Lee\n")
+    invoke("themachine", "--driver", "local")
+    assert [path.name for path in tmp_path.iterdir()] == ["students.csv"]
+
+
+def test_debug_shows_where_it_happened(invoke: Callable[..., Result]) -> None:
+    done = invoke("--debug", "status", "--driver", "local")
+    assert "EngineError" in done.err
+
+
+def test_what_is_heavy_is_not_imported_for_a_list(processes: None) -> None:
+    program = "import sys, tasks; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, check=True)
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    assert "cloudscale" in loaded
+    assert not loaded & {"docker", "openstack", "paramiko", "pydantic", "requests", "rich", "tabulate"}
