@@ -12,7 +12,7 @@ from cloudscale.drivers import Driver, load_driver
 from cloudscale.engine import Engine, from_environment
 from cloudscale.errors import CloudscaleError, RequestError, SlowSeat
 from cloudscale.fanout import fan_out
-from cloudscale.model import UNREACHED, CommandResult, Machine, Outcome, Place, Row, Seat
+from cloudscale.model import UNREACHED, CommandResult, Machine, Outcome, Place, Row, Seat, Student
 from cloudscale.notebook import ensure_image, look_inside
 from cloudscale.output import check_writable, write_private
 from cloudscale.plan import Plan, PortRange, make_plan
@@ -33,13 +33,12 @@ REMOTE_TIMEOUT = 5.0  # the same for remote_com, as in 2016
 
 def themachine(session: Session, launch: Launch) -> Report:
     """Roster → machines → engines → swarm → seats → table. Run again, it converges."""
-    if not launch.onlycreate:
-        read_roster(session.settings.students)
+    students = [] if launch.onlycreate else read_roster(session.settings.students)
     driver = load_driver(session.settings)
     driver.check_nodes(launch.nodes)
     if launch.output:
         check_writable(launch.output)
-    done = _planned(session, driver, launch) if launch.plan else _launched(session, driver, launch)
+    done = (_planned if launch.plan else _launched)(session, driver, launch, students)
     if launch.output:
         try:
             write_private(launch.output, done.text)
@@ -48,19 +47,19 @@ def themachine(session: Session, launch: Launch) -> Report:
     return done
 
 
-def _planned(session: Session, driver: Driver, launch: Launch) -> Report:
+def _planned(session: Session, driver: Driver, launch: Launch, students: Sequence[Student]) -> Report:
     cluster = look(session, driver)
-    plan = _plan(cluster, session, launch)
+    plan = _plan(cluster, session, launch, students)
     for warning in plan.warnings:
         session.progress.say(f"Warning: {warning}")
     return Report(report.plan(plan, cluster.machines, session.common.format))
 
 
-def _launched(session: Session, driver: Driver, launch: Launch) -> Report:
+def _launched(session: Session, driver: Driver, launch: Launch, students: Sequence[Student]) -> Report:
     say = session.progress.say
     with session.course.locked():
         cluster = look(session, driver)
-        plan = _plan(cluster, session, launch)
+        plan = _plan(cluster, session, launch, students)
         for warning in plan.warnings:
             say(f"Warning: {warning}")
         spawner.check_key(cluster.seats, session.course.key(create=False), session.course.folder)
@@ -77,8 +76,7 @@ def _launched(session: Session, driver: Driver, launch: Launch) -> Report:
         return _seat(cluster, plan, template, session, launch)
 
 
-def _plan(cluster: Cluster, session: Session, launch: Launch) -> Plan:
-    students = [] if launch.onlycreate else read_roster(session.settings.students)
+def _plan(cluster: Cluster, session: Session, launch: Launch, students: Sequence[Student]) -> Plan:
     seated = {seat.student_id: Place(cluster.machine_of(seat), seat.port) for seat in cluster.seats}
     remembered: dict[str, Place] = {}
     for engine in cluster.engines.values():
