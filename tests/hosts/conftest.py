@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import docker
 import pytest
 
 from tests.lab.engine import LabEngine, clear
 from tests.lab.namespace import Namespace, outside, remove_all
 
+MARTY, EMMETT, JENNIFER = "1;Marty;McFly;", "2;Emmett;Brown;e.brown@thefuture.io", "3;Jennifer;O'Parker;"
 PROJECT = Path(__file__).parents[2]
 STATE = Path(tempfile.gettempdir()) / "cloudscale-tests"
 PROGRAMS = {"dockerd": "docker.io", "ip": "iproute2", "iptables": "iptables", "sshd": "openssh-server"}
@@ -134,3 +136,18 @@ class Roster:
         """Writes the lines, and returns the flags that name the file."""
         self.path.write_text("\n".join(lines) + "\n", encoding="utf-8")
         return ("--students", str(self.path))
+
+
+@pytest.fixture
+def client(engine: LabEngine) -> docker.DockerClient:
+    return engine.client
+
+
+def seat_containers(client: docker.DockerClient, course: str = "course") -> dict[str, str]:
+    """Student's id → container's id."""
+    found = client.containers.list(filters={"label": [f"cloudscale.course={course}", "cloudscale.student"]})
+    return {container.labels["cloudscale.student"]: str(container.id) for container in found}
+
+
+def services(client: docker.DockerClient) -> dict[str, Any]:
+    return {service.attrs["Spec"]["Labels"]["cloudscale.student"]: service for service in client.services.list()}
