@@ -87,7 +87,9 @@ def _plan(cluster: Cluster, session: Session, launch: Launch, students: Sequence
         held = cluster.driver.held_ports(node.machine) - ours
         nodes.append(replace(node, taken_ports=node.taken_ports | held))
     ports = PortRange(launch.start, launch.end)
-    plan = make_plan(students, nodes, seated, remembered, ports, session.settings.seat, prune=launch.prune)
+    # where --only or --skip may keep some of those who left, no newcomer is given a place of theirs
+    prune = launch.prune and not (session.common.only or session.common.skip)
+    plan = make_plan(students, nodes, seated, remembered, ports, session.settings.seat, prune=prune)
     return _chosen(plan, cluster, session)
 
 

@@ -180,6 +180,14 @@ def test_who_left_can_be_chosen_for_pruning(bio: Class) -> None:
     ]
 
 
+def test_who_left_and_is_kept_keeps_the_port_from_newcomers(bio: Class) -> None:
+    bio.roster.write_text(ANN + BOB)
+    (ann, _) = bio.rows(bio.launch())
+    bio.roster.write_text(BOB + CID)
+    rows = bio.rows(bio.launch(prune=True, common={"skip": "Ann Lee"}))
+    assert ann["port"] not in [row["port"] for row in rows]
+
+
 def test_a_wrong_request_changes_nothing(bio: Class, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def wrong(error: type[CloudscaleError], **flags: Any) -> None:
         with pytest.raises(error):
