@@ -24,6 +24,7 @@ install()
     onlycreate="machines, swarm and image, but no seats",
     plan="say what would be done and what it needs; make nothing",
     prune="remove the seats of students who are not in the file any more",
+    replace_lost="seat the students of lost machines on the others",
     output="write the result to this file too, for your eyes only",
 )
 def themachine(
@@ -38,6 +39,7 @@ def themachine(
     onlycreate: bool = False,
     plan: bool = False,
     prune: bool = False,
+    replace_lost: bool = False,
     output: str | None = None,
 ) -> Report:
     """Machines, a Docker Swarm on them, and a Jupyter server for each student."""
@@ -54,6 +56,7 @@ def themachine(
         onlycreate=onlycreate,
         plan=plan,
         prune=prune,
+        replace_lost=replace_lost,
         output=output,
     )
     return workflow.themachine(session, launch)

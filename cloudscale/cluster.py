@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
+from cloudscale.containers import seat_containers
 from cloudscale.course import Course
 from cloudscale.drivers import Driver
 from cloudscale.engine import Engine, describe
-from cloudscale.model import Machine, Node
+from cloudscale.errors import CloudscaleError, MachineError, NotSetUp, SwarmError
+from cloudscale.fanout import fan_out
+from cloudscale.model import Machine, Node, Outcome, Survey
 from cloudscale.progress import Progress
 from cloudscale.selection import Selection
 from cloudscale.settings import Common, Settings
 from cloudscale.spawner import RunningSeat, running_seats
-from cloudscale.swarm import is_manager
+from cloudscale.swarm import Membership, SwarmNode, check_ours, check_usable, membership, swarm_nodes
 
 
 @dataclass(frozen=True)
@@ -36,42 +39,135 @@ class Session:
 
 @dataclass(frozen=True)
 class Cluster:
-    """The course as it is now: engines and nodes by machine, the manager first, and the seats of the swarm."""
+    """The course as it is now.
+
+    `engines` and `nodes` are of the machines that can be used; `lost` has the others, with the cause.
+    `managers` are the engines that speak for the swarm, `swarm` its nodes by id. `cut_off` has the
+    engines whose swarm has too few managers left to be asked.
+    """
 
     driver: Driver
+    machines: tuple[Machine, ...]
     engines: Mapping[str, Engine]
     nodes: Mapping[str, Node]
-    manager: Engine
-    in_swarm: bool
+    lost: Mapping[str, CloudscaleError]
+    managers: tuple[Engine, ...]
+    swarm: Mapping[str, SwarmNode]
     seats: tuple[RunningSeat, ...]
+    cut_off: Mapping[str, Engine]
 
     @property
-    def machines(self) -> list[Machine]:
-        return [engine.machine for engine in self.engines.values()]
+    def in_swarm(self) -> bool:
+        return bool(self.managers)
+
+    def head_lost(self, remedy: str = "") -> SwarmError:
+        return SwarmError(
+            "The swarm has too few managers left to be asked or changed;"
+            f" what runs on {', '.join(self.cut_off)} goes on.",
+            remedy,
+        )
+
+    def check_head(self, remedy: str) -> None:
+        """Raises SwarmError where the swarm has lost its managers."""
+        if self.cut_off:
+            raise CloudscaleError("\n".join(map(str, self.lost.values())) + f"\n{self.head_lost().message}", remedy)
+
+    @property
+    def manager(self) -> Engine:
+        """An engine that speaks for the swarm; without a swarm, the first. Raises CloudscaleError for want of any."""
+        for engine in (*self.managers, *self.engines.values()):
+            return engine
+        raise CloudscaleError("No machine can be used.\n" + "\n".join(str(error) for error in self.lost.values()))
 
     @property
     def hosts(self) -> dict[str, str]:
         return {machine.name: machine.address for machine in self.machines}
 
+    @property
+    def failures(self) -> dict[str, CloudscaleError]:
+        """The lost machines that the course uses; one that was never set up for it is none."""
+        used = {node.machine for node in self.swarm.values()}
+        return {n: error for n, error in self.lost.items() if n in used or not isinstance(error, NotSetUp)}
+
     def machine_of(self, seat: RunningSeat) -> str:
         """The name of the machine that a seat is pinned to; empty where the course does not have it any more."""
-        return next((name for name, node in self.nodes.items() if node.id == seat.node_id), "")
+        name = next((name for name, node in self.nodes.items() if node.id == seat.node_id), "")
+        if not name and seat.node_id in self.swarm:
+            name = self.swarm[seat.node_id].machine
+        return name if name in self.hosts else ""
 
     def names_of(self, seat: RunningSeat) -> tuple[str, ...]:
         return (seat.name, seat.student_id, seat.student_name, self.machine_of(seat))
 
 
-def look(session: Session, driver: Driver) -> Cluster:
-    """Reads back what is there. Changes nothing. Raises EngineError, SwarmError."""
+def look(session: Session, driver: Driver, surveys: Mapping[str, Survey] | None = None) -> Cluster:
+    """Reads back what is there. Changes nothing. Raises EngineError, SwarmError.
+
+    With `surveys`, a machine that has none counts as lost, and one without an engine is not asked for it.
+    """
     course = session.settings.course
-    engines = {machine.name: driver.connect(machine) for machine in driver.machines()}
-    manager = next(iter(engines.values()))
-    in_swarm = is_manager(manager)
-    return Cluster(
+    machines = tuple(driver.machines())
+
+    def view(machine: Machine) -> tuple[Engine, Node, Membership]:
+        if surveys is not None:
+            if machine.name not in surveys:
+                raise MachineError(f"{machine.name}: it is lost.")
+            if not surveys[machine.name].has_engine:
+                raise NotSetUp(f"{machine.name}: it has no engine for the course yet.")
+        engine = driver.connect(machine)
+        found = membership(engine)
+        return engine, describe(engine, course, manages=found.is_active and found.manages), found
+
+    outcomes = fan_out(view, machines, name=lambda machine: machine.name)
+    lost = {outcome.target: _told(outcome) for outcome in outcomes if not outcome.ok}
+    views = {outcome.target: outcome.value for outcome in outcomes if outcome.value}
+    if driver.adopts_swarm:
+        for name, (_, _, found) in views.items():
+            check_usable(name, found)
+
+    managers = [
+        engine
+        for engine, _, found in views.values()
+        if found.is_active and found.manages and (driver.adopts_swarm or found.mark == course)
+    ]
+    swarm = {node.id: node for node in swarm_nodes(managers[0])} if managers else {}
+    cut_off = {} if managers or driver.adopts_swarm else _cut_off(views, machines, course)
+    for name, (_, _, found) in list(views.items()):
+        try:
+            if not driver.adopts_swarm and name not in cut_off:
+                check_ours(name, found, course, swarm)
+        except SwarmError as error:
+            lost[name] = error
+            del views[name]
+    cluster = Cluster(
         driver=driver,
-        engines=engines,
-        nodes={name: describe(engine, course) for name, engine in engines.items()},
-        manager=manager,
-        in_swarm=in_swarm,
-        seats=tuple(running_seats(manager, course)) if in_swarm else (),
+        machines=machines,
+        engines={name: engine for name, (engine, _, _) in views.items()},
+        nodes={name: node for name, (_, node, _) in views.items()},
+        lost=lost,
+        managers=tuple(managers),
+        swarm=swarm,
+        seats=tuple(running_seats(managers[0], course)) if managers else (),
+        cut_off=cut_off,
     )
+    order = {machine.name: at for at, machine in enumerate(machines)}
+    seats = sorted(cluster.seats, key=lambda seat: order.get(cluster.machine_of(seat), -1))  # by port within each
+    return replace(cluster, seats=tuple(seats))
+
+
+def _told(outcome: Outcome[object]) -> CloudscaleError:
+    error = outcome.error
+    return error if isinstance(error, CloudscaleError) else CloudscaleError(f"{outcome.target}: {error!r}")
+
+
+def _cut_off(
+    views: Mapping[str, tuple[Engine, Node, Membership]], machines: Sequence[Machine], course: str
+) -> dict[str, Engine]:
+    """The engines that are in this course's swarm for sure, none of whose managers can be asked."""
+    hosts = {machine.address for machine in machines}
+    return {
+        name: engine
+        for name, (engine, _, found) in views.items()
+        if (found.state == "leaderless" or (found.is_active and not found.manages))
+        and (found.manager_hosts & hosts or seat_containers(engine, course))
+    }

@@ -7,6 +7,8 @@ import socket
 import threading
 import time
 from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from docker.errors import APIError, NotFound
@@ -18,6 +20,7 @@ from cloudscale.errors import EngineError, SeatError
 from cloudscale.model import TIMED_OUT, CommandResult, Outcome, Place
 from cloudscale.waiting import poll
 
+SERVICE = "com.docker.swarm.service.name"  # a label that Swarm gives
 STOPPING = 60  # seconds for a container to end after its service was removed; the engine kills it after 10
 ENDING = 10  # seconds that a command has to end after its deadline
 KILLED = 137  # exit code of a command that timeout(1) had to kill
@@ -27,11 +30,22 @@ KILLED = 137  # exit code of a command that timeout(1) had to kill
 WITH_DEADLINE = 'if command -v timeout >/dev/null; then exec timeout -k 5 "$0" sh -c "$1"; else exec sh -c "$1"; fi'
 
 
-def seat_containers(engine: Engine, course: str, *, all_states: bool = False) -> dict[str, str]:
-    """Student's id → container's id, of the seats that run on this machine (`all_states`: or have ended)."""
+@dataclass(frozen=True)
+class SeatContainer:
+    """A seat's container; `service` is the seat's name, which the engine writes on it."""
+
+    id: str
+    service: str
+
+
+def seat_containers(engine: Engine, course: str, *, all_states: bool = False) -> dict[str, SeatContainer]:
+    """Student's id → container, of the seats that run on this machine (`all_states`: or have ended)."""
     with engine_errors(engine.name):
         found = engine.api.containers(all=all_states, filters={"label": [f"{naming.MARK}={course}", naming.STUDENT]})
-    return {container["Labels"][naming.STUDENT]: container["Id"] for container in found}
+    return {
+        container["Labels"][naming.STUDENT]: SeatContainer(container["Id"], container["Labels"].get(SERVICE, ""))
+        for container in found
+    }
 
 
 def remove_others(engine: Engine, course: str) -> None:
@@ -124,10 +138,13 @@ def volumes(engine: Engine, course: str) -> list[Any]:
     return [volume for volume in found if naming.STUDENT in volume["Labels"]]
 
 
-def remembered_places(engine: Engine, course: str) -> dict[str, Place]:
-    """Where students sat whose seats were cleared: their volumes on this machine say so."""
+def remembered_places(engine: Engine, course: str) -> dict[str, tuple[datetime, Place]]:
+    """Where students sat whose seats were cleared, and since when: their volumes on this machine say so."""
     return {
-        volume["Labels"][naming.STUDENT]: Place(engine.name, int(volume["Labels"].get(naming.PORT, 0)))
+        volume["Labels"][naming.STUDENT]: (
+            datetime.fromisoformat(volume["CreatedAt"]),
+            Place(engine.name, int(volume["Labels"].get(naming.PORT, 0))),
+        )
         for volume in volumes(engine, course)
     }
 

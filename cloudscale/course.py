@@ -38,7 +38,12 @@ class Course:
 
     @property
     def known_hosts(self) -> Path:
-        """The keys of hosts that remote_com saw, in OpenSSH's form; they are of no driver."""
+        """The keys of the driver's hosts, in OpenSSH's form."""
+        return self.folder / "known_hosts"
+
+    @property
+    def remote_known_hosts(self) -> Path:
+        """The keys of hosts that remote_com saw; they are of no driver."""
         return self.folder.parent / "known_hosts"
 
     def key(self, *, create: bool = True) -> bytes | None:

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import docker
 import requests
 from docker.errors import APIError, DockerException
+from docker.tls import TLSConfig
 from docker.utils import parse_host, version_lt
 
 from cloudscale import naming
-from cloudscale.errors import CloudscaleError, EngineError, RequestError
+from cloudscale.errors import CloudscaleError, EngineError, NotSetUp, RequestError
 from cloudscale.fanout import WIDTH
 from cloudscale.model import Machine, Node
 
+CONNECT_TIMEOUT = 10  # seconds for another machine to take a connection
 REQUEST_TIMEOUT = 60  # seconds for one answer of an engine; a loaded one is slow to create containers
 
 
@@ -56,23 +60,56 @@ def from_environment(timeout: float = REQUEST_TIMEOUT) -> docker.DockerClient:
             "It is of the form unix:///run/docker.sock, tcp://HOST:PORT or ssh://USER@HOST; or unset it.",
         ) from None
     with engine_errors(f"this computer (DOCKER_HOST={host})" if host else "this computer"):
-        client = docker.from_env(version="auto", timeout=int(timeout), max_pool_size=WIDTH)
-        if version_lt(client.api.api_version, OLDEST_API):
-            raise EngineError(
-                f"The Docker Engine is too old: it speaks version {client.api.api_version} of its API,"
-                f" and {OLDEST_API} (Docker Engine 20.10) is the oldest that will do.",
-                "Upgrade it with your package manager.",
-            )
-        return client
+        return _new_enough(docker.from_env(version="auto", timeout=int(timeout), max_pool_size=WIDTH))
 
 
-def describe(engine: Engine, course: str) -> Node:
-    """What the engine has, and what others than this course hold of it: published ports and reserved memory."""
+def over_tls(machine: str, host: str, port: int, *, ca: Path, certificate: tuple[Path, Path]) -> docker.DockerClient:
+    """The engine of another machine, reached with a client's certificate. Raises EngineError."""
+    where = f"{machine}: its Docker Engine, port {port},"
+    try:
+        # docker-py would wait for as long as an engine may take to answer
+        socket.create_connection((host, port), timeout=CONNECT_TIMEOUT).close()
+    except ConnectionRefusedError:
+        raise NotSetUp(f"{where} does not run.", "invoke themachine sets it up and starts it.") from None
+    except OSError as error:
+        told = "no answer" if isinstance(error, TimeoutError) else error.strerror or error
+        raise EngineError(
+            f"{where} can't be reached ({told}).", f"Is the machine up, and is its port {port} open to you?"
+        ) from None
+    tls = TLSConfig(client_cert=(str(certificate[0]), str(certificate[1])), ca_cert=str(ca), verify=True)
+    url = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+
+    def client(version: str) -> docker.DockerClient:
+        made = docker.DockerClient(url, version=version, timeout=REQUEST_TIMEOUT, tls=tls, max_pool_size=WIDTH)
+        # load-bearing: else REQUESTS_CA_BUNDLE, where it is set, is trusted in the place of the course's authority
+        made.api.trust_env = False
+        return made
+
+    with engine_errors(machine):
+        # docker-py's version="auto" would ask before its environment can be left aside
+        return _new_enough(client(client(OLDEST_API).api.version(api_version=False)["ApiVersion"]))
+
+
+def _new_enough(client: docker.DockerClient) -> docker.DockerClient:
+    if version_lt(client.api.api_version, OLDEST_API):
+        raise EngineError(
+            f"The Docker Engine is too old: it speaks version {client.api.api_version} of its API,"
+            f" and {OLDEST_API} (Docker Engine 20.10) is the oldest that will do.",
+            "Upgrade it with your package manager.",
+        )
+    return client
+
+
+def describe(engine: Engine, course: str, *, manages: bool) -> Node:
+    """What the engine has, and what others than this course hold of it: published ports and reserved memory.
+
+    `manages`: the engine speaks for its swarm, which knows more.
+    """
     with engine_errors(engine.name):
         info = engine.api.info()
         containers = engine.api.containers()
         tasks, services = [], []
-        if info["Swarm"].get("ControlAvailable"):
+        if manages:
             tasks = engine.api.tasks(filters={"node": info["Swarm"]["NodeID"], "desired-state": "running"})
             services = engine.api.services()
     ours = {service["ID"] for service in services if service["Spec"]["Labels"].get(naming.MARK) == course}
@@ -97,7 +134,7 @@ def describe(engine: Engine, course: str) -> Node:
     }
     return Node(
         machine=engine.machine,
-        id=info["Swarm"].get("NodeID", ""),
+        id=(info.get("Swarm") or {}).get("NodeID", ""),
         cpus=info["NCPU"],
         memory=info["MemTotal"],
         taken_ports=frozenset(ports),

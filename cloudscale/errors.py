@@ -2,7 +2,9 @@
 
 CloudscaleError              1  something failed; what is named here, the rest was still done
 ├── EngineError              1  the Docker Engine of a machine is absent, closed or unusable
+│   ├── NotSetUp             1  the course has not set the machine's engine up
 │   └── SwarmError           1  the engine's swarm can't be used for this course
+├── MachineError             1  a machine is lost, in other hands, or can't be set up
 ├── ImageError               1  the notebook image can't be fetched, built or used
 ├── SeatError                1  a student's server did not come up
 │   └── SlowSeat             1  it has not come up yet
@@ -36,7 +38,15 @@ class EngineError(CloudscaleError):
     pass
 
 
+class NotSetUp(EngineError):
+    pass
+
+
 class SwarmError(EngineError):
+    pass
+
+
+class MachineError(CloudscaleError):
     pass
 
 

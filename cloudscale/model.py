@@ -31,6 +31,24 @@ class Machine:
 
 
 @dataclass(frozen=True)
+class Survey:
+    """What a machine is, seen from outside its engine. Sizes are bytes, None where the driver can't tell.
+
+    `address` is the one that the course's machines reach each other by; `networks` are those that it is in
+    (text of the form 192.0.2.0/24); `has_engine`: its engine serves the course already.
+    """
+
+    machine: Machine
+    address: str
+    cpus: int | None = None
+    memory: int | None = None
+    free_disk: int | None = None
+    held_ports: frozenset[int] = frozenset()
+    networks: frozenset[str] = frozenset()
+    has_engine: bool = True
+
+
+@dataclass(frozen=True)
 class Node:
     """A machine as its engine describes it: cores, memory in bytes, and what others hold of it.
 

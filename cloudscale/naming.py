@@ -66,6 +66,11 @@ def secret_name(seat: str, fingerprint: str) -> str:
     return f"{seat[:45]}-{fingerprint[:16]}"
 
 
+def brought_repository(course: str) -> str:
+    """The name under which an engine keeps, as a second one, the images that were brought to it for the course."""
+    return f"cloudscale/brought-{_digest('brought', course)[:10]}"
+
+
 def keyed_digest(key: bytes, purpose: str, *parts: str) -> bytes:
     """32 bytes that only the holder of the course's key can make."""
     return hmac.digest(key, json.dumps([purpose, *parts]).encode(), "sha256")

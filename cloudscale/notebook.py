@@ -32,36 +32,62 @@ if [ -d "$HOME/work" ]; then echo "$HOME/work"; elif [ "$PWD" != / ]; then pwd; 
 class NotebookImage:
     """An image as the seats start it.
 
-    `pinned` is its digest, or its id where it came from no registry: Swarm starts either without
-    asking a registry. `subcommand` is Jupyter's (lab or server), `work` the folder for the volume.
+    `subcommand` is Jupyter's (lab or server), `work` the folder for the volume.
     """
 
     reference: str
-    pinned: str
     subcommand: str
     uid: int
     gid: int
     work: str
 
 
-def ensure_image(engine: Engine, reference: str, bytes_done: BytesDone | None = None) -> str:
-    """Pulls the image unless the engine has it, and returns its pinned name.
+@dataclass(frozen=True)
+class Held:
+    """An image as an engine holds it.
 
-    Raises RequestError where the name is not one, ImageError where it can't be fetched.
+    `pinned` is its digest, or its id where it came from no registry: Swarm starts either without
+    asking a registry. `layers` and `made` are the same on every engine; the id need not be. `size` in bytes.
     """
+
+    pinned: str
+    layers: tuple[str, ...]
+    made: str
+    size: int
+    architecture: str
+    from_registry: bool
+
+    def is_same(self, other: Held) -> bool:
+        return (self.layers, self.made) == (other.layers, other.made)
+
+
+def find_image(engine: Engine, reference: str) -> Held | None:
+    """The image, if the engine has it. Raises RequestError where the name is not one."""
     with engine_errors(engine.name):
         try:
             found = engine.api.inspect_image(reference)
         except ImageNotFound:
-            _pull(engine, reference, bytes_done)
-            found = engine.api.inspect_image(reference)
+            return None
         except APIError as error:
             if error.status_code == 400:
                 raise _no_reference(reference, str(error.explanation)) from None
             raise
     repository, _ = parse_repository_tag(reference)
     digests = [digest for digest in found.get("RepoDigests") or [] if digest.partition("@")[0] == repository]
-    return digests[0] if digests else str(found["Id"])
+    return Held(
+        pinned=digests[0] if digests else str(found["Id"]),
+        layers=tuple(found.get("RootFS", {}).get("Layers") or [found["Id"]]),
+        made=str(found.get("Created", "")),
+        size=int(found.get("Size", 0)),
+        architecture=str(found.get("Architecture", "")),
+        from_registry=bool(digests),
+    )
+
+
+def pull_image(engine: Engine, reference: str, bytes_done: BytesDone | None = None) -> None:
+    """Has the engine fetch the image. Raises RequestError where the name is not one, ImageError where it can't."""
+    with engine_errors(engine.name):
+        _pull(engine, reference, bytes_done)
 
 
 def look_inside(engine: Engine, reference: str, pinned: str, course: str) -> NotebookImage:
@@ -78,7 +104,7 @@ def look_inside(engine: Engine, reference: str, pinned: str, course: str) -> Not
             container.start()
             container.wait(timeout=LOOKING)
             subcommand, uid, gid, work = container.logs(stdout=True, stderr=False).decode().split("\n")[:4]
-            return NotebookImage(reference, pinned, subcommand, int(uid), int(gid), work)
+            return NotebookImage(reference, subcommand, int(uid), int(gid), work)
         except ValueError:
             pass
         except APIError as error:

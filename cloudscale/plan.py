@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cloudscale.errors import CapacityError
@@ -58,18 +58,22 @@ def make_plan(
     limits: SeatSettings,
     *,
     prune: bool = False,
+    lost: Collection[str] = (),
 ) -> Plan:
     """Places every student.
 
-    Those `seated` (by id) stay. The others go where they are `remembered` to have been, as far as
-    that is free, else to the machine with the most room, on its lowest free port. Seats of students
-    who left count, unless they are pruned. Raises CapacityError, with the numbers.
+    Those `seated` (by id) stay, on `lost` machines too, which take nobody else. The others go where they
+    are `remembered` to have been, as far as that is free, else to the machine with the most room, on its
+    lowest free port. Seats of students who left count, unless they are pruned. Raises CapacityError,
+    with the numbers.
     """
     enrolled = {student.id for student in students}
     room = {node.machine.name: max(0, node.memory - node.taken_memory) // limits.reserve for node in nodes}
     leavers = tuple(sorted(id for id in seated if id not in enrolled))
-    places = {id: place for id, place in seated.items() if place.machine in room and not (prune and id not in enrolled)}
-    new = [student for student in students if student.id not in places]
+    kept = {id: place for id, place in seated.items() if not (prune and id not in enrolled)}
+    stranded = {id: place for id, place in kept.items() if place.machine in lost}
+    places = {id: place for id, place in kept.items() if place.machine in room}
+    new = [student for student in students if student.id not in {**places, **stranded}]
     for node in nodes:
         if limits.cpus > node.cpus:
             raise CapacityError(
@@ -108,8 +112,9 @@ def make_plan(
         )
         for node in nodes
     )
+    everyone = {**stranded, **places}
     return Plan(
-        seats=tuple(Seat(student, places[student.id]) for student in students),
+        seats=tuple(Seat(student, everyone[student.id]) for student in students),
         leavers=leavers,
         needs=needs,
         warnings=(*_crowded(needs, limits), *free_ports.warnings()),

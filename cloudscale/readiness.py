@@ -30,25 +30,32 @@ def wait_ready(
     changes: Sequence[tuple[Seat, Change]],
     hosts: Mapping[str, str],
     *,
+    engines: Mapping[str, Engine],
     timeout: float,
     ready: Callable[[int], None] = lambda count: None,
     clock: Clock | None = None,
 ) -> list[Outcome[str]]:
-    """Waits until every seat answers over HTTP. `hosts`: machine → address; `timeout` in seconds.
+    """Waits until every seat answers over HTTP. `hosts` and `engines` by machine; `timeout` in seconds.
 
     A seat that can't come up any more is given up at once, with its cause; the others go on. `ready`
     is told how many answer so far.
     """
-    return _Wait(manager, changes, hosts, clock or SystemClock()).run(timeout, ready)
+    return _Wait(manager, changes, hosts, engines, clock or SystemClock()).run(timeout, ready)
 
 
 class _Wait:
     def __init__(
-        self, manager: Engine, changes: Sequence[tuple[Seat, Change]], hosts: Mapping[str, str], clock: Clock
+        self,
+        manager: Engine,
+        changes: Sequence[tuple[Seat, Change]],
+        hosts: Mapping[str, str],
+        engines: Mapping[str, Engine],
+        clock: Clock,
     ) -> None:
         self._manager = manager
         self._changes = changes
         self._hosts = hosts
+        self._engines = engines
         self._clock = clock
         self._results: dict[str, Outcome[str]] = {}
         self._pending = list(changes)
@@ -64,7 +71,7 @@ class _Wait:
             for seat, change in self._pending:
                 fresh = [task for task in tasks.get(change.service_id, []) if task["ID"] not in earlier]
                 if seat.student.id not in self._results and (task := self._hopeless(fresh)):
-                    self._settle(seat, _cause(self._manager, seat, task))
+                    self._settle(seat, _cause(self._engines, seat, task))
             self._pending = [item for item in self._pending if item[0].student.id not in self._results]
             ready(sum(result.ok for result in self._results.values()))
             return not self._pending
@@ -103,7 +110,7 @@ class _Wait:
     def _overdue(self, seat: Seat, tasks: Sequence[Task], timeout: float) -> SeatError:
         for task in tasks[:1]:
             if task["Status"].get("Err"):
-                return _cause(self._manager, seat, task)
+                return _cause(self._engines, seat, task)
         return SlowSeat(
             f"{_who(seat)}: the server did not answer within {timeout:.0f} s.",
             "It may still be starting: look with invoke status, or run again with a longer --timeout.",
@@ -120,18 +127,18 @@ def _all_tasks(manager: Engine) -> dict[str, list[Task]]:
     return grouped
 
 
-def _cause(manager: Engine, seat: Seat, task: Task) -> SeatError:
-    return failure(seat, task["Status"].get("Err", ""), _last_words(manager, task))
+def _cause(engines: Mapping[str, Engine], seat: Seat, task: Task) -> SeatError:
+    return failure(seat, task["Status"].get("Err", ""), _last_words(engines.get(seat.place.machine), task))
 
 
-def _last_words(manager: Engine, task: Task) -> str:
+def _last_words(engine: Engine | None, task: Task) -> str:
     """The end of what the container of a failed task wrote; the engine keeps it for a while."""
     container = task["Status"].get("ContainerStatus", {}).get("ContainerID")
-    if not container:
+    if not container or engine is None:
         return ""
     # the log of a container is told where it can be had
-    with contextlib.suppress(CloudscaleError), engine_errors(manager.name):
-        text = manager.api.logs(container, tail=3).decode(errors="replace")
+    with contextlib.suppress(CloudscaleError), engine_errors(engine.name):
+        text = engine.api.logs(container, tail=3).decode(errors="replace")
         return " / ".join(line.strip() for line in text.splitlines() if line.strip())
     return ""
 
@@ -192,22 +199,26 @@ def seat_states(
     manager: Engine,
     seats: Sequence[RunningSeat],
     hosts: Mapping[str, str],
+    engines: Mapping[str, Engine],
+    *,
     machine_of: Callable[[RunningSeat], str],
 ) -> list[SeatState]:
-    """The state of every seat now, asked side by side. `hosts`: machine → address."""
+    """The state of every seat now, asked side by side. `hosts` and `engines` by machine; a lost one has no engine."""
     tasks = _all_tasks(manager)
 
     def one(running: RunningSeat) -> SeatState:
         machine = machine_of(running)
-        if machine in hosts and jupyter.answers(hosts[machine], running.port):
+        if machine in engines and jupyter.answers(hosts[machine], running.port):
             return SeatState("ready")
         seat = Seat(Student(running.student_id, running.student_name), Place(machine or running.node_id, running.port))
+        if machine in hosts and machine not in engines:
+            return SeatState("failed", SeatError(f"{_who(seat)}: its machine is lost.", "Bring it back."))
         own = tasks.get(running.service_id, [])
         if not own:
             return SeatState("failed", SeatError(f"{_who(seat)}: it has no container.", "Run invoke themachine."))
         failed = [task for task in own if _failed(task)]
         if len(failed) >= TRIES or (own[0]["Status"]["State"] == "pending" and own[0]["Status"].get("Err")):
-            return SeatState("failed", _cause(manager, seat, (failed or own)[0]))
+            return SeatState("failed", _cause(engines, seat, (failed or own)[0]))
         age = datetime.now(UTC) - datetime.fromisoformat(own[0]["CreatedAt"][:19] + "+00:00")
         if age.total_seconds() < STARTING:
             return SeatState("starting")

@@ -7,18 +7,28 @@ from dataclasses import dataclass
 
 from cloudscale import containers, naming
 from cloudscale.cluster import Cluster, Session
-from cloudscale.engine import Engine
+from cloudscale.distribution import remove_brought
+from cloudscale.engine import Engine, engine_errors
 from cloudscale.fanout import fan_out
-from cloudscale.model import Outcome
+from cloudscale.model import Machine, Outcome
 from cloudscale.spawner import RunningSeat, Spawner
+from cloudscale.swarm import depart, leave_swarm, membership, remove_node, update_node
+from cloudscale.waiting import poll
+
+MACHINES_WIDTH = 64  # machines at once: the work is theirs, not this computer's
+PROMOTING = 30.0  # seconds for a node to become a manager
 
 
 @dataclass(frozen=True)
 class Removable:
-    """What a reset may remove: the seats and the volumes (engine, name) that were chosen."""
+    """What a reset may remove: the seats, the volumes (engine, name) and the machines that were chosen.
+
+    A machine is not, as long as anything on it is kept.
+    """
 
     seats: tuple[RunningSeat, ...]
     volumes: tuple[tuple[Engine, str], ...]
+    machines: tuple[Machine, ...]
 
 
 def removable(cluster: Cluster, session: Session, *, with_volumes: bool) -> Removable:
@@ -30,22 +40,28 @@ def removable(cluster: Cluster, session: Session, *, with_volumes: bool) -> Remo
         if with_volumes
     ]
 
-    def names(target: RunningSeat | tuple[Engine, str, str]) -> tuple[str, ...]:
+    def names(target: RunningSeat | Machine | tuple[Engine, str, str]) -> tuple[str, ...]:
+        if isinstance(target, Machine):
+            return (target.name,)
         if isinstance(target, RunningSeat):
             return cluster.names_of(target)
         engine, volume, student_id = target
         seat = seat_of.get(student_id)
         return (volume, student_id, engine.name, *(cluster.names_of(seat) if seat else ()))
 
-    targets: list[RunningSeat | tuple[Engine, str, str]] = [*cluster.seats, *volumes]
+    targets: list[RunningSeat | Machine | tuple[Engine, str, str]] = [*cluster.seats, *volumes, *cluster.machines]
     chosen = session.selection.choose(targets, names)
+    kept = {cluster.machine_of(seat) for seat in cluster.seats if seat not in chosen}
+    kept |= {target[0].name for target in volumes if target not in chosen}
     return Removable(
         seats=tuple(target for target in chosen if isinstance(target, RunningSeat)),
-        volumes=tuple((target[0], target[1]) for target in chosen if not isinstance(target, RunningSeat)),
+        volumes=tuple((target[0], target[1]) for target in chosen if isinstance(target, tuple)),
+        machines=tuple(target for target in chosen if isinstance(target, Machine) and target.name not in kept),
     )
 
 
 def remove(cluster: Cluster, session: Session, chosen: Removable) -> list[Outcome[str]]:
+    """Removes the seats and volumes; each is an outcome."""
     outcomes: list[Outcome[str]] = []
     if cluster.in_swarm:
         spawn = Spawner(cluster.manager, session.settings.course)
@@ -68,3 +84,63 @@ def remove_seats(cluster: Cluster, seats: Sequence[RunningSeat], spawn: Spawner)
         Outcome(outcome.target, error=lingering[outcome.target]) if outcome.target in lingering else outcome
         for outcome in outcomes
     ] + [Outcome[str](wait.target, error=wait.error) for wait in waits if not wait.ok]
+
+
+def release(cluster: Cluster, session: Session, chosen: Removable) -> list[Outcome[str]]:
+    """Takes the chosen machines out of the swarm and gives them back; the swarm goes with the last of them."""
+    course = session.settings.course
+    engines = [cluster.engines[machine.name] for machine in chosen.machines if machine.name in cluster.engines]
+    cleared = fan_out(lambda engine: _clear(engine, cluster, course), engines, name=lambda engine: engine.name)
+    failed = [outcome for outcome in cleared if not outcome.ok]
+    if cluster.in_swarm and not failed:
+        if len(chosen.machines) < len(cluster.machines):
+            failed = _shrink_swarm(cluster, engines)
+        else:
+            said, failed = leave_swarm(cluster.manager, engines, course)
+            if said:
+                session.progress.say(said)
+            if any(membership(engine).is_active for engine in engines):
+                return failed  # handed over to others
+    bad = {outcome.target for outcome in failed} | set(cluster.failures)
+    machines = [machine for machine in chosen.machines if machine.name not in bad]
+    with session.progress.bar("Giving the machines back", len(machines)):
+        released = fan_out(cluster.driver.release, machines, name=lambda machine: machine.name, width=MACHINES_WIDTH)
+    return failed + [outcome for outcome in released if outcome.value or not outcome.ok]
+
+
+def _clear(engine: Engine, cluster: Cluster, course: str) -> str:
+    """What the course has on an engine beside its seats and volumes."""
+    containers.remove_others(engine, course)
+    if engine.name in cluster.cut_off:  # its seats could not be removed by way of the swarm
+        depart(engine)
+        for volume in containers.volumes(engine, course):
+            containers.remove_volume(engine, volume["Name"])
+    if not cluster.driver.adopts_swarm:
+        remove_brought(engine, course)
+    return "cleared"
+
+
+def _shrink_swarm(cluster: Cluster, engines: Sequence[Engine]) -> list[Outcome[str]]:
+    """Takes some machines out of a swarm that others stay in; one of those is a manager before the first goes."""
+    going = {engine.name for engine in engines}
+    staying = [node for node in cluster.swarm.values() if node.machine not in going]
+    head = next((engine for engine in cluster.managers if engine.name not in going), None)
+    if head is None:
+        if not staying:
+            return []
+        with engine_errors(cluster.manager.name):
+            update_node(cluster.manager, staying[0].id, role="manager")
+        head = cluster.engines[staying[0].machine]
+        poll(lambda: membership(head).manages, timeout=PROMOTING)
+    ids = {node.machine: node.id for node in cluster.swarm.values()}
+
+    def leave(engine: Engine) -> str:
+        with engine_errors(head.name):
+            update_node(head, ids[engine.name], role="worker")
+        depart(engine)
+        remove_node(head, ids[engine.name])
+        return "left the swarm"
+
+    # one by one: each change needs a majority of the managers that are left
+    left = fan_out(leave, [engine for engine in engines if engine.name in ids], name=lambda e: e.name, width=1)
+    return [outcome for outcome in left if not outcome.ok]

@@ -18,11 +18,12 @@ SECOND = 10**9  # the API's times are nanoseconds
 
 @dataclass(frozen=True)
 class Template:
-    """What all seats of a course have in common."""
+    """What all seats of a course have in common. `pinned`: machine → the image's name there, which asks no registry."""
 
     course: str
     key: bytes = field(repr=False)
     image: NotebookImage
+    pinned: Mapping[str, str]
     limits: SeatSettings
     port: int
     env: Mapping[str, str]
@@ -33,7 +34,7 @@ def wanted_spec(seat: Seat, node: Node, template: Template, name: str, secret_id
     course, limits, image = template.course, template.limits, template.image
     marks = naming.student_labels(course, seat.student.id)
     container: Spec = {
-        "Image": image.pinned,
+        "Image": template.pinned[seat.place.machine],
         "Args": ["jupyter", image.subcommand],
         "Env": [f"{key}={value}" for key, value in template.env.items()],
         "Labels": marks,

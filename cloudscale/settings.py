@@ -107,8 +107,12 @@ class OpenStackSettings(Section):
 
 
 class GenericSettings(Section):
+    """Hosts: `[user@]host[:port]`, with `user` where none is named. `pwd`: a password, or the passphrase of `kfile`."""
+
     hosts: tuple[str, ...] = ()
+    user: str = Field("root", min_length=1)
     kfile: Path | None = None
+    pwd: str | None = Field(None, repr=False)
 
     @field_validator("hosts", mode="before")
     @classmethod
@@ -138,6 +142,7 @@ class Launch(Section):
     onlycreate: bool = False
     plan: bool = False
     prune: bool = False
+    replace_lost: bool = False
     output: Path | None = None
 
     @field_validator("env", mode="before")
@@ -236,7 +241,7 @@ def _validate(model: type[M], values: Mapping[str, Any], where: str, remedy: str
             key = ".".join(str(part) for part in problem["loc"])
             text = "there is no such key" if problem["type"] == "extra_forbidden" else problem["msg"]
             # of a missing key, pydantic's input is everything else, a password among it
-            silent = problem["type"] in ("extra_forbidden", "missing") or key == "pwd"
+            silent = problem["type"] in ("extra_forbidden", "missing") or key.endswith("pwd")
             given = "" if silent else f" (it is {problem['input']!r})"
             problems.append(f"{where}{key}: {text.removeprefix('Value error, ')}{given}.")
         raise SettingsError("\n".join(problems), remedy) from None

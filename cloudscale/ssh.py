@@ -10,13 +10,13 @@ import re
 import shlex
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import paramiko
 
-from cloudscale.errors import ConnectionFailed, RequestError
+from cloudscale.errors import CloudscaleError, ConnectionFailed, RequestError
 from cloudscale.model import TIMED_OUT, UNREACHED, CommandResult
 
 # what goes wrong is told once, by us; without a handler, Python would print the library's tracebacks
@@ -25,12 +25,13 @@ logging.getLogger("paramiko").addHandler(logging.NullHandler())
 CHUNK = 65536  # bytes
 LINGER = 1.0  # seconds for the rest of the output, after a command has ended or is given up
 PAUSE = 0.02  # seconds between two looks at a running command
+KEEP_ALIVE = 15  # seconds between two signs of life; firewalls forget a silent connection
 # [user@]host[:port]; an IPv6 address, with colons of its own, needs brackets where a port follows
 HOST = re.compile(
     r"(?:(?P<user>.+)@)?(?:\[(?P<bracketed>[^\]]+)\]|(?P<ipv6>[0-9A-Fa-f]*:[0-9A-Fa-f:.]*:.*)|(?P<host>[^@:\[\]]+))"
     r"(?::(?P<port>[0-9]{1,5}))?"
 )
-_FILE_LOCK = threading.Lock()  # one known_hosts, many threads
+Heard = Callable[[bytes], None]  # told of a command's output as it arrives
 
 
 @dataclass(frozen=True)
@@ -63,95 +64,63 @@ def parse_target(text: str, *, port: int, user: str, password: str | None, key_f
         port=int(match["port"] or port),
         user=match["user"] or user,
         password=password,
-        key_file=key_file,
+        key_file=key_file.expanduser() if key_file else None,
     )
 
 
-@contextlib.contextmanager
-def connect(
-    target: Target, *, timeout: float, known_hosts: Path, new_key: Callable[[str], None]
-) -> Iterator[paramiko.SSHClient]:
-    """Logs in, within `timeout` seconds for each step. Raises ConnectionFailed, with cause and remedy.
+class KnownHosts:
+    """The host keys that the user's own known_hosts and the course's file hold, read once for many logins.
 
-    The host's key is checked against the user's known_hosts and the given one. A key never seen is
-    told to `new_key` and remembered; one that changed is refused.
+    A key never seen is told to `new_key` and written to the course's file; one that changed is refused.
     """
-    client = paramiko.SSHClient()
-    _load_known(client, known_hosts)
-    client.set_missing_host_key_policy(_Remember(target, known_hosts, new_key))
-    try:
-        client.connect(
-            target.host,
-            port=target.port,
-            username=target.user,
-            password=target.password,
-            key_filename=str(target.key_file.expanduser()) if target.key_file else None,
-            passphrase=target.password if target.key_file else None,
-            allow_agent=target.password is None and target.key_file is None,
-            look_for_keys=target.password is None and target.key_file is None,
-            timeout=timeout,
-            banner_timeout=timeout,
-            auth_timeout=timeout,
-            channel_timeout=timeout,
-        )
-        yield client
-    except paramiko.BadHostKeyException as error:
-        raise ConnectionFailed(
-            f"{target.name}: its host key is not the one that is known ({_fingerprint(error.key)} now,"
-            f" {_fingerprint(error.expected_key)} before): this may be another machine, or somebody in between.",
-            f"If the machine was set up anew, forget the old key: ssh-keygen -R '{target.entry}' -f {known_hosts}"
-            " (and without -f for your own file), then run again.",
-        ) from None
-    except paramiko.PasswordRequiredException:
-        raise ConnectionFailed(
-            f"{target.name}: the key {target.key_file} has a passphrase.", "Give it with --pwd, or load it: ssh-add."
-        ) from None
-    except paramiko.AuthenticationException as error:
-        raise ConnectionFailed(
-            f"{target.name}: it does not let {target.user} in ({error}).", "Check --user, and --pwd or --kfile."
-        ) from None
-    except TimeoutError:
-        raise ConnectionFailed(
-            f"{target.name}: no answer in {timeout:g} s.", "Is it up? --timeout waits longer."
-        ) from None
-    except paramiko.ssh_exception.NoValidConnectionsError:
-        raise ConnectionFailed(f"{target.name}: nothing listens on port {target.port}.", "Check --port.") from None
-    except (paramiko.SSHException, OSError, EOFError, ValueError) as error:
-        raise ConnectionFailed(
-            f"{target.name}: {str(error) or type(error).__name__}.",
-            f"Is it an SSH server that listens on port {target.port}? Try: ssh -v -p {target.port} {target.host}",
-        ) from None
-    finally:
-        client.close()
 
+    def __init__(self, path: Path, new_key: Callable[[str], None]) -> None:
+        self.path = path
+        self._new_key = new_key
+        self._lock = threading.Lock()
+        self._keys: paramiko.HostKeys | None = None
 
-def _load_known(client: paramiko.SSHClient, known_hosts: Path) -> None:
-    for path in (Path("~/.ssh/known_hosts").expanduser(), known_hosts):
-        with _FILE_LOCK:
+    def prepare(self, client: paramiko.SSHClient, target: Target) -> None:
+        """Has the client check the host's key. Raises ConnectionFailed where a file can't be read."""
+        with self._lock:
+            if self._keys is None:
+                self._keys = self._read()
+            known = self._keys.lookup(target.entry)
+        for kind, key in (known or {}).items():
+            client.get_host_keys().add(target.entry, kind, key)
+        client.set_missing_host_key_policy(_Remember(self, target))
+
+    def _read(self) -> paramiko.HostKeys:
+        keys = paramiko.HostKeys()
+        for path in (Path("~/.ssh/known_hosts").expanduser(), self.path):
             try:
-                client.load_system_host_keys(str(path))
+                keys.load(str(path))
             except FileNotFoundError:
                 continue
             except (OSError, ValueError, paramiko.hostkeys.InvalidHostKey) as error:
                 raise ConnectionFailed(
                     f"{path} can't be read, so no host can be told from another ({error}).", "Mend or remove the line."
                 ) from None
+        return keys
+
+    def remember(self, target: Target, key: paramiko.PKey) -> None:
+        """Trust on first use, said aloud and written down."""
+        with self._lock:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with self.path.open("a") as file:
+                file.write(f"{target.entry} {key.get_name()} {key.get_base64()}\n")
+            if self._keys is not None:
+                self._keys.add(target.entry, key.get_name(), key)
+        self._new_key(f"{target.name}: new host key {_fingerprint(key)}, remembered in {self.path}")
 
 
 class _Remember(paramiko.MissingHostKeyPolicy):
-    """Trust on first use, said aloud and written down."""
-
-    def __init__(self, target: Target, known_hosts: Path, new_key: Callable[[str], None]) -> None:
+    def __init__(self, known: KnownHosts, target: Target) -> None:
+        self._known = known
         self._target = target
-        self._known_hosts = known_hosts
-        self._new_key = new_key
 
     def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
-        with _FILE_LOCK:
-            self._known_hosts.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with self._known_hosts.open("a") as file:
-                file.write(f"{self._target.entry} {key.get_name()} {key.get_base64()}\n")
-        self._new_key(f"{self._target.name}: new host key {_fingerprint(key)}, remembered in {self._known_hosts}")
+        self._known.remember(self._target, key)
 
 
 def _fingerprint(key: paramiko.PKey) -> str:
@@ -159,49 +128,254 @@ def _fingerprint(key: paramiko.PKey) -> str:
     return f"{key.get_name()} SHA256:{digest}"
 
 
-def run(client: paramiko.SSHClient, command: str, *, folder: str | None, timeout: float) -> CommandResult:
-    """Runs a shell command, in `folder` where one is given; past `timeout` seconds it is given up (124)."""
-    if folder:
-        command = f"cd {shlex.quote(folder)} && {command}"
-    transport = client.get_transport()
-    if transport is None:
-        raise ConnectionFailed("The connection was closed.")
-    channel = transport.open_session(timeout=timeout)
-    # paramiko waits without limit for the answer to a request: the end of the connection ends that, too
-    ending = threading.Timer(timeout + LINGER, transport.close)
-    ending.daemon = True
-    ending.start()
+def connect(target: Target, *, timeout: float, known: KnownHosts) -> Connection:
+    """Logs in, within `timeout` seconds for each step. Raises ConnectionFailed, with cause and remedy."""
+    client = paramiko.SSHClient()
     try:
-        channel.exec_command(command)
-        channel.shutdown_write()
-        out: list[bytes] = []
-        err: list[bytes] = []
-        deadline = time.monotonic() + timeout
+        known.prepare(client, target)
+        with _login_errors(target, timeout, known):
+            client.connect(
+                target.host,
+                port=target.port,
+                username=target.user,
+                password=target.password,
+                key_filename=str(target.key_file) if target.key_file else None,
+                passphrase=target.password if target.key_file else None,
+                allow_agent=target.password is None,
+                look_for_keys=target.password is None and target.key_file is None,
+                timeout=timeout,
+                banner_timeout=timeout,
+                auth_timeout=timeout,
+                channel_timeout=timeout,
+            )
+        transport = client.get_transport()
+        assert transport
+        transport.set_keepalive(KEEP_ALIVE)
+        return Connection(target, client, transport)
+    except BaseException:
+        client.close()
+        raise
+
+
+@contextlib.contextmanager
+def _login_errors(target: Target, timeout: float, known: KnownHosts) -> Iterator[None]:
+    try:
+        yield
+    except paramiko.BadHostKeyException as error:
+        raise ConnectionFailed(
+            f"{target.name}: its host key is not the one that is known ({_fingerprint(error.key)} now,"
+            f" {_fingerprint(error.expected_key)} before): this may be another machine, or somebody in between.",
+            f"If the machine was set up anew, forget the old key: ssh-keygen -R '{target.entry}' -f {known.path}"
+            " (and without -f for your own file), then run again.",
+        ) from None
+    except paramiko.PasswordRequiredException:
+        raise ConnectionFailed(
+            f"{target.name}: the key {target.key_file} has a passphrase.",
+            "Load it into your agent (ssh-add), or give the passphrase as the password.",
+        ) from None
+    except paramiko.AuthenticationException as error:
+        raise ConnectionFailed(
+            f"{target.name}: it does not let {target.user} in ({error}).",
+            "Check the user's name, and the password or the key.",
+        ) from None
+    except TimeoutError:
+        raise ConnectionFailed(
+            f"{target.name}: no answer in {timeout:g} s.", "Is it up? --timeout waits longer."
+        ) from None
+    except paramiko.ssh_exception.NoValidConnectionsError as error:
+        causes = list(error.errors.values())
+        refused = any(isinstance(cause, ConnectionRefusedError) for cause in causes)
+        other = next((cause.strerror for cause in causes if isinstance(cause, OSError) and cause.strerror), "no answer")
+        told = f"nothing listens on port {target.port}" if refused else other.lower()
+        raise ConnectionFailed(
+            f"{target.name}: {told}.", f"Is it up, and is {target.port} its SSH server's port?"
+        ) from None
+    except (paramiko.SSHException, OSError, EOFError, ValueError) as error:
+        raise ConnectionFailed(
+            f"{target.name}: {str(error) or type(error).__name__}.",
+            f"Is it an SSH server that listens on port {target.port}? Try: ssh -v -p {target.port} {target.host}",
+        ) from None
+
+
+class Connection:
+    """A login on a host, for any number of commands, side by side too."""
+
+    def __init__(self, target: Target, client: paramiko.SSHClient, transport: paramiko.Transport) -> None:
+        self.target = target
+        self._client = client
+        self._transport = transport
+
+    @property
+    def is_alive(self) -> bool:
+        return self._transport.is_active()
+
+    def close(self) -> None:
+        self._client.close()
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def run(
+        self, command: str, *, timeout: float, folder: str | None = None, data: bytes = b"", heard: Heard | None = None
+    ) -> CommandResult:
+        """Runs a shell command, in `folder` where one is given, with `data` as its input.
+
+        Past `timeout` seconds it is ended, as far as the server does that, with exit code 124.
+        Raises ConnectionFailed where the connection is lost.
+        """
+        if folder:
+            command = f"cd {shlex.quote(folder)} && {command}"
+        try:
+            channel = self._transport.open_session(timeout=timeout)
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            raise ConnectionFailed(f"{self.target.name}: the connection is lost ({error}).", "Run again.") from None
+        # paramiko waits without limit for the answer to a request: the end of the connection ends that, too
+        ending = threading.Timer(timeout + LINGER, self._transport.close)
+        ending.daemon = True
+        ending.start()
+        try:
+            channel.exec_command(command)
+            return _Running(channel, data, heard).result(timeout)
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            raise ConnectionFailed(f"{self.target.name}: the connection is lost ({error}).", "Run again.") from None
+        finally:
+            ending.cancel()
+            channel.close()
+
+    def run_root(
+        self, script: str, *arguments: str, timeout: float, data: bytes = b"", heard: Heard | None = None
+    ) -> CommandResult:
+        """Runs a shell script as root, with sudo where the user is not root; its arguments are quoted here.
+
+        Raises ConnectionFailed where sudo is missing or wants a password: nobody could type it.
+        """
+        words = ["sh", "-c", script, "cloudscale", *arguments]
+        if self.target.user == "root":
+            return self.run(quoted(words), timeout=timeout, data=data, heard=heard)
+        done = self.run(quoted(["sudo", "-n", *words]), timeout=timeout, data=data, heard=heard)
+        if done.exit_code and (cause := _sudo_refusal(done.stderr)):
+            raise ConnectionFailed(
+                f"{self.target.name}: {self.target.user} is not root there, and {cause}.",
+                f"Let {self.target.user} use sudo without a password (a line"
+                f" '{self.target.user} ALL=(ALL) NOPASSWD:ALL' in /etc/sudoers.d/cloudscale there), or log in as root.",
+            )
+        return done
+
+
+def quoted(words: Sequence[str]) -> str:
+    """Words as a shell takes them for just these words."""
+    return shlex.join(words)
+
+
+def _sudo_refusal(stderr: str) -> str:
+    if re.search(r"^sudo: .*(password is required|askpass|tty)", stderr, re.MULTILINE):
+        return "sudo wants a password"
+    if "not in the sudoers file" in stderr or "may not run sudo" in stderr or "is not allowed to" in stderr:
+        return "sudo does not allow it"
+    if re.search(r"sudo: (command )?not found", stderr):
+        return "there is no sudo"
+    return ""
+
+
+class _Running:
+    """A command on its way: input goes in and output comes out until it ends."""
+
+    def __init__(self, channel: paramiko.Channel, data: bytes, heard: Heard | None) -> None:
+        self._channel = channel
+        self._data = memoryview(data)
+        self._heard = heard or (lambda piece: None)
+        self._out: list[bytes] = []
+        self._err: list[bytes] = []
+        if not data:
+            channel.shutdown_write()
+
+    def result(self, timeout: float) -> CommandResult:
+        channel, deadline = self._channel, time.monotonic() + timeout
         while not (channel.exit_status_ready() and channel.eof_received) and not channel.closed:
-            _drain(channel, out, err)
+            self._drain()
             if channel.exit_status_ready():
                 # a child in the background may keep the streams open after the command itself has ended
                 deadline = min(deadline, time.monotonic() + LINGER)
             if time.monotonic() >= deadline:
                 break
-            time.sleep(PAUSE)
-        _drain(channel, out, err)
+            if not self._feed():
+                # set when the exit status arrives; a public event for "something has arrived" there is not
+                channel.status_event.wait(PAUSE)
+                if channel.exit_status_ready() and not channel.eof_received:
+                    time.sleep(PAUSE)
+        self._drain()
         if channel.exit_status_ready():
-            return _result(channel.recv_exit_status(), out, err)
-        return _result(TIMED_OUT, out, [*err, f"given up after {timeout:g} s (--timeout)\n".encode()])
-    finally:
-        ending.cancel()
-        channel.close()
+            return self._result(channel.recv_exit_status())
+        self._end()
+        self._err.append(f"ended after {timeout:g} s (--timeout)\n".encode())
+        return self._result(TIMED_OUT)
+
+    def _feed(self) -> bool:
+        """Sends the next piece of the input, if there is any and room for it; whether it did."""
+        if not self._data or not self._channel.send_ready():
+            return False
+        self._data = self._data[self._channel.send(bytes(self._data[:CHUNK])) :]
+        if not self._data:
+            self._channel.shutdown_write()
+        return True
+
+    def _drain(self) -> None:
+        for ready, receive, parts in (
+            (self._channel.recv_ready, self._channel.recv, self._out),
+            (self._channel.recv_stderr_ready, self._channel.recv_stderr, self._err),
+        ):
+            while ready():
+                parts.append(receive(CHUNK))
+                self._heard(parts[-1])
+
+    def _end(self) -> None:
+        """Has the server end the command: closing the channel alone would leave it running (RFC 4254, 6.9)."""
+        for name in ("TERM", "KILL"):
+            message = paramiko.Message()
+            message.add_byte(paramiko.common.cMSG_CHANNEL_REQUEST)
+            message.add_int(self._channel.remote_chanid)
+            message.add_string("signal")
+            message.add_boolean(False)
+            message.add_string(name)
+            with contextlib.suppress(paramiko.SSHException, OSError, EOFError):
+                # paramiko has no method for this request
+                self._channel.get_transport()._send_user_message(message)  # type: ignore[attr-defined]
+
+    def _result(self, exit_code: int) -> CommandResult:
+        if exit_code < 0:  # the connection ended before the command did
+            exit_code = UNREACHED
+        out, err = (b"".join(parts).decode(errors="replace") for parts in (self._out, self._err))
+        return CommandResult(exit_code, out, err)
 
 
-def _drain(channel: paramiko.Channel, out: list[bytes], err: list[bytes]) -> None:
-    while channel.recv_ready():
-        out.append(channel.recv(CHUNK))
-    while channel.recv_stderr_ready():
-        err.append(channel.recv_stderr(CHUNK))
+class Logins:
+    """One login for each host, made when it is first needed, and again where it was lost."""
 
+    def __init__(self, known: KnownHosts) -> None:
+        self._known = known
+        self._lock = threading.Lock()
+        self._locks: dict[Target, threading.Lock] = {}
+        self._open: dict[Target, Connection] = {}
+        self._failed: dict[Target, CloudscaleError] = {}
 
-def _result(exit_code: int, out: list[bytes], err: list[bytes]) -> CommandResult:
-    if exit_code < 0:  # the connection ended before the command did
-        exit_code = UNREACHED
-    return CommandResult(exit_code, b"".join(out).decode(errors="replace"), b"".join(err).decode(errors="replace"))
+    def __call__(self, target: Target, timeout: float) -> Connection:
+        """The connection to a host, with `timeout` seconds for each step of a login.
+
+        Raises ConnectionFailed; a host that did not answer is not asked twice.
+        """
+        with self._lock:
+            lock = self._locks.setdefault(target, threading.Lock())
+        with lock:
+            if target in self._failed:
+                raise self._failed[target]
+            found = self._open.get(target)
+            if found is None or not found.is_alive:
+                try:
+                    found = self._open[target] = connect(target, timeout=timeout, known=self._known)
+                except CloudscaleError as error:
+                    self._failed[target] = error
+                    raise
+            return found

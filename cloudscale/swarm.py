@@ -1,95 +1,191 @@
-"""The Docker Swarm of a course: made, found, left. One node for now; the first machine is its manager."""
+"""The Docker Swarm of a course: who is in it, how it is left, and what a machine's membership says."""
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from docker.errors import APIError, NotFound
 
 from cloudscale import naming
 from cloudscale.engine import Engine, engine_errors
 from cloudscale.errors import SwarmError
-
-# Swarm's own default, 10.0.0.0/8, collides with most private networks; this range is reserved for
-# benchmarks of network devices (RFC 2544) and so is hardly ever in use.
-ADDRESS_POOL = ["198.18.0.0/16"]
+from cloudscale.fanout import fan_out
+from cloudscale.model import Outcome
 
 BRIDGE = "docker_gwbridge"  # made by the engine when it enters a swarm, and not removed by it
 BRIDGE_LABEL = "cloudscale.bridge"
+MACHINE = "cloudscale.machine"  # a node's label: the machine's name, known while the machine itself is down
+ADDRESS = "cloudscale.address"  # and the address that it came with: a clone has the label and another address
 
 
-def is_manager(engine: Engine) -> bool:
-    """Whether the engine manages a swarm already; False where it is in none.
+@dataclass(frozen=True)
+class Membership:
+    """What an engine says of its own part in a swarm. `mark` is that of the swarm, where the engine manages it."""
 
-    Raises SwarmError where it is in somebody's swarm without managing it, or its swarm is unusable.
-    """
+    state: str
+    node_id: str = ""
+    manages: bool = False
+    mark: str = ""
+    managers: frozenset[str] = frozenset()  # ids of the managers' nodes
+    manager_hosts: frozenset[str] = frozenset()  # and their addresses
+    problem: str = ""
+
+    @property
+    def is_active(self) -> bool:
+        return self.state == "active"
+
+
+def membership(engine: Engine) -> Membership:
+    """Where the engine stands now. Raises EngineError."""
     with engine_errors(engine.name):
         swarm = engine.api.info().get("Swarm") or {}  # an engine of another make has none
-    state = swarm.get("LocalNodeState", "unknown")
-    if state == "inactive":
-        return False
-    if state == "active" and swarm.get("ControlAvailable"):
-        return True
-    if state == "active":
+        remotes = swarm.get("RemoteManagers") or []
+        found = Membership(
+            state=swarm.get("LocalNodeState", "unknown"),
+            node_id=swarm.get("NodeID", ""),
+            manages=bool(swarm.get("ControlAvailable")),
+            managers=frozenset(manager["NodeID"] for manager in remotes),
+            manager_hosts=frozenset(manager["Addr"].rpartition(":")[0].strip("[]") for manager in remotes),
+            problem=swarm.get("Error", ""),
+        )
+        if not (found.is_active and found.manages):
+            return found
+        try:
+            cluster = engine.api.inspect_swarm()
+        except APIError as error:  # too few managers are left to decide anything
+            return replace(found, state="leaderless", problem=str(error.explanation))
+    return replace(found, mark=(cluster["Spec"].get("Labels") or {}).get(naming.MARK, ""))
+
+
+def check_usable(name: str, found: Membership) -> None:
+    """Raises SwarmError where an engine, alone with its course, is in a swarm that it can't use."""
+    if found.state == "inactive" or (found.is_active and found.manages):
+        return
+    if found.is_active:
         raise SwarmError(
-            f"The Docker Engine of {engine.name} is a worker in somebody else's swarm, and is not taken over.",
+            f"The Docker Engine of {name} is a worker in somebody else's swarm, and is not taken over.",
             "Run this against a manager of that swarm (DOCKER_HOST), or take the engine out: docker swarm leave.",
         )
-    if state == "locked":
-        raise SwarmError(f"The swarm of {engine.name} is locked.", "Open it with: docker swarm unlock.")
+    if found.state == "locked":
+        raise SwarmError(f"The swarm of {name} is locked.", "Open it with: docker swarm unlock.")
     raise SwarmError(
-        f"The swarm of {engine.name} is in the state {state!r}: {swarm.get('Error') or 'no reason given'}.",
+        f"The swarm of {name} is in the state {found.state!r}: {found.problem or 'no reason given'}.",
         "If nothing there is needed any more, take the engine out with: docker swarm leave --force.",
     )
 
 
-def ensure_swarm(engine: Engine, course: str) -> bool:
-    """Makes a swarm of one on the engine unless it manages one already; True where it was made."""
-    if is_manager(engine):
-        return False
-    with engine_errors(engine.name):
-        marks = naming.labels(course)
-        if not engine.api.networks(names=[BRIDGE]):
-            marks[BRIDGE_LABEL] = "made"
-        # one node: the cluster's ports need not be open to anybody else
-        engine.api.init_swarm(
-            advertise_addr="127.0.0.1",
-            listen_addr="127.0.0.1:2377",
-            default_addr_pool=ADDRESS_POOL,
-            swarm_spec=engine.api.create_swarm_spec(labels=marks),
-        )
-        _label_node(engine, course)
-    return True
+def check_ours(name: str, found: Membership, course: str, nodes: Iterable[str]) -> None:
+    """Raises SwarmError where a machine belongs to a swarm of somebody else. `nodes`: the ids of those in ours."""
+    ours = set(nodes)
+    if found.manages and found.mark == course:
+        return
+    if not found.is_active or (not found.manages and (found.node_id in ours or found.managers & ours)):
+        return
+    whose = f"of the course {found.mark!r}" if found.mark else "of somebody else"
+    raise SwarmError(
+        f"{name}: it belongs to a swarm {whose}, and is left to it.",
+        "Leave this machine out, or take it out of that swarm: docker swarm leave (--force on a manager).",
+    )
 
 
-def leave_swarm(engine: Engine, course: str) -> str:
-    """Dissolves the swarm if the course made it, and returns what was done, in words ("" for nothing).
+@dataclass(frozen=True)
+class SwarmNode:
+    """A node as the swarm's managers see it; `machine` and `address` are its labels, empty where it has none."""
+
+    id: str
+    machine: str
+    address: str
+    is_up: bool
+    is_manager: bool
+
+
+def swarm_nodes(manager: Engine) -> list[SwarmNode]:
+    with engine_errors(manager.name):
+        return [
+            SwarmNode(
+                id=node["ID"],
+                machine=node["Spec"].get("Labels", {}).get(MACHINE, ""),
+                address=node["Spec"].get("Labels", {}).get(ADDRESS, ""),
+                is_up=node["Status"]["State"] == "ready",
+                is_manager=node["Spec"]["Role"] == "manager",
+            )
+            for node in manager.api.nodes()
+        ]
+
+
+def remove_node(manager: Engine, node_id: str) -> None:
+    """Strikes a node off that does not come back. Its machine, should it come back, joins anew."""
+    with engine_errors(manager.name), contextlib.suppress(NotFound):
+        update_node(manager, node_id, role="worker")  # a manager can't be removed
+        manager.api.remove_node(node_id, force=True)
+
+
+def update_node(
+    manager: Engine, node_id: str, *, labels: Mapping[str, str] | None = None, role: str | None = None
+) -> None:
+    """Sets labels (an empty value takes one away) and role of a node."""
+    for attempt in range(5):
+        node = manager.api.inspect_node(node_id)
+        spec: dict[str, Any] = node["Spec"]
+        spec["Labels"] = {k: v for k, v in {**spec.get("Labels", {}), **(labels or {})}.items() if v}
+        spec["Role"] = role or spec["Role"]
+        try:
+            manager.api.update_node(node_id, node["Version"]["Index"], spec)
+            return
+        except APIError as error:
+            # the node has reported something in between, or the managers are just agreeing on another change
+            if attempt == 4 or "out of sequence" not in str(error.explanation):
+                raise
+
+
+def leave_swarm(manager: Engine, engines: Sequence[Engine], course: str) -> tuple[str, list[Outcome[str]]]:
+    """Dissolves the swarm if the course made it: what was done, in words ("" for nothing), and who did not leave.
 
     Where others still use it, it is handed over to them instead: to another course by changing the
     mark, else by taking the mark away.
     """
-    if not is_manager(engine):
-        return ""
-    with engine_errors(engine.name):
-        swarm = engine.api.inspect_swarm()
+    if not membership(manager).manages:
+        return "", []
+    with engine_errors(manager.name):
+        swarm = manager.api.inspect_swarm()
         marks = swarm["Spec"].get("Labels") or {}
         if marks.get(naming.MARK) != course:
-            return ""
-        others = _of_others(engine, course)
-        if others or len(engine.api.nodes()) > 1:
+            return "", []
+        nodes = {node["ID"]: node for node in manager.api.nodes()}
+        others = _of_others(manager, course)
+        if others or any(node["Spec"].get("Labels", {}).get(naming.MARK) != course for node in nodes.values()):
             courses = sorted(set(others) - {""})
             spec = swarm["Spec"]
             spec["Labels"] = {key: value for key, value in marks.items() if key != naming.MARK}
             if courses:
                 spec["Labels"][naming.MARK] = courses[0]
-            engine.api.update_swarm(swarm["Version"]["Index"], swarm_spec=spec)
-            _label_node(engine, courses[0] if courses else "")
-            return f"The swarm of {engine.name} stays: others have {len(others)} services, networks or secrets in it."
+            manager.api.update_swarm(swarm["Version"]["Index"], swarm_spec=spec)
+            for node in nodes:
+                if nodes[node]["Spec"].get("Labels", {}).get(naming.MARK) == course:
+                    update_node(manager, node, labels={naming.MARK: courses[0] if courses else ""})
+            return (
+                f"The swarm of {manager.name} stays: others have {len(others)} services, networks or secrets in it.",
+                [],
+            )
+    made_bridge = {node_id for node_id, node in nodes.items() if BRIDGE_LABEL in node["Spec"].get("Labels", {})}
+    # all but one first: managers that go one by one keep a majority
+    rest = [engine for engine in engines if engine is not manager]
+    left = fan_out(lambda engine: depart(engine, made_bridge), [*rest, manager], name=lambda engine: engine.name)
+    return f"The swarm of {manager.name} was dissolved.", [outcome for outcome in left if not outcome.ok]
+
+
+def depart(engine: Engine, made_bridge: Iterable[str] | None = None) -> str:
+    """Takes one engine out of whatever swarm it is in. `made_bridge`: nodes whose bridge came with the course."""
+    with engine_errors(engine.name):
+        node_id = engine.api.info()["Swarm"].get("NodeID", "")
         engine.api.leave_swarm(force=True)
-        if BRIDGE_LABEL in marks:
+        if made_bridge is None or node_id in made_bridge:
             with contextlib.suppress(NotFound, APIError):  # in use by something else after all
                 engine.api.remove_network(BRIDGE)
-    return f"The swarm of {engine.name} was dissolved."
+    return "left the swarm"
 
 
 def _of_others(engine: Engine, course: str) -> list[str]:
@@ -99,13 +195,3 @@ def _of_others(engine: Engine, course: str) -> list[str]:
     for listed in (engine.api.services(), engine.api.secrets(), engine.api.configs()):
         found += [each["Spec"].get("Labels") or {} for each in listed]
     return [marks.get(naming.MARK, "") for marks in found if marks.get(naming.MARK) != course]
-
-
-def _label_node(engine: Engine, course: str) -> None:
-    """Sets the course's mark on the engine's own node; the empty course takes it away."""
-    node = engine.api.inspect_node(engine.api.info()["Swarm"]["NodeID"])
-    spec = node["Spec"]
-    spec["Labels"] = {key: value for key, value in spec.get("Labels", {}).items() if key != naming.MARK}
-    if course:
-        spec["Labels"][naming.MARK] = course
-    engine.api.update_node(node["ID"], node["Version"]["Index"], spec)

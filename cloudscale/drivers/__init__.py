@@ -2,25 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
+from cloudscale.course import Course
 from cloudscale.engine import Engine
 from cloudscale.errors import RequestError
-from cloudscale.model import CommandResult, Machine
+from cloudscale.model import CommandResult, Machine, Survey
 from cloudscale.settings import Settings
+
+Say = Callable[[str], None]
+Heard = Callable[[bytes], None]
 
 
 class Driver(Protocol):
-    """What a workflow asks of a source of machines."""
+    """What a workflow asks of a source of machines. Safe to use from several threads."""
+
+    adopts_swarm: bool
+    """Whether a swarm that a machine manages already is used, whoever made it, rather than refused."""
 
     def machines(self) -> list[Machine]:
-        """The machines that are there now, the first being the Swarm's manager; read back, not remembered."""
+        """The machines that are there now, the first being the Swarm's first manager; read back, not remembered."""
+
+    def survey(self, machine: Machine) -> Survey:
+        """What the machine is. Changes nothing. Raises CloudscaleError where it is lost, or serves others."""
+
+    def prepare(self, machine: Machine) -> Engine:
+        """The machine's engine, installed, set up for the course and started as far as it is not. Idempotent."""
 
     def connect(self, machine: Machine) -> Engine:
-        """The machine's engine. Raises EngineError where it is absent or closed."""
+        """The machine's engine as it is. Raises EngineError where it is absent or closed."""
 
-    def held_ports(self, machine: Machine) -> frozenset[int]:
-        """TCP ports that something on the machine listens on, as far as the driver can tell."""
+    def copy_image(self, source: Machine, target: Machine, image: str, heard: Heard) -> None:
+        """Sends an image from one machine to another; `heard` is told what dd(1) says of the bytes sent."""
+
+    def release(self, machine: Machine) -> str:
+        """After a course: takes away what `prepare` brought, and returns what was done, in words ("" for nothing)."""
 
     def run(self, machine: Machine, command: str, timeout: float) -> CommandResult:
         """Runs a shell command on the machine; past `timeout` seconds it is ended, with exit code 124."""
@@ -38,13 +55,17 @@ class Driver(Protocol):
         """What `remove` would take away, as a question's first half. Raises RequestError where there is nothing."""
 
 
-def load_driver(settings: Settings) -> Driver:
+def load_driver(settings: Settings, course: Course, say: Say) -> Driver:
     """The driver that the settings name. Raises RequestError for one that is not there yet."""
     if settings.driver == "local":
         from cloudscale.drivers.local import Local
 
         return Local(settings.local)
+    if settings.driver == "generic":
+        from cloudscale.drivers.generic import generic
+
+        return generic(settings.generic, course, say)
     raise RequestError(
         f"The driver {settings.driver} is not there yet in this version.",
-        "Use this computer with --driver local, or set cloudscale.driver in invoke.yaml.",
+        "Use this computer with --driver local, or hosts over SSH with --driver generic.",
     )

@@ -7,18 +7,20 @@ import socket
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from cloudscale.drivers import debian
+from cloudscale.drivers import Heard, debian
 from cloudscale.engine import Engine, engine_errors, from_environment
 from cloudscale.errors import EngineError, RequestError
-from cloudscale.model import CommandResult, Machine
+from cloudscale.hostfacts import listening_ports
+from cloudscale.model import CommandResult, Machine, Survey
 from cloudscale.settings import LocalSettings
 from cloudscale.shell import run_shell
 
 LOOPBACK = "127.0.0.1"
-LISTENING = "0A"  # the state in /proc/net/tcp (Linux, include/net/tcp_states.h)
 
 
 class Local:
+    adopts_swarm = True
+
     def __init__(self, settings: LocalSettings) -> None:
         self._settings = settings
         self._engine: Engine | None = None
@@ -29,10 +31,18 @@ class Local:
     def connect(self, machine: Machine) -> Engine:
         return self._connected()
 
-    def held_ports(self, machine: Machine) -> frozenset[int]:
-        if _remote_host():
-            return frozenset()
-        return listening_ports()
+    def survey(self, machine: Machine) -> Survey:
+        # one node: the swarm's ports need not be open to anybody else
+        return Survey(machine, LOOPBACK, held_ports=frozenset() if _remote_host() else _listening())
+
+    def prepare(self, machine: Machine) -> Engine:
+        return self._connected()
+
+    def copy_image(self, source: Machine, target: Machine, image: str, heard: Heard) -> None:
+        raise NotImplementedError("there is one machine")
+
+    def release(self, machine: Machine) -> str:
+        return ""  # the engine stays
 
     def run(self, machine: Machine, command: str, timeout: float) -> CommandResult:
         if host := _remote_host():
@@ -96,13 +106,7 @@ def own_address() -> str:
             return LOOPBACK
 
 
-def listening_ports(tables: tuple[str, ...] = ("/proc/net/tcp", "/proc/net/tcp6")) -> frozenset[int]:
-    """TCP ports that something listens on, on any address; none where the kernel is not Linux."""
-    ports = set()
-    for table in tables:
-        path = Path(table)
-        for line in path.read_text().splitlines()[1:] if path.exists() else []:
-            _, local, _, state, *_ = line.split()
-            if state == LISTENING:
-                ports.add(int(local.rpartition(":")[2], 16))
-    return frozenset(ports)
+def _listening() -> frozenset[int]:
+    """TCP ports that something on this computer listens on; none where its kernel is not Linux."""
+    tables = (Path(f"/proc/net/{name}") for name in ("tcp", "tcp6"))
+    return listening_ports("".join(table.read_text() for table in tables if table.exists()))

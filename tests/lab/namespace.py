@@ -18,9 +18,9 @@ HOME = os.open("/proc/self/ns/net", os.O_RDONLY)  # where this process came from
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def run(*command: str) -> str:
+def run(*command: str, timeout: float = 120) -> str:
     """Runs a command of the lab's own. Raises RuntimeError with what it said."""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
     return done.stdout
@@ -50,12 +50,9 @@ class Namespace:
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:
         """This thread, and what it starts from now on, inside the namespace."""
-        with self.path.open() as file:
+        with self.path.open() as file, _back():
             _enter(file.fileno())
-        try:
             yield
-        finally:
-            _enter(HOME)
 
 
 def remove(path: Path) -> None:
@@ -79,8 +76,15 @@ def remove_all() -> None:
 @contextlib.contextmanager
 def outside() -> Iterator[None]:
     """For a while back in the machine's own network: package indexes are reached from there."""
+    with _back():
+        _enter(HOME)
+        yield
+
+
+@contextlib.contextmanager
+def _back() -> Iterator[None]:
+    """Returns this thread in the end to the network where it is now."""
     here = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-    _enter(HOME)
     try:
         yield
     finally:

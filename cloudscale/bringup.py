@@ -1,0 +1,80 @@
+"""From machines to a swarm with the image on each: every machine goes through it on its own, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cloudscale import recipes
+from cloudscale.cluster import Cluster, Session
+from cloudscale.distribution import Distribution
+from cloudscale.engine import Engine, from_environment
+from cloudscale.fanout import fan_out
+from cloudscale.gathering import Gathering, Member
+from cloudscale.hostfacts import SWARM_NETWORKS, spare_network
+from cloudscale.model import Machine, Outcome, Survey
+from cloudscale.notebook import BytesDone
+from cloudscale.phases import Phases
+
+WIDTH = 64  # the work is the machines' own, not this computer's
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A machine that is ready for seats: its engine, and the image's name there."""
+
+    engine: Engine
+    pinned: str
+
+
+def bring_up(
+    cluster: Cluster, surveys: Mapping[str, Survey], session: Session, phases: Phases, bytes_done: BytesDone
+) -> list[Outcome[Ready]]:
+    """Engine, swarm and image of each machine, without one waiting for another but to join the first one's swarm.
+
+    Every machine's outcome is kept; the others go on.
+    """
+    driver, settings = cluster.driver, session.settings
+    order = list(surveys)
+    gathering = Gathering(
+        settings.course,
+        order,
+        pool=spare_network({network for survey in surveys.values() for network in survey.networks}, SWARM_NETWORKS),
+        manager=cluster.managers[0] if cluster.managers else None,
+        adopts=driver.adopts_swarm,
+    )
+    reference = recipes.full_reference(settings.image)
+    distribution = Distribution(
+        reference,
+        settings.course,
+        driver,
+        # there, the engine of this computer is the machine
+        trainer=lambda: None if driver.adopts_swarm else _own_engine(),
+        is_own=reference != settings.image,
+        bytes_done=bytes_done,
+    )
+
+    def one(survey: Survey) -> Ready:
+        name = survey.machine.name
+        try:
+            with phases.timed("engine", name):
+                engine = driver.prepare(survey.machine)
+            member = Member(engine, survey.address)
+            if name == order[0]:  # the others wait for its swarm, not for its image
+                with phases.timed("swarm", name):
+                    gathering.enter(member)
+            with phases.timed("image", name):
+                pinned = distribution.deliver(engine, survey)
+            if name != order[0]:
+                with phases.timed("swarm", name):
+                    gathering.enter(member)
+            return Ready(engine, pinned)
+        except BaseException:
+            gathering.give_up(name)
+            raise
+
+    return fan_out(one, surveys.values(), name=lambda survey: survey.machine.name, width=WIDTH)
+
+
+def _own_engine() -> Engine:
+    return Engine(Machine("this computer", ""), from_environment(timeout=recipes.DOWNLOAD_TIMEOUT))

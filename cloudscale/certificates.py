@@ -1,0 +1,227 @@
+"""A course's own certificate authority: who may speak to its engines, and how an engine proves what it is.
+
+The authority's key stays in the course's folder. Curve P-256 throughout, which every engine knows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import ipaddress
+import os
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from cloudscale.errors import RequestError
+
+DAY = datetime.timedelta(days=1)
+AUTHORITY_LIFE = 3650 * DAY
+LIFE = 397 * DAY  # of a server's or client's certificate; more than a year is refused by some TLS stacks
+RENEWAL = 30 * DAY  # before its end
+SKEW = DAY  # a host whose clock is behind takes a new certificate all the same
+LONGEST_NAME = 64  # characters of a common name (RFC 5280, ub-common-name)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A certificate and its private key, both PEM."""
+
+    certificate: bytes
+    key: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Authority:
+    """Signs for one course. `folder` holds ca.pem, ca-key.pem, and the trainer's own cert.pem and key.pem."""
+
+    folder: Path
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey = field(repr=False)
+
+    @property
+    def ca_file(self) -> Path:
+        return self.folder / "ca.pem"
+
+    @property
+    def client_files(self) -> tuple[Path, Path]:
+        """The trainer's certificate and key, as docker-py wants them."""
+        return self.folder / "cert.pem", self.folder / "key.pem"
+
+    @property
+    def pem(self) -> bytes:
+        return _pem(self.certificate)
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the authority: SHA-256 of its certificate, in hexadecimal digits."""
+        return fingerprint(self.pem)
+
+    def server(self, name: str, addresses: Iterable[str]) -> Pair:
+        """For an engine that is reached by these addresses and names."""
+        return self._issue(name, [ExtendedKeyUsageOID.SERVER_AUTH], LIFE, addresses)
+
+    def client(self, name: str, life: datetime.timedelta = LIFE) -> Pair:
+        """For somebody who may speak to the course's engines."""
+        return self._issue(name, [ExtendedKeyUsageOID.CLIENT_AUTH], life, [])
+
+    def _issue(
+        self, name: str, usage: list[x509.ObjectIdentifier], life: datetime.timedelta, addresses: Iterable[str]
+    ) -> Pair:
+        key = ec.generate_private_key(ec.SECP256R1())
+        builder = (
+            _builder(name, min(_now() + life, self.certificate.not_valid_after_utc))
+            .issuer_name(self.certificate.subject)
+            .public_key(key.public_key())
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(x509.ExtendedKeyUsage(usage), critical=False)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()),
+                critical=False,
+            )
+        )
+        if names := [_general_name(address) for address in sorted(set(addresses))]:
+            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        return Pair(_pem(builder.sign(self.key, hashes.SHA256())), _key_pem(key))
+
+    def fault(self, certificate: bytes, addresses: Iterable[str] = ()) -> str:
+        """Why a certificate has to be renewed, in words; empty where it is good for all these addresses."""
+        try:
+            found = x509.load_pem_x509_certificate(certificate)
+            found.verify_directly_issued_by(self.certificate)
+        except (ValueError, TypeError, InvalidSignature):
+            return "it is not of this course"
+        now = _now()
+        if found.not_valid_after_utc - now < RENEWAL:
+            return f"it ends on {found.not_valid_after_utc:%Y-%m-%d}"
+        if found.not_valid_before_utc > now:
+            return f"it begins on {found.not_valid_before_utc:%Y-%m-%d} only"
+        with contextlib.suppress(x509.ExtensionNotFound):
+            held = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+            addresses = [address for address in addresses if _general_name(address) not in held]
+        missing = sorted(addresses)
+        return f"it does not name {', '.join(missing)}" if missing else ""
+
+
+def authority(folder: Path, course: str, *, create: bool = True) -> Authority | None:
+    """The course's authority with the trainer's certificate in its folder, made on first use, or None (`create`).
+
+    Raises RequestError where the files there are no authority.
+    """
+    certificate, key = folder / "ca.pem", folder / "ca-key.pem"
+    try:
+        if not (certificate.exists() and key.exists()):
+            if not create:
+                return None
+            made = _new_authority(course)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # the key first: a run that is cut off here makes both anew
+            _write(key, made.key)
+            _write(certificate, made.certificate)
+        found = _load(folder)
+    except (OSError, ValueError, TypeError) as error:
+        raise RequestError(
+            f"The course's certificates in {folder} can't be used ({error}).",
+            "Put back the files that the course was made with: without them its engines let nobody in.",
+        ) from None
+    trainer, own_key = found.client_files
+    if not own_key.exists() or not trainer.exists() or found.fault(trainer.read_bytes()):
+        pair = found.client("cloudscale trainer")
+        _write(own_key, pair.key)
+        _write(trainer, pair.certificate)
+    return found
+
+
+def _load(folder: Path) -> Authority:
+    certificate = x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes())
+    key = serialization.load_pem_private_key((folder / "ca-key.pem").read_bytes(), password=None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
+        raise ValueError("ca.pem and ca-key.pem do not belong together")
+    return Authority(folder, certificate, key)
+
+
+def _new_authority(course: str) -> Pair:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = f"cloudscale {course}"
+    certificate = (
+        _builder(name, _now() + AUTHORITY_LIFE)
+        .issuer_name(_subject(name))
+        .public_key(key.public_key())
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(
+            x509.KeyUsage(
+                digital_signature=False,
+                content_commitment=False,
+                key_encipherment=False,
+                data_encipherment=False,
+                key_agreement=False,
+                key_cert_sign=True,
+                crl_sign=True,
+                encipher_only=False,
+                decipher_only=False,
+            ),
+            critical=True,
+        )
+        .sign(key, hashes.SHA256())
+    )
+    return Pair(_pem(certificate), _key_pem(key))
+
+
+def fingerprint(pem: bytes) -> str:
+    """SHA-256 of a certificate as it is sent, in hexadecimal digits; empty where it is none."""
+    try:
+        return x509.load_pem_x509_certificate(pem).fingerprint(hashes.SHA256()).hex()
+    except ValueError:
+        return ""
+
+
+def _builder(name: str, end: datetime.datetime) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(_subject(name))
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(_now() - SKEW)
+        .not_valid_after(end)
+    )
+
+
+def _subject(name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:LONGEST_NAME])])
+
+
+def _general_name(address: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(address))
+    except ValueError:
+        return x509.DNSName(address)
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
+
+
+def _pem(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def _write(path: Path, data: bytes) -> None:
+    """The file whole, with mode 0600."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(data)
+    os.replace(temporary, path)

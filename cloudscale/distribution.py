@@ -1,0 +1,213 @@
+"""The notebook image on its way to every machine: pulled by all at once, or sent once and passed on.
+
+An image of the project's own making is never looked for in a registry, where others could put one of its name.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+
+from docker.errors import APIError
+
+from cloudscale import naming
+from cloudscale.drivers import Driver
+from cloudscale.engine import Engine, engine_errors
+from cloudscale.errors import CloudscaleError, EngineError, ImageError
+from cloudscale.model import Survey
+from cloudscale.notebook import BytesDone, Held, find_image, pull_image
+from cloudscale.plan import GIB
+
+LEAST_FREE = GIB // 2  # bytes of disk for an image whose size nobody knows yet
+WAITING = 3600.0  # seconds for an image on its way to the first machine
+COPIED = re.compile(rb"(\d+) bytes[^\r\n]*copied")  # of dd(1)
+
+
+class Distribution:
+    """One image for one launch; each machine calls `deliver` as soon as its engine answers.
+
+    `trainer` is the trainer's own engine, which may have what no registry has; None where there is none.
+    """
+
+    def __init__(
+        self,
+        reference: str,
+        course: str,
+        driver: Driver,
+        *,
+        trainer: Callable[[], Engine | None],
+        is_own: bool,
+        bytes_done: BytesDone,
+    ) -> None:
+        self._reference = reference
+        self._course = course
+        self._driver = driver
+        self._find_trainer = trainer
+        self._is_own = is_own
+        self._report = bytes_done
+        self._bytes: dict[str, tuple[int, int]] = {}
+        self._changed = threading.Condition()
+        self._source: Engine | None = None  # a machine that has it
+        self._sending = False
+        self._failure: CloudscaleError | None = None
+        self._trainer: tuple[Engine, Held] | None = None
+        self._trainer_known = False
+
+    def deliver(self, engine: Engine, survey: Survey) -> str:
+        """Brings the image to a machine, unless it is there, and returns its pinned name.
+
+        Raises RequestError, ImageError, EngineError, MachineError.
+        """
+        held = find_image(engine, self._reference)
+        # one of our own making may have been built anew since
+        newest = self._held_by_trainer() if self._is_own else None
+        if held is None or (newest and not held.is_same(newest[1])):
+            self._bring(engine, survey)
+            held = find_image(engine, self._reference)
+            if held is None:
+                raise ImageError(f"The image {self._reference} did not arrive on {engine.name}.", "Run again.")
+            if not self._driver.adopts_swarm:
+                mark_brought(engine, self._reference, self._course)
+        with self._changed:
+            self._source = self._source or engine
+            self._changed.notify_all()
+        return held.pinned
+
+    def _bring(self, engine: Engine, survey: Survey) -> None:
+        refusal: CloudscaleError | None = None
+        if not self._is_own:
+            self._check_disk(engine, survey, LEAST_FREE)
+            try:
+                pull_image(engine, self._reference, self._advance(engine.name))
+                return
+            except ImageError as error:
+                refusal = error
+        with self._changed:
+            self._changed.wait_for(lambda: self._source or self._failure or not self._sending, timeout=WAITING)
+            if self._failure:
+                raise self._failure
+            source = self._source
+            self._sending = True
+        if source:
+            self._pass_on(source, engine, survey)
+            return
+        try:
+            self._send(engine, survey, refusal)
+            self._source = engine
+        except CloudscaleError as error:
+            with self._changed:
+                # without the image at all, nobody need try again; a fault of this machine is its own
+                self._failure = error if isinstance(error, ImageError) else None
+            raise
+        finally:
+            with self._changed:
+                self._sending = False
+                self._changed.notify_all()
+
+    def _pass_on(self, source: Engine, engine: Engine, survey: Survey) -> None:
+        held = find_image(source, self._reference)
+        size = held.size if held else 0
+        self._check_disk(engine, survey, 2 * size)
+        advance = self._advance(engine.name)
+
+        def heard(piece: bytes) -> None:
+            if found := COPIED.findall(piece):
+                advance(int(found[-1]), size)
+
+        self._driver.copy_image(source.machine, engine.machine, self._reference, heard)
+
+    def _send(self, engine: Engine, survey: Survey, refusal: CloudscaleError | None) -> None:
+        """From the trainer's engine to the first machine."""
+        trainer = self._held_by_trainer()
+        if trainer is None:
+            raise refusal or ImageError(
+                f"The image {self._reference} is neither on {engine.name} nor on this computer's engine.",
+                "Build it here first: invoke image_build.",
+            )
+        own, held = trainer
+        with engine_errors(engine.name):
+            architecture = engine.api.version()["Arch"]
+        if held.architecture and held.architecture != architecture:
+            raise ImageError(
+                f"The image {self._reference} of this computer is made for {held.architecture},"
+                f" and {engine.name} is {architecture}.",
+                "Use an image from a registry, or build it on a machine of that kind.",
+            )
+        self._check_disk(engine, survey, 2 * held.size)
+        with engine_errors("this computer"):
+            saved = own.api.get_image(self._reference)
+        counted = _counted(saved, held.size, self._advance(engine.name))
+        with engine_errors(engine.name):
+            for event in engine.api.load_image(_compressed(counted), quiet=True):
+                if "error" in event:
+                    raise EngineError(f"{engine.name}: the image can't be loaded: {event['error']}.")
+
+    def _held_by_trainer(self) -> tuple[Engine, Held] | None:
+        """The trainer's engine and the image on it, asked once."""
+        with self._changed:
+            if not self._trainer_known:
+                self._trainer_known = True
+                try:
+                    own = self._find_trainer()
+                    held = find_image(own, self._reference) if own else None
+                except EngineError:  # a trainer's computer need not have an engine
+                    own = held = None
+                self._trainer = (own, held) if own and held else None
+            return self._trainer
+
+    def _check_disk(self, engine: Engine, survey: Survey, needed: int) -> None:
+        if survey.free_disk is not None and survey.free_disk < needed:
+            raise ImageError(
+                f"{engine.name}: its disk has {survey.free_disk / GIB:.1f} GiB free, and the image {self._reference}"
+                f" needs {needed / GIB:.1f} GiB to be unpacked.",
+                "Make room there (docker system df shows what takes it), then run again.",
+            )
+
+    def _advance(self, name: str) -> BytesDone:
+        def advance(done: int, of: int) -> None:
+            with self._changed:
+                self._bytes[name] = (done, of)
+                self._report(*map(sum, zip(*self._bytes.values(), strict=True)))
+
+        return advance
+
+
+def _counted(chunks: Iterable[bytes], size: int, advance: BytesDone) -> Iterator[bytes]:
+    done = 0
+    for chunk in chunks:
+        yield chunk
+        done += len(chunk)
+        advance(done, max(size, done))
+
+
+def _compressed(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """gzip on its way: the line from a classroom to a cloud is slower than this."""
+    packer = zlib.compressobj(level=1, wbits=16 + zlib.MAX_WBITS)
+    for chunk in chunks:
+        if packed := packer.compress(chunk):
+            yield packed
+    yield packer.flush()
+
+
+def mark_brought(engine: Engine, reference: str, course: str) -> None:
+    """Gives an image that the course brought a second name, by which it is found when the course ends."""
+    with engine_errors(engine.name):
+        number = engine.api.inspect_image(reference)["Id"].removeprefix("sha256:")[:12]
+        engine.api.tag(reference, naming.brought_repository(course), tag=number, force=True)
+
+
+def remove_brought(engine: Engine, course: str) -> None:
+    """Removes the images that the course brought; one that has got other names since keeps those."""
+    repository = naming.brought_repository(course)
+    with engine_errors(engine.name):
+        for image in engine.api.images(filters={"reference": repository}):
+            tags = image["RepoTags"] or []
+            marks = [tag for tag in tags if tag.startswith(f"{repository}:")]
+            for tag in [*marks, *(tags if len(tags) - len(marks) == 1 else [])]:
+                try:
+                    engine.api.remove_image(tag)
+                except APIError as error:
+                    if error.status_code not in (404, 409):  # gone, or used by somebody else
+                        raise

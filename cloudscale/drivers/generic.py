@@ -1,0 +1,54 @@
+"""The driver `generic`: hosts that exist already, each with Debian or Ubuntu, named in the configuration."""
+
+from __future__ import annotations
+
+import getpass
+from typing import NoReturn
+
+from cloudscale.course import Course
+from cloudscale.drivers import Say
+from cloudscale.drivers.over_ssh import OverSsh
+from cloudscale.errors import RequestError
+from cloudscale.settings import GenericSettings
+from cloudscale.shell import on_terminal
+from cloudscale.ssh import Target, parse_target
+
+
+class Generic(OverSsh):
+    """The hosts stay when a course ends: nothing is made or deleted here."""
+
+    def add(self, name: str) -> str:
+        self._refuse(name)
+
+    def remove(self, name: str) -> str:
+        self._refuse(name)
+
+    def removal(self, name: str) -> str:
+        self._refuse(name)
+
+    def _refuse(self, name: str) -> NoReturn:
+        raise RequestError(
+            f"The driver generic neither makes nor deletes machines; {name} would have to be a host that exists.",
+            "Write it into the configuration, or take it out there: generic.hosts.",
+        )
+
+
+def generic(settings: GenericSettings, course: Course, say: Say) -> Generic:
+    """The driver for the hosts that the settings name. Raises RequestError where they make no sense."""
+    if not settings.hosts:
+        raise RequestError(
+            "The driver generic has no hosts.",
+            "Name them in the configuration, as generic: {hosts: [debian@192.0.2.11, debian@192.0.2.12]}.",
+        )
+    if settings.kfile and not settings.kfile.expanduser().is_file():
+        raise RequestError(f"There is no key {settings.kfile} (generic.kfile).")
+    if settings.pwd == "-" and not on_terminal():
+        raise RequestError("generic.pwd is '-', which asks for the password, and nobody is there to answer.")
+    password = getpass.getpass("Password of the hosts: ") if settings.pwd == "-" else settings.pwd
+    targets: dict[str, Target] = {}
+    for host in settings.hosts:
+        target = parse_target(host, port=22, user=settings.user, password=password, key_file=settings.kfile)
+        if target.name in targets:
+            raise RequestError(f"The host {target.name} is named twice (generic.hosts).")
+        targets[target.name] = target
+    return Generic(targets, course, say)

@@ -1,0 +1,134 @@
+"""Machines that are reached over SSH, whose engines then listen with TLS: what the drivers for them share."""
+
+from __future__ import annotations
+
+import datetime
+import threading
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from cloudscale import provision
+from cloudscale.certificates import Authority, authority
+from cloudscale.course import Course
+from cloudscale.drivers import Heard, Say
+from cloudscale.errors import MachineError, NotSetUp, RequestError
+from cloudscale.hostfacts import Facts
+from cloudscale.model import CommandResult, Machine, Survey
+from cloudscale.ssh import Connection, KnownHosts, Logins, Target
+
+if TYPE_CHECKING:
+    from cloudscale.engine import Engine
+
+LOGIN = 15.0  # seconds for each step of a login
+COPYING = 3600.0  # seconds for an image from one machine to another
+GUEST = datetime.timedelta(hours=2)  # life of the certificate by which one engine's machine speaks to another engine
+
+# $1: image; $2: where the other engine listens. The certificates come as a tar, into memory.
+COPY = """
+set -eu
+folder=$(mktemp -d /dev/shm/cloudscale.XXXXXX 2>/dev/null || mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+tar -x -C "$folder"
+docker save "$1" | dd bs=1M status=progress |
+  docker --host "tcp://$2" --tlsverify --tlscacert "$folder/ca.pem" --tlscert "$folder/cert.pem" \\
+    --tlskey "$folder/key.pem" load >/dev/null
+"""
+
+
+class OverSsh:
+    """Hosts by name. Logins, facts and clients are kept for the length of a run."""
+
+    adopts_swarm = False
+
+    def __init__(self, targets: Mapping[str, Target], course: Course, say: Say) -> None:
+        self._targets = targets
+        self._course = course
+        self._login = Logins(KnownHosts(course.known_hosts, say))
+        self._facts: dict[str, Facts] = {}
+        self._authority_lock = threading.Lock()
+
+    def machines(self) -> list[Machine]:
+        return [Machine(name, target.host) for name, target in self._targets.items()]
+
+    def _connection(self, machine: Machine, timeout: float = LOGIN) -> Connection:
+        return self._login(self._targets[machine.name], min(timeout, LOGIN))
+
+    def _authority(self, *, create: bool = False) -> Authority | None:
+        with self._authority_lock:
+            return authority(self._course.folder, self._course.name, create=create)
+
+    def survey(self, machine: Machine) -> Survey:
+        facts = self._look(machine)
+        return Survey(
+            machine=machine,
+            address=facts.own_address(machine.address),
+            cpus=facts.cores,
+            memory=facts.memory,
+            free_disk=facts.free_disk,
+            held_ports=facts.listening,
+            networks=facts.networks,
+            has_engine=facts.is_ready and facts.engine_runs,
+        )
+
+    def _look(self, machine: Machine) -> Facts:
+        facts = provision.read_facts(self._connection(machine))
+        provision.check(facts, machine.name, self._course.name, self._authority())
+        self._facts[machine.name] = facts
+        return facts
+
+    def prepare(self, machine: Machine) -> Engine:
+        facts = self._facts.get(machine.name) or self._look(machine)
+        signer = self._authority(create=True)
+        assert signer
+        setup = provision.wanted_setup(facts, machine.address, self._course.name, signer)
+        if setup:
+            provision.apply(self._connection(machine), setup)
+            self._look(machine)
+        return self.connect(machine)
+
+    def connect(self, machine: Machine) -> Engine:
+        from cloudscale.engine import Engine, over_tls
+
+        signer = self._authority()
+        if signer is None:
+            raise NotSetUp(
+                f"{machine.name}: the course {self._course.name!r} has not set it up, or not from this computer.",
+                "Run invoke themachine; or copy the course's folder from the computer that made it.",
+            )
+        files = signer.client_files
+        client = over_tls(machine.name, machine.address, provision.TLS_PORT, ca=signer.ca_file, certificate=files)
+        return Engine(machine, client)
+
+    def copy_image(self, source: Machine, target: Machine, image: str, heard: Heard) -> None:
+        signer = self._authority()
+        assert signer
+        pair = signer.client("cloudscale guest", GUEST)
+        files = {"ca.pem": signer.pem, "cert.pem": pair.certificate, "key.pem": pair.key}
+        address = self._facts[target.name].own_address(target.address)
+        where = f"[{address}]:{provision.TLS_PORT}" if ":" in address else f"{address}:{provision.TLS_PORT}"
+        done = self._connection(source).run_root(
+            COPY, image, where, timeout=COPYING, data=provision.tar(files), heard=heard
+        )
+        if done.exit_code:
+            said = [line for line in done.stderr.splitlines() if line.strip() and "copied" not in line]
+            raise MachineError(
+                f"{target.name}: the image {image} can't be sent to it from {source.name}"
+                f" ({said[-1].strip() if said else done.exit_code}).",
+                f"Is the port {provision.TLS_PORT} open between the machines?",
+            )
+
+    def release(self, machine: Machine) -> str:
+        facts = provision.read_facts(self._connection(machine))
+        if facts.mark.get("course") != self._course.name:
+            return ""
+        provision.check(facts, machine.name, self._course.name, self._authority())
+        return provision.release(self._connection(machine), facts)
+
+    def run(self, machine: Machine, command: str, timeout: float) -> CommandResult:
+        return self._connection(machine, timeout).run(command, timeout=timeout)
+
+    def check_nodes(self, nodes: int) -> None:
+        if nodes > len(self._targets):
+            raise RequestError(
+                f"{nodes} machines are wanted, and there are {len(self._targets)}.", "Add hosts, or lower --nodes."
+            )

@@ -1,0 +1,193 @@
+"""What a host is, read by one script and one pure parser: its system, network, disk and engine."""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cloudscale.errors import MachineError
+
+LISTENING = "0A"  # the state in /proc/net/tcp (Linux, include/net/tcp_states.h)
+ENGINES_OWN = re.compile(r"lo|docker0|docker_gwbridge|br-[0-9a-f]{12}|veth.*")  # devices that come and go with it
+
+LINK = re.compile(r"^\d+: ([^:@ ]+).* mtu (\d+)", re.MULTILINE)  # a line of `ip -o link`
+
+# Ranges for networks of our own, best first: the one for benchmarks of network devices (RFC 2544),
+# hardly ever in use elsewhere, then private ones (RFC 1918).
+SWARM_NETWORKS = ("198.18.0.0/16", *(f"10.{number}.0.0/16" for number in range(200, 216)))
+ENGINE_NETWORKS = ("198.19.0.0/16", *(f"172.{number}.0.0/16" for number in range(17, 32)))
+
+
+@dataclass(frozen=True)
+class Address:
+    """An address of one of the host's own network devices, and the network that it lies in."""
+
+    device: str
+    address: str
+    network: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A host as it is now. Sizes are bytes; texts of files are empty where there is none."""
+
+    system: str
+    has_apt: bool
+    has_systemd: bool
+    cores: int
+    memory: int
+    free_disk: int
+    addresses: tuple[Address, ...]
+    networks: frozenset[str]
+    mtus: Mapping[str, int]
+    listening: frozenset[int]
+    engine: tuple[int, int] | None  # major and minor version
+    engine_runs: bool
+    start_command: tuple[str, ...]
+    settings_text: str
+    settings_before: str
+    unit: str
+    authority: bytes
+    certificate: bytes
+    has_key: bool
+    mark: Mapping[str, Any]
+    is_ready: bool
+    is_brought: bool
+
+    def own_address(self, host: str) -> str:
+        """The address that the host's neighbours reach it by: the one that it was called by, where it has that one."""
+        known = [address.address for address in self.addresses]
+        if host in known or not known:
+            return host
+        return known[0]
+
+    def mtu(self, address: str) -> int:
+        """The largest packet, in bytes, of the card that has the address; 1500 where none has."""
+        device = next((found.device for found in self.addresses if found.address == address), "")
+        return self.mtus.get(device, 1500)
+
+
+def parse_facts(text: str, name: str) -> Facts:
+    """The output of facts.sh. Raises MachineError where it is not that."""
+    values = {}
+    for line in text.splitlines():
+        key, _, value = line.partition(" ")
+        try:
+            values[key] = base64.b64decode(value, validate=True).decode(errors="replace")
+        except ValueError:
+            continue  # what a login script of the host prints besides
+    try:
+        addresses = tuple(_addresses(values["addresses"]))
+        return Facts(
+            system=_unquoted(re.search(r"^PRETTY_NAME=(.*)$", values["os"], re.MULTILINE)),
+            has_apt=bool(values["apt"]),
+            has_systemd=bool(values["systemd"]),
+            cores=int(values["cores"]),
+            memory=int(_first(r"^MemTotal:\s+(\d+) kB", values["memory"])) * 1024,
+            free_disk=int(_first(r"^.*\n\S+\s+\d+\s+\d+\s+(\d+)\s", values["disk"])) * 1024,
+            addresses=addresses,
+            networks=frozenset(
+                [
+                    *(address.network for address in addresses),
+                    *_routes(values["routes"]),
+                    *_resolvers(values["resolvers"]),
+                ]
+            ),
+            mtus={match[1]: int(match[2]) for match in LINK.finditer(values["links"])},
+            listening=listening_ports(values["sockets"]),
+            engine=_version(values["engine"]),
+            engine_runs=values["active"].strip() == "active",
+            start_command=_start_command(values["start"]),
+            settings_text=values["settings"],
+            settings_before=values["before"],
+            unit=values["unit"],
+            authority=values["authority"].encode(),
+            certificate=values["certificate"].encode(),
+            has_key=bool(values["key"]),
+            mark=json.loads(values["mark"] or "{}"),
+            is_ready=bool(values["ready"]),
+            is_brought=bool(values["brought"]),
+        )
+    except (KeyError, ValueError, TypeError) as error:
+        raise MachineError(
+            f"{name}: it can't be told what this machine is ({type(error).__name__}: {error}).",
+            "It needs a Debian or Ubuntu system, with iproute2.",
+        ) from None
+
+
+def _first(pattern: str, text: str) -> str:
+    match = re.search(pattern, text, re.MULTILINE)
+    if not match:
+        raise ValueError(f"{pattern!r} is not in {text[:80]!r}")
+    return match[1]
+
+
+def _unquoted(match: re.Match[str] | None) -> str:
+    return match[1].strip().strip("\"'") if match else ""
+
+
+def _addresses(text: str) -> Iterable[Address]:
+    """Of `ip -o address`: those that last and that others can use."""
+    for line in text.splitlines():
+        _, device, family, address, *rest = line.split()
+        if family not in ("inet", "inet6") or ENGINES_OWN.fullmatch(device) or "global" not in rest:
+            continue
+        if not {"temporary", "deprecated", "tentative"} & set(rest):
+            interface = ipaddress.ip_interface(address)
+            yield Address(device, str(interface.ip), str(interface.network))
+
+
+def _routes(text: str) -> Iterable[str]:
+    """Of `ip -o route`: the networks that the host reaches by other devices than the engine's."""
+    for line in text.splitlines():
+        words = line.split()
+        device = words[words.index("dev") + 1] if "dev" in words[:-1] else ""
+        if words and not ENGINES_OWN.fullmatch(device):
+            try:
+                yield str(ipaddress.ip_network(words[0], strict=False))
+            except ValueError:
+                continue  # `default`, `blackhole` and the like
+
+
+def _resolvers(text: str) -> Iterable[str]:
+    for match in re.finditer(r"^nameserver\s+([0-9a-fA-F.:]+)", text, re.MULTILINE):
+        yield str(ipaddress.ip_network(match[1]))
+
+
+def listening_ports(table: str) -> frozenset[int]:
+    """TCP ports that something listens on, on any address, of the text of /proc/net/tcp and tcp6."""
+    ports = set()
+    for line in table.splitlines():
+        match = re.match(rf"\s*\d+: [0-9A-F]+:([0-9A-F]{{4}}) [0-9A-F]+:[0-9A-F]{{4}} {LISTENING} ", line)
+        if match:
+            ports.add(int(match[1], 16))
+    return frozenset(ports)
+
+
+def _version(text: str) -> tuple[int, int] | None:
+    match = re.search(r"version (\d+)\.(\d+)", text)
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def _start_command(text: str) -> tuple[str, ...]:
+    """The engine's command line of `systemctl show --property ExecStart`, without where it listens."""
+    match = re.search(r"argv\[\]=(.*?) ; ", text)
+    words, kept = iter(match[1].split() if match else ()), []
+    for word in words:
+        if word in ("-H", "--host"):
+            next(words, "")
+        elif not word.startswith(("-H=", "--host=", "-Hfd:", "-Hunix:", "-Htcp:")):
+            kept.append(word)
+    return tuple(kept)
+
+
+def spare_network(taken: Iterable[str], candidates: Iterable[str]) -> str:
+    """The first of some ranges that collides with no network that is in use; the first of all where all do."""
+    busy = [network for network in map(ipaddress.ip_network, taken) if network.version == 4 and network.prefixlen]
+    ranges = [ipaddress.IPv4Network(candidate) for candidate in candidates]
+    return str(next((found for found in ranges if not any(map(found.overlaps, busy))), ranges[0]))

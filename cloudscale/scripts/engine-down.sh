@@ -1,0 +1,67 @@
+# Takes away what engine-up.sh brought to a host: settings and certificates, and the engine where it was installed.
+# Standard input: daemon.json as it is to be, or nothing for none. Run as root.
+set -eu
+export DEBIAN_FRONTEND=noninteractive LC_ALL=C
+COURSE=/var/lib/cloudscale/course
+LOCK='-o DPkg::Lock::Timeout=300'
+cat >$COURSE/daemon.json.after
+
+fail() {
+  echo "cloudscale: $*" >&2
+  exit 1
+}
+
+forget_network() { # what the engine leaves in the kernel: its bridges and its rules
+  for bridge in docker0 docker_gwbridge; do
+    ip link delete $bridge 2>/dev/null || true
+  done
+  for tables in iptables ip6tables; do
+    command -v $tables >/dev/null || continue
+    for table in filter nat mangle raw; do
+      $tables -t $table -S 2>/dev/null | grep -E '^-A .*(DOCKER|docker0|docker_gwbridge)' | sed 's/^-A/-D/' | while read -r rule; do
+        eval "$tables -t $table $rule" 2>/dev/null || true
+      done
+      $tables -t $table -S 2>/dev/null | sed -n 's/^-N \(DOCKER[^ ]*\)$/\1/p' | while read -r chain; do
+        $tables -t $table -F "$chain" 2>/dev/null || true
+        $tables -t $table -X "$chain" 2>/dev/null || true
+      done
+    done
+    $tables -P $(grep . $COURSE/$tables || echo FORWARD ACCEPT) 2>/dev/null || true
+  done
+  cat $COURSE/forwarding >/proc/sys/net/ipv4/ip_forward
+}
+
+purge() {
+  # a package that something else needs by now is kept
+  for package in $(cat $COURSE/packages); do
+    taken=$(apt-get -s purge "$package" 2>/dev/null | sed -n 's/^\(Purg\|Remv\) \([^ ]*\) .*/\2/p')
+    if ! echo "$taken" | grep -v -x -q -F -f $COURSE/packages; then echo "$package"; fi
+  done >$COURSE/purge
+  [ ! -s $COURSE/purge ] || apt-get $LOCK -y -qq purge $(cat $COURSE/purge) >&2 || fail "the engine's packages can't be removed"
+}
+
+if [ -e $COURSE/packages ]; then
+  systemctl stop docker.socket docker.service containerd.service 2>/dev/null || true
+  for network in /run/docker/netns/*; do umount "$network" 2>/dev/null || true; done
+  forget_network
+  purge
+  for folder in $(cat $COURSE/folders) /etc/docker/cloudscale /run/docker; do
+    rm -rf "$folder" 2>/dev/null || find "$folder" -mindepth 1 -delete 2>/dev/null || true # one that is a mount stays, empty
+  done
+  [ ! -e $COURSE/group ] || groupdel docker 2>/dev/null || true
+fi
+rm -rf /etc/docker/cloudscale /etc/systemd/system/docker.service.d/cloudscale.conf
+rmdir /etc/systemd/system/docker.service.d 2>/dev/null || true
+if [ -d /etc/docker ]; then
+  if [ -s $COURSE/daemon.json.after ]; then
+    cat $COURSE/daemon.json.after >/etc/docker/daemon.json
+  else
+    rm -f /etc/docker/daemon.json
+  fi
+fi
+systemctl daemon-reload
+if [ ! -e $COURSE/packages ]; then
+  systemctl restart docker.service || fail "the engine does not start with its own settings: journalctl -u docker tells why"
+fi
+rm -rf $COURSE
+rmdir /var/lib/cloudscale 2>/dev/null || true

@@ -1,0 +1,35 @@
+# Prints what a host is: a name and its value in base64 on each line. Changes nothing. Run as root.
+fact() { # NAME, value on standard input
+  printf '%s ' "$1"
+  base64 | tr -d '\n'
+  echo
+}
+
+COURSE=/var/lib/cloudscale/course
+TLS=/etc/docker/cloudscale
+
+cat /etc/os-release 2>/dev/null | fact os
+{ command -v apt-get || true; } | fact apt
+{ [ -d /run/systemd/system ] && echo yes; } | fact systemd
+nproc | fact cores
+cat /proc/meminfo | fact memory
+ip -o address 2>/dev/null | fact addresses
+ip -o link 2>/dev/null | fact links
+{ ip -o route; ip -6 -o route; } 2>/dev/null | fact routes
+cat /etc/resolv.conf 2>/dev/null | fact resolvers
+cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | fact sockets
+for folder in /var/lib/docker /var/lib /; do
+  [ -d "$folder" ] && df -Pk "$folder" && break
+done | fact disk
+{ dockerd --version 2>/dev/null || true; } | fact engine
+{ systemctl show docker.service --property ExecStart 2>/dev/null || true; } | fact start
+{ systemctl is-active docker.service 2>/dev/null || true; } | fact active
+cat /etc/docker/daemon.json 2>/dev/null | fact settings
+cat /etc/systemd/system/docker.service.d/cloudscale.conf 2>/dev/null | fact unit
+cat $TLS/ca.pem 2>/dev/null | fact authority
+cat $TLS/cert.pem 2>/dev/null | fact certificate
+{ [ -s $TLS/key.pem ] && echo yes; } | fact key
+cat $COURSE/mark.json 2>/dev/null | fact mark
+{ [ -e $COURSE/ready ] && echo yes; } | fact ready
+{ [ -e $COURSE/packages ] && echo yes; } | fact brought
+cat $COURSE/daemon.json.before 2>/dev/null | fact before

@@ -1,0 +1,279 @@
+"""Stock Debian servers without Docker, for machines over SSH: real systemd, sshd and apt, in systemd-nspawn.
+
+They live on a bridge in a network namespace, with an apt repository and a name server that knows no name; there is
+no way out. What a host has mounted, only its own processes see: it ends with them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.lab.engine import clear
+from tests.lab.namespace import PREFIX, Namespace, run
+from tests.lab.stock import GATEWAY, PASSWORD, REPOSITORY_PORT, Stock, stock_root
+
+NETWORK = GATEWAY.rpartition(".")[0]
+FIRST = 11  # hosts are 192.0.2.11, .12, …
+BOOTING = 90  # seconds
+ENDING = 30
+TIMEOUT = 600  # of a command inside
+
+MARK = " - overlay "  # and a host's name: so proc_pid_mountinfo(5) shows its root file system
+# A tmpfs takes what nspawn notes in /run, so that a killed one leaves no trace there. nspawn ends with 133 when the
+# host inside reboots. It is alone in its control groups: in version 2 those that have groups inside hold no process.
+BOOT = """mount -t tmpfs tmpfs /run && mount -t overlay "$1" -o "$2" "$3" || exit
+groups=$4
+shift 4
+while :; do
+  (for group in $groups; do echo 0 >"$group/cgroup.procs"; done; exec "$@")
+  [ $? = 133 ] || exit
+done"""
+
+
+class LabHost:
+    """One host. It is off until `start`."""
+
+    def __init__(self, folder: Path, namespace: Namespace, stock: Stock, number: int) -> None:
+        self.name = f"{PREFIX}-{number}"
+        self.address = f"{NETWORK}.{FIRST - 1 + number}"
+        self._folder = folder
+        self._namespace = namespace
+        self._stock = stock
+        self._process: subprocess.Popen[bytes] | None = None
+        # overlay on overlay doesn't work: what Docker keeps lies on the disk itself
+        for part in ("upper", "work", "root", "docker", "containerd"):
+            (folder / part).mkdir(parents=True)
+        files = {
+            "etc/hostname": f"{self.name}\n",
+            "etc/hosts": f"127.0.0.1 localhost\n127.0.1.1 {self.name}\n",
+            "etc/network/interfaces": "auto lo host0\niface lo inet loopback\niface host0 inet static\n"
+            f"  address {self.address}/24\n  gateway {GATEWAY}\n",
+        }
+        for name, text in files.items():
+            path = folder / "upper" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        (folder / "upper/etc/ssh").mkdir()
+        run("ssh-keygen", "-A", "-f", str(folder / "upper"))
+
+    def boot(self) -> None:
+        """Switches it on, and doesn't wait."""
+        for group in _control_groups(self.name):
+            group.mkdir(exist_ok=True)
+            for limit in group.glob("cpuset.[cm][pe][um]s"):  # in version 1 they are empty, and let nothing in
+                if not limit.read_text().strip():
+                    limit.write_text((group.parent / limit.name).read_text())
+        layers = f"lowerdir={self._stock.root},upperdir={self._folder}/upper,workdir={self._folder}/work"
+        command = [
+            *("unshare", "--mount", "sh", "-c", BOOT, "boot", self.name, layers, f"{self._folder}/root"),
+            " ".join(map(str, _control_groups(self.name))),
+            *("systemd-nspawn", "--quiet", "--settings=no", "--register=no", "--keep-unit", "--console=pipe", "--boot"),
+            *(f"--machine={self.name}", f"--directory={self._folder}/root", "--network-bridge=br0"),
+            *("--resolv-conf=off", "--link-journal=no", "--timezone=off", "--capability=all"),
+            "--system-call-filter=add_key keyctl bpf @keyring @mount",
+            *(f"--bind={self._folder}/{part}:/var/lib/{part}" for part in ("docker", "containerd")),
+        ]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._namespace.wrap(*command), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def start(self) -> None:
+        """Switches it on again, after `kill`."""
+        self.boot()
+        self.wait()
+
+    def wait(self) -> None:
+        """Until sshd lets users in."""
+        self._until(self.is_up)
+
+    def kill(self) -> None:
+        """Cuts its power."""
+        _end(self._mark)
+        if self._process:
+            self._process.wait(ENDING)
+        _remove_control_groups(self.name)
+        with contextlib.suppress(RuntimeError):  # the kernel takes its time to remove it, or has done so
+            self._namespace.run("ip", "link", "delete", f"vb-{self.name}")
+
+    def reboot(self) -> None:
+        before = self._leader()
+        self.run("systemctl", "reboot", check=False)  # which may end this command, too
+        self._until(lambda: self._leader() not in (None, before) and self.is_up())
+
+    def is_up(self) -> bool:
+        """Whether sshd answers, and pam_nologin lets others than root in."""
+        leader = self._leader()
+        if not leader or Path(f"/proc/{leader}/root/run/nologin").exists():
+            return False
+        with contextlib.suppress(OSError), self._namespace.entered():
+            connection = socket.create_connection((self.address, 22), timeout=2)
+            with connection:
+                return connection.recv(4) == b"SSH-"
+        return False
+
+    def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Runs a command inside, as root and without SSH. Raises RuntimeError with what it said."""
+        leader = self._leader()
+        if not leader:
+            raise RuntimeError(f"{self.name} is off")
+        environment = ["HOME=/root", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND=noninteractive"]
+        inside = ["nsenter", f"--target={leader}", "--all", "env", "--ignore-environment", "--chdir=/root"]
+        done = subprocess.run(
+            [*inside, *environment, *command],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+        if check and done.returncode:
+            raise RuntimeError(f"{self.name}: {' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
+        return done
+
+    def new_host_key(self) -> None:
+        """Another identity, as after a reinstallation."""
+        self.run("sh", "-c", "rm /etc/ssh/ssh_host_* && ssh-keygen -A && systemctl restart ssh")
+        self.wait()
+
+    def packages(self) -> set[str]:
+        """The names of those that are installed."""
+        listed = self.run("dpkg-query", "--show", "--showformat=${db:Status-Abbrev} ${Package}\n").stdout
+        return {line.split()[1] for line in listed.splitlines() if line.startswith("ii ")}
+
+    @property
+    def _mark(self) -> str:
+        return f"{MARK}{self.name} "
+
+    @property
+    def _log(self) -> Path:
+        return self._folder / "log"
+
+    def _leader(self) -> int | None:
+        """Its first process, as the machine numbers it."""
+        for process in _processes(self._mark):
+            with contextlib.suppress(OSError):
+                status = Path(f"/proc/{process}/status").read_text()
+                numbers = next(line.split()[1:] for line in status.splitlines() if line.startswith("NSpid:"))
+                if numbers[1:] == ["1"]:
+                    return process
+        return None
+
+    def _until(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + BOOTING
+        while time.monotonic() < deadline:
+            if condition():
+                return
+            if self._process and self._process.poll() is not None:
+                break
+            time.sleep(0.1)
+        raise RuntimeError(f"{self.name} does not boot: {self._log.read_text(errors='replace')[-2000:]}")
+
+
+class LabHosts:
+    """Hosts that are off until `start`. What an earlier run left is cleared first."""
+
+    def __init__(self, folder: Path, count: int) -> None:
+        end_hosts()
+        self.namespace = Namespace("hosts")
+        self.folder = folder
+        clear(folder)
+        folder.mkdir(parents=True)
+        self._stock = stock_root(folder / "stock")
+        self.key = self._stock.key
+        self.password = PASSWORD
+        self.hosts = [LabHost(folder / str(i), self.namespace, self._stock, i) for i in range(1, count + 1)]
+        self._servers: list[subprocess.Popen[bytes]] = []
+
+    def start(self) -> None:
+        """Boots all of them, side by side, and waits until sshd answers on each."""
+        self.namespace.run("ip", "link", "add", "br0", "type", "bridge")
+        self.namespace.run("ip", "address", "add", f"{GATEWAY}/24", "dev", "br0")
+        self.namespace.run("ip", "link", "set", "br0", "up")
+        self._serve("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--pid-file", "--no-resolv",
+                    "--no-hosts", f"--listen-address={GATEWAY}", "--bind-interfaces", "--address=/#/")  # fmt: skip
+        self._serve(sys.executable, "-m", "http.server", "--directory", str(self._stock.repository), "--bind", GATEWAY,
+                    str(REPOSITORY_PORT))  # fmt: skip
+        for host in self.hosts:
+            host.boot()
+        for host in self.hosts:
+            host.wait()
+
+    def stop(self) -> None:
+        for host in self.hosts:
+            host.kill()
+        for server in self._servers:
+            server.kill()
+            server.wait(ENDING)
+        self.namespace.remove()
+        clear(self.folder)
+
+    def _serve(self, *command: str) -> None:
+        with (self.folder / "log").open("ab") as log:
+            self._servers.append(
+                subprocess.Popen(self.namespace.wrap(*command), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            )
+
+
+def end_hosts() -> None:
+    """Ends the hosts that an earlier run left."""
+    _end(f"{MARK}{PREFIX}-")
+    _remove_control_groups(f"{PREFIX}-*")
+
+
+def _end(mark: str) -> None:
+    """Kills the processes of a host, or of all, and waits for their end."""
+    deadline = time.monotonic() + ENDING
+    killed: set[int] = set()
+    while found := {*_processes(mark), *filter(_is_alive, killed)}:
+        if time.monotonic() > deadline:
+            raise RuntimeError("These processes of a host don't end: " + " ".join(map(str, found)))
+        for process in sorted(found - killed):  # the oldest first: it is what would boot the host again
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        killed |= found
+        time.sleep(0.02)
+
+
+def _processes(mark: str) -> list[int]:
+    """The processes that see the root file system of a host: those inside, and those that started it."""
+    own = Path("/proc/self/ns/mnt").stat().st_ino
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended
+            # load-bearing: were it ever mounted for the whole machine, all processes would seem to be the host's
+            if (process / "ns/mnt").stat().st_ino == own:
+                continue
+            if mark in (process / "mountinfo").read_text(errors="replace"):
+                found.append(int(process.name))
+    return sorted(found)
+
+
+def _control_groups(name: str) -> list[Path]:
+    """A host's own in each hierarchy: else the services of all hosts would share theirs, and those of the machine."""
+    mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    return [Path(mount[1]) / name for mount in mounts if mount[2] in ("cgroup", "cgroup2")]
+
+
+def _remove_control_groups(name: str) -> None:
+    deadline = time.monotonic() + ENDING
+    while left := [path for group in _control_groups(name) for path in group.parent.glob(f"{group.name}/**/")]:
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"These control groups can't be removed: {' '.join(map(str, left))}")
+        for path in sorted(left, reverse=True):
+            with contextlib.suppress(OSError):  # who has just been killed may still count
+                path.rmdir()
+
+
+def _is_alive(process: int) -> bool:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    return False

@@ -1,0 +1,122 @@
+"""The root file system of a stock Debian server, and an apt repository with the Docker that it lacks."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.lab.engine import clear
+from tests.lab.namespace import outside, run
+
+SUITE = "bookworm"
+PACKAGES = (
+    *("systemd-sysv", "udev", "dbus", "openssh-server", "sudo", "cloud-init", "python3", "ca-certificates", "procps"),
+    *("ifupdown", "iproute2", "netbase", "iptables", "kmod", "apparmor"),
+)
+LATER = "docker.io"  # what the tool installs
+GATEWAY = "192.0.2.1"  # where the hosts find the repository and a name server
+REPOSITORY_PORT = 8000
+PASSWORD = "pass word's"
+CACHE = "CLOUDSCALE_TESTS_CACHE"  # names a folder that keeps the stock between runs
+BUILDING = 900  # seconds
+
+# with an empty status file apt finds nothing installed, and so fetches all that is needed, down to libc
+FETCH = f"""chroot "$1" sh -ec 'mkdir -p /repository/partial; : >/repository/status
+apt-get install -qq -y --no-install-recommends --download-only -o Dir::State::status=/repository/status \
+-o Dir::Cache::archives=/repository -o APT::Sandbox::User=root {LATER}
+rm -r /repository/partial /repository/status /repository/lock'"""
+
+# nspawn mounts the cgroup v1 controllers read-only; an engine inside needs them writable
+CGROUP_UNIT = """[Unit]
+DefaultDependencies=no
+Before=basic.target
+[Service]
+Type=oneshot
+ExecStart=/bin/sh -c "mount -o remount,rw /sys/fs/cgroup; \
+for c in cpu cpuacct cpuset memory devices freezer blkio pids; \
+do umount /sys/fs/cgroup/$$c && mount -t cgroup -o $$c cgroup /sys/fs/cgroup/$$c; done; true"
+[Install]
+WantedBy=basic.target
+"""
+
+FILES = {
+    "etc/apt/sources.list": f"deb [trusted=yes] http://{GATEWAY}:{REPOSITORY_PORT} ./\n",
+    "etc/cloud/cloud-init.disabled": "",
+    "etc/fstab": "",
+    "etc/machine-id": "",  # each host makes its own
+    "etc/resolv.conf": f"nameserver {GATEWAY}\n",
+    "etc/sudoers.d/debian": "debian ALL=(ALL) NOPASSWD:ALL\n",
+    "etc/systemd/system/cgroup-rw.service": CGROUP_UNIT,
+}
+
+
+@dataclass(frozen=True)
+class Stock:
+    """A folder with the root file system, the repository, and the SSH key of its users root and debian."""
+
+    folder: Path
+
+    @property
+    def root(self) -> Path:
+        return self.folder / "root"
+
+    @property
+    def repository(self) -> Path:
+        return self.folder / "repository"
+
+    @property
+    def key(self) -> Path:
+        return self.folder / "key"
+
+
+def stock_root(folder: Path) -> Stock:
+    """The stock in a folder of its own, or, where the environment names a cache, in that: there it is built once."""
+    if cache := os.environ.get(CACHE):
+        recipe = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+        folder = Path(cache) / f"stock-{recipe[:12]}"
+        if folder.exists():
+            return Stock(folder)
+    unfinished = folder.with_name(f"{folder.name}.new")
+    for path in (unfinished, folder):
+        clear(path)
+    unfinished.mkdir(parents=True)
+    _build(Stock(unfinished))
+    unfinished.rename(folder)
+    return Stock(folder)
+
+
+def _build(stock: Stock) -> None:
+    root = stock.root
+    # it dies with this process, and all its processes with it, so that nobody writes here any more in the next run
+    alone = ("setpriv", "--pdeathsig=KILL", "unshare", "--pid", "--mount-proc", "--fork", "--kill-child")
+    with outside():
+        run(*alone, "mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(PACKAGES)}",
+            f"--customize-hook={FETCH}", SUITE, str(root), timeout=BUILDING)  # fmt: skip
+    run("mv", f"{root}/repository", str(stock.repository))
+    for index in ("packages", "release"):
+        made = run("env", f"--chdir={stock.repository}", "apt-ftparchive", index, ".")
+        (stock.repository / index.capitalize()).write_text(made)
+
+    for left in (*root.glob("etc/ssh/ssh_host_*"), *root.glob("etc/apt/sources.list.d/*"), root / "etc/resolv.conf"):
+        left.unlink(missing_ok=True)
+    for name, text in FILES.items():
+        (root / name).write_text(text)
+    run("chroot", str(root), "systemctl", "--quiet", "enable", "cgroup-rw.service")
+    _add_users(stock)
+
+
+def _add_users(stock: Stock) -> None:
+    """root and debian log in with the key; trainer with a password, which sudo wants, too."""
+    root = stock.root
+    hashed = run("openssl", "passwd", "-6", PASSWORD).strip()
+    run("chroot", str(root), "useradd", "--create-home", "--shell=/bin/bash", "debian")
+    run("chroot", str(root), "useradd", "--create-home", "--shell=/bin/bash", "--groups=sudo", f"--password={hashed}",
+        "trainer")  # fmt: skip
+    run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f", str(stock.key))
+    for home, user in (("root", "root"), ("home/debian", "debian")):
+        folder = root / home / ".ssh"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        (folder / "authorized_keys").write_text(stock.key.with_suffix(".pub").read_text())
+        run("chroot", str(root), "chown", "-R", f"{user}:", f"/{home}/.ssh")
