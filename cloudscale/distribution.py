@@ -203,7 +203,7 @@ def remove_brought(engine: Engine, course: str) -> None:
     repository = naming.brought_repository(course)
     with engine_errors(engine.name):
         for image in engine.api.images(filters={"reference": repository}):
-            tags = image["RepoTags"] or []
+            tags = engine.api.inspect_image(image["Id"])["RepoTags"] or []  # the list has the matching ones only
             marks = [tag for tag in tags if tag.startswith(f"{repository}:")]
             for tag in [*marks, *(tags if len(tags) - len(marks) == 1 else [])]:
                 try:

@@ -49,6 +49,7 @@ class Facts:
     engine: tuple[int, int] | None  # major and minor version
     engine_runs: bool
     start_command: tuple[str, ...]
+    swarm: str  # the state of an engine that is not the course's, empty where none answers
     settings_text: str
     settings_before: str
     unit: str
@@ -103,6 +104,7 @@ def parse_facts(text: str, name: str) -> Facts:
             engine=_version(values["engine"]),
             engine_runs=values["active"].strip() == "active",
             start_command=_start_command(values["start"]),
+            swarm=values["swarm"].strip(),
             settings_text=values["settings"],
             settings_before=values["before"],
             unit=values["unit"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from cloudscale import recipes, report, seating, spawner, swarm
+from cloudscale import containers, recipes, report, seating, spawner, swarm
 from cloudscale.bringup import Ready, bring_up
 from cloudscale.cluster import Cluster, Session, look
 from cloudscale.drivers import Driver
@@ -46,7 +46,7 @@ def launched(session: Session, driver: Driver, launch: Launch, students: Sequenc
             say(f"Warning: {warning}")
         say(f"Plan: {', '.join(surveys)}" + ("" if launch.onlycreate else f" for {len(plan.seats)} students"))
 
-        fan_out(swarm.depart, cluster.cut_off.values())  # of a swarm that is given up, its managers being lost
+        surveys |= _departed(cluster, surveys, session.settings.course)
         with session.progress.bar("Machines: engine, swarm, image", 0) as advance:
             outcomes = bring_up(cluster, surveys, session, phases, advance)
         ready = {outcome.target: outcome.value for outcome in outcomes if outcome.value}
@@ -86,6 +86,8 @@ def _seen(
     _check_distinct(surveys)
     cluster = look(session, driver, surveys)
     lost = {outcome.target: outcome for outcome in outcomes if not outcome.ok}
+    causes = {name: outcome.error for name, outcome in lost.items() if isinstance(outcome.error, CloudscaleError)}
+    cluster = replace(cluster, lost={**cluster.lost, **causes})
     lost |= {n: Outcome(n, error=error) for n, error in cluster.lost.items() if isinstance(error, SwarmError)}
     surveys = {name: survey for name, survey in surveys.items() if name not in lost}
     in_use = {node.machine for node in cluster.swarm.values()}
@@ -98,15 +100,28 @@ def _seen(
     return surveys, cluster, report.problems(lost.values())
 
 
+def _departed(cluster: Cluster, surveys: Mapping[str, Survey], course: str) -> dict[str, Survey]:
+    """Takes engines out of a swarm that is given up, its managers being lost; their seats' ports are free then."""
+    freed = {
+        name: replace(surveys[name], held_ports=surveys[name].held_ports - containers.seat_ports(engine, course))
+        for name, engine in cluster.cut_off.items()
+        if name in surveys
+    }
+    for outcome in fan_out(swarm.depart, cluster.cut_off.values(), name=lambda engine: engine.name):
+        outcome.get()
+    return freed
+
+
 def _check_distinct(surveys: Mapping[str, Survey]) -> None:
-    names: dict[str, str] = {}
+    names: dict[frozenset[str], str] = {}
     for name, survey in surveys.items():
-        if other := names.get(survey.address):
+        if survey.addresses and survey.addresses in names:
             raise RequestError(
-                f"{other} and {name} are one and the same machine: both have the address {survey.address}.",
+                f"{names[survey.addresses]} and {name} are one and the same machine:"
+                f" both have the address {min(survey.addresses)}.",
                 "Name it once.",
             )
-        names[survey.address] = name
+        names[survey.addresses] = name
 
 
 def _first_error(outcomes: Sequence[Outcome[object]]) -> CloudscaleError:

@@ -35,7 +35,7 @@ class Survey:
     """What a machine is, seen from outside its engine. Sizes are bytes, None where the driver can't tell.
 
     `address` is the one that the course's machines reach each other by; `networks` are those that it is in
-    (text of the form 192.0.2.0/24); `has_engine`: its engine serves the course already.
+    (text of the form 192.0.2.0/24), `addresses` all of its own; `has_engine`: its engine serves the course already.
     """
 
     machine: Machine
@@ -45,6 +45,7 @@ class Survey:
     free_disk: int | None = None
     held_ports: frozenset[int] = frozenset()
     networks: frozenset[str] = frozenset()
+    addresses: frozenset[str] = frozenset()
     has_engine: bool = True
 
 

@@ -67,6 +67,11 @@ def check(facts: Facts, name: str, course: str, authority: Authority | None) -> 
                 f"{name}: it serves a course {course!r} with other certificates than yours.",
                 "Copy the course's folder from the computer that made it, or choose another --course.",
             )
+    elif facts.swarm not in ("", "inactive"):
+        raise MachineError(
+            f"{name}: it belongs to a swarm of somebody else, and is left to it.",
+            "Leave this host out, or take it out of that swarm: docker swarm leave (--force on a manager).",
+        )
     if not facts.has_systemd:
         raise MachineError(f"{name}: its service manager is not systemd ({facts.system or 'an unknown system'}).")
     if facts.engine is None and not facts.has_apt:
@@ -98,6 +103,8 @@ def wanted_setup(facts: Facts, host: str, course: str, authority: Authority) -> 
         files[f"{TLS}/ca.pem"] = authority.pem
     theirs = _settings(facts.settings_text, host)
     ours = _course_settings(facts, _without(theirs, facts), address)
+    if install or facts.is_brought:  # one that was there has its networks already
+        ours |= _networks(facts, _without(theirs, facts))
     if theirs != {**theirs, **ours}:
         reasons.append("its settings")
         files[SETTINGS] = _json({**theirs, **ours})
@@ -141,17 +148,22 @@ def _course_settings(facts: Facts, own: Mapping[str, Any], address: str) -> dict
     }
     if own.get("live-restore"):
         must["live-restore"] = False  # a swarm does not go with it
-    # what an earlier run chose is as good as ever, unless something has come to collide with it
-    chosen = [pool["base"] for pool in facts.mark.get("settings", {}).get("default-address-pools", [])]
     may: dict[str, Any] = {
         "no-new-privileges": True,
         "icc": False,
         "mtu": facts.mtu(address),
-        "default-address-pools": [{"base": spare_network(facts.networks, [*chosen, *ENGINE_NETWORKS]), "size": 20}],
     }
     if "log-opts" not in own and own.get("log-driver", "json-file") == "json-file":
         may |= {"log-driver": "json-file", "log-opts": {"max-size": "10m", "max-file": "3"}}
     return {**must, **{key: value for key, value in may.items() if key not in own}}
+
+
+def _networks(facts: Facts, own: Mapping[str, Any]) -> dict[str, Any]:
+    """The ranges for a new engine's networks; what an earlier run chose is kept unless something collides with it."""
+    if "default-address-pools" in own or "bip" in own:
+        return {}
+    chosen = [pool["base"] for pool in facts.mark.get("settings", {}).get("default-address-pools", [])]
+    return {"default-address-pools": [{"base": spare_network(facts.networks, [*chosen, *ENGINE_NETWORKS]), "size": 20}]}
 
 
 def _unit(command: Sequence[str], course: str) -> bytes:

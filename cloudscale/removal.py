@@ -9,6 +9,7 @@ from cloudscale import containers, naming
 from cloudscale.cluster import Cluster, Session
 from cloudscale.distribution import remove_brought
 from cloudscale.engine import Engine, engine_errors
+from cloudscale.errors import SwarmError
 from cloudscale.fanout import fan_out
 from cloudscale.model import Machine, Outcome
 from cloudscale.spawner import RunningSeat, Spawner
@@ -101,7 +102,9 @@ def release(cluster: Cluster, session: Session, chosen: Removable) -> list[Outco
                 session.progress.say(said)
             if any(membership(engine).is_active for engine in engines):
                 return failed  # handed over to others
-    bad = {outcome.target for outcome in failed} | set(cluster.failures)
+    # of one in a swarm of somebody else, the settings are ours all the same
+    out_of_reach = {name for name, error in cluster.failures.items() if not isinstance(error, SwarmError)}
+    bad = {outcome.target for outcome in failed} | out_of_reach
     machines = [machine for machine in chosen.machines if machine.name not in bad]
     with session.progress.bar("Giving the machines back", len(machines)):
         released = fan_out(cluster.driver.release, machines, name=lambda machine: machine.name, width=MACHINES_WIDTH)

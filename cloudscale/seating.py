@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from cloudscale import naming, readiness, removal, report
 from cloudscale.cluster import Cluster, Session
-from cloudscale.errors import SeatError, SlowSeat
+from cloudscale.errors import SeatError, SlowSeat, SwarmError
 from cloudscale.model import Outcome, Row, Seat
 from cloudscale.plan import GIB, Plan
 from cloudscale.report import Report
@@ -114,7 +114,7 @@ def machine_table(cluster: Cluster, format: str) -> str:
                 "engine": _engine_state(cluster, machine.name),
                 "cores": node.cpus if node else "",
                 "memory": f"{node.memory / GIB:.1f} GiB" if node else "",
-                "seats": seats,
+                "seats": "" if cluster.cut_off else seats,  # then nobody can tell
             }
         )
     return report.machines(rows, format)
@@ -123,6 +123,8 @@ def machine_table(cluster: Cluster, format: str) -> str:
 def _engine_state(cluster: Cluster, name: str) -> str:
     node = cluster.nodes.get(name)
     if node is None:
+        if isinstance(cluster.lost.get(name), SwarmError):
+            return "in another swarm"
         return "lost" if name in cluster.failures else "not set up"
     if name in cluster.cut_off:
         return "swarm without managers"

@@ -159,6 +159,8 @@ def connect(target: Target, *, timeout: float, known: KnownHosts) -> Connection:
 
 @contextlib.contextmanager
 def _login_errors(target: Target, timeout: float, known: KnownHosts) -> Iterator[None]:
+    start = time.monotonic()
+    silent = ConnectionFailed(f"{target.name}: no answer in {timeout:g} s.", "Is it up? --timeout waits longer.")
     try:
         yield
     except paramiko.BadHostKeyException as error:
@@ -179,9 +181,7 @@ def _login_errors(target: Target, timeout: float, known: KnownHosts) -> Iterator
             "Check the user's name, and the password or the key.",
         ) from None
     except TimeoutError:
-        raise ConnectionFailed(
-            f"{target.name}: no answer in {timeout:g} s.", "Is it up? --timeout waits longer."
-        ) from None
+        raise silent from None
     except paramiko.ssh_exception.NoValidConnectionsError as error:
         causes = list(error.errors.values())
         refused = any(isinstance(cause, ConnectionRefusedError) for cause in causes)
@@ -191,6 +191,8 @@ def _login_errors(target: Target, timeout: float, known: KnownHosts) -> Iterator
             f"{target.name}: {told}.", f"Is it up, and is {target.port} its SSH server's port?"
         ) from None
     except (paramiko.SSHException, OSError, EOFError, ValueError) as error:
+        if time.monotonic() - start >= timeout:  # paramiko has several words for it
+            raise silent from None
         raise ConnectionFailed(
             f"{target.name}: {str(error) or type(error).__name__}.",
             f"Is it an SSH server that listens on port {target.port}? Try: ssh -v -p {target.port} {target.host}",

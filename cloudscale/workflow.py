@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import getpass
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from cloudscale import containers, launching, readiness, recipes, removal, report, seating, ssh
@@ -113,8 +113,9 @@ def _seat_targets(cluster: Cluster, course: str) -> list[SeatTarget]:
     return targets
 
 
-def _lost_problems(cluster: Cluster) -> tuple[str, ...]:
-    return report.problems([Outcome[object](name, error=error) for name, error in cluster.failures.items()])
+def _lost_problems(cluster: Cluster, *, but: Collection[str] = ()) -> tuple[str, ...]:
+    lost = {name: error for name, error in cluster.failures.items() if name not in but}
+    return report.problems([Outcome[object](name, error=error) for name, error in lost.items()])
 
 
 def command_report(outcomes: Sequence[Outcome[CommandResult]], format: str) -> Report:
@@ -205,9 +206,10 @@ def driver_reset(session: Session) -> Report:
         chosen = removal.removable(cluster, session, with_volumes=True)
         volumes = len(chosen.volumes)
         session.ask(f"Remove {len(chosen.seats)} seats and {volumes} volumes of the course {course!r}, for good?")
-        outcomes = removal.remove(cluster, session, chosen)
-        done = report.removed(outcomes + removal.release(cluster, session, chosen), session.common.format)
-        done = replace(done, problems=(*_lost_problems(cluster), *done.problems))
+        outcomes = removal.remove(cluster, session, chosen) + removal.release(cluster, session, chosen)
+        done = report.removed(outcomes, session.common.format)
+        released = [outcome.target for outcome in outcomes if outcome.ok]
+        done = replace(done, problems=(*_lost_problems(cluster, but=released), *done.problems))
         if len(chosen.machines) == len(cluster.machines) and not done.problems:
             session.course.forget()
             say(f"Done: nothing of the course {course!r} is left")

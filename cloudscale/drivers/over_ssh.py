@@ -67,6 +67,7 @@ class OverSsh:
             free_disk=facts.free_disk,
             held_ports=facts.listening,
             networks=facts.networks,
+            addresses=frozenset(found.address for found in facts.addresses),
             has_engine=facts.is_ready and facts.engine_runs,
         )
 

@@ -1,7 +1,8 @@
-"""The hosts ring: the whole tool on real engines. It fails, in one line, where the machine can't run it."""
+"""The hosts ring: the whole tool on real engines and hosts. It fails, in one line, where the machine can't run it."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -17,12 +18,40 @@ import docker
 import pytest
 
 from tests.lab.engine import LabEngine, clear
+from tests.lab.hosts import LabHosts, end_hosts
 from tests.lab.namespace import Namespace, outside, remove_all
 
 MARTY, EMMETT, JENNIFER = "1;Marty;McFly;", "2;Emmett;Brown;e.brown@thefuture.io", "3;Jennifer;O'Parker;"
 PROJECT = Path(__file__).parents[2]
 STATE = Path(tempfile.gettempdir()) / "cloudscale-tests"
-PROGRAMS = {"dockerd": "docker.io", "ip": "iproute2", "iptables": "iptables", "sshd": "openssh-server"}
+PROGRAMS = {
+    "dockerd": "docker.io",
+    "ip": "iproute2",
+    "iptables": "iptables",
+    "sshd": "openssh-server",
+    "ssh-keygen": "openssh-client",
+    "systemd-nspawn": "systemd-container",
+    "dnsmasq": "dnsmasq-base",
+    "apt-ftparchive": "apt-utils",
+    "mmdebstrap": "mmdebstrap",
+}
+SMALL = "cloudscale-tests/small:1"
+# what JupyterLab needs of the image, and no more: it goes from host to host
+SMALL_IMAGE = """
+FROM {image} AS full
+USER 0
+RUN cd /opt/jupyter/lib/python*/site-packages \\
+ && rm -rf numpy* scipy* pandas* matplotlib* seaborn* bokeh* Cython* cython* sklearn* PIL* pillow* fontTools* \\
+ && rm -rf /usr/lib/gcc /usr/libexec/gcc /usr/lib/git-core /usr/share/doc /usr/share/locale /usr/share/man \\
+ && find / -xdev -name '*.a' -delete
+
+FROM scratch
+COPY --from=full / /
+ENV PATH=/opt/jupyter/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 SHELL=/bin/bash HOME=/home/jovyan
+USER 1000
+WORKDIR /home/jovyan/work
+ENTRYPOINT ["tini", "-g", "--"]
+"""
 
 
 @dataclass(frozen=True)
@@ -40,11 +69,18 @@ class Result:
 
 
 class Tool:
-    """`invoke …` against one engine, with a home of its own."""
+    """`invoke …` against one engine, with a home of its own; `namespace`: in a network other than the tests'."""
 
-    def __init__(self, engine: LabEngine | None, home: Path, settings: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        engine: LabEngine | None,
+        home: Path,
+        settings: Mapping[str, str],
+        namespace: Namespace | None = None,
+    ) -> None:
         self.engine = engine
         self.home = home
+        self.namespace = namespace
         self.environment = {
             **os.environ,
             "CLOUDSCALE_HOME": str(home),
@@ -55,7 +91,8 @@ class Tool:
             self.environment["DOCKER_HOST"] = engine.url
 
     def command(self, *words: str) -> list[str]:
-        return [sys.executable, "-m", "invoke", *words]
+        command = [sys.executable, "-m", "invoke", *words]
+        return self.namespace.wrap(*command) if self.namespace else command
 
     def __call__(self, *words: str, **environment: str) -> Result:
         done = subprocess.run(
@@ -83,6 +120,7 @@ def namespace() -> Iterator[Namespace]:
     missing = [package for program, package in PROGRAMS.items() if not shutil.which(program, path="/usr/sbin:/usr/bin")]
     if os.geteuid() != 0 or missing:
         pytest.exit(f"The hosts ring needs root and {', '.join(PROGRAMS.values())}: script/test installs them.", 3)
+    end_hosts()
     remove_all()
     for folder in STATE.glob("*"):
         clear(folder)
@@ -110,6 +148,23 @@ def image(engine: LabEngine) -> str:
         built = tool("image_build")
     assert built.code == 0, built.err
     return built.out.strip()
+
+
+@pytest.fixture(scope="session")
+def small_image(engine: LabEngine, image: str) -> str:
+    """A notebook image on the trainer's engine that is in no registry."""
+    recipe = io.BytesIO(SMALL_IMAGE.format(image=image).encode())
+    engine.client.images.build(fileobj=recipe, tag=SMALL, rm=True)
+    return SMALL
+
+
+@pytest.fixture(scope="session")
+def lab_hosts(namespace: Namespace) -> Iterator[LabHosts]:
+    """Three stock hosts without Docker."""
+    hosts = LabHosts(STATE / "hosts", 3)
+    hosts.start()
+    yield hosts
+    hosts.stop()
 
 
 @pytest.fixture

@@ -64,6 +64,11 @@ class LabHost:
         (folder / "upper/etc/ssh").mkdir()
         run("ssh-keygen", "-A", "-f", str(folder / "upper"))
 
+    @property
+    def docker_data(self) -> Path:
+        """Its /var/lib/docker, seen from outside."""
+        return self._folder / "docker"
+
     def boot(self) -> None:
         """Switches it on, and doesn't wait."""
         for group in _control_groups(self.name):

@@ -16,9 +16,12 @@ STARTING = 20  # seconds
 
 
 class LabSshd:
-    """`sshd` on 127.0.0.1:PORT of the caller's namespace; root by key, `trainer` by password or key."""
+    """`sshd` on PORT of the caller's loopback; root by key, `trainer` by password or key.
 
-    def __init__(self, folder: Path, port: int = 2222) -> None:
+    `address`: 0.0.0.0 is all of 127.0.0.0/8, each of them a host for those who log in.
+    """
+
+    def __init__(self, folder: Path, port: int = 2222, address: str = "127.0.0.1") -> None:
         self.folder = folder
         self.port = port
         shutil.rmtree(folder, ignore_errors=True)
@@ -39,7 +42,7 @@ class LabSshd:
         for name, text in accounts.items():
             (folder / name).write_text(text)
         (folder / "config").write_text(
-            f"ListenAddress 127.0.0.1:{port}\nHostKey {folder}/host_key\nPidFile {folder}/pid\nUsePAM no\n"
+            f"ListenAddress {address}:{port}\nHostKey {folder}/host_key\nPidFile {folder}/pid\nUsePAM no\n"
             f"AuthorizedKeysFile {folder}/authorized_keys\nStrictModes no\nPermitRootLogin yes\nMaxStartups 100\n"
         )
         Path("/run/sshd").mkdir(exist_ok=True)

@@ -1,0 +1,118 @@
+"""Hosts with an engine and settings of their own, and logins that are not as easy as a key."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.hosts.test_many import docker, generic_tool
+from tests.lab.engine import LabEngine
+from tests.lab.hosts import LabHost, LabHosts
+
+OWN_SETTINGS = '{\n    "log-level": "warn",  "icc": true,\n  "live-restore": true}\n'
+
+
+@pytest.fixture(scope="module")
+def owned(lab_hosts: LabHosts) -> Iterator[LabHost]:
+    """A host whose owner has an engine there, with a container in it."""
+    host = lab_hosts.hosts[2]
+    host.run("sh", "-c", "apt-get -qq update && apt-get -qq -y --no-install-recommends install docker.io")
+    host.run("sh", "-c", f"mkdir -p /etc/docker; cat >/etc/docker/daemon.json <<'X'\n{OWN_SETTINGS}X")
+    host.run("systemctl", "restart", "docker")
+    docker(host, "volume", "create", "precious")
+    yield host
+    host.run("apt-get", "-qq", "-y", "purge", "docker.io", "containerd", "runc")
+    host.run("rm", "-rf", "/etc/docker", "/etc/cni")
+
+
+def test_an_engine_that_was_there_is_used_and_given_back_to_the_letter(
+    engine: LabEngine, small_image: str, lab_hosts: LabHosts, owned: LabHost, tmp_path: Path
+) -> None:
+    tool = generic_tool(engine, lab_hosts, tmp_path, small_image, [f"root@{owned.address}"])
+    packages, bridge = owned.packages(), owned.run("ip", "-4", "-o", "address", "show", "docker0").stdout
+    roster = tmp_path / "one.csv"
+    roster.write_text("1;Ann;O'Lee;\n")
+    launched = tool.launch("--students", str(roster))
+    assert launched.rows[0]["state"] == "ready"
+    settings = json.loads(owned.run("cat", "/etc/docker/daemon.json").stdout)
+    assert settings["icc"] is True  # its owner's choice
+    assert settings["live-restore"] is False  # no swarm goes with it
+    assert settings["tlsverify"] is True
+
+    reset = tool("driver_reset", "--yes")
+    assert reset.code == 0, reset.err
+    assert owned.run("cat", "/etc/docker/daemon.json").stdout == OWN_SETTINGS
+    assert owned.packages() == packages
+    assert owned.run("ip", "-4", "-o", "address", "show", "docker0").stdout.split()[3] == bridge.split()[3]
+    assert docker(owned, "info", "--format", "{{.LiveRestoreEnabled}} {{.Swarm.LocalNodeState}}") == "true inactive"
+    assert docker(owned, "volume", "ls", "-q") == "precious"
+    assert docker(owned, "images", "-q") == ""
+    assert docker(owned, "ps", "-aq") == ""
+    assert docker(owned, "network", "ls", "--format", "{{.Name}}").split() == ["bridge", "host", "none"]
+    left = owned.run("ls", "/etc/docker", "/etc/systemd/system/docker.service.d", "/var/lib/cloudscale", check=False)
+    assert "cloudscale" not in left.stdout
+
+
+def test_a_host_in_a_swarm_of_its_own_is_left_alone(
+    engine: LabEngine, small_image: str, lab_hosts: LabHosts, owned: LabHost, tmp_path: Path
+) -> None:
+    docker(owned, "swarm", "init", "--advertise-addr", owned.address)
+    tool = generic_tool(engine, lab_hosts, tmp_path, small_image, [f"debian@{owned.address}"])
+    refused = tool("themachine", "--onlycreate")
+    settings = owned.run("cat", "/etc/docker/daemon.json").stdout
+    docker(owned, "swarm", "leave", "--force")
+    assert refused.code == 1
+    assert f"{owned.address}: it belongs to a swarm of somebody else" in refused.err
+    assert settings == OWN_SETTINGS
+
+
+def test_a_password_logs_in_and_a_sudo_that_wants_one_is_told(
+    engine: LabEngine, small_image: str, lab_hosts: LabHosts, tmp_path: Path
+) -> None:
+    host = lab_hosts.hosts[0]
+    tool = generic_tool(engine, lab_hosts, tmp_path, small_image, [f"trainer@{host.address}"])
+    tool.environment |= {"INVOKE_CLOUDSCALE_GENERIC_PWD": lab_hosts.password}
+    del tool.environment["INVOKE_CLOUDSCALE_GENERIC_KFILE"]
+    done = tool("com_node", "id -un")
+    assert (done.code, done.out.splitlines()[1]) == (0, "trainer")
+    refused = tool("themachine", "--onlycreate")
+    assert refused.code == 1
+    assert "sudo wants a password" in refused.err
+    assert "NOPASSWD" in refused.err
+    wrong = tool("com_node", "true", INVOKE_CLOUDSCALE_GENERIC_PWD="wrong")
+    assert wrong.code == 1
+    assert "does not let trainer in" in wrong.err
+    assert lab_hosts.password not in done.err + refused.err + wrong.err
+
+
+def test_a_plan_looks_at_bare_hosts_and_changes_nothing(
+    engine: LabEngine, small_image: str, lab_hosts: LabHosts, tmp_path: Path
+) -> None:
+    hosts = lab_hosts.hosts[:2]
+    tool = generic_tool(engine, lab_hosts, tmp_path, small_image, [f"debian@{host.address}" for host in hosts])
+    before = [host.packages() for host in hosts]
+    roster = tmp_path / "two.csv"
+    roster.write_text("1;Ann;Lee;\n2;Bob;Ray;\n")
+    plan = tool("themachine", "--plan", "--students", str(roster), "--format", "json")
+    assert plan.code == 0, plan.err
+    seats = json.loads(plan.out)["seats"]
+    assert [seat["node"] for seat in seats] == [host.address for host in hosts]
+    assert [host.packages() for host in hosts] == before
+    assert [host.run("ls", "/var/lib/cloudscale", check=False).returncode for host in hosts] == [2, 2]
+
+
+def test_one_host_under_two_names_is_told(
+    engine: LabEngine, small_image: str, lab_hosts: LabHosts, tmp_path: Path
+) -> None:
+    host = lab_hosts.hosts[0]
+    host.run("ip", "address", "add", "192.0.2.78/24", "dev", "host0")
+    try:
+        names = [f"debian@{host.address}", "debian@192.0.2.78"]
+        refused = generic_tool(engine, lab_hosts, tmp_path, small_image, names)("themachine", "--onlycreate")
+    finally:
+        host.run("ip", "address", "del", "192.0.2.78/24", "dev", "host0")
+    assert refused.code == 2
+    assert "one and the same machine" in refused.err
