@@ -49,9 +49,11 @@ def bring_up(
         settings.course,
         driver,
         # there, the engine of this computer is the machine
+        engines=cluster.engines.values(),
         trainer=lambda: None if driver.adopts_swarm else _own_engine(),
         is_own=reference != settings.image,
         bytes_done=bytes_done,
+        say=session.progress.say,
     )
 
     def one(survey: Survey) -> Ready:

@@ -10,7 +10,7 @@ import datetime
 import ipaddress
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,7 +40,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Authority:
-    """Signs for one course. `folder` holds ca.pem, ca-key.pem, and the trainer's own cert.pem and key.pem."""
+    """Signs for one course. `folder` holds ca.pem, ca-key.pem, and client.pem: the trainer's certificate and key."""
 
     folder: Path
     certificate: x509.Certificate
@@ -52,8 +52,8 @@ class Authority:
 
     @property
     def client_files(self) -> tuple[Path, Path]:
-        """The trainer's certificate and key, as docker-py wants them."""
-        return self.folder / "cert.pem", self.folder / "key.pem"
+        """The trainer's certificate and key, as docker-py wants them: one file, which is renewed whole."""
+        return self.folder / "client.pem", self.folder / "client.pem"
 
     @property
     def pem(self) -> bytes:
@@ -62,7 +62,7 @@ class Authority:
     @property
     def fingerprint(self) -> str:
         """Names the authority: SHA-256 of its certificate, in hexadecimal digits."""
-        return fingerprint(self.pem)
+        return self.certificate.fingerprint(hashes.SHA256()).hex()
 
     def server(self, name: str, addresses: Iterable[str]) -> Pair:
         """For an engine that is reached by these addresses and names."""
@@ -112,46 +112,61 @@ class Authority:
 
 
 def authority(folder: Path, course: str, *, create: bool = True) -> Authority | None:
-    """The course's authority with the trainer's certificate in its folder, made on first use, or None (`create`).
+    """The course's authority with the trainer's certificate, made on first use (`create`), else None without one.
 
-    Raises RequestError where the files there are no authority.
+    Several runs may make it at once: all of them end with the same. Raises RequestError where the files
+    there are no authority.
     """
-    certificate, key = folder / "ca.pem", folder / "ca-key.pem"
     try:
-        if not (certificate.exists() and key.exists()):
-            if not create:
-                return None
-            made = _new_authority(course)
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # the key first: a run that is cut off here makes both anew
-            _write(key, made.key)
-            _write(certificate, made.certificate)
-        found = _load(folder)
+        if not create and not (folder / "ca.pem").exists():
+            return None
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if (folder / "ca.pem").exists() and not (folder / "ca-key.pem").exists():
+            raise ValueError("ca-key.pem is missing")
+        key_pem = _first_wins(folder / "ca-key.pem", lambda: _key_pem(ec.generate_private_key(ec.SECP256R1())))
+        key = serialization.load_pem_private_key(key_pem, password=None)
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise ValueError("ca-key.pem has another kind of key")
+        pem = _first_wins(folder / "ca.pem", lambda: _pem(_new_authority(course, key)))
+        found = Authority(folder, x509.load_pem_x509_certificate(pem), key)
+        if key.public_key() != found.certificate.public_key():
+            raise ValueError("ca.pem and ca-key.pem do not belong together")
+        client = found.client_files[0]
+        if not client.exists() or found.fault(client.read_bytes()):
+            pair = found.client("cloudscale trainer")
+            with _written(client, pair.certificate + pair.key) as temporary:
+                os.replace(temporary, client)
+        return found
     except (OSError, ValueError, TypeError) as error:
         raise RequestError(
             f"The course's certificates in {folder} can't be used ({error}).",
             "Put back the files that the course was made with: without them its engines let nobody in.",
         ) from None
-    trainer, own_key = found.client_files
-    if not own_key.exists() or not trainer.exists() or found.fault(trainer.read_bytes()):
-        pair = found.client("cloudscale trainer")
-        _write(own_key, pair.key)
-        _write(trainer, pair.certificate)
-    return found
 
 
-def _load(folder: Path) -> Authority:
-    certificate = x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes())
-    key = serialization.load_pem_private_key((folder / "ca-key.pem").read_bytes(), password=None)
-    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
-        raise ValueError("ca.pem and ca-key.pem do not belong together")
-    return Authority(folder, certificate, key)
+def _first_wins(path: Path, make: Callable[[], bytes]) -> bytes:
+    """What the file holds; where there is none, it is made, by one of those who try."""
+    if not path.exists():
+        with _written(path, make()) as temporary, contextlib.suppress(FileExistsError):
+            os.link(temporary, path)
+    return path.read_bytes()
 
 
-def _new_authority(course: str) -> Pair:
-    key = ec.generate_private_key(ec.SECP256R1())
+@contextlib.contextmanager
+def _written(path: Path, data: bytes) -> Iterator[Path]:
+    """The data in a file of its own beside the path, with mode 0600, to be put in its place whole."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(data)
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _new_authority(course: str, key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
     name = f"cloudscale {course}"
-    certificate = (
+    return (
         _builder(name, _now() + AUTHORITY_LIFE)
         .issuer_name(_subject(name))
         .public_key(key.public_key())
@@ -173,15 +188,6 @@ def _new_authority(course: str) -> Pair:
         )
         .sign(key, hashes.SHA256())
     )
-    return Pair(_pem(certificate), _key_pem(key))
-
-
-def fingerprint(pem: bytes) -> str:
-    """SHA-256 of a certificate as it is sent, in hexadecimal digits; empty where it is none."""
-    try:
-        return x509.load_pem_x509_certificate(pem).fingerprint(hashes.SHA256()).hex()
-    except ValueError:
-        return ""
 
 
 def _builder(name: str, end: datetime.datetime) -> x509.CertificateBuilder:
@@ -200,9 +206,9 @@ def _subject(name: str) -> x509.Name:
 
 def _general_name(address: str) -> x509.GeneralName:
     try:
-        return x509.IPAddress(ipaddress.ip_address(address))
+        return x509.IPAddress(ipaddress.ip_address(address.partition("%")[0]))  # a zone (fe80::1%eth0) is nobody else's
     except ValueError:
-        return x509.DNSName(address)
+        return x509.DNSName(address.encode("idna").decode())
 
 
 def _now() -> datetime.datetime:
@@ -217,11 +223,3 @@ def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-
-
-def _write(path: Path, data: bytes) -> None:
-    """The file whole, with mode 0600."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(data)
-    os.replace(temporary, path)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from cloudscale.containers import seat_containers
 from cloudscale.course import Course
 from cloudscale.drivers import Driver
 from cloudscale.engine import Engine, describe
@@ -91,9 +90,9 @@ class Cluster:
 
     def machine_of(self, seat: RunningSeat) -> str:
         """The name of the machine that a seat is pinned to; empty where the course does not have it any more."""
-        name = next((name for name, node in self.nodes.items() if node.id == seat.node_id), "")
-        if not name and seat.node_id in self.swarm:
-            name = self.swarm[seat.node_id].machine
+        # the label first: a clone claims to be the same node
+        name = self.swarm[seat.node_id].machine if seat.node_id in self.swarm else ""
+        name = name or next((name for name, node in self.nodes.items() if node.id == seat.node_id), "")
         return name if name in self.hosts else ""
 
     def names_of(self, seat: RunningSeat) -> tuple[str, ...]:
@@ -125,13 +124,18 @@ def look(session: Session, driver: Driver, surveys: Mapping[str, Survey] | None 
         for name, (_, _, found) in views.items():
             check_usable(name, found)
 
-    managers = [
-        engine
+    speakers = [
+        (engine, found)
         for engine, _, found in views.values()
         if found.is_active and found.manages and (driver.adopts_swarm or found.mark == course)
     ]
+    if len(speakers) > 1:  # a copy of a manager's disk speaks for a copy of the swarm
+        speakers.sort(key=lambda speaker: not _is_itself(*speaker))
+    # of two swarms, one was founded anew when the other had lost its managers
+    newest = max((found.founded for _, found in speakers), default="")
+    managers = [engine for engine, found in speakers if found.founded == newest]
     swarm = {node.id: node for node in swarm_nodes(managers[0])} if managers else {}
-    cut_off = {} if managers or driver.adopts_swarm else _cut_off(views, machines, course)
+    cut_off = {} if managers or driver.adopts_swarm else _cut_off(views)
     for name, (_, _, found) in list(views.items()):
         try:
             if not driver.adopts_swarm and name not in cut_off:
@@ -155,19 +159,24 @@ def look(session: Session, driver: Driver, surveys: Mapping[str, Survey] | None 
     return replace(cluster, seats=tuple(seats))
 
 
+def _is_itself(engine: Engine, found: Membership) -> bool:
+    """Whether the swarm knows a manager's node by the manager's own name, and not as what it was cloned from."""
+    own = next((node for node in swarm_nodes(engine) if node.id == found.node_id), None)
+    return own is not None and own.machine in ("", engine.name)
+
+
 def _told(outcome: Outcome[object]) -> CloudscaleError:
     error = outcome.error
     return error if isinstance(error, CloudscaleError) else CloudscaleError(f"{outcome.target}: {error!r}")
 
 
-def _cut_off(
-    views: Mapping[str, tuple[Engine, Node, Membership]], machines: Sequence[Machine], course: str
-) -> dict[str, Engine]:
-    """The engines that are in this course's swarm for sure, none of whose managers can be asked."""
-    hosts = {machine.address for machine in machines}
+def _cut_off(views: Mapping[str, tuple[Engine, Node, Membership]]) -> dict[str, Engine]:
+    """The engines that are in a swarm none of whose managers can be asked.
+
+    It is the course's: an engine that lets the course in was in no swarm when it was set up for it.
+    """
     return {
         name: engine
         for name, (engine, _, found) in views.items()
-        if (found.state == "leaderless" or (found.is_active and not found.manages))
-        and (found.manager_hosts & hosts or seat_containers(engine, course))
+        if found.state == "leaderless" or (found.is_active and not found.manages)
     }

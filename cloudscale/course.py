@@ -56,7 +56,7 @@ class Course:
             if not path.exists():
                 if not create:
                     return None
-                self._make_folder()
+                self.make_folder()
                 # linked into place whole, so that of two runs at once both read the same key
                 temporary = path.with_name(f"key.{secrets.token_hex(8)}")
                 with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -76,7 +76,8 @@ class Course:
             )
         return key
 
-    def _make_folder(self) -> None:
+    def make_folder(self) -> None:
+        """The driver's part and the course's, closed to others. Raises OSError."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for folder in (self.folder.parent, self.folder):
             folder.chmod(0o700)
@@ -94,7 +95,7 @@ class Course:
     def _lock(self) -> int:
         for _ in range(ATTEMPTS):
             try:
-                self._make_folder()
+                self.make_folder()
                 descriptor = os.open(self.folder, os.O_RDONLY)
             except FileNotFoundError:  # another run has just removed it, being done
                 continue

@@ -5,6 +5,7 @@ An image of the project's own making is never looked for in a registry, where ot
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 import zlib
@@ -18,7 +19,7 @@ from cloudscale.engine import Engine, engine_errors
 from cloudscale.errors import CloudscaleError, EngineError, ImageError
 from cloudscale.model import Survey
 from cloudscale.notebook import BytesDone, Held, find_image, pull_image
-from cloudscale.plan import GIB
+from cloudscale.plan import GIB, MIB
 
 LEAST_FREE = GIB // 2  # bytes of disk for an image whose size nobody knows yet
 WAITING = 3600.0  # seconds for an image on its way to the first machine
@@ -29,6 +30,7 @@ class Distribution:
     """One image for one launch; each machine calls `deliver` as soon as its engine answers.
 
     `trainer` is the trainer's own engine, which may have what no registry has; None where there is none.
+    `engines` are those of machines that answer already, which may have it too.
     """
 
     def __init__(
@@ -38,15 +40,19 @@ class Distribution:
         driver: Driver,
         *,
         trainer: Callable[[], Engine | None],
+        engines: Iterable[Engine] = (),
         is_own: bool,
         bytes_done: BytesDone,
+        say: Callable[[str], None],
     ) -> None:
         self._reference = reference
         self._course = course
         self._driver = driver
         self._find_trainer = trainer
+        self._engines = tuple(engines)
         self._is_own = is_own
         self._report = bytes_done
+        self._say = say
         self._bytes: dict[str, tuple[int, int]] = {}
         self._changed = threading.Condition()
         self._source: Engine | None = None  # a machine that has it
@@ -86,9 +92,9 @@ class Distribution:
                 refusal = error
         with self._changed:
             self._changed.wait_for(lambda: self._source or self._failure or not self._sending, timeout=WAITING)
-            if self._failure:
-                raise self._failure
-            source = self._source
+            if self._failure and not self._source:
+                raise refusal or self._failure
+            source = self._source = self._source or self._holder()
             self._sending = True
         if source:
             self._pass_on(source, engine, survey)
@@ -97,19 +103,29 @@ class Distribution:
             self._send(engine, survey, refusal)
             self._source = engine
         except CloudscaleError as error:
-            with self._changed:
-                # without the image at all, nobody need try again; a fault of this machine is its own
-                self._failure = error if isinstance(error, ImageError) else None
+            if self._held_by_trainer() is None:  # nobody need try again; any other fault is this machine's own
+                with self._changed:
+                    self._failure = error
             raise
         finally:
             with self._changed:
                 self._sending = False
                 self._changed.notify_all()
 
+    def _holder(self) -> Engine | None:
+        """A machine that has it and has not come round to say so."""
+        for engine in self._engines:
+            with contextlib.suppress(EngineError):
+                held = find_image(engine, self._reference)
+                if held and (self._trainer is None or held.is_same(self._trainer[1])):
+                    return engine
+        return None
+
     def _pass_on(self, source: Engine, engine: Engine, survey: Survey) -> None:
         held = find_image(source, self._reference)
         size = held.size if held else 0
         self._check_disk(engine, survey, 2 * size)
+        self._say(f"Image: from {source.name} to {engine.name}, {size / MIB:.0f} MiB")
         advance = self._advance(engine.name)
 
         def heard(piece: bytes) -> None:
@@ -136,11 +152,12 @@ class Distribution:
                 "Use an image from a registry, or build it on a machine of that kind.",
             )
         self._check_disk(engine, survey, 2 * held.size)
+        self._say(f"Image: from this computer to {engine.name}, {held.size / MIB:.0f} MiB")
         with engine_errors("this computer"):
             saved = own.api.get_image(self._reference)
         counted = _counted(saved, held.size, self._advance(engine.name))
         with engine_errors(engine.name):
-            for event in engine.api.load_image(_compressed(counted), quiet=True):
+            for event in engine.api.load_image(_compressed(counted), quiet=False):
                 if "error" in event:
                     raise EngineError(f"{engine.name}: the image can't be loaded: {event['error']}.")
 
@@ -203,11 +220,20 @@ def remove_brought(engine: Engine, course: str) -> None:
     repository = naming.brought_repository(course)
     with engine_errors(engine.name):
         for image in engine.api.images(filters={"reference": repository}):
-            tags = engine.api.inspect_image(image["Id"])["RepoTags"] or []  # the list has the matching ones only
-            marks = [tag for tag in tags if tag.startswith(f"{repository}:")]
-            for tag in [*marks, *(tags if len(tags) - len(marks) == 1 else [])]:
-                try:
-                    engine.api.remove_image(tag)
-                except APIError as error:
-                    if error.status_code not in (404, 409):  # gone, or used by somebody else
-                        raise
+            held = engine.api.inspect_image(image["Id"])  # the list has the matching names only
+            names = held["RepoTags"] or []
+            marks = [name for name in names if name.startswith(f"{repository}:")]
+            others = [name for name in names if name not in marks]
+            for name in [*marks, *(others if len(others) == 1 else [])]:
+                _remove_name(engine, name)
+            if len(others) < 2:  # one that was fetched by its digest has no other name
+                for digest in held["RepoDigests"] or []:
+                    _remove_name(engine, digest)
+
+
+def _remove_name(engine: Engine, name: str) -> None:
+    try:
+        engine.api.remove_image(name)
+    except APIError as error:
+        if error.status_code not in (404, 409):  # gone, or used by somebody else
+            raise

@@ -60,7 +60,7 @@ def from_environment(timeout: float = REQUEST_TIMEOUT) -> docker.DockerClient:
             "It is of the form unix:///run/docker.sock, tcp://HOST:PORT or ssh://USER@HOST; or unset it.",
         ) from None
     with engine_errors(f"this computer (DOCKER_HOST={host})" if host else "this computer"):
-        return _new_enough(docker.from_env(version="auto", timeout=int(timeout), max_pool_size=WIDTH))
+        return _new_enough(docker.from_env(version="auto", timeout=int(timeout), max_pool_size=WIDTH), "this computer")
 
 
 def over_tls(machine: str, host: str, port: int, *, ca: Path, certificate: tuple[Path, Path]) -> docker.DockerClient:
@@ -87,13 +87,15 @@ def over_tls(machine: str, host: str, port: int, *, ca: Path, certificate: tuple
 
     with engine_errors(machine):
         # docker-py's version="auto" would ask before its environment can be left aside
-        return _new_enough(client(client(OLDEST_API).api.version(api_version=False)["ApiVersion"]))
+        with contextlib.closing(client(OLDEST_API)) as asking:
+            version = asking.api.version(api_version=False)["ApiVersion"]
+        return _new_enough(client(version), machine)
 
 
-def _new_enough(client: docker.DockerClient) -> docker.DockerClient:
+def _new_enough(client: docker.DockerClient, machine: str) -> docker.DockerClient:
     if version_lt(client.api.api_version, OLDEST_API):
         raise EngineError(
-            f"The Docker Engine is too old: it speaks version {client.api.api_version} of its API,"
+            f"The Docker Engine of {machine} is too old: it speaks version {client.api.api_version} of its API,"
             f" and {OLDEST_API} (Docker Engine 20.10) is the oldest that will do.",
             "Upgrade it with your package manager.",
         )
@@ -168,13 +170,14 @@ def explain(error: BaseException, machine: str) -> EngineError:
         if isinstance(cause, (FileNotFoundError, ConnectionRefusedError)):
             return EngineError(
                 f"No Docker Engine answers on {machine}.",
-                "Install and start one with: invoke machine_new local --driver local."
+                "Install and start one on this computer with: invoke machine_new local --driver local."
                 " If yours listens elsewhere, set DOCKER_HOST.",
             )
         if isinstance(cause, ssl.SSLError):
             return EngineError(
                 f"The Docker Engine of {machine} and this computer do not trust each other's certificates ({cause}).",
-                "Check DOCKER_CERT_PATH and DOCKER_TLS_VERIFY.",
+                "Those of the course's machines are renewed by invoke themachine;"
+                " for an engine of your own check DOCKER_CERT_PATH and DOCKER_TLS_VERIFY.",
             )
         if isinstance(cause, (TimeoutError, requests.Timeout)):
             return EngineError(

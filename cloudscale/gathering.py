@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from docker.errors import APIError
@@ -17,6 +17,7 @@ from cloudscale.swarm import (
     BRIDGE_LABEL,
     MACHINE,
     Membership,
+    SwarmNode,
     check_ours,
     check_usable,
     membership,
@@ -107,9 +108,7 @@ class Gathering:
                     update_node(gate, node.id, labels=self._labels(member))
             return "there"
         # the node is unknown (it was struck off), or this is a clone of it, or it has another address by now
-        self._join(gate, member, found)
-        if node and node.machine == member.name:
-            remove_node(gate, node.id)
+        self._join(gate, member, found, nodes)
         return "joined"
 
     def _knows(self, gate: Engine, node_id: str) -> bool:
@@ -135,9 +134,11 @@ class Gathering:
             update_node(engine, node_id, labels={**self._labels(member), **bridge})
         self.founded = True
 
-    def _join(self, gate: Engine, member: Member, found: Membership) -> None:
+    def _join(self, gate: Engine, member: Member, found: Membership, nodes: Mapping[str, SwarmNode]) -> None:
         engine = member.engine
-        role = "Manager" if member.name in self._managers else "Worker"
+        others = sum(node.is_manager and node.machine != member.name for node in nodes.values())
+        role = "Manager" if member.name in self._managers and others < MANAGERS else "Worker"
+        tried = {found.node_id}
         with engine_errors(gate.name):
             token = gate.api.inspect_swarm()["JoinTokens"][role]
             remotes = [node["ManagerStatus"]["Addr"] for node in gate.api.nodes() if "ManagerStatus" in node]
@@ -158,8 +159,14 @@ class Gathering:
                 if attempt + 1 == ATTEMPTS:
                     raise
                 found = _settled(engine)
+                tried.add(found.node_id)
         with engine_errors(gate.name):
             update_node(gate, found.node_id, labels={**self._labels(member), **bridge})
+        # what it was before: installed anew, at another address, or half joined; never what it is a clone of
+        for former in swarm_nodes(gate):
+            half_joined = former.id in tried and not former.machine and not former.is_up
+            if former.id != found.node_id and (former.machine == member.name or half_joined):
+                remove_node(gate, former.id)
 
 
 def balance_managers(manager: Engine) -> None:
@@ -169,7 +176,9 @@ def balance_managers(manager: Engine) -> None:
     managers = [node for node in nodes if node.is_manager]
     workers = [node for node in nodes if not node.is_manager and node.is_up]
     own = membership(manager).node_id
-    surplus = [node for node in managers if node.id != own] if wanted == 1 else []
+    # those that are down first: they only weigh against a majority
+    others = sorted((node for node in managers if node.id != own), key=lambda node: node.is_up)
+    surplus = others[: max(0, len(managers) - wanted)]
     with engine_errors(manager.name):
         for node in workers[: max(0, wanted - len(managers))]:
             update_node(manager, node.id, role="manager")

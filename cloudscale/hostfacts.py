@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import ipaddress
 import json
 import re
@@ -13,7 +14,9 @@ from typing import Any
 from cloudscale.errors import MachineError
 
 LISTENING = "0A"  # the state in /proc/net/tcp (Linux, include/net/tcp_states.h)
-ENGINES_OWN = re.compile(r"lo|docker0|docker_gwbridge|br-[0-9a-f]{12}|veth.*")  # devices that come and go with it
+# devices that come and go with the engine, or with virtual machines and tunnels
+PASSING = re.compile(r"lo|docker0|docker_gwbridge|br-[0-9a-f]{12}|(veth|virbr|vnet|lxc|tun|tap|wg|ppp|tailscale).*")
+ENGINES_OWN = re.compile(r"lo|docker0|docker_gwbridge|br-[0-9a-f]{12}|veth.*")
 
 LINK = re.compile(r"^\d+: ([^:@ ]+).* mtu (\d+)", re.MULTILINE)  # a line of `ip -o link`
 
@@ -49,7 +52,9 @@ class Facts:
     engine: tuple[int, int] | None  # major and minor version
     engine_runs: bool
     start_command: tuple[str, ...]
+    uses_socket_unit: bool  # systemd hands the engine its socket
     swarm: str  # the state of an engine that is not the course's, empty where none answers
+    own_containers: int  # and the containers that it has
     settings_text: str
     settings_before: str
     unit: str
@@ -60,12 +65,14 @@ class Facts:
     is_ready: bool
     is_brought: bool
 
-    def own_address(self, host: str) -> str:
-        """The address that the host's neighbours reach it by: the one that it was called by, where it has that one."""
+    def own_address(self, *called: str) -> str:
+        """The address that the host's neighbours reach it by: the first it was called by that is its own, else any."""
         known = [address.address for address in self.addresses]
-        if host in known or not known:
-            return host
-        return known[0]
+        for name in called:
+            with contextlib.suppress(ValueError):
+                if (address := str(ipaddress.ip_address(name))) in known:
+                    return address
+        return next(iter(known), called[0])
 
     def mtu(self, address: str) -> int:
         """The largest packet, in bytes, of the card that has the address; 1500 where none has."""
@@ -104,14 +111,16 @@ def parse_facts(text: str, name: str) -> Facts:
             engine=_version(values["engine"]),
             engine_runs=values["active"].strip() == "active",
             start_command=_start_command(values["start"]),
-            swarm=values["swarm"].strip(),
+            uses_socket_unit="fd://" in values["start"],
+            swarm=(values["swarm"].split() or [""])[0],
+            own_containers=int((values["swarm"].split() or ["0"])[-1]) if " " in values["swarm"] else 0,
             settings_text=values["settings"],
             settings_before=values["before"],
             unit=values["unit"],
             authority=values["authority"].encode(),
             certificate=values["certificate"].encode(),
             has_key=bool(values["key"]),
-            mark=json.loads(values["mark"] or "{}"),
+            mark=_mark(values["mark"]),
             is_ready=bool(values["ready"]),
             is_brought=bool(values["brought"]),
         )
@@ -120,6 +129,15 @@ def parse_facts(text: str, name: str) -> Facts:
             f"{name}: it can't be told what this machine is ({type(error).__name__}: {error}).",
             "It needs a Debian or Ubuntu system, with iproute2.",
         ) from None
+
+
+def _mark(text: str) -> Mapping[str, Any]:
+    """The record of the course on the host; one that a power cut has spoilt counts as none."""
+    try:
+        found = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _first(pattern: str, text: str) -> str:
@@ -137,7 +155,7 @@ def _addresses(text: str) -> Iterable[Address]:
     """Of `ip -o address`: those that last and that others can use."""
     for line in text.splitlines():
         _, device, family, address, *rest = line.split()
-        if family not in ("inet", "inet6") or ENGINES_OWN.fullmatch(device) or "global" not in rest:
+        if family not in ("inet", "inet6") or PASSING.fullmatch(device) or "global" not in rest:
             continue
         if not {"temporary", "deprecated", "tentative"} & set(rest):
             interface = ipaddress.ip_interface(address)
@@ -158,7 +176,8 @@ def _routes(text: str) -> Iterable[str]:
 
 def _resolvers(text: str) -> Iterable[str]:
     for match in re.finditer(r"^nameserver\s+([0-9a-fA-F.:]+)", text, re.MULTILINE):
-        yield str(ipaddress.ip_network(match[1]))
+        with contextlib.suppress(ValueError):  # a typing error of the host's owner
+            yield str(ipaddress.ip_network(match[1]))
 
 
 def listening_ports(table: str) -> frozenset[int]:
@@ -177,19 +196,22 @@ def _version(text: str) -> tuple[int, int] | None:
 
 
 def _start_command(text: str) -> tuple[str, ...]:
-    """The engine's command line of `systemctl show --property ExecStart`, without where it listens."""
+    """The engine's command line, of `systemctl show`, without where it listens and whom it trusts."""
     match = re.search(r"argv\[\]=(.*?) ; ", text)
     words, kept = iter(match[1].split() if match else ()), []
     for word in words:
-        if word in ("-H", "--host"):
+        if word in ("-H", "--host", "--tlscacert", "--tlscert", "--tlskey"):
             next(words, "")
-        elif not word.startswith(("-H=", "--host=", "-Hfd:", "-Hunix:", "-Htcp:")):
+        elif not word.startswith(("-H", "--host=", "--tls", "--live-restore")):
             kept.append(word)
     return tuple(kept)
 
 
 def spare_network(taken: Iterable[str], candidates: Iterable[str]) -> str:
-    """The first of some ranges that collides with no network that is in use; the first of all where all do."""
-    busy = [network for network in map(ipaddress.ip_network, taken) if network.version == 4 and network.prefixlen]
+    """The first of some ranges that collides with no network that is in use; the first of all where all do.
+
+    A tunnel's halves of the whole internet (0.0.0.0/1) say nothing about who lives there.
+    """
+    busy = [network for network in map(ipaddress.ip_network, taken) if network.version == 4 and network.prefixlen > 1]
     ranges = [ipaddress.IPv4Network(candidate) for candidate in candidates]
     return str(next((found for found in ranges if not any(map(found.overlaps, busy))), ranges[0]))

@@ -9,13 +9,12 @@ from cloudscale import containers, recipes, report, seating, spawner, swarm
 from cloudscale.bringup import Ready, bring_up
 from cloudscale.cluster import Cluster, Session, look
 from cloudscale.drivers import Driver
-from cloudscale.errors import CapacityError, CloudscaleError, RequestError, SwarmError
+from cloudscale.errors import CloudscaleError, RequestError, SwarmError
 from cloudscale.fanout import fan_out
 from cloudscale.gathering import balance_managers
 from cloudscale.model import Machine, Outcome, Student, Survey
 from cloudscale.notebook import look_inside
 from cloudscale.phases import Phases
-from cloudscale.plan import Plan
 from cloudscale.planning import plan_launch
 from cloudscale.report import Report
 from cloudscale.seatspec import Template
@@ -27,7 +26,7 @@ NOTICING = 40.0  # seconds for a swarm to notice that a machine is gone: three m
 
 def planned(session: Session, driver: Driver, launch: Launch, students: Sequence[Student]) -> Report:
     """What would be done, and what it needs. Makes nothing."""
-    surveys, cluster, problems = _seen(session, driver, launch, Phases())
+    _, surveys, cluster, problems = _seen(session, driver, launch, Phases())
     plan = plan_launch(cluster, surveys, session, launch, students)
     for warning in plan.warnings:
         session.progress.say(f"Warning: {warning}")
@@ -38,7 +37,7 @@ def launched(session: Session, driver: Driver, launch: Launch, students: Sequenc
     """The whole of it; the report has the table, and what failed."""
     say, phases = session.progress.say, Phases()
     with session.course.locked():
-        surveys, cluster, problems = _seen(session, driver, launch, phases)
+        everything, surveys, cluster, problems = _seen(session, driver, launch, phases)
         given_up = _given_up(cluster, surveys, launch, say)
         plan = plan_launch(cluster, surveys, session, launch, students, given_up=given_up)
         spawner.check_key(cluster.seats, session.course.key(create=False), session.course.folder)
@@ -55,24 +54,31 @@ def launched(session: Session, driver: Driver, launch: Launch, students: Sequenc
             raise _first_error(outcomes)
         say(f"Machines: {len(ready)} of {len(cluster.machines)} ready, in one swarm, with the image")
 
-        surveys = {name: replace(survey, has_engine=True) for name, survey in surveys.items() if name in ready}
-        cluster = look(session, driver, surveys)
-        _strike_off(cluster, given_up)
-        if launch.onlycreate:
-            done = Report(seating.machine_table(cluster, session.common.format))
-        else:
-            with phases.timed("seats"):
-                template = _template(cluster, ready, session, launch)
-                plan = _planned_again(cluster, surveys, session, launch, students, given_up, problems)
-                done = seating.seat_everyone(cluster, plan, template, session, launch)
+        surveys = {name: replace(survey, has_engine=True) for name, survey in surveys.items()}
+        try:
+            # one that has not got the image may manage the swarm all the same
+            cluster = look(session, driver, {**everything, **surveys})
+            surveys = {name: survey for name, survey in surveys.items() if name in ready}
+            _strike_off(cluster, given_up)
+            if launch.onlycreate:
+                done = Report(seating.machine_table(cluster, session.common.format))
+            else:
+                with phases.timed("seats"):
+                    template = _template(ready, session, launch)
+                    plan = plan_launch(cluster, surveys, session, launch, students, given_up=given_up)
+                    done = seating.seat_everyone(cluster, plan, template, session, launch)
+        except CloudscaleError as error:
+            if not problems:
+                raise
+            raise CloudscaleError("\n".join([*problems, f"Without them: {error.message}"]), error.remedy) from None
         say(str(phases))
         return replace(done, problems=(*problems, *done.problems))
 
 
 def _seen(
     session: Session, driver: Driver, launch: Launch, phases: Phases
-) -> tuple[dict[str, Survey], Cluster, tuple[str, ...]]:
-    """The machines that can be used, the course on them as it is, and why other machines can't be used."""
+) -> tuple[dict[str, Survey], dict[str, Survey], Cluster, tuple[str, ...]]:
+    """All machines that answer, those to be used, the course on them as it is, and why others can't be used."""
 
     def survey(machine: Machine) -> Survey:
         with phases.timed("login", machine.name):
@@ -89,6 +95,7 @@ def _seen(
     causes = {name: outcome.error for name, outcome in lost.items() if isinstance(outcome.error, CloudscaleError)}
     cluster = replace(cluster, lost={**cluster.lost, **causes})
     lost |= {n: Outcome(n, error=error) for n, error in cluster.lost.items() if isinstance(error, SwarmError)}
+    everything = surveys
     surveys = {name: survey for name, survey in surveys.items() if name not in lost}
     in_use = {node.machine for node in cluster.swarm.values()}
     wanted = list(surveys)[: launch.nodes or None]
@@ -97,7 +104,7 @@ def _seen(
         raise _first_error(list(lost.values()))
     if not launch.replace_lost:
         cluster.check_head("Bring those machines back; or seat everyone anew on the others with --replace-lost.")
-    return surveys, cluster, report.problems(lost.values())
+    return everything, surveys, cluster, report.problems(lost.values())
 
 
 def _departed(cluster: Cluster, surveys: Mapping[str, Survey], course: str) -> dict[str, Survey]:
@@ -134,7 +141,7 @@ def _first_error(outcomes: Sequence[Outcome[object]]) -> CloudscaleError:
 def _given_up(cluster: Cluster, surveys: Mapping[str, Survey], launch: Launch, say: Callable[[str], None]) -> list[str]:
     """With --replace-lost: the machines whose students are seated elsewhere, the swarm having lost them too."""
     lost = {node.id: node.machine for node in cluster.swarm.values() if node.machine not in surveys}
-    if not (launch.replace_lost and lost):
+    if not (launch.replace_lost and lost) or cluster.driver.adopts_swarm:
         return []
     say(f"Lost: {', '.join(lost.values())}; waiting until the swarm has noticed")
     down: set[str] = set()
@@ -158,29 +165,11 @@ def _strike_off(cluster: Cluster, given_up: Sequence[str]) -> None:
     balance_managers(cluster.manager)
 
 
-def _planned_again(
-    cluster: Cluster,
-    surveys: Mapping[str, Survey],
-    session: Session,
-    launch: Launch,
-    students: Sequence[Student],
-    given_up: Sequence[str],
-    problems: Sequence[str],
-) -> Plan:
-    """The plan for the machines that did come up."""
-    try:
-        return plan_launch(cluster, surveys, session, launch, students, given_up=given_up)
-    except CapacityError as error:
-        if not problems:
-            raise
-        raise CloudscaleError("\n".join([*problems, f"Without them: {error.message}"]), error.remedy) from None
-
-
-def _template(cluster: Cluster, ready: Mapping[str, Ready], session: Session, launch: Launch) -> Template:
+def _template(ready: Mapping[str, Ready], session: Session, launch: Launch) -> Template:
     """What the seats have in common."""
     settings, reference = session.settings, recipes.full_reference(session.settings.image)
-    engine = cluster.manager
-    image = look_inside(engine, reference, ready[engine.name].pinned, settings.course)
+    first = next(iter(ready.values()))
+    image = look_inside(first.engine, reference, first.pinned, settings.course)
     key = session.course.key()
     assert key
     pinned = {name: machine.pinned for name, machine in ready.items()}

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 T = TypeVar("T", covariant=True)
+
+Say = Callable[[str], None]  # told what happens, in words
+Heard = Callable[[bytes], None]  # told of a command's output as it arrives
 
 
 @dataclass(frozen=True)

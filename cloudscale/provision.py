@@ -19,18 +19,18 @@ from cloudscale.certificates import Authority
 from cloudscale.errors import MachineError
 from cloudscale.hostfacts import ENGINE_NETWORKS, Facts, parse_facts, spare_network
 from cloudscale.model import TIMED_OUT
-from cloudscale.ssh import Connection, Heard
+from cloudscale.ssh import Connection
 
 TLS_PORT = 2376  # of an engine with TLS, as IANA has it (docker-s)
 OLDEST = (20, 10)
 
 READING = 60  # seconds for the facts
-INSTALLING = 1200  # for the packages, with the waits for cloud-init and for the dpkg lock
+INSTALLING = 2700  # for the packages, with the waits for cloud-init, for locks and for an earlier run
 RESTORING = 600
 
 TLS = "/etc/docker/cloudscale"
 SETTINGS = "/etc/docker/daemon.json"
-UNIT = "/etc/systemd/system/docker.service.d/cloudscale.conf"
+UNIT = "/etc/systemd/system/docker.service.d/zz-cloudscale.conf"  # after its owner's, which it has to win over
 MARK = "/var/lib/cloudscale/course/mark.json"
 # systemd finds a program without its path since version 239; the packages differ in where they put it
 START = ("dockerd", "--containerd=/run/containerd/containerd.sock", "$DOCKER_OPTS")
@@ -50,7 +50,9 @@ def read_facts(connection: Connection) -> Facts:
     name = connection.target.name
     done = connection.run_root(_script("facts"), timeout=READING)
     if done.exit_code:
-        raise MachineError(f"{name}: it can't be looked at: {_last_line(done.stderr) or done.exit_code}.")
+        raise MachineError(
+            f"{name}: it can't be looked at ({_last_line(done.stderr)}).", "Look at the machine: ps, df."
+        )
     return parse_facts(done.stdout, name)
 
 
@@ -80,14 +82,16 @@ def check(facts: Facts, name: str, course: str, authority: Authority | None) -> 
             "Install Docker Engine there as its documentation says, then run again.",
         )
     if facts.engine and facts.engine < OLDEST:
-        found, oldest = (".".join(map(str, version)) for version in (facts.engine, OLDEST))
+        found, oldest = (f"{major}.{minor:02}" for major, minor in (facts.engine, OLDEST))
         raise MachineError(f"{name}: its Docker Engine is {found}; {oldest} is the oldest that will do.", "Upgrade it.")
     _settings(facts.settings_text, name)
 
 
-def wanted_setup(facts: Facts, host: str, course: str, authority: Authority) -> Setup | None:
-    """What is to be done so that the engine serves the course; None where all is as it should be. Pure but for keys."""
-    address = facts.own_address(host)
+def wanted_setup(facts: Facts, host: str, address: str, course: str, authority: Authority) -> Setup | None:
+    """What is to be done so that the engine serves the course; None where all is as it should be. Pure but for keys.
+
+    `host`: what it is called by; `address`: what its neighbours reach it by.
+    """
     files: dict[str, bytes] = {}
     reasons = []
     install = facts.engine is None or (facts.is_brought and not facts.is_ready)
@@ -100,27 +104,31 @@ def wanted_setup(facts: Facts, host: str, course: str, authority: Authority) -> 
         pair = authority.server(host, names)
         files |= {f"{TLS}/cert.pem": pair.certificate, f"{TLS}/key.pem": pair.key}
     if facts.authority != authority.pem:
+        reasons.append("its authority")
         files[f"{TLS}/ca.pem"] = authority.pem
     theirs = _settings(facts.settings_text, host)
-    ours = _course_settings(facts, _without(theirs, facts), address)
+    ours = _course_settings(facts, _without(theirs, facts), host, address)
     if install or facts.is_brought:  # one that was there has its networks already
         ours |= _networks(facts, _without(theirs, facts))
     if theirs != {**theirs, **ours}:
         reasons.append("its settings")
         files[SETTINGS] = _json({**theirs, **ours})
     if not facts.unit:
+        reasons.append("its unit")
         files[UNIT] = _unit(facts.start_command or START, course)
     if not facts.engine_runs:
         reasons.append("it does not run")
-    if not (reasons or files) and facts.is_ready:
-        return None
     mark = {"course": course, "authority": authority.fingerprint, "settings": ours}
+    if facts.mark != mark or not facts.is_ready:
+        reasons.append("its record")
+    if not reasons:
+        return None
     return Setup(install, {MARK: _json(mark), **files}, tuple(reasons))
 
 
 def _settings(text: str, name: str) -> dict[str, Any]:
     try:
-        found = json.loads(text or "{}")
+        found = json.loads(text.strip() or "{}")
         if isinstance(found, dict):
             return found
     except ValueError:
@@ -130,17 +138,20 @@ def _settings(text: str, name: str) -> dict[str, Any]:
 
 def _without(settings: Mapping[str, Any], facts: Facts) -> dict[str, Any]:
     """The host's own settings: what is there, without what we added and with what we replaced."""
-    before = json.loads(facts.settings_before or "{}")
+    before = json.loads(facts.settings_before.strip() or "{}")
     ours = facts.mark.get("settings", {})
     kept = {key: value for key, value in settings.items() if key not in ours or ours[key] != value}
     return {**kept, **{key: value for key, value in before.items() if key in ours and key not in kept}}
 
 
-def _course_settings(facts: Facts, own: Mapping[str, Any], address: str) -> dict[str, Any]:
+def _course_settings(facts: Facts, own: Mapping[str, Any], host: str, address: str) -> dict[str, Any]:
     """Our part of daemon.json. `own`: the host's own part."""
-    anywhere = "[::]" if ":" in address else "0.0.0.0"
+    anywhere = "[::]" if ":" in host + address else "0.0.0.0"
+    earlier = facts.mark.get("settings", {})
+    through_systemd = facts.engine is None or facts.is_brought or facts.uses_socket_unit
+    socket = earlier["hosts"][0] if earlier else "fd://" if through_systemd else "unix:///var/run/docker.sock"
     must: dict[str, Any] = {
-        "hosts": ["fd://", f"tcp://{anywhere}:{TLS_PORT}"],
+        "hosts": [socket, f"tcp://{anywhere}:{TLS_PORT}"],
         "tlsverify": True,
         "tlscacert": f"{TLS}/ca.pem",
         "tlscert": f"{TLS}/cert.pem",
@@ -148,14 +159,15 @@ def _course_settings(facts: Facts, own: Mapping[str, Any], address: str) -> dict
     }
     if own.get("live-restore"):
         must["live-restore"] = False  # a swarm does not go with it
-    may: dict[str, Any] = {
-        "no-new-privileges": True,
-        "icc": False,
-        "mtu": facts.mtu(address),
-    }
+    may: dict[str, Any] = {"mtu": facts.mtu(address)}
+    if "icc" in earlier if earlier else not facts.own_containers:  # what others run there is not cut off
+        may |= {"no-new-privileges": True, "icc": False}
     if "log-opts" not in own and own.get("log-driver", "json-file") == "json-file":
         may |= {"log-driver": "json-file", "log-opts": {"max-size": "10m", "max-file": "3"}}
-    return {**must, **{key: value for key, value in may.items() if key not in own}}
+    flags = {word.partition("=")[0].removeprefix("--") for word in facts.start_command}
+    if flags & {"log-driver", "log-opt"}:
+        flags |= {"log-driver", "log-opts"}
+    return {**must, **{key: value for key, value in may.items() if key not in own and key not in flags}}
 
 
 def _networks(facts: Facts, own: Mapping[str, Any]) -> dict[str, Any]:
@@ -175,11 +187,11 @@ def _json(value: Mapping[str, Any]) -> bytes:
     return (json.dumps(value, indent=2) + "\n").encode()
 
 
-def apply(connection: Connection, setup: Setup, heard: Heard | None = None) -> None:
+def apply(connection: Connection, setup: Setup) -> None:
     """Does what the setup says; the engine starts once. Raises MachineError with the engine's own words."""
     what = "install" if setup.install else "keep"
     name = connection.target.name
-    done = connection.run_root(_script("engine-up"), what, timeout=INSTALLING, data=tar(setup.files), heard=heard)
+    done = connection.run_root(_script("engine-up"), what, timeout=INSTALLING, data=tar(setup.files))
     if done.exit_code == TIMED_OUT:
         raise MachineError(f"{name}: its engine was not set up within {INSTALLING} s.", "Look at the machine: ps, df.")
     if done.exit_code:
@@ -198,7 +210,7 @@ def release(connection: Connection, facts: Facts) -> str:
 def _restored(facts: Facts, name: str) -> bytes:
     """daemon.json without us: to the letter as it was, unless its owner has changed it since."""
     settings = _without(_settings(facts.settings_text, name), facts)
-    if settings == json.loads(facts.settings_before or "{}"):
+    if settings == json.loads(facts.settings_before.strip() or "{}"):
         return facts.settings_before.encode()
     return _json(settings)
 
@@ -210,7 +222,7 @@ def tar(files: Mapping[str, bytes]) -> bytes:
         for path, data in files.items():
             member = tarfile.TarInfo(path.lstrip("/"))
             member.size, member.mtime = len(data), int(time.time())
-            member.mode = 0o644 if path in (SETTINGS, UNIT) else 0o600
+            member.mode = 0o644 if path == UNIT else 0o600
             archive.addfile(member, io.BytesIO(data))
     return out.getvalue()
 

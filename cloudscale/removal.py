@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cloudscale import containers, naming
 from cloudscale.cluster import Cluster, Session
 from cloudscale.distribution import remove_brought
 from cloudscale.engine import Engine, engine_errors
-from cloudscale.errors import SwarmError
+from cloudscale.errors import EngineError, SwarmError
 from cloudscale.fanout import fan_out
+from cloudscale.gathering import balance_managers
 from cloudscale.model import Machine, Outcome
 from cloudscale.spawner import RunningSeat, Spawner
 from cloudscale.swarm import depart, leave_swarm, membership, remove_node, update_node
@@ -64,6 +66,9 @@ def removable(cluster: Cluster, session: Session, *, with_volumes: bool) -> Remo
 def remove(cluster: Cluster, session: Session, chosen: Removable) -> list[Outcome[str]]:
     """Removes the seats and volumes; each is an outcome."""
     outcomes: list[Outcome[str]] = []
+    # where there is no manager to end the seats, they end as their machine leaves
+    leaving = [cluster.cut_off[machine.name] for machine in chosen.machines if machine.name in cluster.cut_off]
+    outcomes += [left for left in fan_out(depart, leaving, name=lambda engine: engine.name) if not left.ok]
     if cluster.in_swarm:
         spawn = Spawner(cluster.manager, session.settings.course)
         outcomes += remove_seats(cluster, chosen.seats, spawn)
@@ -87,21 +92,31 @@ def remove_seats(cluster: Cluster, seats: Sequence[RunningSeat], spawn: Spawner)
     ] + [Outcome[str](wait.target, error=wait.error) for wait in waits if not wait.ok]
 
 
+def without_stuck(cluster: Cluster, chosen: Removable, outcomes: Sequence[Outcome[str]]) -> Removable:
+    """The same without the machines on which something could not be removed: they are not given back."""
+    failed = {outcome.target for outcome in outcomes if not outcome.ok}
+    stuck = {cluster.machine_of(seat) for seat in chosen.seats if seat.name in failed}
+    stuck |= {engine.name for engine, volume in chosen.volumes if volume in failed}
+    return replace(chosen, machines=tuple(m for m in chosen.machines if m.name not in stuck | failed))
+
+
 def release(cluster: Cluster, session: Session, chosen: Removable) -> list[Outcome[str]]:
     """Takes the chosen machines out of the swarm and gives them back; the swarm goes with the last of them."""
     course = session.settings.course
     engines = [cluster.engines[machine.name] for machine in chosen.machines if machine.name in cluster.engines]
     cleared = fan_out(lambda engine: _clear(engine, cluster, course), engines, name=lambda engine: engine.name)
     failed = [outcome for outcome in cleared if not outcome.ok]
-    if cluster.in_swarm and not failed:
-        if len(chosen.machines) < len(cluster.machines):
-            failed = _shrink_swarm(cluster, engines)
-        else:
-            said, failed = leave_swarm(cluster.manager, engines, course)
-            if said:
-                session.progress.say(said)
-            if any(membership(engine).is_active for engine in engines):
-                return failed  # handed over to others
+    if cluster.in_swarm and (failed or len(chosen.machines) < len(cluster.machines)):
+        stuck = {outcome.target for outcome in failed}
+        failed += _shrink_swarm(cluster, [engine for engine in engines if engine.name not in stuck])
+    elif cluster.in_swarm:
+        said, failed = leave_swarm(cluster.manager, engines, course)
+        if said:
+            session.progress.say(said)
+        left_behind = {outcome.target for outcome in failed}
+        staying = [e for e in engines if e.name not in left_behind and membership(e).is_active]
+        if staying:  # handed over to others
+            return failed if cluster.driver.adopts_swarm else failed + [_kept(engine) for engine in staying]
     # of one in a swarm of somebody else, the settings are ours all the same
     out_of_reach = {name for name, error in cluster.failures.items() if not isinstance(error, SwarmError)}
     bad = {outcome.target for outcome in failed} | out_of_reach
@@ -111,13 +126,19 @@ def release(cluster: Cluster, session: Session, chosen: Removable) -> list[Outco
     return failed + [outcome for outcome in released if outcome.value or not outcome.ok]
 
 
+def _kept(engine: Engine) -> Outcome[str]:
+    return Outcome(
+        engine.name,
+        error=SwarmError(
+            f"{engine.name}: others use the swarm by now, so it stays in it, with the course's settings.",
+            "When they are done with it, take it out (docker swarm leave --force), then run again.",
+        ),
+    )
+
+
 def _clear(engine: Engine, cluster: Cluster, course: str) -> str:
     """What the course has on an engine beside its seats and volumes."""
     containers.remove_others(engine, course)
-    if engine.name in cluster.cut_off:  # its seats could not be removed by way of the swarm
-        depart(engine)
-        for volume in containers.volumes(engine, course):
-            containers.remove_volume(engine, volume["Name"])
     if not cluster.driver.adopts_swarm:
         remove_brought(engine, course)
     return "cleared"
@@ -131,19 +152,26 @@ def _shrink_swarm(cluster: Cluster, engines: Sequence[Engine]) -> list[Outcome[s
     if head is None:
         if not staying:
             return []
+        heirs = [node for node in staying if node.is_up and node.machine in cluster.engines]
+        if not heirs:
+            error = SwarmError("Nothing that stays in the swarm can manage it now.", "Bring the lost machines back.")
+            return [Outcome(engine.name, error=error) for engine in engines]
         with engine_errors(cluster.manager.name):
-            update_node(cluster.manager, staying[0].id, role="manager")
-        head = cluster.engines[staying[0].machine]
+            update_node(cluster.manager, heirs[0].id, role="manager")
+        head = cluster.engines[heirs[0].machine]
         poll(lambda: membership(head).manages, timeout=PROMOTING)
     ids = {node.machine: node.id for node in cluster.swarm.values()}
+    made_bridge = {node.id for node in cluster.swarm.values() if node.made_bridge}
 
     def leave(engine: Engine) -> str:
         with engine_errors(head.name):
             update_node(head, ids[engine.name], role="worker")
-        depart(engine)
+        depart(engine, made_bridge)
         remove_node(head, ids[engine.name])
         return "left the swarm"
 
     # one by one: each change needs a majority of the managers that are left
     left = fan_out(leave, [engine for engine in engines if engine.name in ids], name=lambda e: e.name, width=1)
+    with contextlib.suppress(EngineError):  # the next run of themachine does it, if not this
+        balance_managers(head)
     return [outcome for outcome in left if not outcome.ok]

@@ -23,8 +23,8 @@ def seat_everyone(cluster: Cluster, plan: Plan, template: Template, session: Ses
     spawn = Spawner(cluster.manager, course)
     problems = _prune(cluster, plan, spawn, session, launch)
 
-    stranded = [seat for seat in plan.seats if seat.place.machine not in cluster.nodes]
-    seats = [seat for seat in plan.seats if seat.place.machine in cluster.nodes]
+    stranded = [seat for seat in plan.seats if seat.place.machine not in template.pinned]
+    seats = [seat for seat in plan.seats if seat.place.machine in template.pinned]
     changes = spawn.converge(seats, cluster.nodes, cluster.seats, template)
     done = [outcome.value.what for outcome in changes if outcome.value]
     say("Seats: " + ", ".join(f"{done.count(what)} {what}" for what in ("created", "updated", "unchanged")))
@@ -130,4 +130,6 @@ def _engine_state(cluster: Cluster, name: str) -> str:
         return "swarm without managers"
     if not node.id:
         return "in no swarm"
+    if node.id not in cluster.swarm:  # struck off, half joined, or of a swarm that was given up
+        return "not in the swarm"
     return "swarm manager" if cluster.swarm[node.id].is_manager else "swarm worker"

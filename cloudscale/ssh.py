@@ -17,7 +17,7 @@ from pathlib import Path
 import paramiko
 
 from cloudscale.errors import CloudscaleError, ConnectionFailed, RequestError
-from cloudscale.model import TIMED_OUT, UNREACHED, CommandResult
+from cloudscale.model import TIMED_OUT, CommandResult, Heard
 
 # what goes wrong is told once, by us; without a handler, Python would print the library's tracebacks
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
@@ -31,7 +31,6 @@ HOST = re.compile(
     r"(?:(?P<user>.+)@)?(?:\[(?P<bracketed>[^\]]+)\]|(?P<ipv6>[0-9A-Fa-f]*:[0-9A-Fa-f:.]*:.*)|(?P<host>[^@:\[\]]+))"
     r"(?::(?P<port>[0-9]{1,5}))?"
 )
-Heard = Callable[[bytes], None]  # told of a command's output as it arrives
 
 
 @dataclass(frozen=True)
@@ -138,7 +137,8 @@ def connect(target: Target, *, timeout: float, known: KnownHosts) -> Connection:
                 target.host,
                 port=target.port,
                 username=target.user,
-                password=target.password,
+                # what unlocks a key is not shown to the host
+                password=None if target.key_file else target.password,
                 key_filename=str(target.key_file) if target.key_file else None,
                 passphrase=target.password if target.key_file else None,
                 allow_agent=target.password is None,
@@ -208,6 +208,11 @@ class Connection:
         self._transport = transport
 
     @property
+    def peer(self) -> str:
+        """The host's address as this computer reached it."""
+        return str(self._transport.getpeername()[0])
+
+    @property
     def is_alive(self) -> bool:
         return self._transport.is_active()
 
@@ -229,7 +234,7 @@ class Connection:
         Raises ConnectionFailed where the connection is lost.
         """
         if folder:
-            command = f"cd {shlex.quote(folder)} && {command}"
+            command = f"cd {shlex.quote(folder)} || exit; {command}"
         try:
             channel = self._transport.open_session(timeout=timeout)
         except (paramiko.SSHException, OSError, EOFError) as error:
@@ -240,6 +245,7 @@ class Connection:
         ending.start()
         try:
             channel.exec_command(command)
+            ending.cancel()
             return _Running(channel, data, heard).result(timeout)
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise ConnectionFailed(f"{self.target.name}: the connection is lost ({error}).", "Run again.") from None
@@ -257,7 +263,7 @@ class Connection:
         words = ["sh", "-c", script, "cloudscale", *arguments]
         if self.target.user == "root":
             return self.run(quoted(words), timeout=timeout, data=data, heard=heard)
-        done = self.run(quoted(["sudo", "-n", *words]), timeout=timeout, data=data, heard=heard)
+        done = self.run(quoted(["env", "LC_ALL=C", "sudo", "-n", *words]), timeout=timeout, data=data, heard=heard)
         if done.exit_code and (cause := _sudo_refusal(done.stderr)):
             raise ConnectionFailed(
                 f"{self.target.name}: {self.target.user} is not root there, and {cause}.",
@@ -275,9 +281,9 @@ def quoted(words: Sequence[str]) -> str:
 def _sudo_refusal(stderr: str) -> str:
     if re.search(r"^sudo: .*(password is required|askpass|tty)", stderr, re.MULTILINE):
         return "sudo wants a password"
-    if "not in the sudoers file" in stderr or "may not run sudo" in stderr or "is not allowed to" in stderr:
+    if re.search(r"not in the sudoers file|may not run sudo|^Sorry, user .* is not allowed to", stderr, re.MULTILINE):
         return "sudo does not allow it"
-    if re.search(r"sudo: (command )?not found", stderr):
+    if re.search(r"sudo.*: (command not found|not found|No such file)", stderr):
         return "there is no sudo"
     return ""
 
@@ -319,9 +325,12 @@ class _Running:
         """Sends the next piece of the input, if there is any and room for it; whether it did."""
         if not self._data or not self._channel.send_ready():
             return False
-        self._data = self._data[self._channel.send(bytes(self._data[:CHUNK])) :]
-        if not self._data:
-            self._channel.shutdown_write()
+        try:
+            self._data = self._data[self._channel.send(bytes(self._data[:CHUNK])) :]
+            if not self._data:
+                self._channel.shutdown_write()
+        except OSError:  # the command has ended without reading it all, which is its own affair
+            self._data = self._data[:0]
         return True
 
     def _drain(self) -> None:
@@ -347,8 +356,8 @@ class _Running:
                 self._channel.get_transport()._send_user_message(message)  # type: ignore[attr-defined]
 
     def _result(self, exit_code: int) -> CommandResult:
-        if exit_code < 0:  # the connection ended before the command did
-            exit_code = UNREACHED
+        if exit_code < 0:
+            raise EOFError("it ended before the command did")
         out, err = (b"".join(parts).decode(errors="replace") for parts in (self._out, self._err))
         return CommandResult(exit_code, out, err)
 

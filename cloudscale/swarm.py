@@ -29,8 +29,8 @@ class Membership:
     node_id: str = ""
     manages: bool = False
     mark: str = ""
+    founded: str = ""  # when the swarm was, as text that sorts by time
     managers: frozenset[str] = frozenset()  # ids of the managers' nodes
-    manager_hosts: frozenset[str] = frozenset()  # and their addresses
     problem: str = ""
 
     @property
@@ -48,7 +48,6 @@ def membership(engine: Engine) -> Membership:
             node_id=swarm.get("NodeID", ""),
             manages=bool(swarm.get("ControlAvailable")),
             managers=frozenset(manager["NodeID"] for manager in remotes),
-            manager_hosts=frozenset(manager["Addr"].rpartition(":")[0].strip("[]") for manager in remotes),
             problem=swarm.get("Error", ""),
         )
         if not (found.is_active and found.manages):
@@ -57,7 +56,8 @@ def membership(engine: Engine) -> Membership:
             cluster = engine.api.inspect_swarm()
         except APIError as error:  # too few managers are left to decide anything
             return replace(found, state="leaderless", problem=str(error.explanation))
-    return replace(found, mark=(cluster["Spec"].get("Labels") or {}).get(naming.MARK, ""))
+    mark = (cluster["Spec"].get("Labels") or {}).get(naming.MARK, "")
+    return replace(found, mark=mark, founded=cluster.get("CreatedAt", ""))
 
 
 def check_usable(name: str, found: Membership) -> None:
@@ -100,6 +100,7 @@ class SwarmNode:
     address: str
     is_up: bool
     is_manager: bool
+    made_bridge: bool = False  # whether its bridge came with the course
 
 
 def swarm_nodes(manager: Engine) -> list[SwarmNode]:
@@ -111,6 +112,7 @@ def swarm_nodes(manager: Engine) -> list[SwarmNode]:
                 address=node["Spec"].get("Labels", {}).get(ADDRESS, ""),
                 is_up=node["Status"]["State"] == "ready",
                 is_manager=node["Spec"]["Role"] == "manager",
+                made_bridge=BRIDGE_LABEL in node["Spec"].get("Labels", {}),
             )
             for node in manager.api.nodes()
         ]
@@ -171,16 +173,17 @@ def leave_swarm(manager: Engine, engines: Sequence[Engine], course: str) -> tupl
                 [],
             )
     made_bridge = {node_id for node_id, node in nodes.items() if BRIDGE_LABEL in node["Spec"].get("Labels", {})}
-    # all but one first: managers that go one by one keep a majority
-    rest = [engine for engine in engines if engine is not manager]
-    left = fan_out(lambda engine: depart(engine, made_bridge), [*rest, manager], name=lambda engine: engine.name)
+    left = fan_out(lambda engine: depart(engine, made_bridge), engines, name=lambda engine: engine.name)
     return f"The swarm of {manager.name} was dissolved.", [outcome for outcome in left if not outcome.ok]
 
 
 def depart(engine: Engine, made_bridge: Iterable[str] | None = None) -> str:
     """Takes one engine out of whatever swarm it is in. `made_bridge`: nodes whose bridge came with the course."""
     with engine_errors(engine.name):
-        node_id = engine.api.info()["Swarm"].get("NodeID", "")
+        swarm = engine.api.info().get("Swarm") or {}
+        if swarm.get("LocalNodeState") == "inactive":  # it never came into it
+            return "in no swarm"
+        node_id = swarm.get("NodeID", "")
         engine.api.leave_swarm(force=True)
         if made_bridge is None or node_id in made_bridge:
             with contextlib.suppress(NotFound, APIError):  # in use by something else after all

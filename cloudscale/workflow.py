@@ -71,6 +71,8 @@ def com_containers(session: Session, command: str) -> Report:
     def one(seat: SeatTarget) -> CommandResult:
         if seat.machine in cluster.lost:
             raise CloudscaleError(f"Its machine is lost. {cluster.lost[seat.machine]}")
+        if seat.error:
+            raise seat.error
         if not seat.container:
             raise CloudscaleError("The seat does not run.", "invoke status tells more; invoke themachine starts it.")
         return containers.execute(cluster.engines[seat.machine], seat.container, command, timeout)
@@ -89,6 +91,7 @@ class SeatTarget:
     names: tuple[str, ...]
     machine: str
     container: str
+    error: Exception | None = None  # of a machine that went down since it was looked at
 
 
 def _seat_targets(cluster: Cluster, course: str) -> list[SeatTarget]:
@@ -98,7 +101,8 @@ def _seat_targets(cluster: Cluster, course: str) -> list[SeatTarget]:
         cluster.engines.values(),
         name=lambda engine: engine.name,
     )
-    running = {outcome.target: outcome.get() for outcome in found}
+    running = {outcome.target: outcome.value for outcome in found if outcome.value}
+    errors = {outcome.target: outcome.error for outcome in found}
     if cluster.cut_off:
         return [
             SeatTarget((container.service, student, machine), machine, container.id)
@@ -109,7 +113,9 @@ def _seat_targets(cluster: Cluster, course: str) -> list[SeatTarget]:
     for seat in cluster.seats:
         machine = cluster.machine_of(seat)
         container = running.get(machine, {}).get(seat.student_id)
-        targets.append(SeatTarget(cluster.names_of(seat), machine, container.id if container else ""))
+        targets.append(
+            SeatTarget(cluster.names_of(seat), machine, container.id if container else "", errors.get(machine))
+        )
     return targets
 
 
@@ -205,8 +211,11 @@ def driver_reset(session: Session) -> Report:
         cluster = look(session, _driver(session))
         chosen = removal.removable(cluster, session, with_volumes=True)
         volumes = len(chosen.volumes)
-        session.ask(f"Remove {len(chosen.seats)} seats and {volumes} volumes of the course {course!r}, for good?")
-        outcomes = removal.remove(cluster, session, chosen) + removal.release(cluster, session, chosen)
+        back = "" if cluster.driver.adopts_swarm else f", and give back {len(chosen.machines)} machines"
+        session.ask(f"Remove {len(chosen.seats)} seats and {volumes} volumes of the course {course!r}{back}, for good?")
+        outcomes = removal.remove(cluster, session, chosen)
+        chosen = removal.without_stuck(cluster, chosen, outcomes)
+        outcomes += removal.release(cluster, session, chosen)
         done = report.removed(outcomes, session.common.format)
         released = [outcome.target for outcome in outcomes if outcome.ok]
         done = replace(done, problems=(*_lost_problems(cluster, but=released), *done.problems))

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
 from cloudscale.course import Course
 from cloudscale.engine import Engine
 from cloudscale.errors import RequestError
-from cloudscale.model import CommandResult, Machine, Survey
+from cloudscale.model import CommandResult, Heard, Machine, Say, Survey
 from cloudscale.settings import Settings
-
-Say = Callable[[str], None]
-Heard = Callable[[bytes], None]
 
 
 class Driver(Protocol):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -54,14 +55,15 @@ def install_engine() -> None:
         run_root(["apt-get", "-qq", "update"], "Reading the package lists")
         found = run_root(["apt-cache", "--names-only", "search", f"^{COMMAND_LINE}$"], "Looking for packages")
         wanted = [*PACKAGES, *([COMMAND_LINE] if found.strip() else [])]
-        planned = run_root([*APT, "--simulate", "install", *wanted], "Planning the installation")
-        packages = [line.split()[1] for line in planned.splitlines() if line.startswith("Inst ")]
+        planned = run_root([*APT, "--no-remove", "--simulate", "install", *wanted], "Planning the installation")
+        # an upgrade has the old version, in square brackets, before the new one
+        packages = [match[1] for match in re.finditer(r"^Inst (\S+) \(", planned, re.MULTILINE)]
         _write_record(
             packages=sorted({*packages, *(earlier.packages if earlier else ())}),
             data=list(earlier.data) if earlier else [path for path in DATA if not os.path.exists(path)],
         )
         run_root(["dpkg", "--configure", "-a"], "Finishing an earlier installation")
-        run_root([*APT, "install", *wanted], "Installing the engine")
+        run_root([*APT, "--no-remove", "install", *wanted], "Installing the engine")
     if os.geteuid() != 0:
         run_root(["usermod", "-aG", "docker", getpass.getuser()], "Letting you use the engine")
     _start()

@@ -6,9 +6,9 @@ import getpass
 from typing import NoReturn
 
 from cloudscale.course import Course
-from cloudscale.drivers import Say
 from cloudscale.drivers.over_ssh import OverSsh
 from cloudscale.errors import RequestError
+from cloudscale.model import Say
 from cloudscale.settings import GenericSettings
 from cloudscale.shell import on_terminal
 from cloudscale.ssh import Target, parse_target

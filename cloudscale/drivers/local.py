@@ -7,11 +7,11 @@ import socket
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from cloudscale.drivers import Heard, debian
+from cloudscale.drivers import debian
 from cloudscale.engine import Engine, engine_errors, from_environment
 from cloudscale.errors import EngineError, RequestError
 from cloudscale.hostfacts import listening_ports
-from cloudscale.model import CommandResult, Machine, Survey
+from cloudscale.model import CommandResult, Heard, Machine, Survey
 from cloudscale.settings import LocalSettings
 from cloudscale.shell import run_shell
 

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import datetime
+import re
 import threading
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from cloudscale import provision
 from cloudscale.certificates import Authority, authority
 from cloudscale.course import Course
-from cloudscale.drivers import Heard, Say
+from cloudscale.engine import Engine, over_tls
 from cloudscale.errors import MachineError, NotSetUp, RequestError
 from cloudscale.hostfacts import Facts
-from cloudscale.model import CommandResult, Machine, Survey
+from cloudscale.model import CommandResult, Heard, Machine, Say, Survey
 from cloudscale.ssh import Connection, KnownHosts, Logins, Target
-
-if TYPE_CHECKING:
-    from cloudscale.engine import Engine
 
 LOGIN = 15.0  # seconds for each step of a login
 COPYING = 3600.0  # seconds for an image from one machine to another
@@ -27,7 +24,7 @@ GUEST = datetime.timedelta(hours=2)  # life of the certificate by which one engi
 COPY = """
 set -eu
 folder=$(mktemp -d /dev/shm/cloudscale.XXXXXX 2>/dev/null || mktemp -d)
-trap 'rm -rf "$folder"' EXIT
+trap 'rm -rf "$folder"' EXIT HUP TERM INT
 tar -x -C "$folder"
 docker save "$1" | dd bs=1M status=progress |
   docker --host "tcp://$2" --tlsverify --tlscacert "$folder/ca.pem" --tlscert "$folder/cert.pem" \\
@@ -43,6 +40,7 @@ class OverSsh:
     def __init__(self, targets: Mapping[str, Target], course: Course, say: Say) -> None:
         self._targets = targets
         self._course = course
+        self._say = say
         self._login = Logins(KnownHosts(course.known_hosts, say))
         self._facts: dict[str, Facts] = {}
         self._authority_lock = threading.Lock()
@@ -55,13 +53,15 @@ class OverSsh:
 
     def _authority(self, *, create: bool = False) -> Authority | None:
         with self._authority_lock:
+            if create:
+                self._course.make_folder()
             return authority(self._course.folder, self._course.name, create=create)
 
     def survey(self, machine: Machine) -> Survey:
         facts = self._look(machine)
         return Survey(
             machine=machine,
-            address=facts.own_address(machine.address),
+            address=self._address(machine, facts),
             cpus=facts.cores,
             memory=facts.memory,
             free_disk=facts.free_disk,
@@ -70,6 +70,9 @@ class OverSsh:
             addresses=frozenset(found.address for found in facts.addresses),
             has_engine=facts.is_ready and facts.engine_runs,
         )
+
+    def _address(self, machine: Machine, facts: Facts) -> str:
+        return facts.own_address(machine.address, self._connection(machine).peer)
 
     def _look(self, machine: Machine) -> Facts:
         facts = provision.read_facts(self._connection(machine))
@@ -81,15 +84,15 @@ class OverSsh:
         facts = self._facts.get(machine.name) or self._look(machine)
         signer = self._authority(create=True)
         assert signer
-        setup = provision.wanted_setup(facts, machine.address, self._course.name, signer)
+        setup = provision.wanted_setup(facts, machine.address, self._address(machine, facts), self._course.name, signer)
         if setup:
+            restarts = "" if setup.install else ", which restarts"
+            self._say(f"{machine.name}: setting up its engine{restarts} ({'; '.join(setup.reasons)})")
             provision.apply(self._connection(machine), setup)
             self._look(machine)
         return self.connect(machine)
 
     def connect(self, machine: Machine) -> Engine:
-        from cloudscale.engine import Engine, over_tls
-
         signer = self._authority()
         if signer is None:
             raise NotSetUp(
@@ -105,13 +108,13 @@ class OverSsh:
         assert signer
         pair = signer.client("cloudscale guest", GUEST)
         files = {"ca.pem": signer.pem, "cert.pem": pair.certificate, "key.pem": pair.key}
-        address = self._facts[target.name].own_address(target.address)
+        address = self._address(target, self._facts[target.name])
         where = f"[{address}]:{provision.TLS_PORT}" if ":" in address else f"{address}:{provision.TLS_PORT}"
         done = self._connection(source).run_root(
             COPY, image, where, timeout=COPYING, data=provision.tar(files), heard=heard
         )
         if done.exit_code:
-            said = [line for line in done.stderr.splitlines() if line.strip() and "copied" not in line]
+            said = [line for line in done.stderr.splitlines() if line.strip() and not re.search("copied|records", line)]
             raise MachineError(
                 f"{target.name}: the image {image} can't be sent to it from {source.name}"
                 f" ({said[-1].strip() if said else done.exit_code}).",

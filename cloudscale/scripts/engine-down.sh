@@ -3,8 +3,7 @@
 set -eu
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C
 COURSE=/var/lib/cloudscale/course
-LOCK='-o DPkg::Lock::Timeout=300'
-cat >$COURSE/daemon.json.after
+APT='apt-get -y -qq -o DPkg::Lock::Timeout=300'
 
 fail() {
   echo "cloudscale: $*" >&2
@@ -34,14 +33,19 @@ forget_network() { # what the engine leaves in the kernel: its bridges and its r
 purge() {
   # a package that something else needs by now is kept
   for package in $(cat $COURSE/packages); do
-    taken=$(apt-get -s purge "$package" 2>/dev/null | sed -n 's/^\(Purg\|Remv\) \([^ ]*\) .*/\2/p')
-    if ! echo "$taken" | grep -v -x -q -F -f $COURSE/packages; then echo "$package"; fi
+    $APT -s purge "$package" >$COURSE/apt 2>&1 || fail "the engine's packages can't be removed: $(tail -n 1 $COURSE/apt)"
+    sed -n 's/^\(Purg\|Remv\) \([^ ]*\) .*/\2/p' $COURSE/apt | grep -v -x -q -F -f $COURSE/packages || echo "$package"
   done >$COURSE/purge
-  [ ! -s $COURSE/purge ] || apt-get $LOCK -y -qq purge $(cat $COURSE/purge) >&2 || fail "the engine's packages can't be removed"
+  [ ! -s $COURSE/purge ] || $APT purge $(cat $COURSE/purge) >$COURSE/apt 2>&1 ||
+    fail "the engine's packages can't be removed: $(tail -n 1 $COURSE/apt)"
 }
 
+exec 9>$COURSE/lock # a run that was cut off may be at work here yet
+flock -w 900 9 || fail "another run has been changing this host for 900 s"
+cat >$COURSE/daemon.json.after
 if [ -e $COURSE/packages ]; then
-  systemctl stop docker.socket docker.service containerd.service 2>/dev/null || true
+  systemctl stop docker.socket docker.service 2>/dev/null || true
+  if grep -q -x containerd $COURSE/packages; then systemctl stop containerd.service 2>/dev/null || true; fi
   for network in /run/docker/netns/*; do umount "$network" 2>/dev/null || true; done
   forget_network
   purge
@@ -50,7 +54,7 @@ if [ -e $COURSE/packages ]; then
   done
   [ ! -e $COURSE/group ] || groupdel docker 2>/dev/null || true
 fi
-rm -rf /etc/docker/cloudscale /etc/systemd/system/docker.service.d/cloudscale.conf
+rm -rf /etc/docker/cloudscale /etc/systemd/system/docker.service.d/zz-cloudscale.conf
 rmdir /etc/systemd/system/docker.service.d 2>/dev/null || true
 if [ -d /etc/docker ]; then
   if [ -s $COURSE/daemon.json.after ]; then
@@ -61,7 +65,9 @@ if [ -d /etc/docker ]; then
 fi
 systemctl daemon-reload
 if [ ! -e $COURSE/packages ]; then
-  systemctl restart docker.service || fail "the engine does not start with its own settings: journalctl -u docker tells why"
+  systemctl stop docker.socket docker.service 2>/dev/null || true
+  ip link delete docker0 2>/dev/null || true # made anew by the engine's own settings
+  systemctl start docker.service || fail "the engine does not start with its own settings: journalctl -u docker tells why"
 fi
 rm -rf $COURSE
 rmdir /var/lib/cloudscale 2>/dev/null || true

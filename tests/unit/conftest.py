@@ -108,3 +108,9 @@ def no_engine(walls: Walls, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 def bio(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Class:
     """A course with Ann and Bob, on one fake machine."""
     return Class(monkeypatch, tmp_path)
+
+
+@pytest.fixture
+def lab(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Class:
+    """The same on three fake machines, none of which is set up yet."""
+    return Class(monkeypatch, tmp_path, machines=3)

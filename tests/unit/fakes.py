@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import cast
 
 import docker
 
+from cloudscale.course import Course
 from cloudscale.engine import Engine
-from cloudscale.errors import RequestError
-from cloudscale.model import CommandResult, Machine
+from cloudscale.errors import CloudscaleError, ConnectionFailed, EngineError, NotSetUp, RequestError
+from cloudscale.model import CommandResult, Heard, Machine, Say, Survey
+from cloudscale.plan import GIB
 from cloudscale.settings import Settings
+from cloudscale.waiting import poll
 from tests.unit.api_schema import Json
 from tests.unit.fake_api import FakeApi
+from tests.unit.fake_swarm import FakeNetwork
 
 
 class FakeClock:
@@ -73,29 +77,101 @@ def fake_engine(api: object, containers: object = None, name: str = "m1", addres
 
 
 class FakeDriver:
-    """One machine with the given engine."""
+    """One machine, whose swarm is adopted as by `local`; or several, whose engines serve one course as with `generic`.
 
-    def __init__(self, api: FakeApi, held: frozenset[int] = frozenset()) -> None:
-        self.engine = fake_engine(api)
+    Students reach m1 at 192.0.2.1, m2 at 192.0.2.2, …, and they each other at the engines' own addresses.
+    `bare` machines have no engine for the course until they are prepared; `lost` ones do not answer.
+    `faults` are raised by `prepare`, and `refusals` by `survey`.
+    """
+
+    def __init__(self, *apis: FakeApi, held: frozenset[int] = frozenset()) -> None:
+        self.apis = {api.name: api for api in apis}
+        self.engines = {api.name: fake_engine(api, name=api.name, address=f"192.0.2.{api.name[1:]}") for api in apis}
+        self.adopts_swarm = len(apis) == 1
         self.held = held
+        self.bare = set() if self.adopts_swarm else set(self.apis)
+        self.lost: set[str] = set()
+        self.faults: dict[str, CloudscaleError] = {}
+        self.refusals: dict[str, CloudscaleError] = {}
+        self.free_disk: dict[str, int] = {}
         self.done: list[str] = []
 
+    def lose(self, *names: str) -> None:
+        for name in names:
+            self.lost.add(name)
+            self.apis[name].go_down()
+
+    def find(self, *names: str) -> None:
+        for name in names:
+            self.lost.remove(name)
+            self.apis[name].come_back()
+
     def machines(self) -> list[Machine]:
-        return [self.engine.machine]
+        return [engine.machine for engine in self.engines.values()]
+
+    def _reach(self, machine: Machine) -> FakeApi:
+        assert machine == self.engines[machine.name].machine
+        if machine.name in self.lost:
+            raise ConnectionFailed(f"{machine.name}: no answer in 15 s.")
+        return self.apis[machine.name]
+
+    def survey(self, machine: Machine) -> Survey:
+        api = self._reach(machine)
+        if machine.name in self.refusals:
+            raise self.refusals[machine.name]
+        if self.adopts_swarm:
+            return Survey(machine, "127.0.0.1", held_ports=self.held)
+        return Survey(
+            machine,
+            api.address,
+            addresses=frozenset({api.address}),
+            cpus=api.cpus,
+            memory=api.memory,
+            free_disk=self.free_disk.get(machine.name, 100 * GIB),
+            held_ports=self.held | api.open_ports,
+            networks=frozenset({"10.0.0.0/24"}),
+            has_engine=machine.name not in self.bare,
+        )
+
+    def prepare(self, machine: Machine) -> Engine:
+        self._reach(machine)
+        if machine.name in self.faults:
+            raise self.faults[machine.name]
+        if machine.name in self.bare:
+            self.bare.remove(machine.name)
+            self.done.append(f"set up {machine.name}")
+        return self.connect(machine)
 
     def connect(self, machine: Machine) -> Engine:
-        assert machine == self.engine.machine
-        return self.engine
+        if machine.name in self.bare:
+            raise NotSetUp(f"{machine.name}: the course has not set it up.")
+        if machine.name in self.lost:
+            raise EngineError(f"{machine.name}: its Docker Engine, port 2376, can't be reached (no answer).")
+        return self.engines[machine.name]
 
-    def held_ports(self, machine: Machine) -> frozenset[int]:
-        return self.held
+    def copy_image(self, source: Machine, target: Machine, image: str, heard: Heard) -> None:
+        source_api, target_api = self._reach(source), self._reach(target)
+        found = source_api.inspect_image(image)
+        heard(b"1048576 bytes (1.0 MB, 1.0 MiB) copied, 0.1 s\r")
+        target_api.receive(image, found)
+        self.done.append(f"copy {image} from {source.name} to {target.name}")
+
+    def release(self, machine: Machine) -> str:
+        api = self._reach(machine)
+        if self.adopts_swarm or machine.name in self.bare:
+            return ""
+        assert "cloudscale.course" not in api.swarm.labels, f"{machine.name} is given back while it is in the swarm"
+        self.bare.add(machine.name)
+        self.done.append(f"release {machine.name}")
+        return "engine as before"
 
     def run(self, machine: Machine, command: str, timeout: float) -> CommandResult:
+        self._reach(machine)
         return CommandResult(0, f"{machine.name}: {command} within {timeout:g}\n", "")
 
     def check_nodes(self, nodes: int) -> None:
-        if nodes > 1:
-            raise RequestError(f"There is one machine, not {nodes}.")
+        if nodes > len(self.apis):
+            raise RequestError(f"There are {len(self.apis)} machines, not {nodes}.")
 
     def add(self, name: str) -> str:
         return f"added {name}"
@@ -107,6 +183,27 @@ class FakeDriver:
     def removal(self, name: str) -> str:
         return f"The machine {name}"
 
-    def __call__(self, settings: Settings) -> FakeDriver:
+    def __call__(self, settings: Settings, course: Course, say: Say) -> FakeDriver:
         """In the place of load_driver."""
         return self
+
+
+def fake_apis(*names: str, in_swarm: bool = False) -> list[FakeApi]:
+    """Engines in one network, at 10.0.0.1, .2, …: in no swarm, or all in one whose managers the first three are."""
+    network = FakeNetwork()
+    apis = [
+        FakeApi(name=name, address=f"10.0.0.{number}", network=network, in_swarm=in_swarm and number == 1)
+        for number, name in enumerate(names, start=1)
+    ]
+    for number, api in enumerate(apis[1:] if in_swarm else [], start=2):
+        role = "Manager" if number <= 3 <= len(apis) else "Worker"
+        token = apis[0].inspect_swarm()["JoinTokens"][role]
+        api.join_swarm(["10.0.0.1:2377"], token, api.address, api.address, api.address)
+    for api in apis:
+        api.changes.clear()
+    return apis
+
+
+def poll_at_once(step: Callable[[], bool], *, timeout: float, interval: float = 0.25, clock: object = None) -> bool:
+    """In the place of `poll`: as many steps, and no waiting."""
+    return poll(step, timeout=timeout, interval=interval, clock=FakeClock())

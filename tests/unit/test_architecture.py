@@ -114,6 +114,10 @@ def test_paramiko_has_one_importer() -> None:
     assert importers("paramiko") == {"cloudscale.ssh"}
 
 
+def test_certificates_have_one_maker() -> None:
+    assert importers("cryptography") == {"cloudscale.certificates"}
+
+
 def test_only_drivers_import_openstack() -> None:
     assert {name for name in importers("openstack") if not name.startswith("cloudscale.drivers.")} == set()
 
@@ -147,7 +151,17 @@ def test_the_engine_knows_nothing_of_those_who_use_it() -> None:
 
 def test_only_the_workflow_and_what_it_looks_at_import_drivers() -> None:
     others = {name for name in importers("cloudscale.drivers") if not name.startswith("cloudscale.drivers")}
-    assert others == {"cloudscale.workflow", "cloudscale.cluster"}
+    assert others == {f"cloudscale.{room}" for room in ("workflow", "launching", "cluster", "distribution")}
+    # one of them chooses a driver; the others know what every driver can do
+    choosing = {module.name for module in modules() if "load_driver" in module.text}
+    assert choosing == {"cloudscale.workflow", "cloudscale.drivers"}
+
+
+def test_a_host_is_set_up_without_regard_to_what_it_serves() -> None:
+    for room in ("hostfacts", "provision", "certificates"):
+        (module,) = (module for module in modules() if module.room == room)
+        known = {"certificates", "errors", "hostfacts", "model", "ssh"}
+        assert rooms(own_imports(module)) <= known, module.name
 
 
 def test_nobody_imports_upward() -> None:

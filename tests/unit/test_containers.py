@@ -3,11 +3,13 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import pytest
 
 from cloudscale import containers
 from cloudscale.containers import (
+    SeatContainer,
     execute,
     remembered_places,
     remove_others,
@@ -33,7 +35,7 @@ def api() -> FakeApi:
     """An engine with seats of two courses, one that ended, a look into an image, and somebody else's container."""
     api = FakeApi()
     for id, state, labels in (
-        ("c1", "running", marked("bio", "1")),
+        ("c1", "running", marked("bio", "1", **{containers.SERVICE: "bio-ann"})),
         ("c2", "exited", marked("bio", "2")),
         ("c3", "running", marked("geo", "1")),
         ("c4", "running", marked("bio")),
@@ -47,12 +49,15 @@ def api() -> FakeApi:
 
 
 def test_the_seats_that_run_are_found_by_student(api: FakeApi) -> None:
-    assert seat_containers(fake_engine(api), "bio") == {"1": "c1"}
-    assert seat_containers(fake_engine(api), "geo") == {"1": "c3"}
+    assert seat_containers(fake_engine(api), "bio") == {"1": SeatContainer("c1", "bio-ann")}
+    assert seat_containers(fake_engine(api), "geo") == {"1": SeatContainer("c3", "")}
 
 
 def test_those_that_ended_are_found_where_they_are_asked_for(api: FakeApi) -> None:
-    assert seat_containers(fake_engine(api), "bio", all_states=True) == {"1": "c1", "2": "c2"}
+    assert seat_containers(fake_engine(api), "bio", all_states=True) == {
+        "1": SeatContainer("c1", "bio-ann"),
+        "2": SeatContainer("c2", ""),
+    }
 
 
 def test_the_ports_of_the_courses_running_seats_are_its_own(api: FakeApi) -> None:
@@ -80,7 +85,7 @@ def test_what_is_no_seat_is_removed_and_nothing_else(api: FakeApi) -> None:
 
 
 def volume(name: str, labels: dict[str, str]) -> Json:
-    return {"Name": name, "Labels": labels}
+    return {"Name": name, "Labels": labels, "CreatedAt": "2025-03-14T09:00:00+01:00"}
 
 
 def test_only_the_students_volumes_of_the_course_are_its_volumes(api: FakeApi) -> None:
@@ -102,7 +107,11 @@ def test_volumes_remember_where_their_students_sat(api: FakeApi) -> None:
         "v1": volume("v1", marked("bio", "1", **{"cloudscale.port": "4325"})),
         "v2": volume("v2", marked("bio", "2")),  # of a version that did not write the port down
     }
-    assert remembered_places(fake_engine(api), "bio") == {"1": Place("m1", 4325), "2": Place("m1", 0)}
+    since = datetime(2025, 3, 14, 8, tzinfo=UTC)
+    assert remembered_places(fake_engine(api), "bio") == {
+        "1": (since, Place("m1", 4325)),
+        "2": (since, Place("m1", 0)),
+    }
 
 
 def test_a_volume_is_removed_once_or_twice(api: FakeApi) -> None:

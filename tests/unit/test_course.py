@@ -27,7 +27,7 @@ def key_of(course: Course) -> bytes:
 
 def test_a_courses_folder_is_in_the_state_folder(course: Course, tmp_path: Path) -> None:
     assert course.folder == tmp_path / "bio" / "local"
-    assert course.known_hosts == tmp_path / "bio" / "known_hosts"
+    assert course.remote_known_hosts == tmp_path / "bio" / "known_hosts"
 
 
 def test_without_a_state_folder_in_the_environment_it_is_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,10 +172,10 @@ def test_a_run_that_made_nothing_leaves_no_folder(course: Course, tmp_path: Path
 
 def test_a_run_that_made_nothing_takes_nothing_away(course: Course) -> None:
     course.folder.parent.mkdir()
-    course.known_hosts.write_text("host key")
+    course.remote_known_hosts.write_text("host key")
     with course.locked():
         pass
-    assert course.known_hosts.read_text() == "host key"
+    assert course.remote_known_hosts.read_text() == "host key"
 
 
 def test_forgetting_takes_the_drivers_folder_and_no_other(course: Course, tmp_path: Path) -> None:

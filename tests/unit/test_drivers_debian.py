@@ -108,6 +108,18 @@ def test_what_was_brought_is_written_down_and_nothing_that_was_there(computer: C
     assert debian.brought_packages() == ["containerd", "docker.io"]
 
 
+def test_a_package_that_is_upgraded_only_was_there_before(computer: Computer, monkeypatch: pytest.MonkeyPatch) -> None:
+    upgrade = "Inst iptables [1.8.9-1] (1.8.9-2 Debian:12/stable [amd64])\n"
+    monkeypatch.setattr("tests.unit.test_drivers_debian.SIMULATED", SIMULATED + upgrade)
+    debian.install_engine()
+    assert debian.brought_packages() == ["containerd", "docker.io"]
+
+
+def test_nothing_is_removed_to_make_room(computer: Computer) -> None:
+    debian.install_engine()
+    assert all("--no-remove" in command for command in computer.commands if " install " in command)
+
+
 @pytest.mark.parametrize(("packages", "wanted"), [(["docker-cli"], True), ([], False)])
 def test_the_command_line_comes_along_where_it_is_a_package_of_its_own(
     computer: Computer, packages: list[str], wanted: bool

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cloudscale.drivers.local import Local, listening_ports, own_address
+from cloudscale.drivers.local import Local, own_address
 from cloudscale.errors import EngineError, RequestError
 from cloudscale.model import CommandResult, Machine
 from cloudscale.settings import LocalSettings
@@ -52,29 +52,42 @@ def local(address: str | None = "192.0.2.1") -> Local:
     return Local(LocalSettings(address=address))
 
 
-# --- ports -----------------------------------------------------------------------------------
+# --- what it is ------------------------------------------------------------------------------
 
 
-def test_listening_ports_are_read_from_the_kernels_tables(tmp_path: Path) -> None:
-    (tmp_path / "tcp").write_text(TCP)
-    (tmp_path / "tcp6").write_text(TCP6)
-    assert listening_ports((str(tmp_path / "tcp"), str(tmp_path / "tcp6"))) == {22, 631, 80, 65535}
-
-
-def test_without_tables_no_port_is_known_to_listen(tmp_path: Path) -> None:
-    assert listening_ports((str(tmp_path / "tcp"),)) == frozenset()
+def test_ports_that_something_on_this_computer_listens_on_are_held(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name, table in (("tcp", TCP), ("tcp6", TCP6)):
+        (tmp_path / name).write_text(table)
+    monkeypatch.setattr("cloudscale.drivers.local.Path", lambda path: tmp_path / path.removeprefix("/proc/net/"))
+    assert local().survey(HERE).held_ports == {22, 631, 80, 65535}
+    (tmp_path / "tcp6").unlink()  # a kernel without IPv6
+    assert local().survey(HERE).held_ports == {22, 631}
+    (tmp_path / "tcp").unlink()  # no Linux
+    assert local().survey(HERE).held_ports == frozenset()
 
 
 def test_a_port_of_this_computer_that_listens_is_held() -> None:
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen()
-        assert listening.getsockname()[1] in local().held_ports(HERE)
+        assert listening.getsockname()[1] in local().survey(HERE).held_ports
 
 
 def test_of_an_engine_elsewhere_this_computers_ports_say_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", "tcp://192.0.2.9:2376")
-    assert local().held_ports(HERE) == frozenset()
+    assert local().survey(HERE).held_ports == frozenset()
+
+
+def test_a_swarm_of_one_is_open_to_nobody_else() -> None:
+    survey = local().survey(HERE)
+    assert (survey.machine, survey.address, survey.has_engine) == (HERE, "127.0.0.1", True)
+    assert (survey.cpus, survey.memory, survey.free_disk) == (None, None, None)  # the engine tells
+
+
+def test_a_swarm_that_is_there_already_is_used() -> None:
+    assert local().adopts_swarm
 
 
 # --- the machine -----------------------------------------------------------------------------
@@ -93,6 +106,13 @@ def test_it_is_asked_who_it_is_once(engine: FakeApi, monkeypatch: pytest.MonkeyP
     monkeypatch.delattr(FakeApi, "info")
     assert driver.machines() == [HERE]
     assert driver.connect(HERE) is driver.connect(HERE)
+
+
+@pytest.mark.usefixtures("engine")
+def test_there_is_nothing_to_prepare_and_nothing_to_give_back() -> None:
+    driver = local()
+    assert driver.prepare(HERE) is driver.connect(HERE)
+    assert driver.release(HERE) == ""
 
 
 @pytest.mark.usefixtures("no_engine_here")

@@ -1,9 +1,16 @@
 from __future__ import annotations
 
+import contextlib
+import errno
+import http.server
+import json
 import socket
 import ssl
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import docker
 import pytest
@@ -11,8 +18,9 @@ import requests
 import urllib3
 from docker.errors import DockerException
 
-from cloudscale.engine import describe, engine_errors, explain, from_environment
-from cloudscale.errors import EngineError, RequestError, SeatError
+from cloudscale.certificates import Authority, authority
+from cloudscale.engine import describe, engine_errors, explain, from_environment, over_tls
+from cloudscale.errors import EngineError, NotSetUp, RequestError, SeatError
 from cloudscale.model import Machine
 from cloudscale.plan import GIB
 from tests.unit.api_schema import Json, api_error
@@ -148,7 +156,7 @@ def test_an_engine_that_is_too_old_is_told_with_the_oldest_that_will_do(monkeypa
 
 
 def test_an_engine_outside_a_swarm_is_described() -> None:
-    node = describe(fake_engine(FakeApi(memory=4 * GIB, cpus=2, in_swarm=False)), "bio")
+    node = describe(fake_engine(FakeApi(memory=4 * GIB, cpus=2, in_swarm=False)), "bio", manages=False)
     assert (node.machine, node.id, node.cpus, node.memory) == (Machine("m1", "192.0.2.1"), "", 2, 4 * GIB)
     assert (node.taken_ports, node.taken_memory) == (frozenset(), 0)
 
@@ -162,8 +170,8 @@ def test_what_others_hold_is_told_and_what_the_course_holds_is_not() -> None:
         api.add_task(course, "running")
         ports = [{"PublicPort": port, "PrivatePort": 8888}, {"PrivatePort": 9999}]
         api.containers_.append({"State": "running", "Labels": labels, "Ports": ports})
-    api.add_task("geo", "complete", desired="shutdown")  # holds nothing any more
-    node = describe(fake_engine(api), "bio")
+    api.swarm.add_task("geo", "complete", node_id=api.node_id, desired="shutdown")  # holds nothing any more
+    node = describe(fake_engine(api), "bio", manages=True)
     assert node.id == "node1"
     assert node.taken_ports == {4322, 80}
     assert node.taken_memory == 4322 * GIB
@@ -176,10 +184,199 @@ def test_a_seat_of_another_course_keeps_its_port_while_it_is_down() -> None:
         spec = {"Labels": {"cloudscale.course": course}, "EndpointSpec": endpoint}
         api.services_[course] = {"ID": course, "Spec": spec}
     api.services_["other"] = {"ID": "other", "Spec": {"Labels": {}, "EndpointSpec": {"Ports": None}}}
-    assert describe(fake_engine(api), "bio").taken_ports == {4322}
+    assert describe(fake_engine(api), "bio", manages=True).taken_ports == {4322}
 
 
 def test_a_worker_in_a_swarm_is_described_without_asking_what_only_managers_know() -> None:
     api = FakeApi()
-    api.manages = False
-    assert describe(fake_engine(api), "bio").id == "node1"
+    number = api.node_id
+    api.become_worker()
+    assert describe(fake_engine(api), "bio", manages=False).id == number
+
+
+# --- over TLS --------------------------------------------------------------------------------
+
+
+class Answers(http.server.BaseHTTPRequestHandler):
+    """What an engine says of itself."""
+
+    protocol_version = "HTTP/1.1"
+    version = "1.43"
+
+    def do_GET(self) -> None:
+        known = {"/version": {"ApiVersion": self.version}, f"/v{self.version}/info": {"Name": "m1"}}
+        self.send_response(200 if self.path in known else 404)
+        text = json.dumps(known.get(self.path, {"message": f"{self.path} is not known"})).encode()
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+class TlsEngine(http.server.ThreadingHTTPServer):
+    """An engine that lets in whoever has a certificate of the course, as with tlsverify."""
+
+    daemon_threads = True
+
+    def __init__(self, signer: Authority, folder: Path, names: Sequence[str], answers: type[Answers] = Answers) -> None:
+        super().__init__(("127.0.0.1", 0), answers)
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.verify_mode = ssl.CERT_REQUIRED
+        self.context.load_verify_locations(cadata=signer.pem.decode())
+        pair = signer.server("m1", names)
+        (folder / "pair.pem").write_bytes(pair.certificate + pair.key)
+        self.context.load_cert_chain(folder / "pair.pem")
+        self.port = self.server_address[1]
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        with self.context.wrap_socket(request, server_side=True) as encrypted:
+            super().finish_request(encrypted, client_address)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        pass  # whom it does not let in
+
+
+@contextlib.contextmanager
+def running(server: TlsEngine) -> Iterator[TlsEngine]:
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def signer(tmp_path: Path) -> Authority:
+    found = authority(tmp_path / "course", "bio")
+    assert found
+    return found
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Authority:
+    """Of another course."""
+    found = authority(tmp_path / "other", "geo")
+    assert found
+    return found
+
+
+def reach(port: int, ca: Authority, client: Authority) -> docker.DockerClient:
+    return over_tls("m1", "127.0.0.1", port, ca=ca.ca_file, certificate=client.client_files)
+
+
+@pytest.mark.usefixtures("loopback")
+def test_an_engine_is_reached_with_the_trainers_certificate(signer: Authority, tmp_path: Path) -> None:
+    with running(TlsEngine(signer, tmp_path, ["127.0.0.1"])) as server:
+        client = reach(server.port, signer, signer)
+        assert client.api.api_version == "1.43"
+        assert client.info()["Name"] == "m1"
+        client.close()
+
+
+@pytest.mark.usefixtures("loopback")
+def test_no_other_authority_and_no_proxy_of_the_environment_is_asked(
+    signer: Authority, other: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(other.ca_file))
+    monkeypatch.setenv("CURL_CA_BUNDLE", str(other.ca_file))
+    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://192.0.2.99:3128")
+    with running(TlsEngine(signer, tmp_path, ["127.0.0.1"])) as server:
+        reach(server.port, signer, signer).close()
+
+
+@pytest.mark.usefixtures("loopback")
+def test_an_engine_of_another_course_or_by_another_name_is_not_believed(
+    signer: Authority, other: Authority, tmp_path: Path
+) -> None:
+    for server_signer, name in ((other, "127.0.0.1"), (signer, "192.0.2.1")):
+        with (
+            running(TlsEngine(server_signer, tmp_path, [name])) as server,
+            pytest.raises(EngineError, match="m1 and this computer do not trust each other's certificates"),
+        ):
+            reach(server.port, signer, signer)
+
+
+@pytest.mark.usefixtures("loopback")
+def test_an_engine_that_does_not_let_the_trainer_in_is_told(
+    signer: Authority, other: Authority, tmp_path: Path
+) -> None:
+    with running(TlsEngine(signer, tmp_path, ["127.0.0.1"])) as server, pytest.raises(EngineError, match="m1"):
+        reach(server.port, signer, other)
+
+
+@pytest.mark.usefixtures("loopback")
+@pytest.mark.xfail(strict=True, reason="of the course's own engines, DOCKER_CERT_PATH and machine_new say nothing")
+def test_what_is_wrong_with_the_courses_own_engine_is_not_mended_by_docker_host(
+    signer: Authority, other: Authority, tmp_path: Path
+) -> None:
+    with running(TlsEngine(other, tmp_path, ["127.0.0.1"])) as server, pytest.raises(EngineError) as raised:
+        reach(server.port, signer, signer)
+    assert "DOCKER_" not in raised.value.remedy
+    assert "local" not in explain(FileNotFoundError(2, "No such file"), "m1").remedy
+
+
+@pytest.mark.usefixtures("loopback")
+def test_an_engine_elsewhere_that_is_too_old_is_named(signer: Authority, tmp_path: Path) -> None:
+    class Old(Answers):
+        version = "1.40"
+
+    server = TlsEngine(signer, tmp_path, ["127.0.0.1"], Old)
+    with running(server), pytest.raises(EngineError, match=r"1\.40") as raised:
+        reach(server.port, signer, signer)
+    assert "m1" in raised.value.message
+
+
+@pytest.mark.usefixtures("loopback")
+def test_an_engine_that_does_not_run_is_one_that_is_not_set_up(signer: Authority) -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))  # and nobody listens
+        port = bound.getsockname()[1]
+        with pytest.raises(NotSetUp, match=f"m1: its Docker Engine, port {port}, does not run") as raised:
+            reach(port, signer, signer)
+    assert "themachine" in raised.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("cause", "told"),
+    [
+        (TimeoutError("timed out"), "no answer"),
+        (OSError(errno.EHOSTUNREACH, "No route to host"), "No route to host"),
+        (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), "Name or service not known"),
+        (OSError("odd"), "odd"),
+    ],
+)
+def test_a_machine_that_does_not_answer_is_told_in_time(
+    signer: Authority, monkeypatch: pytest.MonkeyPatch, cause: OSError, told: str
+) -> None:
+    def refuse(address: tuple[str, int], timeout: float) -> None:
+        assert address == ("127.0.0.1", 2376)
+        assert 0 < timeout <= 30
+        raise cause
+
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    with pytest.raises(EngineError, match=rf"m1: its Docker Engine, port 2376, can't be reached \({told}\)") as raised:
+        reach(2376, signer, signer)
+    assert not isinstance(raised.value, NotSetUp)
+    assert "port 2376 open" in raised.value.remedy
+
+
+def test_an_engine_at_an_ipv6_address_is_asked_in_brackets(signer: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    urls: list[str] = []
+
+    def client(url: str, **settings: object) -> object:
+        urls.append(url)
+        api = SimpleNamespace(version=lambda api_version: {"ApiVersion": "1.43"}, api_version="1.43")
+        return SimpleNamespace(api=api, close=lambda: None)
+
+    monkeypatch.setattr(socket, "create_connection", lambda address, timeout: socket.socket())
+    monkeypatch.setattr(docker, "DockerClient", client)
+    over_tls("m1", "2001:db8::1", 2376, ca=signer.ca_file, certificate=signer.client_files)
+    over_tls("m1", "m1.example", 2376, ca=signer.ca_file, certificate=signer.client_files)
+    assert {*urls} == {"https://[2001:db8::1]:2376", "https://m1.example:2376"}

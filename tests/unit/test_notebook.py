@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from cloudscale.errors import CloudscaleError, EngineError, ImageError, RequestError
-from cloudscale.notebook import NotebookImage, ensure_image, look_inside
-from tests.unit.api_schema import api_error
+from cloudscale.notebook import Held, NotebookImage, find_image, look_inside, pull_image
+from tests.unit.api_schema import Json, api_error
 from tests.unit.fake_api import FakeApi
 from tests.unit.fakes import FakeContainers, fake_engine
 
@@ -12,47 +12,76 @@ LAB = "quay.io/jupyter/lab:1"
 PULLED = {"Id": "sha256:11", "RepoDigests": ["mirror/lab@sha256:bb", "quay.io/jupyter/lab@sha256:aa"]}
 
 
-# --- fetching --------------------------------------------------------------------------------
+# --- finding ---------------------------------------------------------------------------------
 
 
-def test_an_image_that_is_there_is_not_pulled() -> None:
-    api = FakeApi()
-    api.images[LAB] = PULLED
-    assert ensure_image(fake_engine(api), LAB) == "quay.io/jupyter/lab@sha256:aa"
-    assert api.changes == []
+def held(api: FakeApi, reference: str = LAB) -> Held:
+    found = find_image(fake_engine(api), reference)
+    assert found
+    return found
+
+
+def test_an_image_that_is_not_there_is_not_found() -> None:
+    assert find_image(fake_engine(FakeApi()), LAB) is None
 
 
 @pytest.mark.parametrize("reference", [LAB, "quay.io/jupyter/lab@sha256:aa"])
-def test_an_image_that_is_not_there_is_pulled(reference: str) -> None:
+def test_an_image_of_a_registry_is_named_by_its_digest_there(reference: str) -> None:
+    api = FakeApi()
+    api.images_[LAB] = PULLED
+    assert held(api, reference).pinned == "quay.io/jupyter/lab@sha256:aa"
+    assert held(api, reference).from_registry
+    assert api.changes == []
+
+
+def test_an_image_of_no_registry_is_named_by_its_id() -> None:
+    api = FakeApi()
+    api.images_["cloudscale/pydata:latest"] = {"Id": "sha256:22", "RepoDigests": None}
+    assert held(api, "cloudscale/pydata:latest").pinned == "sha256:22"
+    assert held(api, "cloudscale/pydata").pinned == "sha256:22"
+    assert not held(api, "cloudscale/pydata").from_registry
+
+
+def test_a_digest_of_another_repository_is_not_its_name() -> None:
+    api = FakeApi()
+    api.images_["own/lab:1"] = PULLED
+    assert held(api, "own/lab:1").pinned == "sha256:11"
+
+
+def test_an_image_tells_what_is_the_same_on_every_engine() -> None:
+    here, there, other = FakeApi(), FakeApi(), FakeApi()
+    image: Json = {"Created": "2025-03-14T00:00:00Z", "RootFS": {"Layers": ["sha256:01"]}, "Size": 5}
+    here.images_[LAB] = {**PULLED, **image, "Architecture": "arm64"}
+    there.images_[LAB] = {"Id": "sha256:99", **image}
+    other.images_[LAB] = {**PULLED, **image, "Created": "2025-03-15T00:00:00Z"}
+    assert held(here).is_same(held(there))
+    assert not held(here).is_same(held(other))
+    assert (held(here).size, held(here).architecture) == (5, "arm64")
+
+
+# --- fetching --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reference", [LAB, "quay.io/jupyter/lab@sha256:aa"])
+def test_an_image_is_pulled(reference: str) -> None:
     api = FakeApi()
     api.registry[reference] = PULLED
-    assert ensure_image(fake_engine(api), reference) == "quay.io/jupyter/lab@sha256:aa"
+    pull_image(fake_engine(api), reference)
+    assert held(api, reference).pinned == "quay.io/jupyter/lab@sha256:aa"
     assert api.changes == [f"pull {reference}"]
 
 
 def test_without_a_tag_the_latest_is_pulled() -> None:
     api = FakeApi()
     api.registry["jupyter/lab:latest"] = {"Id": "sha256:11"}
-    assert ensure_image(fake_engine(api), "jupyter/lab") == "sha256:11"
+    pull_image(fake_engine(api), "jupyter/lab")
     assert api.changes == ["pull jupyter/lab:latest"]
-
-
-def test_an_image_of_no_registry_is_named_by_its_id() -> None:
-    api = FakeApi()
-    api.images["cloudscale/pydata:latest"] = {"Id": "sha256:22", "RepoDigests": None}
-    assert ensure_image(fake_engine(api), "cloudscale/pydata:latest") == "sha256:22"
-
-
-def test_a_digest_of_another_repository_is_not_its_name() -> None:
-    api = FakeApi()
-    api.images["own/lab:1"] = PULLED
-    assert ensure_image(fake_engine(api), "own/lab:1") == "sha256:11"
 
 
 def test_the_bytes_of_all_layers_are_counted() -> None:
     api, told = FakeApi(), []
     api.registry[LAB] = PULLED
-    ensure_image(fake_engine(api), LAB, lambda have, of: told.append((have, of)))
+    pull_image(fake_engine(api), LAB, lambda have, of: told.append((have, of)))
     assert told == [(50, 100), (100, 100), (110, 120)]
 
 
@@ -71,12 +100,12 @@ def test_a_pull_that_breaks_off_is_told(error: str, kind: type[CloudscaleError],
     api = FakeApi()
     api.registry[LAB] = {"error": error}
     with pytest.raises(kind, match=message):
-        ensure_image(fake_engine(api), LAB)
+        pull_image(fake_engine(api), LAB)
 
 
 def test_an_image_that_no_registry_has_is_told_with_what_else_there_is() -> None:
     with pytest.raises(ImageError) as raised:
-        ensure_image(fake_engine(FakeApi()), LAB)
+        pull_image(fake_engine(FakeApi()), LAB)
     assert LAB in raised.value.message
     assert "m1" in raised.value.message
     assert "invoke image_build" in raised.value.remedy
@@ -90,7 +119,7 @@ def test_a_registry_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(api, "pull", no_answer)
     with pytest.raises(ImageError, match="connection refused"):
-        ensure_image(fake_engine(api), LAB)
+        pull_image(fake_engine(api), LAB)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +136,7 @@ def test_an_engine_that_does_not_look_is_told(
 
     monkeypatch.setattr(api, "inspect_image", refuse)
     with pytest.raises(kind, match=message):
-        ensure_image(fake_engine(api), LAB)
+        find_image(fake_engine(api), LAB)
 
 
 def test_a_name_that_only_the_pull_refuses_is_a_wrong_request_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,12 +147,12 @@ def test_a_name_that_only_the_pull_refuses_is_a_wrong_request_too(monkeypatch: p
 
     monkeypatch.setattr(api, "pull", refuse)
     with pytest.raises(RequestError, match="invalid tag format"):
-        ensure_image(fake_engine(api), LAB)
+        pull_image(fake_engine(api), LAB)
 
 
 def test_what_is_no_name_of_an_image_is_a_wrong_request() -> None:
     with pytest.raises(RequestError, match="'Jupyter/Lab' is no name of an image"):
-        ensure_image(fake_engine(FakeApi()), "Jupyter/Lab")
+        find_image(fake_engine(FakeApi()), "Jupyter/Lab")
 
 
 # --- looking inside --------------------------------------------------------------------------
@@ -132,7 +161,7 @@ def test_what_is_no_name_of_an_image_is_a_wrong_request() -> None:
 def test_an_image_tells_who_runs_jupyter_and_where() -> None:
     containers = FakeContainers(b"lab\n1000\n100\n/home/jovyan/work\n")
     image = look_inside(fake_engine(FakeApi(), containers), LAB, "lab@sha256:aa", "bio")
-    assert image == NotebookImage(LAB, "lab@sha256:aa", "lab", 1000, 100, "/home/jovyan/work")
+    assert image == NotebookImage(LAB, "lab", 1000, 100, "/home/jovyan/work")
 
 
 def test_the_look_is_without_a_network_and_leaves_nothing() -> None:

@@ -198,6 +198,58 @@ def test_pruned_leavers_are_listed_and_make_room() -> None:
     assert plan.needs[0].seats == 1
 
 
+# --- machines that are lost ------------------------------------------------------------------
+
+
+def test_a_seat_on_a_lost_machine_stays_there() -> None:
+    seated = {"0": Place("gone", 4321), "1": Place("m1", 4321)}
+    plan = make_plan(people(3), [node("m1")], seated, {}, PORTS, LIMITS, lost=["gone"])
+    assert places(plan) == {**seated, "2": Place("m1", 4322)}
+    assert plan.leavers == ()
+    assert [(need.machine, need.seats) for need in plan.needs] == [("m1", 2)]
+
+
+def test_a_lost_machine_takes_nobody_else() -> None:
+    plan = make_plan(people(1), [node("m1")], {}, {"0": Place("gone", 4321)}, PORTS, LIMITS, lost=["gone"])
+    assert places(plan) == {"0": Place("m1", 4321)}
+
+
+def test_what_sits_on_a_lost_machine_needs_no_room_elsewhere() -> None:
+    seated = {"0": Place("gone", 4321), "1": Place("gone", 4322)}
+    plan = make_plan(people(3), [node("m1", room=1)], seated, {}, PORTS, LIMITS, lost=["gone"])
+    assert places(plan)["2"] == Place("m1", 4321)
+    with pytest.raises(CapacityError, match="2 seats need"):
+        make_plan(people(4), [node("m1", room=1)], seated, {}, PORTS, LIMITS, lost=["gone"])
+
+
+def test_whoever_left_a_lost_machine_is_a_leaver_all_the_same() -> None:
+    seated = {"gone": Place("lost", 4321), "0": Place("lost", 4322)}
+    for prune in (False, True):
+        plan = make_plan(people(1), [node("m1")], seated, {}, PORTS, LIMITS, prune=prune, lost=["lost"])
+        assert plan.leavers == ("gone",)
+        assert places(plan) == {"0": Place("lost", 4322)}
+
+
+def test_a_machine_that_is_given_up_seats_its_students_anew() -> None:
+    seated = {"0": Place("gone", 4321), "1": Place("lost", 4321)}
+    plan = make_plan(people(2), [node("m1")], seated, {}, PORTS, LIMITS, lost=["lost"])
+    assert places(plan) == {"0": Place("m1", 4321), "1": Place("lost", 4321)}
+
+
+@given(courses(), st.data())
+def test_whatever_is_lost_nobody_moves_and_nobody_comes(course: Course, data: st.DataObject) -> None:
+    lost = data.draw(st.sets(st.sampled_from([n.machine.name for n in course.nodes])))
+    up = [n for n in course.nodes if n.machine.name not in lost]
+    try:
+        plan = make_plan(course.students, up, course.seated, course.remembered, course.ports, LIMITS, lost=lost)
+    except CapacityError:
+        return
+    for student, place in places(plan).items():
+        assert course.seated.get(student, place) == place
+        assert student in course.seated or place.machine not in lost
+    assert len({*places(plan).values()} | {*course.seated.values()}) == len(plan.seats) + len(plan.leavers)
+
+
 # --- limits ----------------------------------------------------------------------------------
 
 

@@ -56,6 +56,7 @@ class Course:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.api = FakeApi()
+        self.engine = fake_engine(self.api)
         self.clock = FakeClock()
         self.answering: set[int] = set()
         self.asked: list[int] = []
@@ -97,7 +98,13 @@ class Course:
     def wait(self, *seats: Seat, timeout: float = 100) -> list[Outcome[str]]:
         changes = [(seat, Change("created", f"service{seat.student.id}", NEW)) for seat in seats]
         return wait_ready(
-            fake_engine(self.api), changes, HOSTS, timeout=timeout, ready=self.counts.append, clock=self.clock
+            self.engine,
+            changes,
+            HOSTS,
+            engines={"m1": self.engine},
+            timeout=timeout,
+            ready=self.counts.append,
+            clock=self.clock,
         )
 
 
@@ -248,9 +255,13 @@ def running(seat: Seat, node_id: str = "node1") -> RunningSeat:
 
 
 def state(course: Course, seat: Seat = ANN, node_id: str = "node1") -> SeatState:
-    machines = {"node1": "m1"}
+    machines = {"node1": "m1", "node2": "m2"}
     (found,) = seat_states(
-        fake_engine(course.api), [running(seat, node_id)], HOSTS, lambda seat: machines.get(seat.node_id, "")
+        course.engine,
+        [running(seat, node_id)],
+        {**HOSTS, "m2": "192.0.2.2"},
+        {"m1": course.engine},
+        machine_of=lambda seat: machines.get(seat.node_id, ""),
     )
     return found
 
@@ -315,8 +326,25 @@ def test_a_seat_on_a_machine_that_is_gone_has_failed_and_nobody_is_asked(course:
     assert course.asked == []
 
 
+def test_a_seat_on_a_lost_machine_has_failed_and_nobody_is_asked(course: Course) -> None:
+    course.task(ANN, "running")
+    course.answering = {4321}
+    assert "machine is lost" in cause(state(course, node_id="node2"))
+    assert course.asked == []
+
+
+def test_the_last_words_are_asked_of_the_machine_that_the_seat_is_on(course: Course) -> None:
+    course.api.logs_["c1"] = b"of another machine\n"
+    for seconds in (1, 2, 3):
+        course.at(seconds, lambda: course.task(ANN, "failed", error="task: non-zero exit (1)"))
+    change = Change("created", "service1", NEW)
+    (outcome,) = wait_ready(course.engine, [(ANN, change)], HOSTS, engines={}, timeout=100, clock=course.clock)
+    assert "last words" not in message(outcome)
+
+
 def test_states_come_in_the_order_of_the_seats(course: Course) -> None:
     course.task(BOB, "running")
     course.answering = {4322}
-    states = seat_states(fake_engine(course.api), [running(ANN), running(BOB)], HOSTS, lambda seat: "m1")
+    seats = [running(ANN), running(BOB)]
+    states = seat_states(course.engine, seats, HOSTS, {"m1": course.engine}, machine_of=lambda seat: "m1")
     assert [found.state for found in states] == ["failed", "ready"]

@@ -77,10 +77,10 @@ class Builder:
         self.built.append({"files": files, "tag": tag, "base": buildargs["BASE"], "rm": rm and forcerm})
         if self.failure:
             raise self.failure
-        self.api.images[tag] = {"Id": "sha256:55", "Config": {"Labels": labels}}
+        self.api.images_[tag] = {"Id": "sha256:55", "Config": {"Labels": labels}}
 
     def _import(self, filename: str, repository: str, tag: str) -> None:
-        self.api.images[f"{repository}:{tag}"] = {"Id": "sha256:33"}
+        self.api.images_[f"{repository}:{tag}"] = {"Id": "sha256:33"}
 
     def _prune(self, filters: Json) -> None:
         assert filters["dangling"] is True
@@ -106,7 +106,7 @@ def test_an_unknown_recipe_is_a_wrong_request_that_names_those_there_are(builder
 
 
 def test_a_base_that_is_there_is_used(builder: Builder) -> None:
-    builder.api.images[recipes.BASE] = {"Id": "sha256:44"}
+    builder.api.images_[recipes.BASE] = {"Id": "sha256:44"}
     assert builder.build() == "cloudscale/pydata:latest"
     (image,) = builder.built
     assert (image["tag"], image["base"]) == ("cloudscale/pydata:latest", recipes.BASE)
@@ -129,7 +129,7 @@ def test_an_image_of_this_very_recipe_is_not_built_again(builder: Builder) -> No
 
 @pytest.mark.parametrize("labels", [None, {}, {"cloudscale.recipe": "an older one"}])
 def test_an_image_of_another_recipe_is_built_anew(builder: Builder, labels: Json | None) -> None:
-    builder.api.images["cloudscale/pydata:latest"] = {"Id": "sha256:55", "Config": {"Labels": labels}}
+    builder.api.images_["cloudscale/pydata:latest"] = {"Id": "sha256:55", "Config": {"Labels": labels}}
     builder.build()
     assert len(builder.built) == 1
 
@@ -146,7 +146,7 @@ def test_a_changed_recipe_is_another_recipe(builder: Builder, monkeypatch: pytes
 def test_without_a_registry_a_base_is_made_here_once(builder: Builder) -> None:
     for _ in range(2):
         builder.build()
-        del builder.api.images["cloudscale/pydata:latest"]
+        del builder.api.images_["cloudscale/pydata:latest"]
     assert [image["base"] for image in builder.built] == [recipes.WITHOUT_REGISTRY] * 2
     assert [command[0] for command in builder.commands].count("mmdebstrap") == 1
 
@@ -158,7 +158,7 @@ def test_without_a_registry_and_mmdebstrap_it_is_told_what_to_install(builder: B
 
 
 def test_the_wheels_are_those_of_the_images_python_not_of_this_one(builder: Builder) -> None:
-    builder.api.images[recipes.BASE] = {"Id": "sha256:44"}
+    builder.api.images_[recipes.BASE] = {"Id": "sha256:44"}
     builder.build()
     (command,) = builder.commands
     assert f"--python-version={recipes.PYTHON}" in command
@@ -168,7 +168,7 @@ def test_the_wheels_are_those_of_the_images_python_not_of_this_one(builder: Buil
 
 
 def test_a_build_that_fails_is_told_with_its_last_lines(builder: Builder) -> None:
-    builder.api.images[recipes.BASE] = {"Id": "sha256:44"}
+    builder.api.images_[recipes.BASE] = {"Id": "sha256:44"}
     log = [
         {"stream": "Step 1\n"},
         {"stream": "\x1b[91mE: no package tini\x1b[0m\n"},
@@ -188,7 +188,7 @@ def test_a_build_that_fails_is_told_with_its_last_lines(builder: Builder) -> Non
     ],
 )
 def test_a_full_disk_is_told_as_such(builder: Builder, failure: Exception) -> None:
-    builder.api.images[recipes.BASE] = {"Id": "sha256:44"}
+    builder.api.images_[recipes.BASE] = {"Id": "sha256:44"}
     builder.failure = failure
     with pytest.raises(EngineError, match="is full"):
         builder.build()
@@ -214,7 +214,7 @@ def test_a_download_that_fails_is_told(
             raise outcome
         return outcome
 
-    builder.api.images[recipes.BASE] = {"Id": "sha256:44"}
+    builder.api.images_[recipes.BASE] = {"Id": "sha256:44"}
     monkeypatch.setattr(subprocess, "run", run)
     with pytest.raises(ImageError, match=message) as raised:
         builder.build()

@@ -16,8 +16,9 @@ from cloudscale.settings import SeatSettings
 from tests.unit.api_schema import SERVICE, check_keys
 
 KEY = bytes(range(32))
-IMAGE = NotebookImage("jupyter/lab:1", "jupyter/lab@sha256:aa", "lab", 1000, 100, "/home/jovyan/work")
-TEMPLATE = Template("bio", KEY, IMAGE, SeatSettings(), 8888, {"TZ": "Europe/Madrid", "EMPTY": ""})
+IMAGE = NotebookImage("jupyter/lab:1", "lab", 1000, 100, "/home/jovyan/work")
+PINNED = {"m1": "jupyter/lab@sha256:aa", "m2": "sha256:22"}
+TEMPLATE = Template("bio", KEY, IMAGE, PINNED, SeatSettings(), 8888, {"TZ": "Europe/Madrid", "EMPTY": ""})
 NODE = Node(Machine("m1", "192.0.2.1"), "node1", 4, 2**33)
 SEAT = Seat(Student("7", "Siobhán", "O'Neill", "siobhan@example.org"), Place("m1", 4321))
 
@@ -105,6 +106,12 @@ def test_the_image_is_named_so_that_no_registry_is_asked() -> None:
     assert container["Image"] == "jupyter/lab@sha256:aa"
     assert container["Args"] == ["jupyter", "lab"]
     assert container["Env"] == ["TZ=Europe/Madrid", "EMPTY="]
+
+
+def test_the_image_has_the_name_that_it_has_on_the_seats_machine() -> None:
+    seat = replace(SEAT, place=Place("m2", 4321))
+    container = wanted_spec(seat, NODE, TEMPLATE, "x", "s", "n")["TaskTemplate"]["ContainerSpec"]
+    assert container["Image"] == "sha256:22"
 
 
 def test_an_image_of_an_ordinary_user_needs_no_capability_and_one_of_root_keeps_its_own() -> None:
@@ -204,7 +211,8 @@ def test_another_list_or_another_kind_of_value_is_a_difference(actual: object, w
         {"port": 80},
         {"env": {}},
         {"limits": SeatSettings(cpus=2)},
-        {"image": replace(IMAGE, pinned="jupyter/lab@sha256:bb")},
+        {"pinned": {"m1": "jupyter/lab@sha256:bb"}},
+        {"image": replace(IMAGE, work="/srv")},
         {"key": KEY[::-1]},
     ],
     ids=lambda change: next(iter(change)),

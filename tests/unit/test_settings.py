@@ -120,6 +120,10 @@ def test_an_unknown_key_is_named_on_every_level(path: tuple[str, ...]) -> None:
         ("openstack.flavor", 3),
         ("generic.hosts", 3),
         ("generic.hosts", [3]),
+        ("generic.user", ""),
+        ("generic.user", 5),
+        ("generic.kfile", 5),
+        ("generic.pwd", 5),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_key(key: str, value: object) -> None:
@@ -183,6 +187,25 @@ def test_hosts_can_come_from_the_environment_too() -> None:
     assert read_settings({"generic": {"hosts": "a, root@b"}}).generic.hosts == ("a", "root@b")
 
 
+def test_hosts_are_logged_in_to_as_root_with_the_users_own_keys_unless_it_is_said() -> None:
+    generic = read_settings({}).generic
+    assert (generic.user, generic.kfile, generic.pwd) == ("root", None, None)
+    generic = read_settings({"generic": {"user": "debian", "pwd": "secret"}}).generic
+    assert (generic.user, generic.pwd) == ("debian", "secret")
+
+
+def test_the_password_of_the_hosts_is_in_no_refusal_and_no_representation() -> None:
+    assert "secret" not in repr(read_settings({"generic": {"hosts": ["a"], "pwd": "secret"}}))
+    said = refusal({"generic": {"hosts": 3, "pwd": "secret", "kfle": "x"}})
+    assert "generic.kfle" in said
+    assert "secret" not in said
+    said = refusal({"generic": {"pwd": 4711}})
+    assert "generic.pwd" in said
+    assert "4711" not in said
+    said = refusal({"generic": ["secret"]}) + refusal({"generic": "secret"})
+    assert "cloudscale.generic" in said
+
+
 # --- flags -----------------------------------------------------------------------------------
 
 
@@ -190,7 +213,7 @@ def test_flags_that_are_not_given_keep_their_default() -> None:
     launch = read_flags(Launch, nodes=None, port=None, start=None, end=None, env=(), output=None)
     assert (launch.nodes, launch.port, launch.start, launch.end) == (0, 8888, 4321, 0)
     assert launch.env == {}
-    assert not (launch.onlycreate or launch.plan or launch.prune or launch.output)
+    assert not (launch.onlycreate or launch.plan or launch.prune or launch.replace_lost or launch.output)
     common = read_flags(Common)
     assert (common.only, common.skip, common.timeout, common.format, common.yes) == ((), (), None, "table", False)
 

@@ -19,8 +19,8 @@ from tests.unit.fake_api import FakeApi
 from tests.unit.fakes import fake_engine
 
 KEY = bytes(range(32))
-IMAGE = NotebookImage("jupyter/lab:1", "jupyter/lab@sha256:aa", "lab", 1000, 100, "/home/jovyan/work")
-TEMPLATE = Template("bio", KEY, IMAGE, SeatSettings(), 8888, {})
+IMAGE = NotebookImage("jupyter/lab:1", "lab", 1000, 100, "/home/jovyan/work")
+TEMPLATE = Template("bio", KEY, IMAGE, {"m1": "jupyter/lab@sha256:aa"}, SeatSettings(), 8888, {})
 ANN = Seat(Student("1", "Ann", "Lee"), Place("m1", 4321))
 BOB = Seat(Student("2", "Bob", "Ray", "bob@example.org"), Place("m1", 4322))
 

@@ -1,18 +1,42 @@
 from __future__ import annotations
 
-import ipaddress
-
 import pytest
 
-from cloudscale.errors import SwarmError
-from cloudscale.swarm import ADDRESS_POOL, ensure_swarm, is_manager, leave_swarm
+from cloudscale.errors import EngineError, SwarmError
+from cloudscale.swarm import (
+    Membership,
+    check_ours,
+    check_usable,
+    depart,
+    leave_swarm,
+    membership,
+    remove_node,
+    swarm_nodes,
+    update_node,
+)
 from tests.unit.fake_api import FakeApi
-from tests.unit.fakes import fake_engine
+from tests.unit.fakes import fake_apis, fake_engine
+
+MINE = {"cloudscale.course": "bio"}
 
 
 @pytest.fixture
 def api() -> FakeApi:
-    return FakeApi(in_swarm=False)
+    """An engine in a swarm that the course made, with the bridge that came with it."""
+    api = FakeApi()
+    api.swarm_labels = dict(MINE)
+    api.node_labels = {**MINE, "cloudscale.machine": "m1", "cloudscale.bridge": "made"}
+    return api
+
+
+@pytest.fixture
+def three() -> list[FakeApi]:
+    """Three managers of a swarm that the course made."""
+    apis = fake_apis("m1", "m2", "m3", in_swarm=True)
+    apis[0].swarm_labels = dict(MINE)
+    for api in apis:
+        api.node_labels = {**MINE, "cloudscale.machine": api.name, "cloudscale.address": api.address}
+    return apis
 
 
 def add_service(api: FakeApi, course: str) -> None:
@@ -20,138 +44,248 @@ def add_service(api: FakeApi, course: str) -> None:
     api.services_[course] = {"ID": course, "Spec": {"Labels": labels}}
 
 
-# --- making ----------------------------------------------------------------------------------
+def leave(*apis: FakeApi, course: str = "bio") -> tuple[str, list[str]]:
+    engines = [fake_engine(api, name=api.name) for api in apis]
+    said, failed = leave_swarm(engines[0], engines, course)
+    return said, [outcome.target for outcome in failed]
 
 
-def test_a_swarm_is_made_once(api: FakeApi) -> None:
-    assert ensure_swarm(fake_engine(api), "bio") is True
-    before = list(api.changes)
-    assert ensure_swarm(fake_engine(api), "bio") is False
-    assert api.changes == before
+# --- membership ------------------------------------------------------------------------------
 
 
-def test_swarm_and_node_carry_the_mark(api: FakeApi) -> None:
-    ensure_swarm(fake_engine(api), "bio")
-    assert api.swarm_labels["cloudscale.course"] == "bio"
-    assert api.node_labels == {"cloudscale.course": "bio"}
+def test_an_engine_in_no_swarm_says_so() -> None:
+    found = membership(fake_engine(FakeApi(in_swarm=False)))
+    assert found == Membership("inactive")
+    assert not found.is_active
 
 
-def test_a_swarm_that_is_there_already_is_used_as_it_is() -> None:
+def test_a_manager_knows_whose_the_swarm_is(api: FakeApi) -> None:
+    found = membership(fake_engine(api))
+    assert (found.is_active, found.manages, found.mark, found.node_id) == (True, True, "bio", api.node_id)
+
+
+def test_a_swarm_without_labels_is_nobodys() -> None:
+    assert membership(fake_engine(FakeApi())).mark == ""
+
+
+def test_a_worker_knows_its_managers_and_not_whose_they_are() -> None:
+    *managers, worker = fake_apis("m1", "m2", "m3", "m4", in_swarm=True)
+    found = membership(fake_engine(worker))
+    assert (found.is_active, found.manages, found.mark) == (True, False, "")
+    assert found.managers == {manager.node_id for manager in managers}
+
+
+def test_a_manager_without_a_majority_is_leaderless(three: list[FakeApi]) -> None:
+    three[1].go_down()
+    assert membership(fake_engine(three[0])).is_active
+    three[2].go_down()
+    found = membership(fake_engine(three[0]))
+    assert (found.state, found.is_active, found.mark) == ("leaderless", False, "")
+    assert "does not have a leader" in found.problem
+
+
+def test_an_engine_of_another_make_is_in_no_swarm_that_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     api = FakeApi()
-    api.node_labels = {"disk": "ssd"}
-    assert ensure_swarm(fake_engine(api), "bio") is False
-    assert api.changes == []
+    monkeypatch.setattr(api, "info", dict)
+    assert membership(fake_engine(api)).state == "unknown"
 
 
-def test_the_swarms_own_ports_are_open_to_nobody_else(api: FakeApi) -> None:
-    ensure_swarm(fake_engine(api), "bio")
-    assert any("127.0.0.1:2377" in change for change in api.changes)
-
-
-def test_the_swarms_networks_keep_off_private_ranges() -> None:
-    assert all(ipaddress.ip_network(pool).overlaps(ipaddress.ip_network("198.18.0.0/15")) for pool in ADDRESS_POOL)
-
-
-# --- finding ---------------------------------------------------------------------------------
-
-
-def test_an_engine_in_no_swarm_manages_none_and_a_manager_does(api: FakeApi) -> None:
-    assert not is_manager(fake_engine(api))
-    assert is_manager(fake_engine(FakeApi()))
-
-
-def test_a_worker_of_somebody_elses_swarm_is_not_taken_over() -> None:
+def test_an_engine_that_is_down_is_named() -> None:
     api = FakeApi()
-    api.manages = False
-    with pytest.raises(SwarmError, match="worker in somebody else's swarm"):
-        ensure_swarm(fake_engine(api), "bio")
-    assert api.changes == []
+    api.go_down()
+    with pytest.raises(EngineError, match="m1"):
+        membership(fake_engine(api))
+
+
+# --- whose it is -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("found", [Membership("inactive"), Membership("active", "n", True)])
+def test_an_engine_alone_can_use_its_own_swarm_and_none(found: Membership) -> None:
+    check_usable("m1", found)
 
 
 @pytest.mark.parametrize(
-    ("state", "message"), [("locked", "docker swarm unlock"), ("error", "certificate expired"), ("pending", "pending")]
+    ("found", "message"),
+    [
+        (Membership("active", "n", False), "worker in somebody else's swarm"),
+        (Membership("locked"), "docker swarm unlock"),
+        (Membership("error", problem="certificate expired"), "certificate expired"),
+        (Membership("pending"), "'pending': no reason given"),
+        (Membership("leaderless"), "leaderless"),
+        (Membership("unknown"), "unknown"),
+    ],
+    ids=lambda value: value.state if isinstance(value, Membership) else "",
 )
-def test_a_swarm_that_can_not_be_used_is_told(api: FakeApi, state: str, message: str) -> None:
-    api.swarm_state = state
-    with pytest.raises(SwarmError, match=message):
-        is_manager(fake_engine(api))
+def test_a_swarm_that_can_not_be_used_is_told(found: Membership, message: str) -> None:
+    with pytest.raises(SwarmError, match=message) as raised:
+        check_usable("m1", found)
+    assert "m1" in raised.value.message
 
 
-def test_an_engine_of_another_make_has_no_swarm(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api, "info", dict)
-    with pytest.raises(SwarmError):
-        is_manager(fake_engine(api))
+@pytest.mark.parametrize(
+    "found",
+    [
+        Membership("inactive"),
+        Membership("pending", "n9"),
+        Membership("error", "n9"),
+        Membership("active", "n1", True, "bio"),
+        Membership("active", "n1"),
+        Membership("active", "n9", managers=frozenset({"n1", "n8"})),
+    ],
+    ids=["in none", "half joined", "in error", "a manager of ours", "a node of ours", "struck off by ours"],
+)
+def test_what_may_be_used_is_in_our_swarm_or_in_none(found: Membership) -> None:
+    check_ours("m2", found, "bio", ["n1", "n2"])
+
+
+@pytest.mark.parametrize(
+    ("found", "whose"),
+    [
+        (Membership("active", "n9", True, ""), "of somebody else"),
+        (Membership("active", "n9", True, "geo"), "of the course 'geo'"),
+        (Membership("active", "n9", managers=frozenset({"n8"})), "of somebody else"),
+    ],
+)
+def test_a_machine_in_a_swarm_of_others_is_refused_by_name(found: Membership, whose: str) -> None:
+    with pytest.raises(SwarmError, match=f"m2: it belongs to a swarm {whose}"):
+        check_ours("m2", found, "bio", ["n1"])
+
+
+# --- nodes -----------------------------------------------------------------------------------
+
+
+def test_nodes_are_known_by_machine_while_they_are_down(three: list[FakeApi]) -> None:
+    three[2].go_down()
+    first, _, third = swarm_nodes(fake_engine(three[0]))
+    assert (first.machine, first.address, first.is_up, first.is_manager) == ("m1", "10.0.0.1", True, True)
+    assert (third.machine, third.address, third.is_up, third.is_manager) == ("m3", "10.0.0.3", False, True)
+
+
+def test_a_node_without_labels_is_of_no_machine() -> None:
+    (node,) = swarm_nodes(fake_engine(FakeApi()))
+    assert (node.machine, node.address) == ("", "")
+
+
+def test_labels_are_added_and_taken_away_and_others_stay(three: list[FakeApi]) -> None:
+    three[1].node_labels = {"disk": "ssd", "old": "x"}
+    update_node(fake_engine(three[0]), three[1].node_id, labels={"new": "y", "old": ""})
+    assert three[1].node_labels == {"disk": "ssd", "new": "y"}
+    assert three[1].manages
+
+
+def test_the_role_is_changed_and_labels_stay(three: list[FakeApi]) -> None:
+    before = dict(three[1].node_labels)
+    update_node(fake_engine(three[0]), three[1].node_id, role="worker")
+    assert not three[1].manages
+    assert three[1].node_labels == before
+
+
+@pytest.mark.parametrize(("collisions", "succeeds"), [(4, True), (5, False)])
+def test_an_update_that_comes_too_late_is_made_again(three: list[FakeApi], collisions: int, succeeds: bool) -> None:
+    three[0].swarm.collisions = collisions
+    try:
+        update_node(fake_engine(three[0]), three[1].node_id, labels={"new": "y"})
+    except Exception as error:
+        assert "out of sequence" in str(error)
+    assert (three[1].node_labels.get("new") == "y") is succeeds
+
+
+def test_a_manager_that_does_not_come_back_is_struck_off_once_or_twice(three: list[FakeApi]) -> None:
+    lost = three[2].node_id
+    three[2].go_down()
+    for _ in range(2):
+        remove_node(fake_engine(three[0]), lost)
+        assert [node.machine for node in swarm_nodes(fake_engine(three[0]))] == ["m1", "m2"]
 
 
 # --- leaving ---------------------------------------------------------------------------------
 
 
 def test_a_swarm_of_the_course_is_dissolved_with_the_bridge_that_came_with_it(api: FakeApi) -> None:
-    ensure_swarm(fake_engine(api), "bio")
-    assert "dissolved" in leave_swarm(fake_engine(api), "bio")
-    assert not api.manages
+    said, failed = leave(api)
+    assert "dissolved" in said
+    assert failed == []
+    assert api.swarm_state == "inactive"
     assert api.networks_ == []
-    assert leave_swarm(fake_engine(api), "bio") == ""
+    assert leave(api) == ("", [])
+
+
+def test_all_its_machines_leave_it(three: list[FakeApi]) -> None:
+    assert leave(*three)[1] == []
+    assert {api.swarm_state for api in three} == {"inactive"}
+
+
+def test_a_machine_that_did_not_leave_is_named_and_the_others_left(three: list[FakeApi]) -> None:
+    three[1].go_down()
+    assert leave(*three)[1] == ["m2"]
+    assert [api.swarm_state for api in three] == ["inactive", "active", "inactive"]
 
 
 def test_a_bridge_from_before_stays(api: FakeApi) -> None:
-    api.networks_ = ["docker_gwbridge"]
-    ensure_swarm(fake_engine(api), "bio")
-    leave_swarm(fake_engine(api), "bio")
-    assert "docker_gwbridge" in api.networks_
+    api.node_labels = dict(MINE)
+    leave(api)
+    assert api.networks_ == ["docker_gwbridge"]
 
 
 @pytest.mark.parametrize("kind", ["network", "secret", "config"])
 def test_a_swarm_that_holds_something_of_others_stays(api: FakeApi, kind: str) -> None:
-    ensure_swarm(fake_engine(api), "bio")
     if kind == "network":
         api.overlays = [{"Name": "theirs", "Labels": None}]
     elif kind == "secret":
         api.create_secret("theirs", b"", {})
     else:
         api.configs_ = [{"Spec": {"Name": "theirs"}}]
-    assert "stays" in leave_swarm(fake_engine(api), "bio")
+    assert "stays" in leave(api)[0]
     assert api.manages
 
 
 def test_what_the_course_itself_left_does_not_keep_the_swarm(api: FakeApi) -> None:
-    ensure_swarm(fake_engine(api), "bio")
     add_service(api, "bio")
-    api.create_secret("ours", b"", {"cloudscale.course": "bio"})
-    assert "dissolved" in leave_swarm(fake_engine(api), "bio")
+    api.create_secret("ours", b"", MINE)
+    assert "dissolved" in leave(api)[0]
 
 
-def test_a_swarm_with_other_machines_stays(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
-    ensure_swarm(fake_engine(api), "bio")
-    monkeypatch.setattr(api, "nodes", lambda: [{"ID": "node1"}, {"ID": "node2"}])
-    assert "stays" in leave_swarm(fake_engine(api), "bio")
-    assert api.manages
+def test_a_swarm_with_machines_of_others_stays(three: list[FakeApi]) -> None:
+    three[2].node_labels = {}
+    assert "stays" in leave(three[0], three[1])[0]
+    assert all(api.manages for api in three)
 
 
 @pytest.mark.parametrize("course", ["geo", ""])
 def test_a_swarm_of_others_is_left_alone(course: str) -> None:
     api = FakeApi()
     api.swarm_labels = {"cloudscale.course": course} if course else {}
-    assert leave_swarm(fake_engine(api), "bio") == ""
+    assert leave(api) == ("", [])
     assert api.changes == []
 
 
 def test_a_swarm_that_another_course_uses_is_handed_over_to_it(api: FakeApi) -> None:
-    ensure_swarm(fake_engine(api), "bio")
     add_service(api, "geo")
-    assert "stays" in leave_swarm(fake_engine(api), "bio")
+    assert "stays" in leave(api)[0]
     assert api.manages
     assert api.swarm_labels["cloudscale.course"] == "geo"
-    assert api.node_labels == {"cloudscale.course": "geo"}
+    assert api.node_labels["cloudscale.course"] == "geo"
 
 
 def test_a_swarm_that_others_use_loses_the_mark_and_nothing_else(api: FakeApi) -> None:
-    ensure_swarm(fake_engine(api), "bio")
     api.swarm_labels["owner"] = "ann"
-    api.node_labels["disk"] = "ssd"
+    api.node_labels = {**MINE, "disk": "ssd"}
     add_service(api, "")
-    assert "stays" in leave_swarm(fake_engine(api), "bio")
+    assert "stays" in leave(api)[0]
     assert api.manages
-    assert "cloudscale.course" not in api.swarm_labels
-    assert api.swarm_labels["owner"] == "ann"
+    assert api.swarm_labels == {"owner": "ann"}
     assert api.node_labels == {"disk": "ssd"}
+
+
+def test_an_engine_departs_from_whatever_it_is_in(three: list[FakeApi]) -> None:
+    three[1].go_down()
+    three[2].go_down()
+    depart(fake_engine(three[0]))
+    assert three[0].swarm_state == "inactive"
+
+
+def test_a_bridge_that_something_uses_is_left(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeApi, "leave_swarm", lambda api, force: None)  # so that it is still in use
+    depart(fake_engine(api))
+    assert api.networks_ == ["docker_gwbridge"]

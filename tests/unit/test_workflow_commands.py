@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from cloudscale import ssh, workflow
+from cloudscale.cluster import look
 from cloudscale.errors import ConnectionFailed, RequestError
 from cloudscale.model import CommandResult, Machine, Outcome
 from cloudscale.settings import Remote, read_flags
@@ -88,6 +89,67 @@ def test_what_could_not_be_done_is_named_once() -> None:
     assert workflow.command_report(outcomes, "json").problems == ("host: no answer in 5 s.",)
 
 
+def test_a_command_runs_in_the_seats_of_every_machine(lab: Class, executed: list[tuple[str, str, float]]) -> None:
+    lab.enrol(6)
+    lab.launch()
+    report = workflow.com_containers(lab.session(), "ls")
+    assert report.problems == ()
+    assert {container for container, _, _ in executed} == {c["Id"] for api in lab.apis for c in api.containers_}
+    executed.clear()
+    workflow.com_containers(lab.session(only="m2"), "ls")
+    assert {container for container, _, _ in executed} == {c["Id"] for c in lab.apis[1].containers_}
+
+
+def test_seats_of_a_lost_machine_are_targets_not_reached(lab: Class, executed: list[tuple[str, str, float]]) -> None:
+    lab.enrol(6)
+    lab.launch()
+    lab.driver.lose("m1")
+    report = workflow.com_containers(lab.session(), "ls")
+    assert [row["exit_code"] for row in lab.rows(report)].count(255) == 2
+    assert len(executed) == 4
+    assert report.problems[0].startswith("m1: ")
+    assert sum("machine is lost" in problem for problem in report.problems) == 2
+
+
+def test_where_the_swarms_managers_are_lost_the_seats_that_run_are_reached(
+    lab: Class, executed: list[tuple[str, str, float]]
+) -> None:
+    lab.enrol(6)
+    lab.launch()
+    names = {seat["Spec"]["Name"] for seat in lab.api.services_.values()}
+    lab.driver.lose("m1", "m2")
+    report = workflow.com_containers(lab.session(), "ls")
+    assert len(executed) == 2
+    assert {row["target"] for row in lab.rows(report)} < names
+    assert [problem[:3] for problem in report.problems] == ["m1:", "m2:"]
+    workflow.com_containers(lab.session(only="m3"), "ls")
+    assert len(executed) == 4
+
+
+def test_a_machine_that_goes_down_meanwhile_does_not_stop_the_others(
+    lab: Class, executed: list[tuple[str, str, float]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.enrol(6)
+    lab.launch()
+
+    def look_and_lose(*given: Any) -> Any:
+        cluster = look(*given)
+        lab.driver.lose("m3")
+        return cluster
+
+    monkeypatch.setattr(workflow, "look", look_and_lose)
+    report = workflow.com_containers(lab.session(), "ls")
+    assert len(executed) == 4
+    assert any("m3" in problem for problem in report.problems)
+
+
+def test_a_command_on_a_lost_machine_is_named_and_runs_on_the_others(lab: Class) -> None:
+    lab.driver.lose("m2")
+    report = workflow.com_node(lab.session(), "uptime")
+    assert [row["exit_code"] for row in lab.rows(report)] == [0, 255, 0]
+    assert report.problems == ("m2: no answer in 15 s.",)
+
+
 # --- remote_com ------------------------------------------------------------------------------
 
 
@@ -99,18 +161,24 @@ class Hosts:
         self.targets: list[ssh.Target] = []
         self.known_hosts: set[Path] = set()
         monkeypatch.setattr(ssh, "connect", self._connect)
-        monkeypatch.setattr(ssh, "run", self._run)
 
     @contextlib.contextmanager
-    def _connect(self, target: ssh.Target, *, timeout: float, known_hosts: Path, new_key: object) -> Iterator[str]:
+    def _connect(self, target: ssh.Target, *, timeout: float, known: ssh.KnownHosts) -> Iterator[Login]:
         self.targets.append(target)
-        self.known_hosts.add(known_hosts)
+        self.known_hosts.add(known.path)
         if target.host in self.closed:
             raise ConnectionFailed(f"{target.name}: no answer in {timeout:g} s.")
-        yield target.name
+        yield Login(target.name)
 
-    def _run(self, client: str, command: str, *, folder: str | None, timeout: float) -> CommandResult:
-        return CommandResult(0, f"{client}: {command} in {folder} within {timeout:g}\n", "")
+
+class Login:
+    """A connection to one of the hosts."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def run(self, command: str, *, folder: str | None, timeout: float) -> CommandResult:
+        return CommandResult(0, f"{self._name}: {command} in {folder} within {timeout:g}\n", "")
 
 
 @pytest.fixture
@@ -191,7 +259,7 @@ def test_status_as_a_table_shows_the_machines_too(bio: Class) -> None:
 
 def test_a_seat_whose_machine_is_gone_has_no_address(bio: Class) -> None:
     bio.launch()
-    bio.api.node_id = "another"
+    bio.api.rename_node("another")
     report = workflow.status(bio.session())
     assert [(row["url"], row["host"], row["node"], row["state"]) for row in bio.rows(report)] == [
         ("", "", "", "failed"),
@@ -204,3 +272,62 @@ def test_status_of_nothing_is_an_empty_list(bio: Class) -> None:
     report = workflow.status(bio.session())
     assert (bio.rows(report), report.problems) == ([], ())
     assert "in no swarm" in workflow.status(bio.session(format="table")).text
+
+
+def test_status_of_machines_that_are_not_set_up_is_no_failure(lab: Class) -> None:
+    report = workflow.status(lab.session(format="table"))
+    assert report.problems == ()
+    assert report.text.count("not set up") == 3
+
+
+def test_status_names_a_lost_machine_and_its_seats(lab: Class) -> None:
+    lab.enrol(6)
+    lab.launch()
+    lab.driver.lose("m2")
+    report = workflow.status(lab.session())
+    assert {row["state"] for row in lab.rows(report) if row["node"] == "m2"} == {"failed"}
+    assert {row["state"] for row in lab.rows(report) if row["node"] != "m2"} == {"ready"}
+    assert report.problems[0].startswith("m2: ")
+    assert sum("its machine is lost" in problem for problem in report.problems) == 2
+    table = workflow.status(lab.session(format="table")).text
+    assert "lost" in next(line for line in table.splitlines() if line.startswith("m2"))
+
+
+def test_status_of_a_swarm_without_its_managers_tells_what_there_is_to_tell(lab: Class) -> None:
+    lab.enrol(6)
+    lab.launch()
+    lab.driver.lose("m1", "m2")
+    report = workflow.status(lab.session(format="table"))
+    assert "swarm without managers" in report.text
+    assert any("too few managers left" in problem and "m3" in problem for problem in report.problems)
+
+
+@pytest.mark.parametrize("name", ["m1", "m2"])
+def test_status_with_a_machine_that_was_replaced_and_is_back(lab: Class, name: str) -> None:
+    lab.enrol(6)
+    lab.launch()
+    lab.driver.lose(name)
+    seated = lab.rows(lab.launch(replace_lost=True))
+    lab.driver.find(name)
+    assert [row["state"] for row in lab.rows(workflow.status(lab.session()))] == ["ready"] * len(seated)
+    line = next(x for x in workflow.status(lab.session(format="table")).text.splitlines() if x.startswith(name))
+    assert "swarm manager" not in line
+
+
+def test_status_with_a_machine_that_half_joined(lab: Class) -> None:
+    lab.launch()
+    lab.add_machines("m4")
+    lab.driver.bare.discard("m4")
+    lab.apis[3].swarm_state = "pending"
+    lab.apis[3].node_id = "node9"
+    assert "m4" in workflow.status(lab.session(format="table")).text
+
+
+def test_status_with_a_machine_in_a_swarm_of_others(lab: Class) -> None:
+    lab.machines(*lab.apis[:2])
+    lab.launch()
+    lab.apis[1].leave_swarm(force=True)
+    lab.apis[1].init_swarm("10.0.0.2", "10.0.0.2:2377", "10.0.0.2", [], {"Labels": {}})
+    report = workflow.status(lab.session(format="table"))
+    assert any("m2: it belongs to a swarm of somebody else" in problem for problem in report.problems)
+    assert "swarm manager" in next(line for line in report.text.splitlines() if line.startswith("m1"))

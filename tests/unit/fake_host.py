@@ -1,0 +1,206 @@
+"""A host over SSH, as the ring has it: what facts.sh prints of real ones, and a login that runs our scripts only."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import tarfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from cloudscale import provision
+from cloudscale.errors import ConnectionFailed
+from cloudscale.hostfacts import Facts, parse_facts
+from cloudscale.model import CommandResult, Heard
+from cloudscale.ssh import Target
+
+# A virtual machine with Debian 12 as a cloud has them: no engine, IPv4 and IPv6, a temporary address among them.
+FRESH: Mapping[str, str] = {
+    "os": """\
+PRETTY_NAME="Debian GNU/Linux 12 (bookworm)"
+NAME="Debian GNU/Linux"
+VERSION_ID="12"
+VERSION="12 (bookworm)"
+VERSION_CODENAME=bookworm
+ID=debian
+HOME_URL="https://www.debian.org/"
+""",
+    "apt": "/usr/bin/apt-get\n",
+    "systemd": "yes\n",
+    "cores": "4\n",
+    "memory": "MemTotal:        8140096 kB\nMemFree:         6620840 kB\nMemAvailable:    7539276 kB\n",
+    "addresses": """\
+1: lo    inet 127.0.0.1/8 scope host lo\\       valid_lft forever preferred_lft forever
+1: lo    inet6 ::1/128 scope host noprefixroute \\       valid_lft forever preferred_lft forever
+2: ens3    inet 192.0.2.11/24 metric 100 brd 192.0.2.255 scope global dynamic ens3\\       valid_lft 85973sec \
+preferred_lft 85973sec
+2: ens3    inet6 2001:db8::8c3:9f2a:1e5:77d0/64 scope global temporary dynamic \\       valid_lft 604373sec \
+preferred_lft 85973sec
+2: ens3    inet6 2001:db8::5054:ff:fe12:3456/64 scope global dynamic mngtmpaddr noprefixroute \\       valid_lft \
+2591996sec preferred_lft 604796sec
+2: ens3    inet6 fe80::5054:ff:fe12:3456/64 scope link noprefixroute \\       valid_lft forever preferred_lft forever
+""",
+    "links": """\
+1: lo: <LOOPBACK,UP,LOWER_UP> mtu 65536 qdisc noqueue state UNKNOWN mode DEFAULT group default qlen 1000\\    \
+link/loopback 00:00:00:00:00:00 brd 00:00:00:00:00:00
+2: ens3: <BROADCAST,MULTICAST,UP,LOWER_UP> mtu 1450 qdisc fq_codel state UP mode DEFAULT group default qlen 1000\\    \
+link/ether 52:54:00:12:34:56 brd ff:ff:ff:ff:ff:ff\\    altname enp0s3
+""",
+    "routes": """\
+default via 192.0.2.1 dev ens3 proto dhcp src 192.0.2.11 metric 100 
+192.0.2.0/24 dev ens3 proto kernel scope link src 192.0.2.11 metric 100 
+169.254.169.254 via 192.0.2.2 dev ens3 proto dhcp src 192.0.2.11 metric 100 
+2001:db8::/64 dev ens3 proto ra metric 100 expires 2591996sec pref medium
+fe80::/64 dev ens3 proto kernel metric 256 pref medium
+default via fe80::1 dev ens3 proto ra metric 100 expires 1796sec pref medium
+""",  # noqa: W291 - as it is printed
+    "resolvers": "# written by systemd-resolved\nnameserver 192.0.2.2\nnameserver 2001:db8::53\nsearch example\n",
+    "sockets": """\
+  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 00000000:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 21547 1 0000 100 0 0 10 0
+   1: 0B0200C0:0016 010200C0:D2C4 01 00000000:00000000 02:000A7214 00000000     0        0 31337 2 0000 20 4 30 10 -1
+  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when
+   0: 00000000000000000000000000000000:0050 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000
+""",
+    "disk": """\
+Filesystem     1024-blocks    Used Available Capacity Mounted on
+/dev/vda1         40501688 2153020  36256724       6% /
+""",
+    "engine": "",
+    "start": "ExecStart=\n",
+    "active": "inactive\n",
+    "swarm": "",
+    "settings": "",
+    "before": "",
+    "unit": "",
+    "authority": "",
+    "certificate": "",
+    "key": "",
+    "mark": "",
+    "ready": "",
+    "brought": "",
+}
+
+# What `systemctl show docker.service --property ExecStart` says of Debian's and of Docker's own package.
+DEBIAN_START = (
+    "ExecStart={ path=/usr/sbin/dockerd ; argv[]=/usr/sbin/dockerd -H fd://"
+    " --containerd=/run/containerd/containerd.sock $DOCKER_OPTS ; ignore_errors=no ;"
+    " start_time=[Mon 2025-03-03 08:14:21 UTC] ; stop_time=[n/a] ; pid=812 ; code=(null) ; status=0/0 }\n"
+)
+DOCKER_CE_START = (
+    "ExecStart={ path=/usr/bin/dockerd ; argv[]=/usr/bin/dockerd -H fd://"
+    " --containerd=/run/containerd/containerd.sock ; ignore_errors=no ;"
+    " start_time=[n/a] ; stop_time=[n/a] ; pid=0 ; code=(null) ; status=0/0 }\n"
+)
+
+# The host's own engine, of Debian's package, in use.
+WITH_ENGINE: Mapping[str, str] = {
+    **FRESH,
+    "engine": "Docker version 20.10.24+dfsg1, build 297e128\n",
+    "start": DEBIAN_START,
+    "active": "active\n",
+    "swarm": "inactive 0\n",
+    "addresses": f"{FRESH['addresses']}3: docker0    inet 172.17.0.1/16 brd 172.17.255.255 scope global docker0\\\n"
+    "4: br-0123456789ab    inet 172.18.0.1/16 brd 172.18.255.255 scope global br-0123456789ab\\\n",
+    "routes": f"{FRESH['routes']}172.17.0.0/16 dev docker0 proto kernel scope link src 172.17.0.1 linkdown\n"
+    "172.18.0.0/16 dev br-0123456789ab proto kernel scope link src 172.18.0.1\n",
+}
+
+
+def printed(values: Mapping[str, str]) -> str:
+    """As facts.sh prints it."""
+    return "".join(f"{name} {base64.b64encode(value.encode()).decode()}\n" for name, value in values.items())
+
+
+def facts(values: Mapping[str, str] = FRESH, **changes: str) -> Facts:
+    return parse_facts(printed({**values, **changes}), "m1")
+
+
+@dataclass
+class FakeHost:
+    """A host and the login to it. It runs our own scripts, to the effect that they have; whatever else is refused.
+
+    `failures`: what a script fails with, by its name. `calls`: the scripts that ran, with their arguments.
+    """
+
+    target: Target = field(default_factory=lambda: Target("192.0.2.11", user="debian"))
+    values: dict[str, str] = field(default_factory=lambda: dict(FRESH))
+    failures: dict[str, CommandResult] = field(default_factory=dict)
+    calls: list[tuple[str, ...]] = field(default_factory=list)
+    commands: list[str] = field(default_factory=list)
+    data: bytes = b""
+    is_lost: bool = False
+    is_alive: bool = True
+
+    def __post_init__(self) -> None:
+        self.fresh = dict(self.values)
+        self._scripts = {provision._script(name): name for name in ("facts", "engine-up", "engine-down")}
+
+    @property
+    def facts(self) -> Facts:
+        return facts(self.values)
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """Of the tar that was sent last."""
+        with tarfile.open(fileobj=io.BytesIO(self.data)) as archive:
+            return {f"/{member.name}": archive.extractfile(member).read() for member in archive}  # type: ignore[union-attr]
+
+    @property
+    def changes(self) -> list[tuple[str, ...]]:
+        return [call for call in self.calls if call != ("facts",)]
+
+    def run(
+        self, command: str, *, timeout: float, folder: str | None = None, data: bytes = b"", heard: Heard | None = None
+    ) -> CommandResult:
+        self.commands.append(command)
+        return CommandResult(0, f"{command} within {timeout:g}\n", "")
+
+    def run_root(
+        self, script: str, *arguments: str, timeout: float, data: bytes = b"", heard: Heard | None = None
+    ) -> CommandResult:
+        assert timeout > 0
+        if self.is_lost:
+            raise ConnectionFailed(f"{self.target.name}: the connection is lost.")
+        name = self._scripts.get(script, "other")
+        self.calls.append((name, *arguments))
+        self.data = data
+        if heard:
+            heard(b"12 bytes copied")
+        if name in self.failures:
+            return self.failures[name]
+        if name == "facts":
+            return CommandResult(0, printed(self.values), "")
+        if name == "engine-up":
+            self._up(*arguments)
+        elif name == "engine-down":
+            self._down()
+        return CommandResult(0, "", "")
+
+    def _up(self, what: str) -> None:
+        values, files = self.values, {path: data.decode() for path, data in self.files.items()}
+        if not values["mark"]:
+            values["before"] = values["settings"]
+        if what == "install" and not values["engine"]:
+            values |= {"engine": WITH_ENGINE["engine"], "start": DEBIAN_START, "brought": "yes\n"}
+        names = {
+            provision.MARK: "mark",
+            provision.SETTINGS: "settings",
+            provision.UNIT: "unit",
+            f"{provision.TLS}/ca.pem": "authority",
+            f"{provision.TLS}/cert.pem": "certificate",
+            f"{provision.TLS}/key.pem": "key",
+        }
+        for path, text in files.items():
+            values[names[path]] = text
+        json.loads(values["settings"])  # an engine does not start with anything else
+        values |= {"active": "active\n", "ready": "yes\n", "swarm": ""}
+
+    def _down(self) -> None:
+        if self.values["brought"]:
+            assert not self.data
+            self.values = dict(FRESH)
+        else:
+            ours = ("unit", "authority", "certificate", "key", "mark", "ready", "brought", "before")
+            self.values |= {**dict.fromkeys(ours, ""), "settings": self.data.decode(), "swarm": self.fresh["swarm"]}

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from cloudscale import bringup
+from cloudscale.bringup import Ready, bring_up
+from cloudscale.cluster import look
+from cloudscale.errors import EngineError, MachineError
+from cloudscale.model import Machine, Outcome
+from cloudscale.phases import Phases
+from tests.unit.api_schema import Json
+from tests.unit.classroom import IMAGE, Class
+from tests.unit.fake_api import FakeApi
+from tests.unit.fakes import fake_engine
+
+PINNED = "quay.io/jupyter/lab@sha256:aa"
+OWN = "cloudscale/pydata:latest"
+BUILT: Json = {"Id": "sha256:22"}
+
+
+def bring(lab: Class, bytes_done: Callable[[int, int], None] = lambda done, of: None) -> list[Outcome[Ready]]:
+    session = lab.session()
+    surveys = {machine.name: lab.driver.survey(machine) for machine in lab.driver.machines()}
+    return bring_up(look(session, lab.driver, surveys), surveys, session, Phases(), bytes_done)
+
+
+def test_every_machine_is_ready_with_its_engine_and_the_images_name(lab: Class) -> None:
+    outcomes = bring(lab)
+    assert [outcome.target for outcome in outcomes] == ["m1", "m2", "m3"]
+    assert [outcome.get().pinned for outcome in outcomes] == [PINNED] * 3
+    assert [outcome.get().engine for outcome in outcomes] == list(lab.driver.engines.values())
+    assert lab.members() == {"m1": "manager", "m2": "manager", "m3": "manager"}
+
+
+def test_twice_is_as_good_as_once(lab: Class) -> None:
+    bring(lab)
+    assert all(outcome.ok for outcome in bring(lab))
+    assert lab.changes == lab.driver.done == []
+
+
+def test_all_machines_are_set_up_at_the_same_time(lab: Class, monkeypatch: pytest.MonkeyPatch) -> None:
+    meeting, prepare = threading.Barrier(3), lab.driver.prepare
+
+    def together(machine: Machine) -> Any:
+        meeting.wait(30)  # none gets on before all are here
+        return prepare(machine)
+
+    monkeypatch.setattr(lab.driver, "prepare", together)
+    assert all(outcome.ok for outcome in bring(lab))
+
+
+def test_the_others_do_not_wait_for_the_first_machines_image(lab: Class, monkeypatch: pytest.MonkeyPatch) -> None:
+    joined = {api.name: threading.Event() for api in lab.apis[1:]}
+    for api in lab.apis[1:]:
+        join, event = api.join_swarm, joined[api.name]
+
+        def and_tell(*given: Any, join: Any = join, event: threading.Event = event, **named: Any) -> Any:
+            done = join(*given, **named)
+            event.set()
+            return done
+
+        monkeypatch.setattr(api, "join_swarm", and_tell)
+    pull = lab.api.pull
+
+    def last(*given: Any, **named: Any) -> Any:
+        assert all(event.wait(30) for event in joined.values())
+        return pull(*given, **named)
+
+    monkeypatch.setattr(lab.api, "pull", last)
+    assert all(outcome.ok for outcome in bring(lab))
+
+
+def test_one_that_fails_is_an_outcome_and_stops_nobody(lab: Class) -> None:
+    lab.driver.faults["m1"] = MachineError("m1: its engine does not start.")
+    failed, *others = bring(lab)
+    assert isinstance(failed.error, MachineError)
+    assert all(outcome.ok for outcome in others)
+
+
+@pytest.mark.parametrize("error", [KeyError("a fault of our own"), EngineError("m1: gone.")])
+def test_whatever_the_first_fails_with_nobody_waits_for_it(
+    lab: Class, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    prepare = lab.driver.prepare
+
+    def fails(machine: Machine) -> Any:
+        if machine.name == "m1":
+            raise error
+        return prepare(machine)
+
+    monkeypatch.setattr(lab.driver, "prepare", fails)
+    failed, *others = bring(lab)
+    assert failed.error is error
+    assert all(outcome.ok for outcome in others)
+
+
+def test_the_swarms_networks_keep_off_those_that_the_machines_are_in(
+    lab: Class, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    survey = lab.driver.survey
+    taken = frozenset({"198.18.0.0/15"})
+    monkeypatch.setattr(lab.driver, "survey", lambda machine: replace(survey(machine), networks=taken))
+    bring(lab)
+    assert any("init swarm on 10.0.0.1:2377 with 10.200.0.0/16" in change for change in lab.api.changes)
+
+
+def test_bytes_on_their_way_are_told(lab: Class) -> None:
+    told: list[tuple[int, int]] = []
+    bring(lab, lambda done, of: told.append((done, of)))
+    assert told[-1] == (330, 360)
+
+
+def test_our_own_image_comes_from_the_trainers_engine(lab: Class) -> None:
+    lab.image = "pydata"
+    lab.trainer = FakeApi(in_swarm=False)
+    lab.trainer.images_[OWN] = BUILT
+    assert [outcome.get().pinned for outcome in bring(lab)] == ["sha256:22"] * 3
+
+
+def test_where_the_machine_is_the_trainers_computer_itself_nothing_is_sent_to_it(
+    bio: Class, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def another(timeout: float) -> object:
+        raise AssertionError("there is no other engine")
+
+    monkeypatch.setattr(bringup, "from_environment", another)
+    assert [outcome.get().pinned for outcome in bring(bio)] == [PINNED]
+    assert f"pull {IMAGE}" in bio.api.changes
+
+
+def test_the_trainers_engine_is_given_time_for_a_large_image(lab: Class, monkeypatch: pytest.MonkeyPatch) -> None:
+    times: list[float] = []
+
+    def client(timeout: float) -> object:
+        times.append(timeout)
+        trainer = FakeApi(in_swarm=False)
+        trainer.images_[OWN] = BUILT
+        return fake_engine(trainer).client
+
+    lab.image = "pydata"
+    monkeypatch.setattr(bringup, "from_environment", client)
+    bring(lab)
+    assert len(times) == 1
+    assert times[0] >= 600

@@ -1,0 +1,404 @@
+from __future__ import annotations
+
+import gzip
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from cloudscale import naming
+from cloudscale.distribution import Distribution, mark_brought, remove_brought
+from cloudscale.engine import Engine
+from cloudscale.errors import EngineError, ImageError, MachineError, RequestError
+from cloudscale.fanout import fan_out
+from cloudscale.model import Machine, Outcome, Survey
+from cloudscale.plan import GIB
+from tests.unit.api_schema import Json
+from tests.unit.fake_api import FakeApi
+from tests.unit.fakes import FakeDriver, fake_apis, fake_engine
+
+LAB = "quay.io/jupyter/lab:1"
+PULLED: Json = {"Id": "sha256:11", "RepoDigests": ["quay.io/jupyter/lab@sha256:aa"]}
+OWN = "cloudscale/pydata:latest"
+BUILT: Json = {"Id": "sha256:22", "Created": "2025-01-01", "Size": 2 * GIB, "Architecture": "amd64"}
+MARK = naming.brought_repository("bio")
+
+
+class Course:
+    """Three machines, and the trainer's own engine where there is one."""
+
+    def __init__(self) -> None:
+        self.apis = fake_apis("m1", "m2", "m3")
+        self.driver = FakeDriver(*self.apis)
+        self.driver.bare.clear()
+        self.trainer: FakeApi | None = None
+        self.asked = 0
+        self.told: list[tuple[int, int]] = []
+        self.said: list[str] = []
+        self.free_disk: dict[str, int | None] = {}
+
+    def has(self, image: Json, *, reference: str = OWN) -> Course:
+        """A trainer's engine with an image."""
+        self.trainer = FakeApi(in_swarm=False)
+        self.trainer.images_[reference] = image
+        return self
+
+    def _trainer(self) -> Engine | None:
+        self.asked += 1
+        return fake_engine(self.trainer, name="this computer") if self.trainer else None
+
+    def distribution(self, reference: str, trainer: Callable[[], Engine | None] | None = None) -> Distribution:
+        return Distribution(
+            reference,
+            "bio",
+            self.driver,
+            trainer=trainer or self._trainer,
+            is_own=reference == OWN,
+            bytes_done=lambda done, of: self.told.append((done, of)),
+            say=self.said.append,
+        )
+
+    def survey(self, engine: Engine) -> Survey:
+        return Survey(engine.machine, "10.0.0.1", free_disk=self.free_disk.get(engine.name))
+
+    def deliver(self, reference: str, *names: str, distribution: Distribution | None = None) -> list[Outcome[str]]:
+        """To machines, one after another; all where none is named."""
+        way = distribution or self.distribution(reference)
+        engines = [self.driver.engines[name] for name in names or ("m1", "m2", "m3")]
+        return fan_out(lambda e: way.deliver(e, self.survey(e)), engines, name=lambda e: e.name, width=1)
+
+    def changes(self) -> list[list[str]]:
+        return [[change for change in api.changes if not change.startswith("tag")] for api in self.apis]
+
+
+@pytest.fixture
+def course() -> Course:
+    return Course()
+
+
+def pinned(outcomes: list[Outcome[str]]) -> list[str]:
+    return [outcome.get() for outcome in outcomes]
+
+
+# --- pulled ----------------------------------------------------------------------------------
+
+
+def test_each_machine_pulls_what_a_registry_has(course: Course) -> None:
+    for api in course.apis:
+        api.registry[LAB] = PULLED
+    assert pinned(course.deliver(LAB)) == ["quay.io/jupyter/lab@sha256:aa"] * 3
+    assert course.changes() == [[f"pull {LAB}"]] * 3
+    assert course.asked == 0
+
+
+def test_where_it_is_already_nothing_is_done(course: Course) -> None:
+    for api in course.apis:
+        api.images_[LAB] = PULLED
+    assert pinned(course.deliver(LAB)) == ["quay.io/jupyter/lab@sha256:aa"] * 3
+    assert [api.changes for api in course.apis] == [[], [], []]
+
+
+def test_all_machines_pull_at_the_same_time(course: Course, monkeypatch: pytest.MonkeyPatch) -> None:
+    meeting = threading.Barrier(3)
+    for api in course.apis:
+        api.registry[LAB] = PULLED
+
+        def pull(*args: Any, _pull: Callable[..., Any] = api.pull, **kwargs: Any) -> Any:
+            meeting.wait(30)  # none gets on before all are here
+            return _pull(*args, **kwargs)
+
+        monkeypatch.setattr(api, "pull", pull)
+    way = course.distribution(LAB)
+    engines = course.driver.engines.values()
+    assert all(outcome.ok for outcome in fan_out(lambda e: way.deliver(e, course.survey(e)), engines))
+
+
+def test_a_name_that_is_none_is_a_wrong_request(course: Course) -> None:
+    assert isinstance(course.deliver("Jupyter/Lab", "m1")[0].error, RequestError)
+
+
+def test_bytes_of_all_machines_are_counted_together(course: Course) -> None:
+    for api in course.apis:
+        api.registry[LAB] = PULLED
+    course.deliver(LAB)
+    assert course.told[-1] == (3 * 110, 3 * 120)
+
+
+# --- sent ------------------------------------------------------------------------------------
+
+
+def test_what_no_registry_has_is_sent_once_and_passed_on(course: Course) -> None:
+    course.has(BUILT, reference=LAB)
+    assert pinned(course.deliver(LAB)) == ["sha256:22"] * 3
+    assert course.changes() == [[f"load {LAB}"], [], []]
+    assert course.driver.done == [f"copy {LAB} from m1 to m2", f"copy {LAB} from m1 to m3"]
+    assert course.asked == 1
+    assert course.said == [
+        "Image: from this computer to m1, 2048 MiB",
+        "Image: from m1 to m2, 2048 MiB",
+        "Image: from m1 to m3, 2048 MiB",
+    ]
+
+
+def test_our_own_image_is_never_looked_for_in_a_registry(course: Course) -> None:
+    for api in course.apis:
+        api.registry[OWN] = {"Id": "sha256:66"}  # somebody else's, of the same name
+    course.has(BUILT)
+    assert pinned(course.deliver(OWN)) == ["sha256:22"] * 3
+    assert course.changes()[0] == [f"load {OWN}"]
+
+
+def test_of_many_machines_at_once_one_is_sent_it(course: Course) -> None:
+    course.apis = fake_apis(*(f"m{number}" for number in range(1, 21)))
+    course.driver = FakeDriver(*course.apis)
+    course.has(BUILT)
+    way = course.distribution(OWN)
+    outcomes = fan_out(lambda e: way.deliver(e, course.survey(e)), course.driver.engines.values(), width=20)
+    assert [outcome.get() for outcome in outcomes] == ["sha256:22"] * 20
+    assert sum(change.count(f"load {OWN}") for change in course.changes()) == 1
+    assert len(course.driver.done) == 19
+
+
+def test_a_machine_that_has_it_passes_it_on_and_the_trainer_is_left_alone(course: Course) -> None:
+    course.has(BUILT)
+    course.apis[0].images_[OWN] = BUILT
+    assert pinned(course.deliver(OWN)) == ["sha256:22"] * 3
+    assert course.changes() == [[], [], []]
+    assert [done.split()[-3] for done in course.driver.done] == ["m1", "m1"]
+
+
+def test_one_built_anew_replaces_the_one_before(course: Course) -> None:
+    course.has({**BUILT, "Id": "sha256:33", "Created": "2025-02-02"})
+    for api in course.apis:
+        api.images_[OWN] = BUILT
+    assert pinned(course.deliver(OWN)) == ["sha256:33"] * 3
+    assert course.changes()[0] == [f"load {OWN}"]
+
+
+def test_without_the_trainers_engine_what_the_machines_have_is_good(course: Course) -> None:
+    course.apis[0].images_[OWN] = BUILT
+    assert pinned(course.deliver(OWN)) == ["sha256:22"] * 3
+
+
+def test_what_nobody_has_is_told_to_each_machine(course: Course) -> None:
+    outcomes = course.deliver(OWN)
+    assert [type(outcome.error) for outcome in outcomes] == [ImageError] * 3
+    assert "invoke image_build" in str(outcomes[0].error)
+
+
+def test_what_no_registry_nor_the_trainer_has_is_told_with_the_registrys_words(course: Course) -> None:
+    for outcome in course.deliver(LAB):
+        assert "manifest unknown" in str(outcome.error)
+        assert outcome.target in str(outcome.error)
+
+
+def test_a_trainer_without_an_engine_is_one_without_the_image(course: Course) -> None:
+    def none() -> Engine:
+        raise EngineError("No Docker Engine answers on this computer.")
+
+    (outcome,) = course.deliver(OWN, "m1", distribution=course.distribution(OWN, none))
+    assert "nor on this computer's engine" in str(outcome.error)
+
+
+def test_what_is_sent_is_packed_on_its_way(course: Course, monkeypatch: pytest.MonkeyPatch) -> None:
+    course.has(BUILT)
+    load = course.apis[0].load_image
+    sent: list[bytes] = []
+
+    def watched(data: Any, quiet: bool | None = None) -> Any:
+        sent.append(b"".join(data))
+        return load([sent[0]], quiet)
+
+    monkeypatch.setattr(course.apis[0], "load_image", watched)
+    course.deliver(OWN, "m1")
+    assert gzip.decompress(sent[0]).startswith(b'{"cloudscale/pydata')
+    assert course.told[-1] == (len(gzip.decompress(sent[0])), BUILT["Size"])
+
+
+def test_an_image_for_another_kind_of_machine_is_not_sent(course: Course) -> None:
+    course.has({**BUILT, "Architecture": "arm64"})
+    (outcome,) = course.deliver(OWN, "m1")
+    assert "made for arm64, and m1 is amd64" in str(outcome.error)
+    assert course.changes()[0] == []
+
+
+def test_an_image_that_can_not_be_loaded_is_told_and_the_next_machine_is_tried(course: Course) -> None:
+    course.has(BUILT)
+    course.apis[0].loading_fails = "unexpected EOF"
+    failed, *others = course.deliver(OWN)
+    assert "m1: the image can't be loaded: unexpected EOF" in str(failed.error)
+    assert pinned(others) == ["sha256:22"] * 2
+    assert course.changes() == [[], [f"load {OWN}"], []]
+
+
+def test_a_machine_that_goes_down_while_it_is_sent_stops_nobody_else(course: Course) -> None:
+    course.has(BUILT)
+    course.apis[0].go_down()
+    failed, *others = course.deliver(OWN)
+    assert isinstance(failed.error, EngineError)
+    assert pinned(others) == ["sha256:22"] * 2
+
+
+def test_those_who_wait_for_a_sending_that_fails_try_themselves(
+    course: Course, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    course.has(BUILT)
+    reached, go = threading.Event(), threading.Event()
+
+    def breaks(data: Any, quiet: bool | None = None) -> Any:
+        reached.set()
+        assert go.wait(30)
+        return iter([{"error": "no space left on device"}])
+
+    monkeypatch.setattr(course.apis[0], "load_image", breaks)
+    way = course.distribution(OWN)
+    results: dict[str, list[Outcome[str]]] = {}
+
+    def one(name: str) -> threading.Thread:
+        thread = threading.Thread(
+            target=lambda: results.update({name: course.deliver(OWN, name, distribution=way)}), daemon=True
+        )
+        thread.start()
+        return thread
+
+    threads = [one("m1")]
+    assert reached.wait(30)
+    threads += [one("m2"), one("m3")]
+    go.set()
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
+    assert not results["m1"][0].ok
+    assert results["m2"][0].get() == results["m3"][0].get() == "sha256:22"
+    assert sum(change.count(f"load {OWN}") for change in course.changes()) == 1
+
+
+def test_a_copy_that_fails_is_that_machines_own_failure(course: Course, monkeypatch: pytest.MonkeyPatch) -> None:
+    course.has(BUILT)
+    copy = course.driver.copy_image
+
+    def fails(source: Machine, target: Machine, image: str, heard: Callable[[bytes], None]) -> None:
+        if target.name == "m2":
+            raise MachineError("m2: the image can't be sent to it from m1.")
+        copy(source, target, image, heard)
+
+    monkeypatch.setattr(course.driver, "copy_image", fails)
+    first, second, third = course.deliver(OWN)
+    assert first.ok and third.ok
+    assert isinstance(second.error, MachineError)
+
+
+def test_what_was_copied_and_is_not_there_is_told(course: Course, monkeypatch: pytest.MonkeyPatch) -> None:
+    course.has(BUILT)
+    monkeypatch.setattr(course.driver, "copy_image", lambda source, target, image, heard: None)
+    assert "did not arrive on m2" in str(course.deliver(OWN)[1].error)
+
+
+def test_the_bytes_of_a_copy_are_those_that_dd_tells(course: Course) -> None:
+    course.has(BUILT)
+    course.deliver(OWN, "m1", "m2")
+    assert course.told[-1][0] - course.told[-2][0] == 1048576
+
+
+# --- room on the disk ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("reference", "needed"), [(LAB, GIB // 2), (OWN, 4 * GIB)])
+def test_a_disk_that_is_too_small_is_named_before_anything_is_sent(course: Course, reference: str, needed: int) -> None:
+    course.has(BUILT)
+    for api in course.apis:
+        api.registry[LAB] = PULLED
+    course.free_disk = {"m1": needed - 1, "m2": needed, "m3": None}
+    failed, *others = course.deliver(reference)
+    assert f"m1: its disk has {(needed - 1) / GIB:.1f} GiB free" in str(failed.error)
+    assert all(other.ok for other in others)
+    assert course.changes()[0] == []
+
+
+def test_a_disk_that_is_too_small_for_a_copy_is_named(course: Course) -> None:
+    course.has(BUILT)
+    course.free_disk = {"m2": GIB}
+    first, second, third = course.deliver(OWN)
+    assert first.ok and third.ok
+    assert "m2: its disk has 1.0 GiB free" in str(second.error)
+    assert course.driver.done == [f"copy {OWN} from m1 to m3"]
+
+
+def test_the_first_machines_small_disk_is_its_own_affair(course: Course) -> None:
+    course.has(BUILT)
+    course.free_disk = {"m1": GIB}
+    failed, *others = course.deliver(OWN)
+    assert "m1: its disk has" in str(failed.error)
+    assert pinned(others) == ["sha256:22"] * 2
+
+
+# --- afterwards ------------------------------------------------------------------------------
+
+
+def test_what_the_course_brought_is_found_and_removed_when_it_ends(course: Course) -> None:
+    course.has(BUILT)
+    course.deliver(OWN)
+    for engine in course.driver.engines.values():
+        for _ in range(2):
+            remove_brought(engine, "bio")
+    assert [api.images_ for api in course.apis] == [{}, {}, {}]
+
+
+def test_what_was_there_before_stays(course: Course) -> None:
+    course.apis[0].images_[LAB] = PULLED
+    course.deliver(LAB, "m1")
+    remove_brought(course.driver.engines["m1"], "bio")
+    assert list(course.apis[0].images_) == [LAB]
+    assert course.apis[0].changes == []
+
+
+def test_one_that_got_other_names_since_keeps_those(course: Course) -> None:
+    course.has(BUILT)
+    course.deliver(OWN, "m1")
+    course.apis[0].tag(OWN, "mine/own", "1")
+    remove_brought(course.driver.engines["m1"], "bio")
+    assert sorted(course.apis[0].images_) == [OWN, "mine/own:1"]
+
+
+def test_one_that_somebody_else_uses_stays_in_use(course: Course) -> None:
+    course.has(BUILT)
+    course.deliver(OWN, "m1")
+    course.apis[0].containers_ = [{"Image": "sha256:22"}]
+    remove_brought(course.driver.engines["m1"], "bio")
+    assert list(course.apis[0].images_) == [OWN]
+
+
+def test_the_mark_of_one_course_is_none_of_another(course: Course) -> None:
+    api = course.apis[0]
+    api.images_[LAB] = PULLED
+    mark_brought(fake_engine(api), LAB, "geo")
+    remove_brought(fake_engine(api), "bio")
+    assert len(api.images_) == 2
+
+
+def test_both_of_one_built_anew_are_removed(course: Course) -> None:
+    course.has(BUILT)
+    course.deliver(OWN, "m1")
+    course.has({**BUILT, "Id": "sha256:33", "Created": "2025-02-02"})
+    course.deliver(OWN, "m1")
+    assert sum(name.startswith(MARK) for name in course.apis[0].images_) == 2
+    remove_brought(course.driver.engines["m1"], "bio")
+    assert course.apis[0].images_ == {}
+
+
+def test_where_the_swarm_is_adopted_no_mark_is_left() -> None:
+    api = FakeApi()
+    api.registry[LAB] = PULLED
+    engine = fake_engine(api)
+    way = Distribution(
+        LAB,
+        "bio",
+        FakeDriver(api),
+        trainer=lambda: None,
+        is_own=False,
+        bytes_done=lambda done, of: None,
+        say=lambda text: None,
+    )
+    way.deliver(engine, Survey(engine.machine, "127.0.0.1"))
+    assert api.changes == [f"pull {LAB}"]

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import getpass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cloudscale.course import Course
+from cloudscale.drivers import generic as module
+from cloudscale.drivers.generic import Generic, generic
+from cloudscale.errors import RequestError
+from cloudscale.model import Machine
+from cloudscale.settings import GenericSettings
+from cloudscale.ssh import Target
+
+
+def load(**settings: Any) -> Generic:
+    return generic(GenericSettings(**settings), Course.named("bio", "generic"), pytest.fail)
+
+
+def targets(driver: Generic) -> list[Target]:
+    return [*driver._targets.values()]
+
+
+def refusal(**settings: Any) -> str:
+    with pytest.raises(RequestError) as raised:
+        load(**settings)
+    return str(raised.value)
+
+
+def test_the_hosts_of_the_configuration_are_the_machines_in_its_order() -> None:
+    driver = load(hosts=("debian@192.0.2.12", "192.0.2.11:2222", "[2001:db8::1]:2222", "host.example"))
+    assert driver.machines() == [
+        Machine("192.0.2.12", "192.0.2.12"),
+        Machine("192.0.2.11:2222", "192.0.2.11"),
+        Machine("2001:db8::1:2222", "2001:db8::1"),
+        Machine("host.example", "host.example"),
+    ]
+
+
+def test_what_a_host_leaves_out_is_the_configurations(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.touch()
+    hosts = targets(load(hosts=("a", "ann@b:2222"), user="debian", kfile=key, pwd="secret"))
+    assert hosts == [Target("a", 22, "debian", "secret", key), Target("b", 2222, "ann", "secret", key)]
+
+
+def test_without_a_user_it_is_root_with_the_users_own_keys() -> None:
+    assert targets(load(hosts=("a",))) == [Target("a", 22, "root")]
+
+
+def test_a_key_may_lie_in_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "key").touch()
+    assert targets(load(hosts=("a",), kfile="~/key"))[0].key_file == tmp_path / "key"
+
+
+def test_hosts_have_to_be_named() -> None:
+    said = refusal()
+    assert "has no hosts" in said
+    assert "generic: {hosts: [" in said
+
+
+@pytest.mark.parametrize("host", ["@a", "a:ssh", "a:0", ""])
+def test_what_is_no_host_is_told(host: str) -> None:
+    assert f"{host!r} is no host" in refusal(hosts=("b", host))
+
+
+@pytest.mark.parametrize("again", ["a", "ann@a", "a:22"])
+def test_a_host_that_is_named_twice_is_told(again: str) -> None:
+    assert "The host a is named twice" in refusal(hosts=("a", "b", again))
+    assert len(load(hosts=("a", "a:2222")).machines()) == 2
+
+
+def test_a_key_that_is_not_there_is_told(tmp_path: Path) -> None:
+    for missing in (tmp_path / "key", tmp_path):
+        assert f"There is no key {missing} (generic.kfile)" in refusal(hosts=("a",), kfile=missing)
+
+
+def test_a_password_is_asked_for_once_for_all_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def ask(prompt: str) -> str:
+        asked.append(prompt)
+        return "secret"
+
+    monkeypatch.setattr(getpass, "getpass", ask)
+    monkeypatch.setattr(module, "on_terminal", lambda: True)
+    assert {target.password for target in targets(load(hosts=("a", "b"), pwd="-"))} == {"secret"}
+    assert len(asked) == 1
+
+
+def test_a_password_is_not_asked_for_where_nobody_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "on_terminal", lambda: False)
+    assert "nobody is there to answer" in refusal(hosts=("a",), pwd="-")
+
+
+def test_a_wrong_request_is_told_before_a_password_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "on_terminal", lambda: True)
+    monkeypatch.setattr(getpass, "getpass", pytest.fail)
+    assert "has no hosts" in refusal(pwd="-")
+
+
+@pytest.mark.parametrize("task", ["add", "remove", "removal"])
+def test_machines_are_neither_made_nor_deleted(task: str) -> None:
+    with pytest.raises(RequestError, match="neither makes nor deletes machines; m9") as raised:
+        getattr(load(hosts=("a",)), task)("m9")
+    assert "generic.hosts" in raised.value.remedy
+
+
+def test_a_password_is_in_no_representation() -> None:
+    driver = load(hosts=("a",), pwd="secret")
+    assert "secret" not in repr((driver, targets(driver)))

@@ -1,0 +1,381 @@
+from __future__ import annotations
+
+import ipaddress
+import re
+import subprocess
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cloudscale import provision
+from cloudscale.errors import MachineError
+from cloudscale.hostfacts import (
+    ENGINE_NETWORKS,
+    SWARM_NETWORKS,
+    Address,
+    listening_ports,
+    parse_facts,
+    spare_network,
+)
+from tests.unit.fake_host import DEBIAN_START, DOCKER_CE_START, FRESH, WITH_ENGINE, facts, printed
+
+GIB = 1024**3
+
+
+# --- a host ----------------------------------------------------------------------------------
+
+
+def test_a_fresh_host_is_read() -> None:
+    found = facts()
+    assert found.system == "Debian GNU/Linux 12 (bookworm)"
+    assert (found.has_apt, found.has_systemd, found.cores) == (True, True, 4)
+    assert (found.memory, found.free_disk) == (8140096 * 1024, 36256724 * 1024)
+    assert found.listening == {22, 80}
+    assert (found.engine, found.engine_runs, found.start_command) == (None, False, ())
+    assert (found.settings_text, found.settings_before, found.unit, found.mark) == ("", "", "", {})
+    assert (found.swarm, found.own_containers, found.uses_socket_unit) == ("", 0, False)
+    assert not (found.authority or found.certificate or found.has_key or found.is_ready or found.is_brought)
+
+
+def test_a_host_with_an_engine_is_read() -> None:
+    found = facts(WITH_ENGINE)
+    assert (found.engine, found.engine_runs, found.swarm, found.own_containers) == ((20, 10), True, "inactive", 0)
+    assert found.uses_socket_unit
+    assert found.start_command == ("/usr/sbin/dockerd", "--containerd=/run/containerd/containerd.sock", "$DOCKER_OPTS")
+
+
+@pytest.mark.parametrize(
+    ("said", "version"),
+    [
+        ("Docker version 20.10.24+dfsg1, build 297e128\n", (20, 10)),
+        ("Docker version 27.3.1, build 41ca978\n", (27, 3)),
+        ("Docker version 18.09.1, build 4c52b90\n", (18, 9)),
+        ("Docker version 28.0.0-rc.1, build 0c97515\n", (28, 0)),
+        ("dockerd: error while loading shared libraries\n", None),
+    ],
+)
+def test_an_engines_version_is_read(said: str, version: tuple[int, int] | None) -> None:
+    assert facts(engine=said).engine == version
+
+
+@pytest.mark.parametrize("state", ["inactive\n", "failed\n", "activating\n", ""])
+def test_an_engine_that_is_not_active_does_not_run(state: str) -> None:
+    assert not facts(WITH_ENGINE, active=state).engine_runs
+
+
+@pytest.mark.parametrize(
+    ("text", "state", "containers"),
+    [
+        ("inactive 0\n", "inactive", 0),
+        ("active 12\n", "active", 12),
+        ("", "", 0),  # no engine, or one that does not answer
+        ("\n", "", 0),  # as docker(1) prints when it gave up half-way
+        pytest.param(" 0\n", "", 0, marks=pytest.mark.xfail(strict=True, reason="the number is taken for the state")),
+    ],
+)
+def test_a_swarm_and_containers_of_the_owners_are_known(text: str, state: str, containers: int) -> None:
+    found = facts(WITH_ENGINE, swarm=text)
+    assert (found.swarm, found.own_containers) == (state, containers)
+
+
+@pytest.mark.parametrize(
+    ("text", "system"),
+    [("PRETTY_NAME='Ubuntu 24.04.1 LTS'\n", "Ubuntu 24.04.1 LTS"), ("PRETTY_NAME=Void\n", "Void"), ("", "")],
+)
+def test_a_system_is_called_what_it_calls_itself(text: str, system: str) -> None:
+    assert facts(os=text).system == system
+
+
+def test_a_file_system_with_a_long_name_is_read() -> None:
+    disk = FRESH["disk"].replace("/dev/vda1 ", "/dev/mapper/vg0-a--very--long--name--of--a--volume ")
+    assert facts(disk=disk).free_disk == 36256724 * 1024
+
+
+def test_what_a_login_script_says_besides_is_passed_over() -> None:
+    lines = printed(FRESH).splitlines()
+    noise = ["", "Welcome to m1!", "You have mail.", "disk full", "os", " ", "Last login: Mon Mar  3 08:14:21 2025"]
+    assert parse_facts("\n".join([*noise, *lines]), "m1") == facts()
+    assert parse_facts("\r\n".join(["* motd *", *lines]), "m1") == facts()
+
+
+@pytest.mark.parametrize("name", FRESH)
+def test_what_is_cut_off_is_told_with_the_machine(name: str) -> None:
+    with pytest.raises(MachineError, match=rf"^m1: .*{name}"):
+        parse_facts(printed({key: value for key, value in FRESH.items() if key != name}), "m1")
+
+
+@pytest.mark.parametrize("name", ["cores", "memory", "disk"])
+def test_what_is_no_number_is_told_with_the_machine(name: str) -> None:
+    with pytest.raises(MachineError, match=r"^m1: "):
+        facts({**FRESH, name: "nproc: not found\n"})
+
+
+@pytest.mark.parametrize("text", ["", "bash: line 1: syntax error", "MOTD\n" * 3])
+def test_the_output_of_something_else_is_told_with_the_machine(text: str) -> None:
+    with pytest.raises(MachineError, match=r"^m1: "):
+        parse_facts(text, "m1")
+
+
+@pytest.mark.parametrize("mark", ["", "{", '"bio"', "[1]", "null", "\0\0\0"])
+def test_a_mark_that_a_power_cut_has_spoilt_counts_as_none(mark: str) -> None:
+    assert facts(mark=mark).mark == {}
+
+
+# --- the script ------------------------------------------------------------------------------
+
+
+def test_the_script_tells_just_what_the_parser_reads() -> None:
+    # that the parser reads all of these, test_what_is_cut_off_is_told_with_the_machine shows
+    script = provision._script("facts")
+    assert sorted(re.findall(r"\| fact (\w+)$", script, re.MULTILINE)) == sorted(FRESH)
+
+
+@pytest.mark.usefixtures("processes")
+def test_this_computer_can_be_told_by_the_script() -> None:
+    done = subprocess.run(["sh", "-c", provision._script("facts")], capture_output=True, text=True, check=True)
+    found = parse_facts(done.stdout, "here")
+    assert done.stderr == ""
+    assert found.cores > 0
+    assert found.memory > 0
+    assert found.free_disk >= 0
+
+
+# --- addresses -------------------------------------------------------------------------------
+
+
+def test_addresses_that_last_and_that_others_can_use_are_known() -> None:
+    assert facts().addresses == (
+        Address("ens3", "192.0.2.11", "192.0.2.0/24"),
+        Address("ens3", "2001:db8::5054:ff:fe12:3456", "2001:db8::/64"),
+    )
+
+
+@pytest.mark.parametrize("flags", ["temporary", "deprecated", "tentative", "temporary deprecated dynamic"])
+def test_an_address_that_goes_soon_is_not_counted_on(flags: str) -> None:
+    line = f"2: ens3    inet6 2001:db8::1/64 scope global {flags} \\       valid_lft 604373sec preferred_lft 0sec\n"
+    assert facts(addresses=line).addresses == ()
+
+
+def test_the_engines_own_devices_are_left_out() -> None:
+    assert facts(WITH_ENGINE).addresses == facts().addresses
+    assert facts(WITH_ENGINE).networks == facts().networks
+    line = "9: {}    inet 172.19.0.1/16 brd 172.19.255.255 scope global {}\\       valid_lft forever\n"
+    for device in ("docker0", "docker_gwbridge", "br-0123456789ab", "vethd0fe1a2"):
+        assert facts(addresses=line.format(device, device)).addresses == ()
+    for device in ("br0", "br-lan", "bond0", "vmbr0", "eth0.17", "lo1", "taps", "docker0a"):
+        assert facts(addresses=line.format(device, device)).addresses == (
+            Address(device, "172.19.0.1", "172.19.0.0/16"),
+        )
+
+
+@pytest.mark.parametrize(
+    "device", ["virbr0", "vnet3", "lxcbr0", "lxdbr0", "tun0", "tap0", "wg0", "wg-bio", "ppp0", "tailscale0"]
+)
+def test_devices_of_tunnels_and_virtual_machines_are_left_out_but_not_their_networks(device: str) -> None:
+    # they come and go, and a certificate with their addresses would be renewed each time
+    line = f"9: {device}    inet 10.8.0.2/24 scope global {device}\\       valid_lft forever preferred_lft forever\n"
+    route = f"10.8.0.0/24 dev {device} proto kernel scope link src 10.8.0.2\n"
+    found = facts(addresses=FRESH["addresses"] + line, routes=FRESH["routes"] + route)
+    assert found.addresses == facts().addresses
+    assert "10.8.0.0/24" in found.networks
+
+
+def test_an_address_with_a_peer_is_read() -> None:
+    line = (
+        "5: sl0    inet 10.8.0.2 peer 10.8.0.1/32 scope global sl0\\       valid_lft forever preferred_lft forever\n"
+    )
+    assert facts(addresses=line).addresses == (Address("sl0", "10.8.0.2", "10.8.0.2/32"),)
+
+
+def test_the_networks_are_those_of_addresses_routes_and_name_servers() -> None:
+    routes = (
+        f"{FRESH['routes']}blackhole 10.66.0.0/16\n10.8.0.0/24 via 10.8.0.1 dev tun0\n"
+        "10.9.0.0/16 proto static metric 20 \\\tnexthop via 192.0.2.1 dev ens3 weight 1 \\\tnexthop via 192.0.2.3\n"
+    )
+    assert facts(routes=routes).networks == {
+        "192.0.2.0/24",
+        "2001:db8::/64",
+        "fe80::/64",
+        "169.254.169.254/32",
+        "10.8.0.0/24",
+        "10.9.0.0/16",
+        "192.0.2.2/32",
+        "2001:db8::53/128",
+    }
+
+
+@pytest.mark.parametrize("line", ["nameserver", "nameserver ", "nameserver host.example", "#nameserver 192.0.2.1"])
+def test_a_name_server_that_is_none_is_passed_over(line: str) -> None:
+    assert facts(resolvers=f"{line}\n{FRESH['resolvers']}").networks == facts().networks
+
+
+@pytest.mark.parametrize("line", ["nameserver 192.0.2", "nameserver dns.example", "nameserver fe80::1:%eth0"])
+def test_a_name_server_that_is_mistyped_is_passed_over(line: str) -> None:
+    assert facts(resolvers=f"{line}\n{FRESH['resolvers']}").networks == facts().networks
+
+
+def test_a_host_without_iproute2_is_reached_by_what_it_is_called() -> None:
+    found = facts(addresses="", links="", routes="")
+    assert found.addresses == ()
+    assert found.own_address("192.0.2.11") == "192.0.2.11"
+    assert found.mtu("192.0.2.11") == 1500
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("192.0.2.11", "192.0.2.11"),
+        ("2001:db8::5054:ff:fe12:3456", "2001:db8::5054:ff:fe12:3456"),
+        ("203.0.113.5", "192.0.2.11"),  # a floating IP, which the host itself does not know
+        ("host.example", "192.0.2.11"),
+    ],
+)
+def test_the_neighbours_reach_a_host_by_an_address_of_its_own(host: str, address: str) -> None:
+    assert facts().own_address(host) == address
+
+
+def test_an_address_is_known_however_it_is_written() -> None:
+    assert facts().own_address("2001:DB8::5054:00ff:fe12:3456") == "2001:db8::5054:ff:fe12:3456"
+
+
+VAGRANT = """\
+2: eth0    inet 10.0.2.15/24 brd 10.0.2.255 scope global dynamic eth0\\       valid_lft 85973sec preferred_lft 85973sec
+3: eth1    inet 192.168.56.11/24 brd 192.168.56.255 scope global eth1\\       valid_lft forever preferred_lft forever
+"""
+
+
+def test_of_all_that_a_host_is_called_by_the_first_that_is_its_own_counts() -> None:
+    found = facts(addresses=VAGRANT)
+    assert found.own_address("host.example", "192.168.56.11") == "192.168.56.11"
+    assert found.own_address("10.0.2.15", "192.168.56.11") == "10.0.2.15"
+    assert found.own_address("host.example", "203.0.113.5") == "10.0.2.15"
+    assert facts(addresses="").own_address("host.example", "203.0.113.5") == "host.example"
+
+
+def test_of_several_cards_the_one_counts_that_the_host_is_called_by() -> None:
+    # 10.0.2.15 is every such machine's own
+    assert facts(addresses=VAGRANT).own_address("192.168.56.11") == "192.168.56.11"
+
+
+def test_the_largest_packet_is_that_of_the_card_with_the_address() -> None:
+    found = facts()
+    assert found.mtu("192.0.2.11") == found.mtu("2001:db8::5054:ff:fe12:3456") == 1450
+    assert found.mtu("192.0.2.99") == 1500
+
+
+def test_cards_are_read_with_their_link_to_elsewhere() -> None:
+    links = (
+        "2: host0@if7: <BROADCAST,MULTICAST,UP,LOWER_UP> mtu 9000 qdisc noqueue state UP mode DEFAULT group default\n"
+        "3: eth0.17@eth0: <BROADCAST,MULTICAST,UP,LOWER_UP> mtu 1496 qdisc noqueue state UP mode DEFAULT\n"
+    )
+    assert facts(links=links).mtus == {"host0": 9000, "eth0.17": 1496}
+
+
+# --- ports -----------------------------------------------------------------------------------
+
+
+def test_only_ports_that_something_listens_on_are_told() -> None:
+    assert listening_ports(FRESH["sockets"]) == {22, 80}
+    assert listening_ports("") == listening_ports("cat: /proc/net/tcp6: No such file\n") == frozenset()
+
+
+# --- where an engine listens -----------------------------------------------------------------
+
+
+def start(*words: str) -> tuple[str, ...]:
+    argv = " ".join(("/usr/bin/dockerd", *words))
+    return facts(
+        start=f"ExecStart={{ path=/usr/bin/dockerd ; argv[]={argv} ; ignore_errors=no ; pid=0 }}\n"
+    ).start_command
+
+
+def test_the_packages_start_their_engines_without_telling_them_where_to_listen() -> None:
+    containerd = "--containerd=/run/containerd/containerd.sock"
+    assert facts(start=DEBIAN_START).start_command == ("/usr/sbin/dockerd", containerd, "$DOCKER_OPTS")
+    assert facts(start=DOCKER_CE_START).start_command == ("/usr/bin/dockerd", containerd)
+    assert facts(start="ExecStart=\n").start_command == facts(start="").start_command == ()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-H", "fd://"],
+        ["-H=fd://"],
+        ["-Hfd://"],
+        ["--host", "fd://"],
+        ["--host=fd://"],
+        ["-H", "unix:///run/docker.sock", "-H", "tcp://0.0.0.0:2375"],
+        ["-H=unix:///run/docker.sock", "--host=tcp://[::]:2375"],
+        ["-Htcp://0.0.0.0:2375"],
+        ["-Hunix:///run/docker.sock"],
+        ["-H127.0.0.1:2375"],
+        ["-H:2375"],
+        ["--live-restore"],
+        ["--live-restore=true"],
+    ],
+    ids=" ".join,
+)
+def test_where_an_engine_listens_is_dropped_however_it_is_told(words: list[str]) -> None:
+    assert start(*words, "--debug") == start("--debug", *words) == ("/usr/bin/dockerd", "--debug")
+
+
+def test_what_else_the_engine_is_told_is_kept() -> None:
+    words = ("--containerd=/run/c.sock", "--host-gateway-ip=192.0.2.1", "--data-root", "/srv", "--label", "a=-H")
+    assert start(*words) == ("/usr/bin/dockerd", *words)
+
+
+@pytest.mark.parametrize("form", ["--{} {}", "--{}={}"])
+def test_what_a_docker_machine_left_of_certificates_is_dropped(form: str) -> None:
+    given = {"tlscacert": "/etc/docker/ca.pem", "tlscert": "/etc/docker/server.pem", "tlskey": "/etc/docker/key.pem"}
+    words = [word for name, path in given.items() for word in form.format(name, path).split()]
+    assert start("--tlsverify", *words, "--storage-driver", "overlay2") == (
+        "/usr/bin/dockerd",
+        "--storage-driver",
+        "overlay2",
+    )
+
+
+# --- networks --------------------------------------------------------------------------------
+
+
+def test_the_first_range_that_collides_with_nothing_is_chosen() -> None:
+    assert spare_network([], SWARM_NETWORKS) == SWARM_NETWORKS[0]
+    assert spare_network(["198.18.3.0/24"], SWARM_NETWORKS) == "10.200.0.0/16"
+    assert spare_network(["198.18.0.0/15", "172.17.0.0/16"], ENGINE_NETWORKS) == "172.18.0.0/16"
+    assert spare_network(["198.18.0.0/15", "10.0.0.0/8"], SWARM_NETWORKS) == SWARM_NETWORKS[0]
+
+
+def test_the_way_out_and_what_is_not_ipv4_collide_with_nothing() -> None:
+    assert spare_network(["0.0.0.0/0", "::/0", "2001:db8::/32"], ENGINE_NETWORKS) == ENGINE_NETWORKS[0]
+
+
+def test_a_tunnel_for_everything_does_not_hide_what_is_in_use() -> None:
+    taken = ["0.0.0.0/1", "128.0.0.0/1", "198.18.0.0/16"]  # as OpenVPN's redirect-gateway has it
+    assert spare_network(taken, SWARM_NETWORKS) == "10.200.0.0/16"
+
+
+def test_the_ranges_for_swarm_and_engines_never_meet() -> None:
+    for swarm in map(ipaddress.ip_network, SWARM_NETWORKS):
+        assert not any(swarm.overlaps(ipaddress.ip_network(engine)) for engine in ENGINE_NETWORKS)
+
+
+networks = st.builds(
+    lambda address, bits: str(ipaddress.ip_network((int(address), bits), strict=False)),
+    st.one_of(
+        st.ip_addresses(v=4),
+        st.ip_addresses(v=4, network="172.16.0.0/12"),
+        st.ip_addresses(v=4, network="198.18.0.0/15"),
+    ),
+    st.integers(8, 32),
+)
+
+
+@given(st.lists(networks, max_size=12))
+def test_a_range_collides_only_where_all_do(taken: list[str]) -> None:
+    def collides(candidate: str) -> bool:
+        return any(ipaddress.ip_network(candidate).overlaps(ipaddress.ip_network(network)) for network in taken)
+
+    chosen = spare_network(taken, ENGINE_NETWORKS)
+    assert chosen in ENGINE_NETWORKS
+    assert not collides(chosen) or all(map(collides, ENGINE_NETWORKS))
