@@ -63,9 +63,9 @@ def make_plan(
     """Places every student.
 
     Those `seated` (by id) stay, on `lost` machines too, which take nobody else. The others go where they
-    are `remembered` to have been, as far as that is free, else to the machine with the most room, on its
-    lowest free port. Seats of students who left count, unless they are pruned. Raises CapacityError,
-    with the numbers.
+    are `remembered` to have been, as far as that is free, else to the machine that is least full, on its
+    lowest free port. Room is what memory and cores allow; memory and ports are limits, cores are not. Seats
+    of students who left count, unless they are pruned. Raises CapacityError, with the numbers.
     """
     enrolled = {student.id for student in students}
     room = {node.machine.name: max(0, node.memory - node.taken_memory) // limits.reserve for node in nodes}
@@ -91,10 +91,13 @@ def make_plan(
         if old and load[old.machine] < room.get(old.machine, 0) and free_ports.take(old):
             places[student.id] = old
             load[old.machine] += 1
+    comfort = {
+        node.machine.name: min(room[node.machine.name], node.cpus * limits.per_core) for node in nodes
+    }  # seats without a warning
     unplaced = [student for student in new if student.id not in places]
     for at, student in enumerate(unplaced):
         # sorted is stable: of equals, the first machine comes first
-        by_room = sorted((name for name in room if load[name] < room[name]), key=lambda name: load[name] - room[name])
+        by_room = sorted((n for n in room if load[n] < room[n]), key=lambda name: (load[name] + 1) / comfort[name])
         place = next(filter(None, map(free_ports.lowest, by_room)), None)
         if place is None:
             raise _too_few_ports(len(unplaced), at, len(nodes), ports)

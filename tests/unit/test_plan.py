@@ -133,9 +133,19 @@ def test_the_first_ports_are_used_first() -> None:
     assert [place.port for place in places(plan).values()] == [4321, 4322, 4323]
 
 
-def test_the_larger_machine_gets_more() -> None:
-    plan = make_plan(people(6), [node("small", 2), node("large", 8)], {}, {}, PORTS, LIMITS)
-    assert [need.seats for need in plan.needs] == [0, 6]
+@pytest.mark.parametrize(
+    "nodes",
+    [[node("small", 4), node("large", 12)], [node("slow", 99, cpus=1), node("fast", 99, cpus=3)]],
+    ids=["memory", "cores"],
+)
+def test_seats_are_spread_as_the_machines_memory_and_cores_are(nodes: list[Node]) -> None:
+    plan = make_plan(people(8), nodes, {}, {}, PORTS, LIMITS)
+    assert [need.seats for need in plan.needs] == [2, 6]
+
+
+def test_cores_are_no_limit_where_there_is_memory() -> None:
+    plan = make_plan(people(9), [node("m1", 4), node("m2", 99, cpus=1)], {}, {}, PORTS, LIMITS)
+    assert sum(need.seats for need in plan.needs) == 9
 
 
 def test_an_old_place_is_given_back() -> None:
