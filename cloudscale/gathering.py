@@ -32,6 +32,7 @@ SWARM_PORT = 2377
 FOUNDING = 1800.0  # seconds to wait for the first machine: its engine may have to be installed
 JOINING = 60.0  # seconds for one attempt
 ATTEMPTS = 3
+UNCLEAR = ("pending", "leaderless")
 
 
 @dataclass(frozen=True)
@@ -77,10 +78,9 @@ class Gathering:
         """Brings one engine into the swarm: `founded`, `joined` or `there`. Raises SwarmError, EngineError."""
         engine = member.engine
         found = membership(engine)
-        if found.state in ("pending", "leaderless") and self._gate and not self._knows(self._gate, found.node_id):
-            pass  # it was struck off while it was away, and waits for what will not come
-        else:
-            found = _settled(engine)
+        # one that was struck off while it was away waits for what will not come
+        if not self._gate or self._knows(self._gate, found.node_id):
+            found = _settled(engine, found)
         with self._changed:
             if found.manages and found.is_active and (self._adopts or found.mark == self._course) and not self._gate:
                 self._gate = engine  # an earlier run made it
@@ -158,7 +158,7 @@ class Gathering:
             except SwarmError:
                 if attempt + 1 == ATTEMPTS:
                     raise
-                found = _settled(engine)
+                found = _settled(engine, membership(engine))
                 tried.add(found.node_id)
         with engine_errors(gate.name):
             update_node(gate, found.node_id, labels={**self._labels(member), **bridge})
@@ -186,12 +186,19 @@ def balance_managers(manager: Engine) -> None:
             update_node(manager, node.id, role="worker")
 
 
-def _settled(engine: Engine) -> Membership:
-    """The engine's membership once it is clear: one that is joining just now gets a while."""
-    found = membership(engine)
-    if found.state == "pending":
-        poll(lambda: membership(engine).state != "pending", timeout=JOINING / 3)
+def _settled(engine: Engine, found: Membership) -> Membership:
+    """The engine's membership once it is clear: managers that have just restarted need a while to find each other.
+
+    Raises SwarmError where it can't be used, nor left without harm.
+    """
+    if found.state in UNCLEAR:
+        poll(lambda: membership(engine).state not in UNCLEAR, timeout=JOINING)
         found = membership(engine)
+    if found.state == "leaderless":
+        raise SwarmError(
+            f"{engine.name}: its swarm has had no leader for {JOINING:.0f} s ({found.problem}).",
+            "Bring its other managers back, or give it up: --replace-lost.",
+        )
     if found.state == "locked":
         check_usable(engine.name, found)
     return found

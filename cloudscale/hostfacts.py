@@ -15,7 +15,8 @@ from cloudscale.errors import MachineError
 
 LISTENING = "0A"  # the state in /proc/net/tcp (Linux, include/net/tcp_states.h)
 # devices that come and go with the engine, or with virtual machines and tunnels
-PASSING = re.compile(r"lo|docker0|docker_gwbridge|br-[0-9a-f]{12}|(veth|virbr|vnet|lxc|tun|tap|wg|ppp|tailscale).*")
+TUNNELS = "veth|virbr|vnet|lxc|lxd|incus|podman|cni|tun|utun|tap|wg|ppp|zt|tailscale"
+PASSING = re.compile(rf"lo|docker0|docker_gwbridge|br-[0-9a-f]{{12}}|({TUNNELS}).*")
 ENGINES_OWN = re.compile(r"lo|docker0|docker_gwbridge|br-[0-9a-f]{12}|veth.*")
 
 LINK = re.compile(r"^\d+: ([^:@ ]+).* mtu (\d+)", re.MULTILINE)  # a line of `ip -o link`

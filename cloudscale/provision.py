@@ -32,6 +32,7 @@ TLS = "/etc/docker/cloudscale"
 SETTINGS = "/etc/docker/daemon.json"
 UNIT = "/etc/systemd/system/docker.service.d/zz-cloudscale.conf"  # after its owner's, which it has to win over
 MARK = "/var/lib/cloudscale/course/mark.json"
+ALWAYS = ("hosts", "tlsverify", "tlscacert", "tlscert", "tlskey")  # settings that can't be the owner's in a course
 # systemd finds a program without its path since version 239; the packages differ in where they put it
 START = ("dockerd", "--containerd=/run/containerd/containerd.sock", "$DOCKER_OPTS")
 
@@ -139,8 +140,12 @@ def _settings(text: str, name: str) -> dict[str, Any]:
 def _without(settings: Mapping[str, Any], facts: Facts) -> dict[str, Any]:
     """The host's own settings: what is there, without what we added and with what we replaced."""
     before = json.loads(facts.settings_before.strip() or "{}")
+    if facts.unit and not facts.mark:  # the record is spoilt: what was there at first is what can be told
+        return dict(before)
     ours = facts.mark.get("settings", {})
-    kept = {key: value for key, value in settings.items() if key not in ours or ours[key] != value}
+    # where it listens and whom it trusts was never its owner's since we came
+    changed = {key for key, value in settings.items() if key in ours and ours[key] != value and key not in ALWAYS}
+    kept = {key: value for key, value in settings.items() if key not in ours or key in changed}
     return {**kept, **{key: value for key, value in before.items() if key in ours and key not in kept}}
 
 
@@ -149,7 +154,11 @@ def _course_settings(facts: Facts, own: Mapping[str, Any], host: str, address: s
     anywhere = "[::]" if ":" in host + address else "0.0.0.0"
     earlier = facts.mark.get("settings", {})
     through_systemd = facts.engine is None or facts.is_brought or facts.uses_socket_unit
-    socket = earlier["hosts"][0] if earlier else "fd://" if through_systemd else "unix:///var/run/docker.sock"
+    if facts.unit and not earlier:  # the record is spoilt
+        earlier = json.loads(facts.settings_text.strip() or "{}")
+    socket = (
+        earlier["hosts"][0] if "hosts" in earlier else "fd://" if through_systemd else "unix:///var/run/docker.sock"
+    )
     must: dict[str, Any] = {
         "hosts": [socket, f"tcp://{anywhere}:{TLS_PORT}"],
         "tlsverify": True,
@@ -160,7 +169,8 @@ def _course_settings(facts: Facts, own: Mapping[str, Any], host: str, address: s
     if own.get("live-restore"):
         must["live-restore"] = False  # a swarm does not go with it
     may: dict[str, Any] = {"mtu": facts.mtu(address)}
-    if "icc" in earlier if earlier else not facts.own_containers:  # what others run there is not cut off
+    isolating = {"no-new-privileges", "icc"}
+    if isolating & earlier.keys() if earlier else not facts.own_containers:  # what others run there is not cut off
         may |= {"no-new-privileges": True, "icc": False}
     if "log-opts" not in own and own.get("log-driver", "json-file") == "json-file":
         may |= {"log-driver": "json-file", "log-opts": {"max-size": "10m", "max-file": "3"}}

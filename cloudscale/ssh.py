@@ -25,6 +25,7 @@ logging.getLogger("paramiko").addHandler(logging.NullHandler())
 CHUNK = 65536  # bytes
 LINGER = 1.0  # seconds for the rest of the output, after a command has ended or is given up
 PAUSE = 0.02  # seconds between two looks at a running command
+KILLED = 137  # exit code of a command that a signal ended, which one paramiko does not tell; as of SIGKILL
 KEEP_ALIVE = 15  # seconds between two signs of life; firewalls forget a silent connection
 # [user@]host[:port]; an IPv6 address, with colons of its own, needs brackets where a port follows
 HOST = re.compile(
@@ -105,7 +106,8 @@ class KnownHosts:
     def remember(self, target: Target, key: paramiko.PKey) -> None:
         """Trust on first use, said aloud and written down."""
         with self._lock:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for folder in reversed([folder for folder in self.path.parents if not folder.exists()]):
+                folder.mkdir(mode=0o700, exist_ok=True)
             with self.path.open("a") as file:
                 file.write(f"{target.entry} {key.get_name()} {key.get_base64()}\n")
             if self._keys is not None:
@@ -148,10 +150,10 @@ def connect(target: Target, *, timeout: float, known: KnownHosts) -> Connection:
                 auth_timeout=timeout,
                 channel_timeout=timeout,
             )
-        transport = client.get_transport()
-        assert transport
-        transport.set_keepalive(KEEP_ALIVE)
-        return Connection(target, client, transport)
+            transport = client.get_transport()
+            assert transport
+            transport.set_keepalive(KEEP_ALIVE)
+            return Connection(target, client, transport)
     except BaseException:
         client.close()
         raise
@@ -200,17 +202,13 @@ def _login_errors(target: Target, timeout: float, known: KnownHosts) -> Iterator
 
 
 class Connection:
-    """A login on a host, for any number of commands, side by side too."""
+    """A login on a host, for any number of commands, side by side too. `peer`: its address as it was reached."""
 
     def __init__(self, target: Target, client: paramiko.SSHClient, transport: paramiko.Transport) -> None:
         self.target = target
+        self.peer = str(transport.getpeername()[0])
         self._client = client
         self._transport = transport
-
-    @property
-    def peer(self) -> str:
-        """The host's address as this computer reached it."""
-        return str(self._transport.getpeername()[0])
 
     @property
     def is_alive(self) -> bool:
@@ -357,7 +355,9 @@ class _Running:
 
     def _result(self, exit_code: int) -> CommandResult:
         if exit_code < 0:
-            raise EOFError("it ended before the command did")
+            if not self._channel.eof_received:
+                raise EOFError("it ended before the command did")
+            exit_code = KILLED
         out, err = (b"".join(parts).decode(errors="replace") for parts in (self._out, self._err))
         return CommandResult(exit_code, out, err)
 

@@ -62,8 +62,9 @@ mkdir -p $COURSE
 chmod 700 $COURSE
 exec 9>$COURSE/lock # an earlier run that was cut off may be at work here yet
 flock -w 900 9 || fail "another run has been setting this host up for 900 s"
-trap 'rm -f $COURSE/files.tar $COURSE/apt $COURSE/daemon.json.last' EXIT # the engine's key is in the first
+trap 'rm -f $COURSE/files.tar $COURSE/apt $COURSE/*.last' EXIT # the engine's key is in the first
 cat >$COURSE/files.tar
+cp -p $COURSE/mark.json $COURSE/mark.json.last 2>/dev/null || true
 tar -x -f $COURSE/files.tar -C / --no-same-owner --overwrite "${COURSE#/}/mark.json" # whose host this is from now on
 if [ ! -e $COURSE/settled ]; then
   cp -p $SETTINGS $COURSE/daemon.json.before 2>/dev/null || true
@@ -95,6 +96,7 @@ if ! systemctl $what docker.service || ! systemctl is-active --quiet docker.serv
     [ -n "$had_unit" ] || rm -f $UNIT
     rm -f $SETTINGS
     cp -p $COURSE/daemon.json.last $SETTINGS 2>/dev/null || true
+    cp -p $COURSE/mark.json.last $COURSE/mark.json 2>/dev/null || true
     systemctl daemon-reload
     systemctl restart docker.service || true
   fi

@@ -25,7 +25,10 @@ done | fact disk
 { systemctl show docker.service --property ExecStart 2>/dev/null || true; } | fact start
 { systemctl is-active docker.service 2>/dev/null || true; } | fact active
 # of an engine that is not the course's yet: whether it is in somebody's swarm, and how many containers it has
-{ [ -e $COURSE/mark.json ] || timeout 20 docker info --format '{{.Swarm.LocalNodeState}} {{.Containers}}' 2>/dev/null || true; } | fact swarm
+if [ ! -e $COURSE/mark.json ]; then
+  swarm=$(timeout 20 docker info --format '{{.Swarm.LocalNodeState}} {{.Containers}}' 2>/dev/null) || swarm= # it does not run
+fi
+echo "${swarm:-}" | fact swarm
 cat /etc/docker/daemon.json 2>/dev/null | fact settings
 cat /etc/systemd/system/docker.service.d/zz-cloudscale.conf 2>/dev/null | fact unit
 cat $TLS/ca.pem 2>/dev/null | fact authority

@@ -18,13 +18,17 @@ from tests.lab.hosts import LabHost, LabHosts
 OWN_SETTINGS = '{\n    "log-level": "warn",  "icc": true,\n  "live-restore": true}\n'
 
 
+def write_settings(host: LabHost, settings: str) -> None:
+    host.run("sh", "-c", 'mkdir -p /etc/docker; printf %s "$1" >/etc/docker/daemon.json', "-", settings)
+    host.run("systemctl", "restart", "docker")
+
+
 @pytest.fixture(scope="module")
 def owned(lab_hosts: LabHosts) -> Iterator[LabHost]:
     """A host whose owner has an engine there, with a container in it."""
     host = lab_hosts.hosts[2]
     host.run("sh", "-c", "apt-get -qq update && apt-get -qq -y --no-install-recommends install docker.io")
-    host.run("sh", "-c", f"mkdir -p /etc/docker; cat >/etc/docker/daemon.json <<'X'\n{OWN_SETTINGS}X")
-    host.run("systemctl", "restart", "docker")
+    write_settings(host, OWN_SETTINGS)
     docker(host, "volume", "create", "precious")
     yield host
     host.run("apt-get", "-qq", "-y", "purge", "docker.io", "containerd", "runc")
@@ -77,14 +81,17 @@ def test_an_engine_that_can_not_start_with_the_courses_settings_goes_on_without_
 def test_a_host_in_a_swarm_of_its_own_is_left_alone(
     engine: LabEngine, small_image: str, lab_hosts: LabHosts, owned: LabHost, tmp_path: Path
 ) -> None:
+    settings_of_swarm = '{"log-level": "warn"}'  # no swarm goes with live-restore
+    write_settings(owned, settings_of_swarm)
     docker(owned, "swarm", "init", "--advertise-addr", owned.address)
     tool = generic_tool(engine, lab_hosts, tmp_path, small_image, [f"debian@{owned.address}"])
     refused = tool("themachine", "--onlycreate")
     settings = owned.run("cat", "/etc/docker/daemon.json").stdout
     docker(owned, "swarm", "leave", "--force")
+    write_settings(owned, OWN_SETTINGS)
     assert refused.code == 1
     assert f"{owned.address}: it belongs to a swarm of somebody else" in refused.err
-    assert settings == OWN_SETTINGS
+    assert settings == settings_of_swarm
 
 
 LOCK = "import fcntl, time; f = open('/var/lib/dpkg/lock-frontend', 'w'); fcntl.lockf(f, fcntl.LOCK_EX); time.sleep({})"
@@ -97,21 +104,12 @@ def test_a_busy_package_manager_is_waited_for_and_a_run_that_was_killed_goes_on(
     before = host.packages()
     tool = generic_tool(engine, lab_hosts, tmp_path, small_image, [f"debian@{host.address}"])
     host.run("systemd-run", "--unit=updates", "python3", "-c", LOCK.format(12))
-    cut_off = subprocess.Popen(
-        tool.command("themachine", "--onlycreate"),
-        cwd=PROJECT,
-        env=tool.environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert cut_off.stderr
-    for line in cut_off.stderr:
-        if "setting up its engine" in line:
-            break
-    time.sleep(2)
-    cut_off.kill()
-    cut_off.wait()
+    command = tool.command("themachine", "--onlycreate")
+    with subprocess.Popen(command, cwd=PROJECT, env=tool.environment, stderr=subprocess.PIPE, text=True) as cut_off:
+        assert cut_off.stderr
+        next(line for line in cut_off.stderr if "setting up its engine" in line)
+        time.sleep(2)
+        cut_off.kill()
     assert host.run("systemctl", "is-active", "updates").stdout.strip() == "active"
     launched = tool("themachine", "--onlycreate")
     assert launched.code == 0, launched.err

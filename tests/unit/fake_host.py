@@ -132,10 +132,15 @@ class FakeHost:
     data: bytes = b""
     is_lost: bool = False
     is_alive: bool = True
+    is_settled: bool = False  # what was there before is written down
 
     def __post_init__(self) -> None:
         self.fresh = dict(self.values)
         self._scripts = {provision._script(name): name for name in ("facts", "engine-up", "engine-down")}
+
+    @property
+    def peer(self) -> str:
+        return self.target.host
 
     @property
     def facts(self) -> Facts:
@@ -180,8 +185,9 @@ class FakeHost:
 
     def _up(self, what: str) -> None:
         values, files = self.values, {path: data.decode() for path, data in self.files.items()}
-        if not values["mark"]:
+        if not self.is_settled:
             values["before"] = values["settings"]
+            self.is_settled = True
         if what == "install" and not values["engine"]:
             values |= {"engine": WITH_ENGINE["engine"], "start": DEBIAN_START, "brought": "yes\n"}
         names = {
@@ -194,13 +200,19 @@ class FakeHost:
         }
         for path, text in files.items():
             values[names[path]] = text
+        if provision.UNIT in files:  # as systemd tells it
+            command = files[provision.UNIT].strip().rpartition("ExecStart=")[2]
+            values["start"] = (
+                f"ExecStart={{ path={command.split()[0]} ; argv[]={command} ; ignore_errors=no ; pid=0 }}\n"
+            )
         json.loads(values["settings"])  # an engine does not start with anything else
         values |= {"active": "active\n", "ready": "yes\n", "swarm": ""}
 
     def _down(self) -> None:
+        self.is_settled = False
         if self.values["brought"]:
-            assert not self.data
-            self.values = dict(FRESH)
+            self.values = dict(self.fresh)
         else:
             ours = ("unit", "authority", "certificate", "key", "mark", "ready", "brought", "before")
-            self.values |= {**dict.fromkeys(ours, ""), "settings": self.data.decode(), "swarm": self.fresh["swarm"]}
+            self.values |= {**dict.fromkeys(ours, ""), "settings": self.data.decode()}
+            self.values |= {name: self.fresh[name] for name in ("start", "swarm")}

@@ -312,16 +312,6 @@ def test_an_engine_that_does_not_let_the_trainer_in_is_told(
 
 
 @pytest.mark.usefixtures("loopback")
-@pytest.mark.xfail(strict=True, reason="of the course's own engines, DOCKER_CERT_PATH and machine_new say nothing")
-def test_what_is_wrong_with_the_courses_own_engine_is_not_mended_by_docker_host(
-    signer: Authority, other: Authority, tmp_path: Path
-) -> None:
-    with running(TlsEngine(other, tmp_path, ["127.0.0.1"])) as server, pytest.raises(EngineError) as raised:
-        reach(server.port, signer, signer)
-    assert "DOCKER_" not in raised.value.remedy
-    assert "local" not in explain(FileNotFoundError(2, "No such file"), "m1").remedy
-
-
 @pytest.mark.usefixtures("loopback")
 def test_an_engine_elsewhere_that_is_too_old_is_named(signer: Authority, tmp_path: Path) -> None:
     class Old(Answers):

@@ -17,6 +17,7 @@ from cloudscale import ssh
 from cloudscale.errors import ConnectionFailed, RequestError
 from cloudscale.model import CommandResult
 from cloudscale.ssh import Connection, KnownHosts, Logins, Target, connect, parse_target, quoted
+from tests.unit.fakes import FakeClock
 
 KEY = paramiko.ECDSAKey.generate()
 OTHER_KEY = paramiko.ECDSAKey.generate()
@@ -175,6 +176,24 @@ def test_a_host_that_does_not_let_us_in_is_named_with_the_cause(
     assert raised.value.message.startswith("host: ")
     assert "secret" not in str(raised.value)
     assert client.closed
+
+
+@pytest.mark.parametrize("seconds", [4.9, 5, 60])
+def test_whatever_is_said_once_the_deadline_has_passed_the_host_did_not_answer(
+    client: type[Client], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    client.outcome = paramiko.SSHException("Error reading SSH protocol banner")
+    clock = FakeClock()
+    monkeypatch.setattr("cloudscale.ssh.time.monotonic", clock.now)
+    log = client.connect
+
+    def slow(self: Client, hostname: str, **settings: Any) -> None:
+        clock.sleep(seconds)
+        log(self, hostname, **settings)
+
+    monkeypatch.setattr(client, "connect", slow)
+    with pytest.raises(ConnectionFailed, match="protocol banner" if seconds < 5 else "host: no answer in 5 s"):
+        log_in(Target("host"), tmp_path)
 
 
 def test_a_client_is_closed_whatever_happens_in_between(client: type[Client], tmp_path: Path) -> None:
@@ -345,6 +364,11 @@ class Transport:
     def _send_user_message(self, message: paramiko.Message) -> None:
         self.messages.append(message.asbytes())
 
+    def getpeername(self) -> tuple[str, int, int, int]:
+        if self.is_closed:
+            raise OSError(9, "Bad file descriptor")
+        return "2001:db8::1", 22, 0, 0
+
     def close(self) -> None:
         self.is_closed = True
         if isinstance(self._channel, Channel):
@@ -475,9 +499,33 @@ def test_a_host_that_is_slow_to_answer_a_request_leaves_the_command_its_time(mon
 
 
 def test_a_connection_that_ends_before_the_command_is_lost() -> None:
+    channel = Channel(None, b"out\n")
+    channel.eof_received = False
+    channel.close()
     with pytest.raises(ConnectionFailed, match="host: the connection is lost") as raised:
-        run(Channel(-1, b"out\n"))
+        run(channel)
     assert "Run again" in raised.value.remedy
+
+
+def test_a_command_that_a_signal_ended_is_no_lost_connection() -> None:
+    # such as one that the kernel ended for want of memory: the server says so, and ends the streams
+    result = run(Channel(-1, b"out\n"))
+    assert result.exit_code
+    assert result.stdout == "out\n"
+
+
+def test_the_address_that_a_host_was_reached_by_is_known() -> None:
+    assert on(Channel(0)).peer == "2001:db8::1"
+
+
+def test_a_host_that_was_lost_has_an_address_all_the_same_or_is_told() -> None:
+    channel = Channel(0)
+    connection = on(channel)
+    channel.transport.close()
+    try:
+        assert connection.peer == "2001:db8::1"
+    except ConnectionFailed as error:
+        assert "connection is lost" in error.message
 
 
 @pytest.mark.parametrize("cause", [paramiko.SSHException("SSH session not active"), OSError(), EOFError()])
