@@ -71,11 +71,7 @@ def test_an_engine_that_is_not_active_does_not_run(state: str) -> None:
         ("active 12\n", "active", 12),
         ("", "", 0),  # no engine, or one that does not answer
         ("\n", "", 0),  # as docker(1) prints when it gave up half-way
-        pytest.param(
-            " 0\n",  # as docker(1) prints of an engine that is stopped, from version 23 on
-            *("", 0),
-            marks=pytest.mark.xfail(strict=True, reason="the number is taken for the state: hostfacts.py, swarm="),
-        ),
+        (" 0\n", "", 0),  # as docker(1) prints of an engine that is stopped, from version 23 on
     ],
 )
 def test_a_swarm_and_containers_of_the_owners_are_known(text: str, state: str, containers: int) -> None:
