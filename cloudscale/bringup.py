@@ -35,7 +35,8 @@ def bring_up(
     Every machine's outcome is kept; the others go on.
     """
     driver, settings = cluster.driver, session.settings
-    order = list(surveys)
+    # a machine that was set up before, and is stopped, may be a manager of the course's swarm already
+    order = sorted(surveys, key=lambda name: not (surveys[name].is_set_up or cluster.managers))
     gathering = Gathering(
         settings.course,
         order,

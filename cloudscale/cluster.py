@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from cloudscale.course import Course
 from cloudscale.drivers import Driver
 from cloudscale.engine import Engine, describe
-from cloudscale.errors import CloudscaleError, MachineError, NotSetUp, SwarmError
+from cloudscale.errors import CloudscaleError, EngineError, MachineError, NotSetUp, SwarmError
 from cloudscale.fanout import fan_out
 from cloudscale.model import Machine, Node, Outcome, Survey
 from cloudscale.progress import Progress
@@ -89,11 +89,21 @@ class Cluster:
         return {n: error for n, error in self.lost.items() if n in used or not isinstance(error, NotSetUp)}
 
     def machine_of(self, seat: RunningSeat) -> str:
-        """The name of the machine that a seat is pinned to; empty where the course does not have it any more."""
+        """The name of the machine that a seat is pinned to; empty where the swarm does not have it any more."""
         # the label first: a clone claims to be the same node
         name = self.swarm[seat.node_id].machine if seat.node_id in self.swarm else ""
         name = name or next((name for name, node in self.nodes.items() if node.id == seat.node_id), "")
-        return name if name in self.hosts else ""
+        return name
+
+    @property
+    def strays(self) -> tuple[str, ...]:
+        """What to say of machines that are in the swarm and not among the course's any more."""
+        strays = sorted({node.machine for node in self.swarm.values()} - {"", *self.hosts})
+        return tuple(
+            f"{name}: it is in the course's swarm, but not among its machines any more; what is on it stays as it is."
+            f"\n  Put it back; before it is left out, invoke driver_reset --only {name}."
+            for name in strays
+        )
 
     def names_of(self, seat: RunningSeat) -> tuple[str, ...]:
         return (seat.name, seat.student_id, seat.student_name, self.machine_of(seat))
@@ -111,7 +121,10 @@ def look(session: Session, driver: Driver, surveys: Mapping[str, Survey] | None 
         if surveys is not None:
             if machine.name not in surveys:
                 raise MachineError(f"{machine.name}: it is lost.")
-            if not surveys[machine.name].has_engine:
+            survey = surveys[machine.name]
+            if survey.is_set_up and not survey.has_engine:
+                raise EngineError(f"{machine.name}: its engine does not run.", "invoke themachine starts it.")
+            if not survey.has_engine:
                 raise NotSetUp(f"{machine.name}: it has no engine for the course yet.")
         engine = driver.connect(machine)
         found = membership(engine)

@@ -9,6 +9,7 @@ import contextlib
 import re
 import threading
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
 from docker.errors import APIError
@@ -22,6 +23,7 @@ from cloudscale.notebook import BytesDone, Held, find_image, pull_image
 from cloudscale.plan import GIB, MIB
 
 LEAST_FREE = GIB // 2  # bytes of disk for an image whose size nobody knows yet
+SENDS = 2  # at once from one machine: an engine may write each of them to its disk first
 WAITING = 3600.0  # seconds for an image on its way to the first machine
 COPIED = re.compile(rb"(\d+) bytes[^\r\n]*copied")  # of dd(1)
 
@@ -55,8 +57,10 @@ class Distribution:
         self._say = say
         self._bytes: dict[str, tuple[int, int]] = {}
         self._changed = threading.Condition()
-        self._source: Engine | None = None  # a machine that has it
-        self._sending = False
+        self._sources: dict[str, Engine] = {}  # machines that have it
+        self._busy: Counter[str] = Counter()  # and to how many others each is sending it
+        self._sending = False  # from here to the first one
+        self._digest = ""
         self._failure: CloudscaleError | None = None
         self._trainer: tuple[Engine, Held] | None = None
         self._trainer_known = False
@@ -72,13 +76,17 @@ class Distribution:
         if held is None or (newest and not held.is_same(newest[1])):
             self._bring(engine, survey)
             held = find_image(engine, self._reference)
-            if held is None:
+            if held is None or (newest and not held.is_same(newest[1])):
                 raise ImageError(f"The image {self._reference} did not arrive on {engine.name}.", "Run again.")
             if not self._driver.adopts_swarm:
                 mark_brought(engine, self._reference, self._course)
         with self._changed:
-            self._source = self._source or engine
+            self._sources[engine.name] = engine
+            self._digest = self._digest or (held.pinned if held.from_registry else "")
             self._changed.notify_all()
+        if held.from_registry and held.pinned != self._digest:  # the tag has moved since another machine pulled it
+            pull_image(engine, self._digest, self._advance(engine.name))
+            return self._digest
         return held.pinned
 
     def _bring(self, engine: Engine, survey: Survey) -> None:
@@ -90,36 +98,56 @@ class Distribution:
                 return
             except ImageError as error:
                 refusal = error
+        self._ask_others()
         with self._changed:
-            self._changed.wait_for(lambda: self._source or self._failure or not self._sending, timeout=WAITING)
-            if self._failure and not self._source:
+            self._changed.wait_for(lambda: self._failure or self._free_source() or not self._is_awaited(), WAITING)
+            source = self._free_source()
+            if source is None and self._failure:
                 raise refusal or self._failure
-            source = self._source = self._source or self._holder()
-            self._sending = True
-        if source:
-            self._pass_on(source, engine, survey)
-            return
+            if source:
+                self._busy[source.name] += 1
+            else:
+                self._sending = True
+        has_arrived = False
         try:
-            self._send(engine, survey, refusal)
-            self._source = engine
+            if source:
+                self._pass_on(source, engine, survey)
+            else:
+                self._send(engine, survey, refusal)
+            has_arrived = True
         except CloudscaleError as error:
-            if self._held_by_trainer() is None:  # nobody need try again; any other fault is this machine's own
-                with self._changed:
-                    self._failure = error
+            # without the image nobody need try again; any other fault is this machine's own
+            if source is None and self._held_by_trainer() is None:
+                self._failure = error
             raise
         finally:
             with self._changed:
-                self._sending = False
+                if source:
+                    self._busy[source.name] -= 1
+                else:
+                    self._sending = False
+                if has_arrived:
+                    self._sources[engine.name] = engine
                 self._changed.notify_all()
 
-    def _holder(self) -> Engine | None:
-        """A machine that has it and has not come round to say so."""
+    def _free_source(self) -> Engine | None:
+        """A machine that has the image and is not sending it to as many as it can; the least busy one."""
+        free = [engine for name, engine in self._sources.items() if self._busy[name] < SENDS]
+        return min(free, key=lambda engine: self._busy[engine.name], default=None)
+
+    def _is_awaited(self) -> bool:
+        return self._sending or bool(self._sources)
+
+    def _ask_others(self) -> None:
+        """Finds a machine that has it and has not come round to say so."""
+        if self._sources:
+            return
         for engine in self._engines:
             with contextlib.suppress(EngineError):
                 held = find_image(engine, self._reference)
                 if held and (self._trainer is None or held.is_same(self._trainer[1])):
-                    return engine
-        return None
+                    self._sources[engine.name] = engine
+                    return
 
     def _pass_on(self, source: Engine, engine: Engine, survey: Survey) -> None:
         held = find_image(source, self._reference)

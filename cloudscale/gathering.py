@@ -29,7 +29,7 @@ from cloudscale.waiting import poll
 
 MANAGERS = 3  # from three machines on; fewer have one, since of two none may be lost (raft's majority)
 SWARM_PORT = 2377
-FOUNDING = 1800.0  # seconds to wait for the first machine: its engine may have to be installed
+FOUNDING = 3000.0  # seconds to wait for the first machine: its engine may have to be installed
 JOINING = 60.0  # seconds for one attempt
 ATTEMPTS = 3
 UNCLEAR = ("pending", "leaderless")

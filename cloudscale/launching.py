@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from cloudscale import containers, recipes, report, seating, spawner, swarm
 from cloudscale.bringup import Ready, bring_up
@@ -13,8 +13,9 @@ from cloudscale.errors import CloudscaleError, RequestError, SwarmError
 from cloudscale.fanout import fan_out
 from cloudscale.gathering import balance_managers
 from cloudscale.model import Machine, Outcome, Student, Survey
-from cloudscale.notebook import look_inside
+from cloudscale.notebook import check_reference, look_inside
 from cloudscale.phases import Phases
+from cloudscale.plan import Plan
 from cloudscale.planning import plan_launch
 from cloudscale.report import Report
 from cloudscale.seatspec import Template
@@ -24,49 +25,48 @@ from cloudscale.waiting import poll
 NOTICING = 40.0  # seconds for a swarm to notice that a machine is gone: three missed heartbeats
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What a launch finds: machines that answer, those of them to be used, the course as it is, and what is amiss."""
+
+    answering: Mapping[str, Survey]
+    usable: Mapping[str, Survey]
+    cluster: Cluster
+    problems: tuple[str, ...]
+
+    @property
+    def gone(self) -> list[str]:
+        """The machines that the swarm has and that do not answer."""
+        return sorted({node.machine for node in self.cluster.swarm.values()} - {"", *self.answering})
+
+
 def planned(session: Session, driver: Driver, launch: Launch, students: Sequence[Student]) -> Report:
     """What would be done, and what it needs. Makes nothing."""
-    _, surveys, cluster, problems = _seen(session, driver, launch, Phases())
-    plan = plan_launch(cluster, surveys, session, launch, students)
-    for warning in plan.warnings:
-        session.progress.say(f"Warning: {warning}")
-    return Report(report.plan(plan, cluster.machines, session.common.format), problems)
+    seen = _seen(session, driver, launch, Phases())
+    plan = _plan(seen, session, launch, students)
+    return Report(report.plan(plan, seen.cluster.machines, session.common.format), seen.problems)
 
 
 def launched(session: Session, driver: Driver, launch: Launch, students: Sequence[Student]) -> Report:
     """The whole of it; the report has the table, and what failed."""
     say, phases = session.progress.say, Phases()
     with session.course.locked():
-        everything, surveys, cluster, problems = _seen(session, driver, launch, phases)
-        given_up = _given_up(cluster, surveys, launch, say)
-        plan = plan_launch(cluster, surveys, session, launch, students, given_up=given_up)
-        spawner.check_key(cluster.seats, session.course.key(create=False), session.course.folder)
-        for warning in plan.warnings:
-            say(f"Warning: {warning}")
-        say(f"Plan: {', '.join(surveys)}" + ("" if launch.onlycreate else f" for {len(plan.seats)} students"))
+        seen = _seen(session, driver, launch, phases)
+        plan = _plan(seen, session, launch, students)
+        _check_key(seen.cluster, session)
+        say(f"Plan: {', '.join(seen.usable)}" + ("" if launch.onlycreate else f" for {len(plan.seats)} students"))
 
-        surveys |= _departed(cluster, surveys, session.settings.course)
+        if launch.replace_lost:
+            _give_up_swarm(seen.cluster)
         with session.progress.bar("Machines: engine, swarm, image", 0) as advance:
-            outcomes = bring_up(cluster, surveys, session, phases, advance)
+            outcomes = bring_up(seen.cluster, seen.usable, session, phases, advance)
         ready = {outcome.target: outcome.value for outcome in outcomes if outcome.value}
-        problems += report.problems(outcomes)
+        problems = seen.problems + report.problems(outcomes)
         if not ready:
             raise _first_error(outcomes)
-        say(f"Machines: {len(ready)} of {len(cluster.machines)} ready, in one swarm, with the image")
-
-        surveys = {name: replace(survey, has_engine=True) for name, survey in surveys.items()}
+        say(f"Machines: {len(ready)} of {len(seen.cluster.machines)} ready, in one swarm, with the image")
         try:
-            # one that has not got the image may manage the swarm all the same
-            cluster = look(session, driver, {**everything, **surveys})
-            surveys = {name: survey for name, survey in surveys.items() if name in ready}
-            _strike_off(cluster, given_up)
-            if launch.onlycreate:
-                done = Report(seating.machine_table(cluster, session.common.format))
-            else:
-                with phases.timed("seats"):
-                    template = _template(ready, session, launch)
-                    plan = plan_launch(cluster, surveys, session, launch, students, given_up=given_up)
-                    done = seating.seat_everyone(cluster, plan, template, session, launch)
+            done = _seated(seen, ready, session, launch, students, phases)
         except CloudscaleError as error:
             if not problems:
                 raise
@@ -75,48 +75,93 @@ def launched(session: Session, driver: Driver, launch: Launch, students: Sequenc
         return replace(done, problems=(*problems, *done.problems))
 
 
-def _seen(
-    session: Session, driver: Driver, launch: Launch, phases: Phases
-) -> tuple[dict[str, Survey], dict[str, Survey], Cluster, tuple[str, ...]]:
-    """All machines that answer, those to be used, the course on them as it is, and why others can't be used."""
+def _seen(session: Session, driver: Driver, launch: Launch, phases: Phases) -> Seen:
+    """Looks at all machines. Changes nothing. Raises CloudscaleError where none is left."""
 
     def survey(machine: Machine) -> Survey:
         with phases.timed("login", machine.name):
             return driver.survey(machine)
 
+    check_reference(recipes.full_reference(session.settings.image))
     outcomes = fan_out(survey, driver.machines(), name=lambda machine: machine.name)
     for outcome in outcomes:
         if isinstance(outcome.error, RequestError):
             raise outcome.error
-    surveys = {outcome.target: outcome.value for outcome in outcomes if outcome.value}
-    _check_distinct(surveys)
-    cluster = look(session, driver, surveys)
+    answering = {outcome.target: outcome.value for outcome in outcomes if outcome.value}
+    _check_distinct(answering)
+    cluster = look(session, driver, answering)
     lost = {outcome.target: outcome for outcome in outcomes if not outcome.ok}
     causes = {name: outcome.error for name, outcome in lost.items() if isinstance(outcome.error, CloudscaleError)}
     cluster = replace(cluster, lost={**cluster.lost, **causes})
     lost |= {n: Outcome(n, error=error) for n, error in cluster.lost.items() if isinstance(error, SwarmError)}
-    everything = surveys
-    surveys = {name: survey for name, survey in surveys.items() if name not in lost}
-    in_use = {node.machine for node in cluster.swarm.values()}
-    wanted = list(surveys)[: launch.nodes or None]
-    surveys = {name: survey for name, survey in surveys.items() if name in wanted or name in in_use}
-    if not surveys:
+    freed = _without_own_ports(cluster, answering, session.settings.course)
+    usable = _wanted(cluster, {name: survey for name, survey in freed.items() if name not in lost}, session, launch)
+    if not usable:
         raise _first_error(list(lost.values()))
-    if not launch.replace_lost:
+    stopped = any(survey.is_set_up and not survey.has_engine for survey in usable.values())  # it will be started
+    if not launch.replace_lost and not stopped:
         cluster.check_head("Bring those machines back; or seat everyone anew on the others with --replace-lost.")
-    return everything, surveys, cluster, report.problems(lost.values())
+    named = {name: outcome for name, outcome in lost.items() if session.selection.uses(name, cluster.hosts)}
+    return Seen(answering, usable, cluster, (*report.problems(named.values()), *cluster.strays))
 
 
-def _departed(cluster: Cluster, surveys: Mapping[str, Survey], course: str) -> dict[str, Survey]:
-    """Takes engines out of a swarm that is given up, its managers being lost; their seats' ports are free then."""
-    freed = {
-        name: replace(surveys[name], held_ports=surveys[name].held_ports - containers.seat_ports(engine, course))
-        for name, engine in cluster.cut_off.items()
-        if name in surveys
-    }
+def _without_own_ports(cluster: Cluster, surveys: Mapping[str, Survey], course: str) -> dict[str, Survey]:
+    """The surveys without the ports that the course's own seats hold."""
+    seats = fan_out(lambda e: containers.seat_ports(e, course), cluster.engines.values(), name=lambda e: e.name)
+    own = {outcome.target: outcome.value or frozenset() for outcome in seats}
+    return {n: replace(survey, held_ports=survey.held_ports - own.get(n, frozenset())) for n, survey in surveys.items()}
+
+
+def _wanted(cluster: Cluster, surveys: dict[str, Survey], session: Session, launch: Launch) -> dict[str, Survey]:
+    """The machines that --nodes, --only and --skip leave for use; --nodes leaves out none that is in the swarm."""
+    in_use = {node.machine for node in cluster.swarm.values()}
+    meant = {name: survey for name, survey in surveys.items() if session.selection.uses(name, cluster.hosts)}
+    first = list(meant)[: launch.nodes or None]
+    return {name: survey for name, survey in meant.items() if name in first or name in in_use}
+
+
+def _plan(seen: Seen, session: Session, launch: Launch, students: Sequence[Student]) -> Plan:
+    given_up = seen.gone if launch.replace_lost else []
+    plan = plan_launch(seen.cluster, seen.usable, session, launch, students, given_up=given_up)
+    for warning in plan.warnings:
+        session.progress.say(f"Warning: {warning}")
+    return plan
+
+
+def _check_key(cluster: Cluster, session: Session) -> None:
+    spawner.check_key(cluster.seats, session.course.key(create=False), session.course.folder)
+
+
+def _give_up_swarm(cluster: Cluster) -> None:
+    """Takes engines out of a swarm whose managers are lost."""
     for outcome in fan_out(swarm.depart, cluster.cut_off.values(), name=lambda engine: engine.name):
         outcome.get()
-    return freed
+
+
+def _seated(
+    seen: Seen,
+    ready: Mapping[str, Ready],
+    session: Session,
+    launch: Launch,
+    students: Sequence[Student],
+    phases: Phases,
+) -> Report:
+    """The seats on the machines that came up."""
+    up = {name: replace(survey, has_engine=True) for name, survey in seen.usable.items()}
+    # one that has not got the image may manage the swarm all the same
+    cluster = look(session, seen.cluster.driver, {**seen.answering, **up})
+    _check_key(cluster, session)
+    died = report.problems([Outcome[object](name, error=cluster.lost[name]) for name in ready if name in cluster.lost])
+    usable = {name: survey for name, survey in up.items() if name in ready and name in cluster.nodes}
+    given_up = _given_up(cluster, usable, launch, session)
+    _strike_off(cluster, given_up)
+    if launch.onlycreate:
+        return Report(seating.machine_table(cluster, session.common.format), died)
+    with phases.timed("seats"):
+        template = _template({name: ready[name] for name in usable}, session, launch)
+        plan = plan_launch(cluster, usable, session, launch, students, given_up=given_up)
+        done = seating.seat_everyone(cluster, plan, template, session, launch)
+    return replace(done, problems=(*died, *done.problems))
 
 
 def _check_distinct(surveys: Mapping[str, Survey]) -> None:
@@ -134,15 +179,21 @@ def _check_distinct(surveys: Mapping[str, Survey]) -> None:
 def _first_error(outcomes: Sequence[Outcome[object]]) -> CloudscaleError:
     """One error for a launch that no machine is left for."""
     if len(outcomes) == 1 and isinstance(error := outcomes[0].error, CloudscaleError):
-        return error
+        # something may have been done by now: not a request that changed nothing
+        return CloudscaleError(error.message, error.remedy) if isinstance(error, RequestError) else error
     return CloudscaleError("No machine can be used.\n" + "\n".join(report.problems(outcomes)))
 
 
-def _given_up(cluster: Cluster, surveys: Mapping[str, Survey], launch: Launch, say: Callable[[str], None]) -> list[str]:
+def _given_up(cluster: Cluster, usable: Mapping[str, Survey], launch: Launch, session: Session) -> list[str]:
     """With --replace-lost: the machines whose students are seated elsewhere, the swarm having lost them too."""
-    lost = {node.id: node.machine for node in cluster.swarm.values() if node.machine not in surveys}
+    lost = {
+        node.id: node.machine
+        for node in cluster.swarm.values()
+        if node.machine not in usable and session.selection.uses(node.machine, cluster.hosts)
+    }
     if not (launch.replace_lost and lost) or cluster.driver.adopts_swarm:
         return []
+    say = session.progress.say
     say(f"Lost: {', '.join(lost.values())}; waiting until the swarm has noticed")
     down: set[str] = set()
 
@@ -152,7 +203,7 @@ def _given_up(cluster: Cluster, surveys: Mapping[str, Survey], launch: Launch, s
 
     if not poll(step, timeout=NOTICING, interval=1):
         still = ", ".join(name for name in lost.values() if name not in down)
-        say(f"Warning: {still} can't be reached from here, but the swarm still has it: its seats stay")
+        say(f"Warning: the swarm still has {still}: the seats there stay")
     return sorted(down)
 
 

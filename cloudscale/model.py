@@ -39,7 +39,8 @@ class Survey:
     """What a machine is, seen from outside its engine. Sizes are bytes, None where the driver can't tell.
 
     `address` is the one that the course's machines reach each other by; `networks` are those that it is in
-    (text of the form 192.0.2.0/24), `addresses` all of its own; `has_engine`: its engine serves the course already.
+    (text of the form 192.0.2.0/24), `addresses` all of its own; `has_engine`: its engine serves the course already;
+    `is_set_up`: it did, though it may be stopped now.
     """
 
     machine: Machine
@@ -51,6 +52,7 @@ class Survey:
     networks: frozenset[str] = frozenset()
     addresses: frozenset[str] = frozenset()
     has_engine: bool = True
+    is_set_up: bool = False
 
 
 @dataclass(frozen=True)

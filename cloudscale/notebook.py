@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,6 +12,12 @@ from docker.utils import parse_repository_tag
 from cloudscale import naming
 from cloudscale.engine import Engine, engine_errors, explain_text
 from cloudscale.errors import EngineError, ImageError, RequestError
+
+# As the reference implementation has it (distribution/reference): [registry/]repository[:tag][@digest]
+_PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+REFERENCE = re.compile(
+    rf"(?:[A-Za-z0-9.-]+(?::[0-9]+)?/)?{_PART}(?:/{_PART})*(?::\w[\w.-]{{0,127}})?(?:@sha256:[0-9a-f]{{64}})?"
+)
 
 # Called with the bytes that arrived and the bytes known to come.
 BytesDone = Callable[[int, int], None]
@@ -59,6 +66,12 @@ class Held:
 
     def is_same(self, other: Held) -> bool:
         return (self.layers, self.made) == (other.layers, other.made)
+
+
+def check_reference(reference: str) -> None:
+    """Raises RequestError where an image can't be called that."""
+    if not REFERENCE.fullmatch(reference):
+        raise _no_reference(reference, "invalid reference format")
 
 
 def find_image(engine: Engine, reference: str) -> Held | None:

@@ -9,7 +9,7 @@ from datetime import datetime
 from cloudscale import containers, naming
 from cloudscale.cluster import Cluster, Session
 from cloudscale.engine import Engine
-from cloudscale.errors import SwarmError
+from cloudscale.errors import CloudscaleError
 from cloudscale.fanout import fan_out
 from cloudscale.model import Machine, Node, Place, Seat, Student, Survey
 from cloudscale.plan import Plan, PortRange, make_plan
@@ -32,18 +32,21 @@ def plan_launch(
     volumes: list[tuple[datetime, str, Place]] = []
     ours: dict[str, frozenset[int]] = {}
     for outcome in seen:
-        places, ours[outcome.target] = outcome.get()
+        if outcome.value is None:  # it has died since it was looked at
+            continue
+        places, ours[outcome.target] = outcome.value
         volumes += [(since, student_id, place) for student_id, (since, place) in places.items()]
     # of several places, of a student who was moved from a lost machine, the latest
     remembered = {student_id: place for _, student_id, place in sorted(volumes, key=lambda volume: volume[0])}
     nodes = []
     for name, survey in surveys.items():
-        if node := cluster.nodes.get(name):
+        if (node := cluster.nodes.get(name)) and name in ours:
             held = survey.held_ports - ours[name]
             nodes.append(replace(node, taken_ports=node.taken_ports | held))
-        elif not isinstance(cluster.lost.get(name), SwarmError):  # it is to be set up yet
-            assert survey.cpus and survey.memory
+        elif node is None and survey.cpus and survey.memory:  # it is to be set up yet, or started
             nodes.append(Node(survey.machine, "", survey.cpus, survey.memory, survey.held_ports))
+    if not nodes:
+        raise CloudscaleError("No machine can be used.\n" + "\n".join(map(str, cluster.lost.values())))
     seated = {seat.student_id: Place(cluster.machine_of(seat), seat.port) for seat in cluster.seats}
     # where --only or --skip may keep some of those who left, no newcomer is given a place of theirs
     prune = launch.prune and not (session.common.only or session.common.skip)
@@ -56,7 +59,7 @@ def plan_launch(
         PortRange(launch.start, launch.end),
         session.settings.seat,
         prune=prune,
-        lost={machine.name for machine in cluster.machines} - there - set(given_up),
+        lost={*cluster.hosts, *(place.machine for place in seated.values())} - {"", *there, *given_up},
     )
     return _chosen(plan, cluster, session)
 

@@ -44,6 +44,7 @@ class Setup:
     install: bool
     files: Mapping[str, bytes] = field(repr=False)
     reasons: tuple[str, ...]
+    warning: str = ""
 
 
 def read_facts(connection: Connection) -> Facts:
@@ -124,7 +125,9 @@ def wanted_setup(facts: Facts, host: str, address: str, course: str, authority: 
         reasons.append("its record")
     if not reasons:
         return None
-    return Setup(install, {MARK: _json(mark), **files}, tuple(reasons))
+    open_to_all = {**theirs, **ours}.get("icc") is not False
+    warning = "its owner's settings or containers leave seats there open to each other (icc)" if open_to_all else ""
+    return Setup(install, {MARK: _json(mark), **files}, tuple(reasons), warning)
 
 
 def _settings(text: str, name: str) -> dict[str, Any]:

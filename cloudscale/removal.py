@@ -154,7 +154,10 @@ def _shrink_swarm(cluster: Cluster, engines: Sequence[Engine]) -> list[Outcome[s
             return []
         heirs = [node for node in staying if node.is_up and node.machine in cluster.engines]
         if not heirs:
-            error = SwarmError("Nothing that stays in the swarm can manage it now.", "Bring the lost machines back.")
+            names = ", ".join(node.machine for node in staying)
+            error = SwarmError(
+                f"Of what stays in the swarm ({names}) nothing can manage it now.", "Bring it back first."
+            )
             return [Outcome(engine.name, error=error) for engine in engines]
         with engine_errors(cluster.manager.name):
             update_node(cluster.manager, heirs[0].id, role="manager")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cloudscale import naming, readiness, removal, report
+from cloudscale import jupyter, naming, readiness, removal, report
 from cloudscale.cluster import Cluster, Session
 from cloudscale.errors import SeatError, SlowSeat, SwarmError
 from cloudscale.model import Outcome, Row, Seat
@@ -45,7 +45,7 @@ def seat_everyone(cluster: Cluster, plan: Plan, template: Template, session: Ses
         for seat, outcome in zip(seats, changes, strict=True)
     }
     outcomes |= dict(zip((seat.student.id for seat, _ in started), answers, strict=True))
-    outcomes |= {seat.student.id: Outcome(seat.student.full_name, error=_stranded(seat)) for seat in stranded}
+    outcomes |= {seat.student.id: _left_alone(seat, cluster) for seat in stranded}
 
     rows = []
     for seat in plan.seats:
@@ -60,12 +60,17 @@ def seat_everyone(cluster: Cluster, plan: Plan, template: Template, session: Ses
     return Report(report.seats(rows, session.common.format, passwords=True), tuple(problems))
 
 
-def _stranded(seat: Seat) -> SeatError:
-    return SeatError(
+def _left_alone(seat: Seat, cluster: Cluster) -> Outcome[str]:
+    """A seat on a machine that could not be made ready: it is as it is."""
+    host = cluster.hosts.get(seat.place.machine, "")
+    if host and jupyter.answers(host, seat.place.port):
+        return Outcome(seat.student.full_name, "ready")
+    error = SeatError(
         f"{seat.student.full_name}: the machine {seat.place.machine} is lost, and the seat with it.",
         "Bring the machine back and run again; or --replace-lost seats its students on the others"
         " (what they saved on that machine stays there).",
     )
+    return Outcome(seat.student.full_name, error=error)
 
 
 def _prune(cluster: Cluster, plan: Plan, spawn: Spawner, session: Session, launch: Launch) -> list[str]:

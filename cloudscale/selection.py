@@ -31,6 +31,15 @@ class Selection:
         only, skip = ({name.casefold() for name in chosen} for chosen in (self.only, self.skip))
         return [target for target, known in answering if (not only or known & only) and not known & skip]
 
+    def is_about(self, machine: str) -> bool:
+        """Whether a machine as such is meant: --only names it, or nothing, and --skip does not."""
+        return (not self.only or machine in self.only) and machine not in self.skip
+
+    def uses(self, machine: str, machines: Iterable[str]) -> bool:
+        """Whether new seats may go there: --only chooses machines where it names any, else it is about seats."""
+        chosen = set(self.only) & set(machines)
+        return (not chosen or machine in chosen) and machine not in self.skip
+
 
 def _some(names: Sequence[str], most: int = 8) -> str:
     if len(names) > most:

@@ -59,8 +59,11 @@ def parse_target(text: str, *, port: int, user: str, password: str | None, key_f
     match = HOST.fullmatch(text)
     if not match or not 0 < int(match["port"] or port) < 65536:
         raise RequestError(f"{text!r} is no host.", "A host is [user@]host[:port].")
+    host = match["bracketed"] or match["ipv6"] or match["host"]
+    if not all(0 < len(part) < 64 for part in host.split(".")):
+        raise RequestError(f"{host!r} is no host's name: between two dots there are 1 to 63 characters.")
     return Target(
-        host=match["bracketed"] or match["ipv6"] or match["host"],
+        host=host,
         port=int(match["port"] or port),
         user=match["user"] or user,
         password=password,
@@ -106,10 +109,15 @@ class KnownHosts:
     def remember(self, target: Target, key: paramiko.PKey) -> None:
         """Trust on first use, said aloud and written down."""
         with self._lock:
-            for folder in reversed([folder for folder in self.path.parents if not folder.exists()]):
-                folder.mkdir(mode=0o700, exist_ok=True)
-            with self.path.open("a") as file:
-                file.write(f"{target.entry} {key.get_name()} {key.get_base64()}\n")
+            try:
+                for folder in reversed([folder for folder in self.path.parents if not folder.exists()]):
+                    folder.mkdir(mode=0o700, exist_ok=True)
+                with self.path.open("a") as file:
+                    file.write(f"{target.entry} {key.get_name()} {key.get_base64()}\n")
+            except OSError as error:
+                raise ConnectionFailed(
+                    f"{self.path} can't be written ({error.strerror}).", "Host keys go there."
+                ) from None
             if self._keys is not None:
                 self._keys.add(target.entry, key.get_name(), key)
         self._new_key(f"{target.name}: new host key {_fingerprint(key)}, remembered in {self.path}")

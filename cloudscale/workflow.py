@@ -6,7 +6,7 @@ import getpass
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
-from cloudscale import containers, launching, readiness, recipes, removal, report, seating, ssh
+from cloudscale import containers, launching, readiness, recipes, removal, report, seating, spawner, ssh
 from cloudscale.cluster import Cluster, Session, look
 from cloudscale.drivers import Driver, load_driver
 from cloudscale.engine import Engine, from_environment
@@ -66,7 +66,8 @@ def com_containers(session: Session, command: str) -> Report:
     cluster = look(session, _driver(session))
     timeout = session.common.timeout or COMMAND_TIMEOUT
     targets = _seat_targets(cluster, session.settings.course)
-    seats = session.selection.choose(targets, lambda seat: seat.names)
+    named = [*targets, *(SeatTarget((machine.name,), machine.name, "") for machine in cluster.machines)]
+    seats = [seat for seat in session.selection.choose(named, lambda seat: seat.names) if seat in targets]
 
     def one(seat: SeatTarget) -> CommandResult:
         if seat.machine in cluster.lost:
@@ -81,7 +82,7 @@ def com_containers(session: Session, command: str) -> Report:
     if not seats:
         session.progress.say(f"The course {session.settings.course!r} has no seats.")
     done = command_report(outcomes, session.common.format)
-    return replace(done, problems=(*_lost_problems(cluster), *done.problems))
+    return replace(done, problems=(*_lost_problems(cluster, session), *done.problems))
 
 
 @dataclass(frozen=True)
@@ -119,9 +120,10 @@ def _seat_targets(cluster: Cluster, course: str) -> list[SeatTarget]:
     return targets
 
 
-def _lost_problems(cluster: Cluster, *, but: Collection[str] = ()) -> tuple[str, ...]:
-    lost = {name: error for name, error in cluster.failures.items() if name not in but}
-    return report.problems([Outcome[object](name, error=error) for name, error in lost.items()])
+def _lost_problems(cluster: Cluster, session: Session, *, but: Collection[str] = ()) -> tuple[str, ...]:
+    """What is to be said of the lost machines, but for those that were left out or are done with."""
+    lost = {n: e for n, e in cluster.failures.items() if n not in but and session.selection.is_about(n)}
+    return (*report.problems([Outcome[object](name, error=error) for name, error in lost.items()]), *cluster.strays)
 
 
 def command_report(outcomes: Sequence[Outcome[CommandResult]], format: str) -> Report:
@@ -162,14 +164,16 @@ def remote_com(session: Session, remote: Remote) -> Report:
 def status(session: Session) -> Report:
     """Machines and seats as they are now, each seat as its student would find it."""
     cluster = look(session, _driver(session))
-    seats = session.selection.choose(cluster.seats, cluster.names_of) if cluster.seats else []
+    targets: list[spawner.RunningSeat | Machine] = [*cluster.seats, *cluster.machines]
+    chosen = session.selection.choose(targets, lambda t: (t.name,) if isinstance(t, Machine) else cluster.names_of(t))
+    seats = [target for target in chosen if not isinstance(target, Machine)]
     states = []
     if seats:
         states = readiness.seat_states(
             cluster.manager, seats, cluster.hosts, cluster.engines, machine_of=cluster.machine_of
         )
     rows = []
-    problems = list(_lost_problems(cluster))
+    problems = list(_lost_problems(cluster, session))
     if cluster.cut_off:
         problems.append(str(cluster.head_lost()))
     for running, state in zip(seats, states, strict=True):
@@ -194,7 +198,7 @@ def containers_reset(session: Session, *, with_volumes: bool) -> Report:
         cluster.check_head("Bring those machines back; or invoke driver_reset takes the others out of the swarm.")
         course = session.settings.course
         chosen = removal.removable(cluster, session, with_volumes=with_volumes)
-        problems = _lost_problems(cluster)
+        problems = _lost_problems(cluster, session)
         if not chosen.seats and not chosen.volumes:
             session.progress.say(f"The course {course!r} has none: nothing to remove")
             return Report(report.removed((), session.common.format).text, problems)
@@ -218,7 +222,7 @@ def driver_reset(session: Session) -> Report:
         outcomes += removal.release(cluster, session, chosen)
         done = report.removed(outcomes, session.common.format)
         released = [outcome.target for outcome in outcomes if outcome.ok]
-        done = replace(done, problems=(*_lost_problems(cluster, but=released), *done.problems))
+        done = replace(done, problems=(*_lost_problems(cluster, session, but=released), *done.problems))
         if len(chosen.machines) == len(cluster.machines) and not done.problems:
             session.course.forget()
             say(f"Done: nothing of the course {course!r} is left")

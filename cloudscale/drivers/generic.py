@@ -29,7 +29,7 @@ class Generic(OverSsh):
     def _refuse(self, name: str) -> NoReturn:
         raise RequestError(
             f"The driver generic neither makes nor deletes machines; {name} would have to be a host that exists.",
-            "Write it into the configuration, or take it out there: generic.hosts.",
+            f"Write it into generic.hosts; before you take one out there, invoke driver_reset --only {name}.",
         )
 
 

@@ -11,7 +11,7 @@ from cloudscale import provision
 from cloudscale.certificates import Authority, authority
 from cloudscale.course import Course
 from cloudscale.engine import Engine, over_tls
-from cloudscale.errors import MachineError, NotSetUp, RequestError
+from cloudscale.errors import EngineError, MachineError, NotSetUp, RequestError
 from cloudscale.hostfacts import Facts
 from cloudscale.model import CommandResult, Heard, Machine, Say, Survey
 from cloudscale.ssh import Connection, KnownHosts, Logins, Target
@@ -26,9 +26,11 @@ set -eu
 folder=$(mktemp -d /dev/shm/cloudscale.XXXXXX 2>/dev/null || mktemp -d)
 trap 'rm -rf "$folder"' EXIT HUP TERM INT
 tar -x -C "$folder"
-docker save "$1" | dd bs=1M status=progress |
+export NO_PROXY='*' no_proxy='*'
+{ docker save "$1" || touch "$folder/failed"; } | dd bs=1M status=progress |
   docker --host "tcp://$2" --tlsverify --tlscacert "$folder/ca.pem" --tlscert "$folder/cert.pem" \\
     --tlskey "$folder/key.pem" load >/dev/null
+[ ! -e "$folder/failed" ]
 """
 
 
@@ -69,6 +71,7 @@ class OverSsh:
             networks=facts.networks,
             addresses=frozenset(found.address for found in facts.addresses),
             has_engine=facts.is_ready and facts.engine_runs,
+            is_set_up=facts.is_ready,
         )
 
     def _address(self, machine: Machine, facts: Facts) -> str:
@@ -88,6 +91,8 @@ class OverSsh:
         if setup:
             restarts = "" if setup.install else ", which restarts"
             self._say(f"{machine.name}: setting up its engine{restarts} ({'; '.join(setup.reasons)})")
+            if setup.warning:
+                self._say(f"Warning: {machine.name}: {setup.warning}")
             provision.apply(self._connection(machine), setup)
             self._look(machine)
         return self.connect(machine)
@@ -100,7 +105,12 @@ class OverSsh:
                 "Run invoke themachine; or copy the course's folder from the computer that made it.",
             )
         files = signer.client_files
-        client = over_tls(machine.name, machine.address, provision.TLS_PORT, ca=signer.ca_file, certificate=files)
+        try:
+            client = over_tls(machine.name, machine.address, provision.TLS_PORT, ca=signer.ca_file, certificate=files)
+        except NotSetUp as error:
+            if self._look(machine).is_ready:  # it was, and is stopped
+                raise EngineError(error.message, "invoke themachine starts it.") from None
+            raise
         return Engine(machine, client)
 
     def copy_image(self, source: Machine, target: Machine, image: str, heard: Heard) -> None:

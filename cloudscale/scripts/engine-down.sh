@@ -67,6 +67,7 @@ systemctl daemon-reload
 if [ ! -e $COURSE/packages ]; then
   systemctl stop docker.socket docker.service 2>/dev/null || true
   ip link delete docker0 2>/dev/null || true # made anew by the engine's own settings
+  systemctl reset-failed docker.service 2>/dev/null || true
   systemctl start docker.service || fail "the engine does not start with its own settings: journalctl -u docker tells why"
 fi
 rm -rf $COURSE

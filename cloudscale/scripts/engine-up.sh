@@ -90,6 +90,7 @@ if [ "$1" = install ]; then
   systemctl enable --quiet docker.service
 fi
 if [ "$ran" = active ]; then what=restart; else what=start; fi
+systemctl reset-failed docker.service 2>/dev/null || true # systemd refuses the fourth start in a minute
 if ! systemctl $what docker.service || ! systemctl is-active --quiet docker.service; then
   said=$(journalctl -u docker.service -n 30 -o cat --no-pager 2>/dev/null | grep -v '^docker.service' | tail -n 3 | tr '\n' ' ')
   if [ ! -e $COURSE/packages ]; then # an engine of the host's own goes on as it did
@@ -98,7 +99,8 @@ if ! systemctl $what docker.service || ! systemctl is-active --quiet docker.serv
     cp -p $COURSE/daemon.json.last $SETTINGS 2>/dev/null || true
     cp -p $COURSE/mark.json.last $COURSE/mark.json 2>/dev/null || true
     systemctl daemon-reload
-    systemctl restart docker.service || true
+    systemctl reset-failed docker.service 2>/dev/null || true
+    systemctl restart docker.service || said="$said; nor does it with its own settings"
   fi
   fail "the engine does not start: $said"
 fi

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.hosts.classroom import docker, generic_tool
 from tests.hosts.conftest import PROJECT
-from tests.hosts.test_many import docker, generic_tool
 from tests.lab.engine import LabEngine
 from tests.lab.hosts import LabHost, LabHosts
 
