@@ -1,8 +1,8 @@
 """Three stock hosts to N ready seats, with the time of each phase, against the same by ssh and docker alone.
 
 The floor makes no checks, no certificates, no passwords and no volumes, and sends the image from here to each host,
-which costs nothing where all of them are one computer. Needs root, and the image on
-the engine of DOCKER_HOST; the hosts are the tests' lab's (CLOUDSCALE_TESTS_CACHE keeps what they are made of).
+which costs nothing where all of them are one computer. Needs root, and the image on the engine of DOCKER_HOST;
+the hosts are the tests' lab's, so not both at once (CLOUDSCALE_TESTS_CACHE keeps what they are made of).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -34,13 +35,21 @@ class Bench:
         self._runs = 0
         self.phases: list[str] = []
 
-    def _stock(self) -> LabHosts:
+    def _on_stock(self, measure: Callable[[LabHosts], float]) -> float:
         lab = LabHosts(self._folder / "lab", HOSTS)
-        lab.start()
-        return lab
+        try:
+            lab.start()
+            return measure(lab)
+        finally:
+            lab.stop()
 
     def ours(self) -> float:
-        lab = self._stock()
+        return self._on_stock(self._ours)
+
+    def floor(self) -> float:
+        return self._on_stock(self._floor)
+
+    def _ours(self, lab: LabHosts) -> float:
         self._runs += 1
         (self._folder / "students.csv").write_text("".join(f"{n};Student;No {n};\n" for n in range(self._seats)))
         words = ["themachine", "--driver", "generic", "--students", f"{self._folder}/students.csv"]
@@ -60,14 +69,12 @@ class Bench:
             check=False,
         )
         taken = time.perf_counter() - start
-        lab.stop()
         if done.returncode:
             raise SystemExit(done.stderr)
         self.phases.append(done.stderr.splitlines()[-1])
         return taken
 
-    def floor(self) -> float:
-        lab = self._stock()
+    def _floor(self, lab: LabHosts) -> float:
         first, *others = lab.hosts
 
         def on(host: LabHost, command: str, before: str = "") -> str:
@@ -96,9 +103,7 @@ class Bench:
                 f' {self._image} jupyter lab --ip=0.0.0.0 >/dev/null"',
             )
             self._wait(lab, pool)
-        taken = time.perf_counter() - start
-        lab.stop()
-        return taken
+        return time.perf_counter() - start
 
     def _wait(self, lab: LabHosts, pool: ThreadPoolExecutor) -> None:
         waiting = {(lab.hosts[n % HOSTS].address, n // HOSTS + FIRST_PORT) for n in range(self._seats)}
@@ -116,7 +121,7 @@ class Bench:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seats", type=int, default=30)
-    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--image", default="cloudscale/pydata:latest")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
