@@ -102,7 +102,7 @@ class Gathering:
         nodes = {node.id: node for node in swarm_nodes(gate)}
         check_ours(engine.name, found, self._course, nodes)
         node = nodes.get(found.node_id)
-        if found.is_active and node and (gate is engine or node.address in ("", member.address)):
+        if found.is_active and node and (gate.name == engine.name or node.address in ("", member.address)):
             if (node.machine, node.address) != (member.name, member.address):
                 with engine_errors(gate.name):
                     update_node(gate, node.id, labels=self._labels(member))
