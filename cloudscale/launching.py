@@ -158,8 +158,8 @@ def _seated(
     if launch.onlycreate:
         return Report(seating.machine_table(cluster, session.common.format), died)
     with phases.timed("seats"):
-        template = _template({name: ready[name] for name in usable}, session, launch)
         plan = plan_launch(cluster, usable, session, launch, students, given_up=given_up)
+        template = _template({name: ready[name] for name in usable}, session, launch)
         done = seating.seat_everyone(cluster, plan, template, session, launch)
     return replace(done, problems=(*died, *done.problems))
 
