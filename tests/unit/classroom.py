@@ -133,3 +133,15 @@ class Class:
 
     def nodes_of(self, report: Report) -> list[str]:
         return [row["node"] for row in self.rows(report)]
+
+
+def states(lab: Class, report: Report) -> dict[str, list[str]]:
+    """The states of the seats, by machine."""
+    found: dict[str, list[str]] = {}
+    for row in lab.rows(report):
+        found.setdefault(row["node"], []).append(row["state"])
+    return found
+
+
+def told(report: Report) -> str:
+    return "\n".join(report.problems)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import gc
 import os
 import socket
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from cloudscale import certificates
 from tests.unit.classroom import Class
 
 # Repeatable and without a stopwatch; HYPOTHESIS_PROFILE=search looks further, at other examples each time.
@@ -114,3 +116,14 @@ def bio(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Class:
 def lab(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Class:
     """The same on three fake machines, none of which is set up yet."""
     return Class(monkeypatch, tmp_path, machines=3)
+
+
+@pytest.fixture
+def wait(monkeypatch: pytest.MonkeyPatch) -> Callable[[datetime.timedelta], None]:
+    """Lets time pass for certificates, or turns it back."""
+    now = certificates._now
+
+    def pass_by(time: datetime.timedelta) -> None:
+        monkeypatch.setattr(certificates, "_now", lambda: now() + time)
+
+    return pass_by

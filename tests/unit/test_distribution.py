@@ -7,69 +7,13 @@ from typing import Any
 
 import pytest
 
-from cloudscale import naming
-from cloudscale.distribution import Distribution, mark_brought, remove_brought
 from cloudscale.engine import Engine
 from cloudscale.errors import EngineError, ImageError, MachineError, RequestError
 from cloudscale.fanout import fan_out
-from cloudscale.model import Machine, Outcome, Survey
+from cloudscale.model import Machine, Outcome
 from cloudscale.plan import GIB
-from tests.unit.api_schema import Json
-from tests.unit.fake_api import FakeApi
-from tests.unit.fakes import FakeDriver, fake_apis, fake_engine
-
-LAB = "quay.io/jupyter/lab:1"
-PULLED: Json = {"Id": "sha256:11", "RepoDigests": ["quay.io/jupyter/lab@sha256:aa"]}
-OWN = "cloudscale/pydata:latest"
-BUILT: Json = {"Id": "sha256:22", "Created": "2025-01-01", "Size": 2 * GIB, "Architecture": "amd64"}
-MARK = naming.brought_repository("bio")
-
-
-class Course:
-    """Three machines, and the trainer's own engine where there is one."""
-
-    def __init__(self) -> None:
-        self.apis = fake_apis("m1", "m2", "m3")
-        self.driver = FakeDriver(*self.apis)
-        self.driver.bare.clear()
-        self.trainer: FakeApi | None = None
-        self.asked = 0
-        self.told: list[tuple[int, int]] = []
-        self.said: list[str] = []
-        self.free_disk: dict[str, int | None] = {}
-
-    def has(self, image: Json, *, reference: str = OWN) -> Course:
-        """A trainer's engine with an image."""
-        self.trainer = FakeApi(in_swarm=False)
-        self.trainer.images_[reference] = image
-        return self
-
-    def _trainer(self) -> Engine | None:
-        self.asked += 1
-        return fake_engine(self.trainer, name="this computer") if self.trainer else None
-
-    def distribution(self, reference: str, trainer: Callable[[], Engine | None] | None = None) -> Distribution:
-        return Distribution(
-            reference,
-            "bio",
-            self.driver,
-            trainer=trainer or self._trainer,
-            is_own=reference == OWN,
-            bytes_done=lambda done, of: self.told.append((done, of)),
-            say=self.said.append,
-        )
-
-    def survey(self, engine: Engine) -> Survey:
-        return Survey(engine.machine, "10.0.0.1", free_disk=self.free_disk.get(engine.name))
-
-    def deliver(self, reference: str, *names: str, distribution: Distribution | None = None) -> list[Outcome[str]]:
-        """To machines, one after another; all where none is named."""
-        way = distribution or self.distribution(reference)
-        engines = [self.driver.engines[name] for name in names or ("m1", "m2", "m3")]
-        return fan_out(lambda e: way.deliver(e, self.survey(e)), engines, name=lambda e: e.name, width=1)
-
-    def changes(self) -> list[list[str]]:
-        return [[change for change in api.changes if not change.startswith("tag")] for api in self.apis]
+from tests.unit.deliveries import BUILT, LAB, OWN, PULLED, Course
+from tests.unit.fakes import FakeDriver, fake_apis
 
 
 @pytest.fixture
@@ -331,74 +275,3 @@ def test_the_first_machines_small_disk_is_its_own_affair(course: Course) -> None
     failed, *others = course.deliver(OWN)
     assert "m1: its disk has" in str(failed.error)
     assert pinned(others) == ["sha256:22"] * 2
-
-
-# --- afterwards ------------------------------------------------------------------------------
-
-
-def test_what_the_course_brought_is_found_and_removed_when_it_ends(course: Course) -> None:
-    course.has(BUILT)
-    course.deliver(OWN)
-    for engine in course.driver.engines.values():
-        for _ in range(2):
-            remove_brought(engine, "bio")
-    assert [api.images_ for api in course.apis] == [{}, {}, {}]
-
-
-def test_what_was_there_before_stays(course: Course) -> None:
-    course.apis[0].images_[LAB] = PULLED
-    course.deliver(LAB, "m1")
-    remove_brought(course.driver.engines["m1"], "bio")
-    assert list(course.apis[0].images_) == [LAB]
-    assert course.apis[0].changes == []
-
-
-def test_one_that_got_other_names_since_keeps_those(course: Course) -> None:
-    course.has(BUILT)
-    course.deliver(OWN, "m1")
-    course.apis[0].tag(OWN, "mine/own", "1")
-    remove_brought(course.driver.engines["m1"], "bio")
-    assert sorted(course.apis[0].images_) == [OWN, "mine/own:1"]
-
-
-def test_one_that_somebody_else_uses_stays_in_use(course: Course) -> None:
-    course.has(BUILT)
-    course.deliver(OWN, "m1")
-    course.apis[0].containers_ = [{"Image": "sha256:22"}]
-    remove_brought(course.driver.engines["m1"], "bio")
-    assert list(course.apis[0].images_) == [OWN]
-
-
-def test_the_mark_of_one_course_is_none_of_another(course: Course) -> None:
-    api = course.apis[0]
-    api.images_[LAB] = PULLED
-    mark_brought(fake_engine(api), LAB, "geo")
-    remove_brought(fake_engine(api), "bio")
-    assert len(api.images_) == 2
-
-
-def test_both_of_one_built_anew_are_removed(course: Course) -> None:
-    course.has(BUILT)
-    course.deliver(OWN, "m1")
-    course.has({**BUILT, "Id": "sha256:33", "Created": "2025-02-02"})
-    course.deliver(OWN, "m1")
-    assert sum(name.startswith(MARK) for name in course.apis[0].images_) == 2
-    remove_brought(course.driver.engines["m1"], "bio")
-    assert course.apis[0].images_ == {}
-
-
-def test_where_the_swarm_is_adopted_no_mark_is_left() -> None:
-    api = FakeApi()
-    api.registry[LAB] = PULLED
-    engine = fake_engine(api)
-    way = Distribution(
-        LAB,
-        "bio",
-        FakeDriver(api),
-        trainer=lambda: None,
-        is_own=False,
-        bytes_done=lambda done, of: None,
-        say=lambda text: None,
-    )
-    way.deliver(engine, Survey(engine.machine, "127.0.0.1"))
-    assert api.changes == [f"pull {LAB}"]

@@ -2,74 +2,20 @@ from __future__ import annotations
 
 import os
 import shutil
-import stat
-import subprocess
 import threading
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from cloudscale import ssh
 from cloudscale.certificates import authority
-from cloudscale.course import Course
-from cloudscale.drivers import over_ssh
-from cloudscale.drivers.over_ssh import OverSsh
 from cloudscale.errors import ConnectionFailed, MachineError, NotSetUp, RequestError
 from cloudscale.fanout import fan_out
-from cloudscale.model import CommandResult, Heard, Machine
+from cloudscale.model import CommandResult, Machine
 from cloudscale.provision import MARK, SETTINGS, TLS
-from cloudscale.ssh import KnownHosts, Target
+from cloudscale.ssh import Target
 from tests.unit.fake_host import FRESH, WITH_ENGINE, FakeHost
-
-GIB = 1024**3
-
-
-class Lab:
-    """Some hosts, the ways to them, and the driver for a course on them."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, hosts: int = 2) -> None:
-        self.hosts = {f"192.0.2.{at}": self._host(f"192.0.2.{at}") for at in range(11, 11 + hosts)}
-        self.logins: list[Target] = []
-        self.clients: list[dict[str, Any]] = []
-        self.said: list[str] = []
-        self.course = Course.named("bio", "generic")
-        monkeypatch.setattr(ssh, "connect", self._connect)
-        monkeypatch.setattr(over_ssh, "over_tls", self._over_tls)
-
-    @staticmethod
-    def _host(address: str) -> FakeHost:
-        values = {name: value.replace("192.0.2.11", address) for name, value in FRESH.items()}
-        return FakeHost(Target(address, user="debian"), values)
-
-    def _connect(self, target: Target, *, timeout: float, known: KnownHosts) -> FakeHost:
-        assert 0 < timeout <= over_ssh.LOGIN
-        assert known.path == self.course.known_hosts
-        self.logins.append(target)
-        host = self.hosts[target.host]
-        if host.is_lost:
-            raise ConnectionFailed(f"{target.name}: no answer in {timeout:g} s.")
-        return host
-
-    def _over_tls(self, machine: str, host: str, port: int, *, ca: Path, certificate: tuple[Path, Path]) -> Any:
-        self.clients.append({"machine": machine, "host": host, "port": port, "ca": ca, "certificate": certificate})
-        return SimpleNamespace(host=host)
-
-    def driver(self, course: str = "bio") -> OverSsh:
-        """As the next run has it."""
-        self.course = Course.named(course, "generic")
-        return OverSsh({host.target.name: host.target for host in self.hosts.values()}, self.course, self.said.append)
-
-    @property
-    def first(self) -> FakeHost:
-        return next(iter(self.hosts.values()))
-
-    @property
-    def changes(self) -> list[tuple[str, ...]]:
-        return [change for host in self.hosts.values() for change in host.changes]
+from tests.unit.fake_lab import Lab, prepared
 
 
 @pytest.fixture
@@ -80,15 +26,6 @@ def lab(monkeypatch: pytest.MonkeyPatch) -> Lab:
 @pytest.fixture
 def machine(lab: Lab) -> Machine:
     return lab.driver().machines()[0]
-
-
-def prepared(lab: Lab) -> None:
-    driver = lab.driver()
-    for machine in driver.machines():
-        driver.survey(machine)
-        driver.prepare(machine)
-    for host in lab.hosts.values():
-        host.calls.clear()
 
 
 # --- looking ---------------------------------------------------------------------------------
@@ -322,96 +259,6 @@ def test_more_machines_than_there_are_can_not_be_had(lab: Lab) -> None:
         lab.driver().check_nodes(nodes)
     with pytest.raises(RequestError, match="3 machines are wanted, and there are 2"):
         lab.driver().check_nodes(3)
-
-
-# --- images ----------------------------------------------------------------------------------
-
-
-def copy(lab: Lab, heard: Heard = lambda piece: None) -> FakeHost:
-    """Sends an image from the first machine to the second."""
-    driver = lab.driver()
-    source, target = driver.machines()[:2]
-    for machine in (source, target):
-        driver.survey(machine)
-        driver.prepare(machine)
-    lab.first.calls.clear()
-    driver.copy_image(source, target, "cloudscale/pydata:1", heard)
-    return lab.first
-
-
-def test_an_image_is_sent_from_machine_to_machine(lab: Lab) -> None:
-    heard: list[bytes] = []
-    source = copy(lab, heard.append)
-    assert source.calls == [("other", "cloudscale/pydata:1", "192.0.2.12:2376")]
-    assert heard == [b"12 bytes copied"]
-    assert lab.hosts["192.0.2.12"].calls[-1] == ("facts",)  # the other one only takes it
-
-
-def test_the_sender_gets_a_certificate_for_some_hours_and_no_lasting_key(lab: Lab) -> None:
-    files = copy(lab).files
-    assert sorted(files) == ["/ca.pem", "/cert.pem", "/key.pem"]
-    guest = x509.load_pem_x509_certificate(files["/cert.pem"])
-    usage = guest.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    assert [*usage] == [ExtendedKeyUsageOID.CLIENT_AUTH]
-    assert (guest.not_valid_after_utc - guest.not_valid_before_utc).total_seconds() <= 2 * 24 * 3600
-    own = {path.read_bytes() for path in lab.course.folder.glob("*.pem")} - {files["/ca.pem"]}
-    assert not own & {*files.values()}
-    assert "PRIVATE" not in repr(lab.first.calls)
-
-
-def test_an_image_goes_to_an_ipv6_address_in_brackets(lab: Lab) -> None:
-    host = lab.hosts.pop("192.0.2.12")
-    address = "2001:db8::5054:ff:fe12:3456"
-    host.target = Target(address, user="debian")
-    lab.hosts[address] = host
-    assert copy(lab).calls[-1][-1] == f"[{address}]:2376"
-
-
-DOCKER = "error during connect: Post https://192.0.2.12:2376/images/load: dial tcp 192.0.2.12:2376: i/o timeout\n"
-DD = "\r1048576 bytes (1.0 MB, 1.0 MiB) copied, 1 s, 1.0 MB/s\r2097152 bytes (2.1 MB, 2.0 MiB) copied, 2 s, 1.0 MB/s\n"
-
-
-@pytest.mark.parametrize(
-    "stderr",
-    [
-        f"{DD}{DOCKER}",
-        f"{DOCKER}2+0 records in\n1+1 records out\n{DD}",
-    ],
-)
-def test_an_image_that_can_not_be_sent_is_told_with_both_machines_and_the_cause(lab: Lab, stderr: str) -> None:
-    lab.first.failures["other"] = CommandResult(1, "", stderr)
-    with pytest.raises(MachineError, match=r"192\.0\.2\.12: .*pydata:1 .*from 192\.0\.2\.11 .*i/o timeout") as raised:
-        copy(lab)
-    assert "2376" in raised.value.remedy
-
-
-@pytest.mark.usefixtures("processes")
-def test_the_sender_keeps_nothing_of_the_certificate(lab: Lab, tmp_path: Path) -> None:
-    data = copy(lab).data
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    docker = programs / "docker"
-    docker.write_text(
-        '#!/bin/sh\n[ "$1" = save ] && { echo image; exit 0; }\n'
-        f'for word; do case $word in /*) [ -s "$word" ] || exit 1; echo "$word" >>{tmp_path}/seen;; esac; done\n'
-        f'cat >{tmp_path}/loaded; echo "$*" >{tmp_path}/asked\n'
-    )
-    docker.chmod(docker.stat().st_mode | stat.S_IXUSR)
-    script = over_ssh.COPY.replace("/dev/shm", str(tmp_path))
-    environment = {"PATH": f"{programs}:{os.environ['PATH']}", "TMPDIR": str(tmp_path)}
-    done = subprocess.run(
-        ["sh", "-c", script, "cloudscale", "lab:1", "192.0.2.12:2376"],
-        input=data,
-        capture_output=True,
-        env=environment,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "loaded").read_text() == "image\n"
-    assert "--tlsverify" in (tmp_path / "asked").read_text()
-    seen = [Path(line) for line in (tmp_path / "seen").read_text().split()]
-    assert sorted(path.name for path in seen) == ["ca.pem", "cert.pem", "key.pem"]
-    assert not any(path.exists() or path.parent.exists() for path in seen)
 
 
 def test_the_driver_can_be_used_from_several_threads(monkeypatch: pytest.MonkeyPatch) -> None:

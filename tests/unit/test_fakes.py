@@ -17,7 +17,7 @@ from tests.unit.api_schema import SERVICE, check_keys
 from tests.unit.fake_api import FakeApi
 from tests.unit.fakes import FakeContainers, FakeDriver, fake_apis
 
-CALLS = [name for name, method in vars(FakeApi).items() if hasattr(method, "__wrapped__")]
+CALLS = [name for name, method in inspect.getmembers(FakeApi) if hasattr(method, "__wrapped__")]
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -46,7 +46,7 @@ def test_the_fake_driver_is_a_driver() -> None:
 
 
 def test_every_call_that_docker_py_has_too_is_answered_as_a_call() -> None:
-    public = {name for name, method in vars(FakeApi).items() if inspect.isfunction(method) and not name.startswith("_")}
+    public = {name for name, _ in inspect.getmembers(FakeApi, inspect.isfunction) if not name.startswith("_")}
     assert public - set(CALLS) == {"add_task", "become_worker", "clone", "come_back", "end", "go_down"} | {
         "receive",
         "rename_node",

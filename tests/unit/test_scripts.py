@@ -9,173 +9,21 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from cloudscale import provision
-from cloudscale.certificates import authority
 from cloudscale.drivers import over_ssh
 from cloudscale.provision import MARK, SETTINGS, TLS, UNIT, Setup
-from tests.unit.fake_host import FRESH, WITH_ENGINE, facts
+from tests.unit.fake_host import FRESH, WITH_ENGINE
+from tests.unit.script_host import COURSE, SCRIPTS, Host, setup, succeeded
 
 pytestmark = pytest.mark.usefixtures("processes")
-
-SCRIPTS = ("facts", "engine-up", "engine-down")
-COURSE = str(Path(MARK).parent)
-# What the scripts may use of this computer. All else is a stand-in, or not there.
-TOOLS = (
-    *(
-        "awk",
-        "cat",
-        "chmod",
-        "cp",
-        "cut",
-        "echo",
-        "false",
-        "find",
-        "flock",
-        "grep",
-        "head",
-        "ls",
-        "mkdir",
-        "mktemp",
-        "mv",
-        "printf",
-    ),
-    *("rm", "rmdir", "sed", "seq", "sh", "tail", "tar", "touch", "tr", "true"),
-)
-FOLDERS = re.compile(r"(?<![\w}.])/(?=(?:etc|var|run|proc|dev/shm)/)")
-
-# Each writes down what it was asked. apt-get knows four packages: ca-certificates is there, in an older version.
-STANDINS = {
-    "systemctl": r"""
-case $* in stop*docker.socket*) [ ! -e "$ROOT/socketless" ] || exit 5 ;; esac
-case $1 in
-is-active)
-  state=inactive
-  [ ! -e "$ROOT/engine" ] || state=active
-  [ "$2" = --quiet ] || echo $state
-  [ $state = active ] ;;
-start | restart) [ ! -e "$ROOT/broken" ] && : >"$ROOT/engine" ;;
-stop) rm -f "$ROOT/engine" ;;
-esac""",
-    "apt-get": r"""
-if [ -e "$ROOT/conflict" ]; then
-  case " $* " in
-  *" --no-remove "*" install "*) echo "E: Packages need to be removed but remove is disabled." >&2; exit 100 ;;
-  *" -s "*" install "*) echo "Remv containerd.io [1.7.22-1]" ;;
-  *" install "*) sed -i /^containerd.io\$/d "$ROOT/installed" ;;
-  esac
-fi
-case " $* " in
-*" update "*) [ ! -e "$ROOT/offline" ] || { echo "E: Failed to fetch http://deb.example/InRelease" >&2; exit 100; } ;;
-*" -s purge "*) for last; do :; done; echo "Purg $last [1.0]" ;;
-*" purge "*) for package; do sed -i "/^$package\$/d" "$ROOT/installed" 2>/dev/null || :; done ;;
-*" -s "*) [ -e "$ROOT/none" ] && { echo "E: Unable to locate package docker.io" >&2; exit 100; }
-  echo "Reading package lists..."
-  for package in containerd runc docker.io; do
-    grep -q -x $package "$ROOT/installed" || echo "Inst $package (1.0 Debian:12/stable [amd64])"
-  done
-  echo "Inst ca-certificates [20230311] (20250419 Debian-Security:12/stable [all])"
-  echo "Conf docker.io (1.0 Debian:12/stable [amd64])" ;;
-*" install "*)
-  [ ! -e "$ROOT/full" ] || { echo "E: You don't have enough free space in /var/cache/apt/archives/." >&2; exit 100; }
-  printf '%s\n' containerd runc docker.io ca-certificates | cat "$ROOT/installed" - >"$ROOT/all"
-  awk '!seen[$0]++' "$ROOT/all" >"$ROOT/installed"
-  mkdir -p "$ROOT/var/lib/docker/volumes" "$ROOT/etc/docker"; : >"$ROOT/engine" ;;
-esac""",
-    "apt-cache": "case $* in *ca-certificates*) echo ca-certificates - Common CA certificates ;; esac",
-    "dpkg": "",
-    "getent": 'grep -q docker "$ROOT/groups"',
-    "groupdel": ': >"$ROOT/groups"',
-    "iptables": 'case $1 in -S) echo "-P FORWARD ACCEPT" ;; esac',
-    "ip6tables": 'case $1 in -S) echo "-P FORWARD DROP" ;; esac',
-    "ip": "",
-    "umount": "",
-    "sync": "",
-    "journalctl": 'echo "docker.service: Failed"; echo "failed to load listeners: no sockets found"',
-}
-
-
-class Host:
-    """A folder with what a host has, and our scripts on it."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        for folder in ("bin", "etc/systemd/system", "proc/sys/net/ipv4", "var/lib", "run", "tmp"):
-            (root / folder).mkdir(parents=True)
-        (root / "proc/sys/net/ipv4/ip_forward").write_text("0\n")
-        (root / "installed").write_text("ca-certificates\niptables\n")
-        (root / "groups").write_text("")
-        for tool in TOOLS:
-            found = shutil.which(tool)
-            assert found, tool
-            (root / "bin" / tool).symlink_to(found)
-        for name, script in STANDINS.items():
-            path = root / "bin" / name
-            path.write_text(f'#!/bin/sh\necho "{name} $*" >>"$ROOT/calls"\n{script}\n')
-            path.chmod(0o755)
-
-    def run(
-        self, script: str, *arguments: str, data: bytes = b"", patience: int = 900
-    ) -> subprocess.CompletedProcess[bytes]:
-        text = FOLDERS.sub(f"{self.root}/", provision._script(script)).replace(" -C / ", f" -C {self.root} ")
-        text = text.replace('"${COURSE#/}/mark.json"', f'"{COURSE[1:]}/mark.json"')
-        text = text.replace("flock -w 900 ", f"flock -w {patience} ")
-        # load-bearing: whatever this script removes is below the test's own folder
-        elsewhere = re.findall(
-            r"(?<![\w}.])/(?:etc|var|run|proc|usr|boot|home|root|lib)\b", text.replace(str(self.root), "ROOT")
-        )
-        assert not elsewhere
-        return subprocess.run(
-            [str(self.root / "bin/sh"), "-c", text, "cloudscale", *arguments],
-            input=data,
-            capture_output=True,
-            env={"PATH": str(self.root / "bin"), "ROOT": str(self.root), "TMPDIR": str(self.root / "tmp")},
-            check=False,
-        )
-
-    def up(self, setup: Setup) -> subprocess.CompletedProcess[bytes]:
-        return self.run("engine-up", "install" if setup.install else "keep", data=provision.tar(setup.files))
-
-    def down(self, settings: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-        return self.run("engine-down", data=settings)
-
-    def read(self, path: str) -> str:
-        return (self.root / path.lstrip("/")).read_text()
-
-    def has(self, path: str) -> bool:
-        return (self.root / path.lstrip("/")).exists()
-
-    def write(self, path: str, text: str = "") -> None:
-        (self.root / path.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
-        (self.root / path.lstrip("/")).write_text(text)
-
-    @property
-    def installed(self) -> set[str]:
-        return {*self.read("installed").split()}
-
-    @property
-    def tree(self) -> dict[str, str]:
-        """All that is there but for the stand-ins' own notes."""
-        found = (path for path in self.root.rglob("*") if path.is_file() and path.parent.name != "bin")
-        return {
-            str(path.relative_to(self.root)): path.read_text() for path in found if path.name not in ("calls", "all")
-        }
 
 
 @pytest.fixture
 def host(tmp_path: Path) -> Host:
     return Host(tmp_path / "host")
-
-
-def setup(tmp_path: Path, name: str = "192.0.2.11", **changes: Any) -> Setup:
-    signer = authority(tmp_path / "bio", "bio")
-    assert signer
-    found = provision.wanted_setup(facts(**changes), name, name, "bio", signer)
-    assert found
-    return found
 
 
 @pytest.fixture
@@ -186,11 +34,6 @@ def fresh(tmp_path: Path) -> Setup:
 @pytest.fixture
 def kept(tmp_path: Path) -> Setup:
     return setup(tmp_path, values={**WITH_ENGINE, "settings": '{"debug": true}'})
-
-
-def succeeded(done: subprocess.CompletedProcess[bytes]) -> bool:
-    assert done.returncode == 0, done.stderr.decode()
-    return True
 
 
 # --- form ------------------------------------------------------------------------------------

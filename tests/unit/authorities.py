@@ -1,0 +1,13 @@
+"""Authorities of courses, as a launch makes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cloudscale.certificates import Authority, authority
+
+
+def made(folder: Path, course: str = "bio") -> Authority:
+    found = authority(folder, course)
+    assert found
+    return found
