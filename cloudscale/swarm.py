@@ -20,6 +20,8 @@ BRIDGE_LABEL = "cloudscale.bridge"
 MACHINE = "cloudscale.machine"  # a node's label: the machine's name, known while the machine itself is down
 ADDRESS = "cloudscale.address"  # and the address that it came with: a clone has the label and another address
 
+NOBODYS = dict.fromkeys((naming.MARK, MACHINE, ADDRESS, BRIDGE_LABEL), "")  # what takes all of them away
+
 
 @dataclass(frozen=True)
 class Membership:
@@ -167,7 +169,7 @@ def leave_swarm(manager: Engine, engines: Sequence[Engine], course: str) -> tupl
             manager.api.update_swarm(swarm["Version"]["Index"], swarm_spec=spec)
             for node in nodes:
                 if nodes[node]["Spec"].get("Labels", {}).get(naming.MARK) == course:
-                    update_node(manager, node, labels={naming.MARK: courses[0] if courses else ""})
+                    update_node(manager, node, labels={naming.MARK: courses[0]} if courses else NOBODYS)
             return (
                 f"The swarm of {manager.name} stays: others have {len(others)} services, networks or secrets in it.",
                 [],

@@ -189,7 +189,7 @@ def test_a_seat_is_limited_and_pinned_and_carries_the_marks(
         "cloudscale.port": "4321",
     }
     (node,) = client.nodes.list()
-    assert node.attrs["Spec"]["Labels"] == {"cloudscale.course": "course"}
+    assert node.attrs["Spec"]["Labels"]["cloudscale.course"] == "course"
     (secret,) = client.secrets.list()
     assert secret.attrs["Spec"]["Labels"]["cloudscale.course"] == "course"
 
@@ -247,7 +247,7 @@ def test_what_lacks_the_mark_is_left_alone(tool: Tool, roster: Roster, client: d
 
 def test_an_interrupted_launch_is_continued(tool: Tool, roster: Roster, client: docker.DockerClient) -> None:
     file = roster(*(f"{n};Student;Number {n}" for n in range(8)))
-    for wait_for in ("Plan:", "Swarm:", "Seats:"):
+    for wait_for in ("Plan:", "Machines:", "Seats:"):
         process = subprocess.Popen(
             tool.command("themachine", *file),
             cwd=Path(__file__).parents[2],
