@@ -139,15 +139,18 @@ class Gathering:
         others = sum(node.is_manager and node.machine != member.name for node in nodes.values())
         role = "Manager" if member.name in self._managers and others < MANAGERS else "Worker"
         tried = {found.node_id}
-        with engine_errors(gate.name):
-            token = gate.api.inspect_swarm()["JoinTokens"][role]
-            remotes = [node["ManagerStatus"]["Addr"] for node in gate.api.nodes() if "ManagerStatus" in node]
         with engine_errors(engine.name):
             bridge = _bridge_label(engine)
+            if found.state != "inactive":
+                engine.api.leave_swarm(force=True)
+        # what it was before is void, and not to be joined through; what it is a clone of has another name
+        for former in nodes.values():
+            if former.machine == member.name:
+                remove_node(gate, former.id)
+        with engine_errors(gate.name):
+            token = gate.api.inspect_swarm()["JoinTokens"][role]
+            remotes = _reachable_managers(gate, member)
         for attempt in range(ATTEMPTS):
-            with engine_errors(engine.name):
-                if found.state != "inactive":
-                    engine.api.leave_swarm(force=True)
             try:
                 if role == "Manager":  # one change of the managers' circle at a time
                     with self._one_manager:
@@ -160,13 +163,21 @@ class Gathering:
                     raise
                 found = _settled(engine, membership(engine))
                 tried.add(found.node_id)
+                with engine_errors(engine.name):
+                    if found.state != "inactive":
+                        engine.api.leave_swarm(force=True)
         with engine_errors(gate.name):
             update_node(gate, found.node_id, labels={**self._labels(member), **bridge})
-        # what it was before: installed anew, at another address, or half joined; never what it is a clone of
-        for former in swarm_nodes(gate):
-            half_joined = former.id in tried and not former.machine and not former.is_up
-            if former.id != found.node_id and (former.machine == member.name or half_joined):
+        for former in swarm_nodes(gate):  # as which it half joined
+            if former.id in tried - {found.node_id} and not former.machine and not former.is_up:
                 remove_node(gate, former.id)
+
+
+def _reachable_managers(gate: Engine, member: Member) -> list[str]:
+    """Where a machine can join: the other managers' addresses, with their ports."""
+    statuses = [node.get("ManagerStatus", {}) for node in gate.api.nodes()]
+    own = _endpoint(member.address)
+    return [s["Addr"] for s in statuses if s.get("Reachability") == "reachable" and s["Addr"] != own]
 
 
 def balance_managers(manager: Engine) -> None:

@@ -14,12 +14,14 @@ from cloudscale.engine import Engine, engine_errors
 from cloudscale.errors import SwarmError
 from cloudscale.fanout import fan_out
 from cloudscale.model import Outcome
+from cloudscale.waiting import poll
 
 BRIDGE = "docker_gwbridge"  # made by the engine when it enters a swarm, and not removed by it
 BRIDGE_LABEL = "cloudscale.bridge"
 MACHINE = "cloudscale.machine"  # a node's label: the machine's name, known while the machine itself is down
 ADDRESS = "cloudscale.address"  # and the address that it came with: a clone has the label and another address
 
+DEMOTING = 20.0  # seconds for the managers to agree that one is none any more
 NOBODYS = dict.fromkeys((naming.MARK, MACHINE, ADDRESS, BRIDGE_LABEL), "")  # what takes all of them away
 
 
@@ -124,7 +126,18 @@ def remove_node(manager: Engine, node_id: str) -> None:
     """Strikes a node off that does not come back. Its machine, should it come back, joins anew."""
     with engine_errors(manager.name), contextlib.suppress(NotFound):
         update_node(manager, node_id, role="worker")  # a manager can't be removed
-        manager.api.remove_node(node_id, force=True)
+
+        def step() -> bool:
+            try:
+                manager.api.remove_node(node_id, force=True)
+            except APIError as error:
+                if "demoted" not in str(error.explanation):  # the managers have not agreed on it yet
+                    raise
+                return False
+            return True
+
+        if not poll(step, timeout=DEMOTING):
+            raise SwarmError(f"A lost manager can't be struck off the swarm of {manager.name}.", "Run again.")
 
 
 def update_node(
