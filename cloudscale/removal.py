@@ -115,8 +115,10 @@ def release(cluster: Cluster, session: Session, chosen: Removable) -> list[Outco
             session.progress.say(said)
         left_behind = {outcome.target for outcome in failed}
         staying = [e for e in engines if e.name not in left_behind and membership(e).is_active]
-        if staying:  # handed over to others
-            return failed if cluster.driver.adopts_swarm else failed + [_kept(engine) for engine in staying]
+        if staying and not cluster.driver.adopts_swarm:  # handed over to others
+            return failed + [_kept(engine) for engine in staying]
+    if cluster.driver.adopts_swarm:  # its machine was there before, and so was the engine
+        return failed
     # of one in a swarm of somebody else, the settings are ours all the same
     out_of_reach = {name for name, error in cluster.failures.items() if not isinstance(error, SwarmError)}
     bad = {outcome.target for outcome in failed} | out_of_reach
