@@ -9,14 +9,12 @@ from cloudscale import recipes
 from cloudscale.cluster import Cluster, Session
 from cloudscale.distribution import Distribution
 from cloudscale.engine import Engine, from_environment
-from cloudscale.fanout import fan_out
+from cloudscale.fanout import MACHINES_WIDTH, fan_out
 from cloudscale.gathering import Gathering, Member
 from cloudscale.hostfacts import SWARM_NETWORKS, spare_network
 from cloudscale.model import Machine, Outcome, Survey
 from cloudscale.notebook import BytesDone
 from cloudscale.phases import Phases
-
-WIDTH = 64  # the work is the machines' own, not this computer's
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ def bring_up(
             gathering.give_up(name)
             raise
 
-    return fan_out(one, surveys.values(), name=lambda survey: survey.machine.name, width=WIDTH)
+    return fan_out(one, surveys.values(), name=lambda survey: survey.machine.name, width=MACHINES_WIDTH)
 
 
 def _own_engine() -> Engine:

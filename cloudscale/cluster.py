@@ -59,11 +59,10 @@ class Cluster:
     def in_swarm(self) -> bool:
         return bool(self.managers)
 
-    def head_lost(self, remedy: str = "") -> SwarmError:
+    def head_lost(self) -> SwarmError:
         return SwarmError(
             "The swarm has too few managers left to be asked or changed;"
-            f" what runs on {', '.join(self.cut_off)} goes on.",
-            remedy,
+            f" what runs on {', '.join(self.cut_off)} goes on."
         )
 
     def check_head(self, remedy: str) -> None:

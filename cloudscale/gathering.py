@@ -65,7 +65,6 @@ class Gathering:
         self._adopts = adopts
         self._changed = threading.Condition()
         self._one_manager = threading.Lock()
-        self.founded = False
 
     def give_up(self, name: str) -> None:
         """A machine that will not come: nobody waits for it to found the swarm."""
@@ -132,7 +131,6 @@ class Gathering:
             )
             node_id = engine.api.info()["Swarm"]["NodeID"]
             update_node(engine, node_id, labels={**self._labels(member), **bridge})
-        self.founded = True
 
     def _join(self, gate: Engine, member: Member, found: Membership, nodes: Mapping[str, SwarmNode]) -> None:
         engine = member.engine

@@ -11,14 +11,13 @@ from cloudscale.cluster import Cluster, Session
 from cloudscale.distribution import remove_brought
 from cloudscale.engine import Engine, engine_errors
 from cloudscale.errors import EngineError, SwarmError
-from cloudscale.fanout import fan_out
+from cloudscale.fanout import MACHINES_WIDTH, fan_out
 from cloudscale.gathering import balance_managers
 from cloudscale.model import Machine, Outcome
 from cloudscale.spawner import RunningSeat, Spawner
 from cloudscale.swarm import depart, leave_swarm, membership, remove_node, update_node
 from cloudscale.waiting import poll
 
-MACHINES_WIDTH = 64  # machines at once: the work is theirs, not this computer's
 PROMOTING = 30.0  # seconds for a node to become a manager
 
 
