@@ -19,8 +19,9 @@ from cloudscale.phases import Phases
 
 @dataclass(frozen=True)
 class Ready:
-    """A machine that is ready for seats: its engine, and the image's name there."""
+    """A machine that is ready for seats: what it is, its engine, and the image's name there."""
 
+    survey: Survey
     engine: Engine
     pinned: str
 
@@ -58,6 +59,9 @@ def bring_up(
     def one(survey: Survey) -> Ready:
         name = survey.machine.name
         try:
+            if survey.is_coming:
+                with phases.timed("boot", name):
+                    survey = driver.bring(survey.machine)
             with phases.timed("engine", name):
                 engine = driver.prepare(survey.machine)
             member = Member(engine, survey.address)
@@ -69,7 +73,7 @@ def bring_up(
             if name != order[0]:
                 with phases.timed("swarm", name):
                     gathering.enter(member)
-            return Ready(engine, pinned)
+            return Ready(survey, engine, pinned)
         except BaseException:
             gathering.give_up(name)
             raise

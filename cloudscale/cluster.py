@@ -78,6 +78,11 @@ class Cluster:
         raise CloudscaleError("No machine can be used.\n" + "\n".join(str(error) for error in self.lost.values()))
 
     @property
+    def swarm_machines(self) -> set[str]:
+        """The names of the machines that the swarm has, lost ones too."""
+        return {node.machine for node in self.swarm.values()} - {""}
+
+    @property
     def hosts(self) -> dict[str, str]:
         return {machine.name: machine.address for machine in self.machines}
 

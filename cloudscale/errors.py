@@ -8,11 +8,15 @@ CloudscaleError              1  something failed; what is named here, the rest w
 ├── ImageError               1  the notebook image can't be fetched, built or used
 ├── SeatError                1  a student's server did not come up
 │   └── SlowSeat             1  it has not come up yet
-├── ConnectionFailed         1  an SSH host did not let us in
+├── ConnectionFailed         1  an SSH host can't be reached
+│   ├── LoginRefused         1  it does not let us in
+│   └── HostKeyChanged       1  it may be another than the one that is known
+├── CloudError               1  the cloud did not do what it was asked
 └── RequestError             2  the request itself is wrong; nothing was changed
     ├── SettingsError        2  configuration or flags
     ├── RosterError          2  the students' file, with the line
-    └── CapacityError        2  too little memory, too few ports
+    ├── AccessError          2  the cloud does not know the credentials
+    └── CapacityError        2  too little memory, too few ports, too small a quota
 
 An error is two sentences: what was wrong and where, and what to do about it.
 """
@@ -66,6 +70,18 @@ class ConnectionFailed(CloudscaleError):
     pass
 
 
+class LoginRefused(ConnectionFailed):
+    pass
+
+
+class HostKeyChanged(ConnectionFailed):
+    pass
+
+
+class CloudError(CloudscaleError):
+    pass
+
+
 class RequestError(CloudscaleError):
     exit_code = 2
 
@@ -75,6 +91,10 @@ class SettingsError(RequestError):
 
 
 class RosterError(RequestError):
+    pass
+
+
+class AccessError(RequestError):
     pass
 
 

@@ -13,7 +13,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 WIDTH = 16
-MACHINES_WIDTH = 64  # for work that is the machines' own, not this computer's
+MACHINES_WIDTH = 256  # for work that is the machines' own, not this computer's
 
 
 def fan_out(

@@ -65,6 +65,7 @@ class Facts:
     mark: Mapping[str, Any]
     is_ready: bool
     is_brought: bool
+    is_installed: bool  # by its first boot, and not started yet
 
     def own_address(self, *called: str) -> str:
         """The address that the host's neighbours reach it by: the first it was called by that is its own, else any."""
@@ -124,6 +125,7 @@ def parse_facts(text: str, name: str) -> Facts:
             mark=_mark(values["mark"]),
             is_ready=bool(values["ready"]),
             is_brought=bool(values["brought"]),
+            is_installed=bool(values["installed"]),
         )
     except (KeyError, ValueError, TypeError) as error:
         raise MachineError(

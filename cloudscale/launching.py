@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -9,13 +10,13 @@ from cloudscale import containers, recipes, report, seating, spawner, swarm
 from cloudscale.bringup import Ready, bring_up
 from cloudscale.cluster import Cluster, Session, look
 from cloudscale.drivers import Driver
-from cloudscale.errors import CloudscaleError, RequestError, SwarmError
+from cloudscale.errors import CapacityError, CloudscaleError, RequestError, SwarmError
 from cloudscale.fanout import fan_out
 from cloudscale.gathering import balance_managers
-from cloudscale.model import Machine, Outcome, Student, Survey
+from cloudscale.model import Machine, Order, Outcome, Student, Survey
 from cloudscale.notebook import check_reference, look_inside
 from cloudscale.phases import Phases
-from cloudscale.plan import Plan
+from cloudscale.plan import Plan, machines_to_make, seats_in
 from cloudscale.planning import plan_launch
 from cloudscale.report import Report
 from cloudscale.seatspec import Template
@@ -27,36 +28,48 @@ NOTICING = 40.0  # seconds for a swarm to notice that a machine is gone: three m
 
 @dataclass(frozen=True)
 class Seen:
-    """What a launch finds: machines that answer, those of them to be used, the course as it is, and what is amiss."""
+    """What a launch finds: machines that answer, those of them to be used, the course as it is, and what is amiss.
+
+    `usable` has those that are to be made, too, and `order` what they take of a quota. `is_headless`: the swarm has
+    lost its managers for good.
+    """
 
     answering: Mapping[str, Survey]
     usable: Mapping[str, Survey]
+    order: Order
     cluster: Cluster
+    is_headless: bool
     problems: tuple[str, ...]
 
-    @property
-    def gone(self) -> list[str]:
-        """The machines that the swarm has and that do not answer."""
-        return sorted({node.machine for node in self.cluster.swarm.values()} - {"", *self.answering})
+    def given_up(self, launch: Launch) -> list[str]:
+        """The machines whose students are seated elsewhere."""
+        gone = {node.machine for node in self.cluster.swarm.values()} - {"", *self.answering, *self.usable}
+        return sorted(gone if launch.replace_lost else gone & deleted(self.cluster))
+
+
+def deleted(cluster: Cluster) -> set[str]:
+    """The machines that the swarm has and that are gone for good: those that were made, and are not there any more."""
+    return set(cluster.swarm_machines - cluster.hosts.keys()) if cluster.driver.makes_machines else set()
 
 
 def planned(session: Session, driver: Driver, launch: Launch, students: Sequence[Student]) -> Report:
     """What would be done, and what it needs. Makes nothing."""
-    seen = _seen(session, driver, launch, Phases())
+    seen = _seen(session, driver, launch, students, Phases())
     plan = _plan(seen, session, launch, students)
-    return Report(report.plan(plan, seen.cluster.machines, session.common.format), seen.problems)
+    text = report.plan(plan, seen.cluster.machines, seen.order.demands, session.common.format)
+    return Report(text, seen.problems)
 
 
 def launched(session: Session, driver: Driver, launch: Launch, students: Sequence[Student]) -> Report:
     """The whole of it; the report has the table, and what failed."""
     say, phases = session.progress.say, Phases()
     with session.course.locked():
-        seen = _seen(session, driver, launch, phases)
+        seen = _seen(session, driver, launch, students, phases)
         plan = _plan(seen, session, launch, students)
         _check_key(seen.cluster, session)
         say(f"Plan: {', '.join(seen.usable)}" + ("" if launch.onlycreate else f" for {len(plan.seats)} students"))
 
-        if launch.replace_lost:
+        if launch.replace_lost or seen.is_headless:
             _give_up_swarm(seen.cluster)
         with session.progress.bar("Machines: engine, swarm, image", 0) as advance:
             outcomes = bring_up(seen.cluster, seen.usable, session, phases, advance)
@@ -64,7 +77,7 @@ def launched(session: Session, driver: Driver, launch: Launch, students: Sequenc
         problems = seen.problems + report.problems(outcomes)
         if not ready:
             raise _first_error(outcomes)
-        say(f"Machines: {len(ready)} of {len(seen.cluster.machines)} ready, in one swarm, with the image")
+        say(f"Machines: {len(ready)} of {len(seen.usable)} ready, in one swarm, with the image")
         try:
             done = _seated(seen, ready, session, launch, students, phases)
         except CloudscaleError as error:
@@ -75,7 +88,7 @@ def launched(session: Session, driver: Driver, launch: Launch, students: Sequenc
         return replace(done, problems=(*problems, *done.problems))
 
 
-def _seen(session: Session, driver: Driver, launch: Launch, phases: Phases) -> Seen:
+def _seen(session: Session, driver: Driver, launch: Launch, students: Sequence[Student], phases: Phases) -> Seen:
     """Looks at all machines. Changes nothing. Raises CloudscaleError where none is left."""
 
     def survey(machine: Machine) -> Survey:
@@ -96,13 +109,56 @@ def _seen(session: Session, driver: Driver, launch: Launch, phases: Phases) -> S
     lost |= {n: Outcome(n, error=error) for n, error in cluster.lost.items() if isinstance(error, SwarmError)}
     freed = _without_own_ports(cluster, answering, session.settings.course)
     usable = _wanted(cluster, {name: survey for name, survey in freed.items() if name not in lost}, session, launch)
+    order = _ordered(cluster, usable, session, launch, students)
+    usable |= {survey.machine.name: survey for survey in order.surveys}
     if not usable:
         raise _first_error(list(lost.values()))
     stopped = any(survey.is_set_up and not survey.has_engine for survey in usable.values())  # it will be started
-    if not launch.replace_lost and not stopped:
+    is_headless = driver.makes_machines and bool(cluster.cut_off) and not stopped and not lost
+    if is_headless:
+        session.progress.say("The swarm's managers were deleted: it is founded anew on the machines that are left")
+    elif not launch.replace_lost and not stopped:
         cluster.check_head("Bring those machines back; or seat everyone anew on the others with --replace-lost.")
     named = {name: outcome for name, outcome in lost.items() if session.selection.uses(name, cluster.hosts)}
-    return Seen(answering, usable, cluster, (*report.problems(named.values()), *cluster.strays))
+    problems = (*report.problems(named.values()), *(() if driver.makes_machines else cluster.strays))
+    return Seen(answering, usable, order, cluster, is_headless, problems)
+
+
+def _ordered(
+    cluster: Cluster, usable: Mapping[str, Survey], session: Session, launch: Launch, students: Sequence[Student]
+) -> Order:
+    """The machines that are to be made for the students, or for --nodes. Raises CapacityError."""
+    driver, limits = cluster.driver, session.settings.seat
+    if (kind := driver.kind()) is None:
+        return Order()
+    taken = Counter(map(cluster.machine_of, cluster.seats))
+    rooms = {
+        name: max(taken[name], seats_in(survey.cpus or 0, survey.memory or 0, limits))
+        for name, survey in usable.items()
+    }
+    enrolled = {student.id for student in students}
+    leavers = [] if launch.prune else [seat for seat in cluster.seats if seat.student_id not in enrolled]
+    stranded = sum(count for name, count in taken.items() if name in cluster.hosts and name not in usable)
+    count = machines_to_make(len(students) + len(leavers) - stranded, rooms.values(), kind, limits)
+    if launch.nodes:
+        count = launch.nodes - len(cluster.machines)
+    elif not cluster.machines:
+        count = max(count, 1)
+    if session.common.only:  # which names machines that are there
+        count = 0
+    if count <= 0 and not any(survey.is_coming for survey in usable.values()):
+        return Order()
+    order = driver.order(max(count, 0), deleted(cluster))
+    short = [demand for demand in order.demands if not demand.is_met]
+    if short:
+        fitting = order.fits * seats_in(kind.cpus, kind.memory, limits) + sum(rooms.values())
+        raise CapacityError(
+            f"The project's quota is too small for {count} machines of the kind {kind.name}:\n"
+            f"{report.quotas(short, 'table')}\n"
+            f"What would fit: {order.fits} machines more, with room for {fitting} seats in all.",
+            "Ask who runs the cloud for more, remove what is not used any more, or choose another openstack.flavor.",
+        )
+    return order
 
 
 def _without_own_ports(cluster: Cluster, surveys: Mapping[str, Survey], course: str) -> dict[str, Survey]:
@@ -121,8 +177,8 @@ def _wanted(cluster: Cluster, surveys: dict[str, Survey], session: Session, laun
 
 
 def _plan(seen: Seen, session: Session, launch: Launch, students: Sequence[Student]) -> Plan:
-    given_up = seen.gone if launch.replace_lost else []
-    plan = plan_launch(seen.cluster, seen.usable, session, launch, students, given_up=given_up)
+    seated = [] if launch.onlycreate else students
+    plan = plan_launch(seen.cluster, seen.usable, session, launch, seated, given_up=seen.given_up(launch))
     for warning in plan.warnings:
         session.progress.say(f"Warning: {warning}")
     return plan
@@ -147,7 +203,10 @@ def _seated(
     phases: Phases,
 ) -> Report:
     """The seats on the machines that came up."""
-    up = {name: replace(survey, has_engine=True) for name, survey in seen.usable.items()}
+    up = {
+        name: replace(ready[name].survey if name in ready else survey, has_engine=True)
+        for name, survey in seen.usable.items()
+    }
     # one that has not got the image may manage the swarm all the same
     cluster = look(session, seen.cluster.driver, {**seen.answering, **up})
     _check_key(cluster, session)
@@ -159,9 +218,17 @@ def _seated(
         return Report(seating.machine_table(cluster, session.common.format), died)
     with phases.timed("seats"):
         plan = plan_launch(cluster, usable, session, launch, students, given_up=given_up)
+        cluster.driver.open_ports(_ports(cluster, plan, launch))
         template = _template({name: ready[name] for name in usable}, session, launch)
         done = seating.seat_everyone(cluster, plan, template, session, launch)
     return replace(done, problems=(*died, *done.problems))
+
+
+def _ports(cluster: Cluster, plan: Plan, launch: Launch) -> set[int]:
+    """Those that seats use, once the plan is carried out."""
+    planned = {seat.student.id for seat in plan.seats}
+    going = {*planned, *(plan.leavers if launch.prune else ())}
+    return {seat.place.port for seat in plan.seats} | {s.port for s in cluster.seats if s.student_id not in going}
 
 
 def _check_distinct(surveys: Mapping[str, Survey]) -> None:
@@ -191,7 +258,9 @@ def _given_up(cluster: Cluster, usable: Mapping[str, Survey], launch: Launch, se
         for node in cluster.swarm.values()
         if node.machine not in usable and session.selection.uses(node.machine, cluster.hosts)
     }
-    if not (launch.replace_lost and lost) or cluster.driver.adopts_swarm:
+    if not launch.replace_lost:
+        lost = {number: name for number, name in lost.items() if name in deleted(cluster)}
+    if not lost or cluster.driver.adopts_swarm:
         return []
     say = session.progress.say
     say(f"Lost: {', '.join(lost.values())}; waiting until the swarm has noticed")

@@ -40,7 +40,7 @@ class Survey:
 
     `address` is the one that the course's machines reach each other by; `networks` are those that it is in
     (text of the form 192.0.2.0/24), `addresses` all of its own; `has_engine`: its engine serves the course already;
-    `is_set_up`: it did, though it may be stopped now.
+    `is_set_up`: it did, though it may be stopped now; `is_coming`: it is to be made yet, or has not booted.
     """
 
     machine: Machine
@@ -53,6 +53,39 @@ class Survey:
     addresses: frozenset[str] = frozenset()
     has_engine: bool = True
     is_set_up: bool = False
+    is_coming: bool = False
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What each machine will be that a driver makes: cores, and the memory in bytes that is there for seats."""
+
+    name: str
+    cpus: int
+    memory: int
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What is asked of a quota: `need` more of a resource, of which `used` of `limit` are (None: there is no limit)."""
+
+    resource: str
+    need: int
+    used: int
+    limit: int | None
+
+    @property
+    def is_met(self) -> bool:
+        return self.limit is None or self.need == 0 or self.used + self.need <= self.limit
+
+
+@dataclass(frozen=True)
+class Order:
+    """Machines to be made, what they take of the quota, and how many of them fit. Nothing of it is there yet."""
+
+    surveys: tuple[Survey, ...] = ()
+    demands: tuple[Demand, ...] = ()
+    fits: int = 0
 
 
 @dataclass(frozen=True)

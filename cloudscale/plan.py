@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cloudscale.errors import CapacityError
-from cloudscale.model import Node, Place, Seat, Student
+from cloudscale.model import Kind, Node, Place, Seat, Student
 from cloudscale.settings import SeatSettings
 
 GIB = 1024**3
@@ -150,6 +150,27 @@ def _crowded(needs: Sequence[Need], limits: SeatSettings) -> list[str]:
         for need in needs
         if need.cores > need.free_cores
     ]
+
+
+def seats_in(cpus: int, memory: int, limits: SeatSettings) -> int:
+    """How many seats a plan gives a machine of so many cores and bytes, where it may choose."""
+    return max(0, min(memory // limits.reserve, int(cpus * limits.per_core)))
+
+
+def machines_to_make(seats: int, rooms: Collection[int], kind: Kind, limits: SeatSettings) -> int:
+    """How many machines more so many seats need; `rooms`: how many each machine takes that is there.
+
+    Raises CapacityError where not one seat fits a machine.
+    """
+    room = seats_in(kind.cpus, kind.memory, limits)
+    if not room or limits.cpus > kind.cpus:
+        raise CapacityError(
+            f"Not one seat fits a machine of kind {kind.name}: it has {kind.cpus} cores and"
+            f" {kind.memory / GIB:.1f} GiB for seats; a seat takes {limits.reserve / GIB:.1f} GiB (seat.reserve)"
+            f" and up to {limits.cpus:g} cores (seat.cpus).",
+            "Choose larger machines, or lower seat.reserve or seat.cpus in the configuration.",
+        )
+    return -(-max(0, seats - sum(rooms)) // room)
 
 
 class _FreePorts:

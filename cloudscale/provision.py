@@ -96,7 +96,8 @@ def wanted_setup(facts: Facts, host: str, address: str, course: str, authority: 
     """
     files: dict[str, bytes] = {}
     reasons = []
-    install = facts.engine is None or (facts.is_brought and not facts.is_ready)
+    is_whole = facts.is_ready or facts.is_installed or not facts.is_brought
+    install = facts.engine is None or not is_whole
     if install:
         reasons.append("it has no engine" if facts.engine is None else "its installation was cut off")
     names = {host, address, "127.0.0.1", *(found.address for found in facts.addresses)}

@@ -121,10 +121,25 @@ def release(cluster: Cluster, session: Session, chosen: Removable) -> list[Outco
     # of one in a swarm of somebody else, the settings are ours all the same
     out_of_reach = {name for name, error in cluster.failures.items() if not isinstance(error, SwarmError)}
     bad = {outcome.target for outcome in failed} | out_of_reach
+    if cluster.driver.makes_machines:  # one that is out of reach can be deleted all the same
+        stuck = {outcome.target for outcome in failed}
+        return failed + _delete(cluster, [machine.name for machine in chosen.machines if machine.name not in stuck])
     machines = [machine for machine in chosen.machines if machine.name not in bad]
     with session.progress.bar("Giving the machines back", len(machines)):
         released = fan_out(cluster.driver.release, machines, name=lambda machine: machine.name, width=MACHINES_WIDTH)
     return failed + [outcome for outcome in released if outcome.value or not outcome.ok]
+
+
+def _delete(cluster: Cluster, names: Sequence[str]) -> list[Outcome[str]]:
+    """Deletes machines; the swarm forgets those that could not leave it themselves."""
+    outcomes = cluster.driver.sweep(names)
+    lost = [node for node in cluster.swarm.values() if node.machine in names and node.machine not in cluster.engines]
+    staying = [engine for name, engine in cluster.engines.items() if name not in names]
+    for head in [engine for engine in staying if lost and membership(engine).manages][:1]:
+        for node in lost:
+            with contextlib.suppress(EngineError):  # the next run of themachine does it, if not this
+                remove_node(head, node.id)
+    return outcomes
 
 
 def _kept(engine: Engine) -> Outcome[str]:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 
 from tabulate import tabulate
 
-from cloudscale.model import CommandResult, Machine, Outcome, Row
+from cloudscale.model import CommandResult, Demand, Machine, Outcome, Row
 from cloudscale.plan import GIB, Plan
 
 SEAT_KEYS = ("student", "email", "url", "host", "port", "password", "node", "state")
@@ -97,7 +97,21 @@ def removed(outcomes: Sequence[Outcome[str]], format: str) -> Report:
     return Report("\n".join(f"{row['state']} {row['target']}" for row in rows), problems(outcomes))
 
 
-def plan(plan: Plan, machines: Sequence[Machine], format: str) -> str:
+def quotas(demands: Sequence[Demand], format: str) -> str:
+    """What is needed of each quota, against what is used of it."""
+    rows = [
+        {
+            "resource": demand.resource,
+            "need": demand.need,
+            "used": demand.used,
+            "limit": "none" if demand.limit is None else demand.limit,
+        }
+        for demand in demands
+    ]
+    return records(rows, ("resource", "need", "used", "limit"), format)
+
+
+def plan(plan: Plan, machines: Sequence[Machine], demands: Sequence[Demand], format: str) -> str:
     """What would be made, and what it needs against what is there."""
     address = {machine.name: machine.address for machine in machines}
     needs = [
@@ -115,7 +129,7 @@ def plan(plan: Plan, machines: Sequence[Machine], format: str) -> str:
         {
             "student": seat.student.full_name,
             "email": seat.student.email,
-            "host": address[seat.place.machine],
+            "host": address.get(seat.place.machine, ""),  # a machine that is not made yet has none
             "port": seat.place.port,
             "node": seat.place.machine,
         }
@@ -123,11 +137,13 @@ def plan(plan: Plan, machines: Sequence[Machine], format: str) -> str:
     ]
     if format == "json":
         numbers = [asdict(need) for need in plan.needs]
-        return json.dumps({"machines": numbers, "seats": places}, indent=2, ensure_ascii=False)
+        quota = [asdict(demand) for demand in demands]
+        return json.dumps({"machines": numbers, "quota": quota, "seats": places}, indent=2, ensure_ascii=False)
     keys = ("student", "email", "host", "port", "node")
     if format == "csv":
         return records(places, keys, format)
-    return records(needs, list(needs[0]), format) + "\n\n" + records(places, keys, format)
+    tables = [records(needs, list(needs[0]), format), records(places, keys, format)]
+    return "\n\n".join([*tables[:1], *([quotas(demands, format)] if demands else []), *tables[1:]])
 
 
 def machines(rows: Sequence[Mapping[str, object]], format: str) -> str:

@@ -6,6 +6,7 @@ task's flags on top. Every unknown key and wrong type is an error that names the
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -95,15 +96,38 @@ class LocalSettings(Section):
     address: str | None = None
 
 
+def _cidr(value: object) -> object:
+    """A network's address range, such as 192.0.2.0/24; one address counts as a range of itself."""
+    try:
+        return str(ipaddress.ip_network(str(value), strict=False))
+    except ValueError:
+        raise ValueError("should be a range of addresses such as 192.0.2.0/24") from None
+
+
+Cidr = Annotated[str, BeforeValidator(_cidr)]
+
+
 class OpenStackSettings(Section):
+    """Names or ids of what the cloud has. `external_network`: empty where fixed addresses can be reached.
+
+    `key_pair`: one of the user's own, let in beside the course's key; `boot_volume`: the size of a volume to boot
+    from, in place of the flavor's disk; `boot_timeout`: seconds for a machine to answer.
+    """
+
     cloud: str | None = None
-    image: str = "debian-12"
-    flavor: str = "m1.small"
-    network: str = "course-net"
+    image: str = Field("debian-12", min_length=1)
+    flavor: str = Field("m1.small", min_length=1)
+    network: str = Field("course-net", min_length=1)
     external_network: str = "public"
-    user: str = "debian"
-    admin_cidr: str = "0.0.0.0/0"
-    student_cidr: str = "0.0.0.0/0"
+    user: str = Field("debian", min_length=1)
+    key_pair: str | None = None
+    admin_cidr: Cidr = "0.0.0.0/0"
+    student_cidr: Cidr = "0.0.0.0/0"
+    availability_zone: str | None = None
+    config_drive: bool = False
+    boot_volume: Size | None = None
+    server_prefix: str = Field("", pattern=r"^([a-z0-9][a-z0-9-]{0,19})?$")
+    boot_timeout: Number = Field(600, gt=0)
 
 
 class GenericSettings(Section):

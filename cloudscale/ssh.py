@@ -1,22 +1,21 @@
-"""Commands on hosts over SSH; the only importer of paramiko."""
+"""Commands on hosts over SSH."""
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import hashlib
 import logging
 import re
 import shlex
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import paramiko
 
-from cloudscale.errors import CloudscaleError, ConnectionFailed, RequestError
+from cloudscale.errors import CloudscaleError, ConnectionFailed, HostKeyChanged, LoginRefused, RequestError
+from cloudscale.known_hosts import KnownHosts, fingerprint
 from cloudscale.model import TIMED_OUT, CommandResult, Heard
 
 # what goes wrong is told once, by us; without a handler, Python would print the library's tracebacks
@@ -36,22 +35,32 @@ HOST = re.compile(
 
 @dataclass(frozen=True)
 class Target:
-    """A host to log in to. Without password and key file, the agent's and the user's own keys are tried."""
+    """A host to log in to. Without password and key file, the agent's and the user's own keys are tried.
+
+    `label`: what messages call it; `alias`: what known_hosts calls it, for one whose address others had before.
+    """
 
     host: str
     port: int = 22
     user: str = "root"
     password: str | None = field(default=None, repr=False)
     key_file: Path | None = None
+    label: str = ""
+    alias: str = ""
 
     @property
     def name(self) -> str:
-        return self.host if self.port == 22 else f"{self.host}:{self.port}"
+        return self.label or (self.host if self.port == 22 else f"{self.host}:{self.port}")
+
+    @property
+    def address(self) -> str:
+        """The host in OpenSSH's form."""
+        return self.host if self.port == 22 else f"[{self.host}]:{self.port}"
 
     @property
     def entry(self) -> str:
         """The host as known_hosts writes it."""
-        return self.host if self.port == 22 else f"[{self.host}]:{self.port}"
+        return self.alias or self.address
 
 
 def parse_target(text: str, *, port: int, user: str, password: str | None, key_file: Path | None) -> Target:
@@ -71,77 +80,11 @@ def parse_target(text: str, *, port: int, user: str, password: str | None, key_f
     )
 
 
-class KnownHosts:
-    """The host keys that the user's own known_hosts and the course's file hold, read once for many logins.
-
-    A key never seen is told to `new_key` and written to the course's file; one that changed is refused.
-    """
-
-    def __init__(self, path: Path, new_key: Callable[[str], None]) -> None:
-        self.path = path
-        self._new_key = new_key
-        self._lock = threading.Lock()
-        self._keys: paramiko.HostKeys | None = None
-
-    def prepare(self, client: paramiko.SSHClient, target: Target) -> None:
-        """Has the client check the host's key. Raises ConnectionFailed where a file can't be read."""
-        with self._lock:
-            if self._keys is None:
-                self._keys = self._read()
-            known = self._keys.lookup(target.entry)
-        for kind, key in (known or {}).items():
-            client.get_host_keys().add(target.entry, kind, key)
-        client.set_missing_host_key_policy(_Remember(self, target))
-
-    def _read(self) -> paramiko.HostKeys:
-        keys = paramiko.HostKeys()
-        for path in (Path("~/.ssh/known_hosts").expanduser(), self.path):
-            try:
-                keys.load(str(path))
-            except FileNotFoundError:
-                continue
-            except (OSError, ValueError, paramiko.hostkeys.InvalidHostKey) as error:
-                raise ConnectionFailed(
-                    f"{path} can't be read, so no host can be told from another ({error}).", "Mend or remove the line."
-                ) from None
-        return keys
-
-    def remember(self, target: Target, key: paramiko.PKey) -> None:
-        """Trust on first use, said aloud and written down."""
-        with self._lock:
-            try:
-                for folder in reversed([folder for folder in self.path.parents if not folder.exists()]):
-                    folder.mkdir(mode=0o700, exist_ok=True)
-                with self.path.open("a") as file:
-                    file.write(f"{target.entry} {key.get_name()} {key.get_base64()}\n")
-            except OSError as error:
-                raise ConnectionFailed(
-                    f"{self.path} can't be written ({error.strerror}).", "Host keys go there."
-                ) from None
-            if self._keys is not None:
-                self._keys.add(target.entry, key.get_name(), key)
-        self._new_key(f"{target.name}: new host key {_fingerprint(key)}, remembered in {self.path}")
-
-
-class _Remember(paramiko.MissingHostKeyPolicy):
-    def __init__(self, known: KnownHosts, target: Target) -> None:
-        self._known = known
-        self._target = target
-
-    def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
-        self._known.remember(self._target, key)
-
-
-def _fingerprint(key: paramiko.PKey) -> str:
-    digest = base64.b64encode(hashlib.sha256(key.asbytes()).digest()).decode().rstrip("=")
-    return f"{key.get_name()} SHA256:{digest}"
-
-
 def connect(target: Target, *, timeout: float, known: KnownHosts) -> Connection:
     """Logs in, within `timeout` seconds for each step. Raises ConnectionFailed, with cause and remedy."""
     client = paramiko.SSHClient()
     try:
-        known.prepare(client, target)
+        known.prepare(client, target.address, entry=target.entry, name=target.name)
         with _login_errors(target, timeout, known):
             client.connect(
                 target.host,
@@ -174,9 +117,9 @@ def _login_errors(target: Target, timeout: float, known: KnownHosts) -> Iterator
     try:
         yield
     except paramiko.BadHostKeyException as error:
-        raise ConnectionFailed(
-            f"{target.name}: its host key is not the one that is known ({_fingerprint(error.key)} now,"
-            f" {_fingerprint(error.expected_key)} before): this may be another machine, or somebody in between.",
+        raise HostKeyChanged(
+            f"{target.name}: its host key is not the one that is known ({fingerprint(error.key)} now,"
+            f" {fingerprint(error.expected_key)} before): this may be another machine, or somebody in between.",
             f"If the machine was set up anew, forget the old key: ssh-keygen -R '{target.entry}' -f {known.path}"
             " (and without -f for your own file), then run again.",
         ) from None
@@ -186,7 +129,7 @@ def _login_errors(target: Target, timeout: float, known: KnownHosts) -> Iterator
             "Load it into your agent (ssh-add), or give the passphrase as the password.",
         ) from None
     except paramiko.AuthenticationException as error:
-        raise ConnectionFailed(
+        raise LoginRefused(
             f"{target.name}: it does not let {target.user} in ({error}).",
             "Check the user's name, and the password or the key.",
         ) from None
@@ -398,3 +341,9 @@ class Logins:
                     self._failed[target] = error
                     raise
             return found
+
+    def keep(self, connection: Connection) -> None:
+        """A login that was made elsewhere, for those to come."""
+        with self._lock:
+            self._open[connection.target] = connection
+            self._failed.pop(connection.target, None)

@@ -12,6 +12,7 @@ from cloudscale.drivers import Driver, load_driver
 from cloudscale.engine import Engine, from_environment
 from cloudscale.errors import CloudscaleError, RequestError
 from cloudscale.fanout import fan_out
+from cloudscale.known_hosts import KnownHosts
 from cloudscale.model import UNREACHED, CommandResult, Machine, Outcome, Place, Seat, Student
 from cloudscale.output import check_writable, write_private
 from cloudscale.report import Report
@@ -31,6 +32,8 @@ def themachine(session: Session, launch: Launch) -> Report:
     students = [] if launch.onlycreate else read_roster(session.settings.students)
     driver = _driver(session)
     driver.check_nodes(launch.nodes)
+    if launch.onlycreate and driver.makes_machines and not launch.nodes:
+        students = read_roster(session.settings.students)  # which tells how many machines there are to be
     if launch.output:
         check_writable(launch.output)
     done = (launching.planned if launch.plan else launching.launched)(session, driver, launch, students)
@@ -149,7 +152,7 @@ def remote_com(session: Session, remote: Remote) -> Report:
     chosen = session.selection.choose(targets, lambda target: (target.name, target.host))
     timeout = session.common.timeout or REMOTE_TIMEOUT
 
-    known = ssh.KnownHosts(session.course.remote_known_hosts, session.progress.say)
+    known = KnownHosts(session.course.remote_known_hosts, session.progress.say)
 
     def one(target: ssh.Target) -> CommandResult:
         with ssh.connect(target, timeout=timeout, known=known) as connection:
@@ -204,7 +207,10 @@ def containers_reset(session: Session, *, with_volumes: bool) -> Report:
             return Report(report.removed((), session.common.format).text, problems)
         extra = f" and {len(chosen.volumes)} volumes with the students' work" if with_volumes else ""
         session.ask(f"Remove {len(chosen.seats)} seats{extra} of the course {course!r}?")
-        done = report.removed(removal.remove(cluster, session, chosen), session.common.format)
+        outcomes = removal.remove(cluster, session, chosen)
+        removed = {outcome.target for outcome in outcomes if outcome.ok}
+        cluster.driver.open_ports({seat.port for seat in cluster.seats if seat.name not in removed})
+        done = report.removed(outcomes, session.common.format)
         return replace(done, problems=(*problems, *done.problems))
 
 
@@ -212,10 +218,14 @@ def driver_reset(session: Session) -> Report:
     """Removes everything that was made for the course with this driver, for good."""
     course, say = session.settings.course, session.progress.say
     with session.course.locked():
-        cluster = look(session, _driver(session))
+        driver = _driver(session)
+        if driver.makes_machines and not (session.common.only or session.common.skip):
+            return _swept(session, driver)
+        cluster = look(session, driver)
         chosen = removal.removable(cluster, session, with_volumes=True)
         volumes = len(chosen.volumes)
-        back = "" if cluster.driver.adopts_swarm else f", and give back {len(chosen.machines)} machines"
+        back = "" if driver.adopts_swarm else f", and {'delete' if driver.makes_machines else 'give back'}"
+        back += f" {len(chosen.machines)} machines" if back else ""
         session.ask(f"Remove {len(chosen.seats)} seats and {volumes} volumes of the course {course!r}{back}, for good?")
         outcomes = removal.remove(cluster, session, chosen)
         chosen = removal.without_stuck(cluster, chosen, outcomes)
@@ -227,6 +237,20 @@ def driver_reset(session: Session) -> Report:
             session.course.forget()
             say(f"Done: nothing of the course {course!r} is left")
         return done
+
+
+def _swept(session: Session, driver: Driver) -> Report:
+    """All at once: what is on machines that are deleted needs no removing."""
+    course, say = session.settings.course, session.progress.say
+    belongings = driver.belongings()
+    if belongings:
+        session.ask(f"Delete {belongings} of the course {course!r}, with all of the students' work, for good?")
+    with session.progress.bar("Deleting", 0):
+        done = report.removed(driver.sweep(), session.common.format)
+    if not done.problems:
+        session.course.forget()
+        say(f"Done: nothing of the course {course!r} is left")
+    return done
 
 
 # --- single machines -------------------------------------------------------------------------

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Protocol
 
 from cloudscale.course import Course
 from cloudscale.engine import Engine
 from cloudscale.errors import RequestError
-from cloudscale.model import CommandResult, Heard, Machine, Say, Survey
+from cloudscale.model import CommandResult, Heard, Kind, Machine, Order, Outcome, Say, Survey
 from cloudscale.settings import Settings
 
 
@@ -17,11 +18,26 @@ class Driver(Protocol):
     adopts_swarm: bool
     """Whether a swarm that a machine manages already is used, whoever made it, rather than refused."""
 
+    makes_machines: bool
+    """Whether machines are made for the course, and deleted with it; else they are there before and after."""
+
     def machines(self) -> list[Machine]:
         """The machines that are there now, the first being the Swarm's first manager; read back, not remembered."""
 
+    def kind(self) -> Kind | None:
+        """What a machine is that can be made; None where none can. Raises RequestError, with what is wrong by name."""
+
+    def order(self, count: int, former: Collection[str]) -> Order:
+        """So many machines more, `former` names first, with what they take of the quota. Makes nothing."""
+
     def survey(self, machine: Machine) -> Survey:
         """What the machine is. Changes nothing. Raises CloudscaleError where it is lost, or serves others."""
+
+    def bring(self, machine: Machine) -> Survey:
+        """Makes a machine that was ordered, or waits for one that boots, until it can be logged in to. Idempotent."""
+
+    def open_ports(self, ports: Collection[int]) -> None:
+        """Lets students reach just these ports of the machines."""
 
     def prepare(self, machine: Machine) -> Engine:
         """The machine's engine, installed, set up for the course and started as far as it is not. Idempotent."""
@@ -40,6 +56,12 @@ class Driver(Protocol):
 
     def check_nodes(self, nodes: int) -> None:
         """Raises RequestError where the driver can't give that many machines (0: as many as needed)."""
+
+    def belongings(self) -> str:
+        """All that was made for the course, in words; empty where nothing is there."""
+
+    def sweep(self, only: Collection[str] | None = None) -> list[Outcome[str]]:
+        """Deletes all that was made for the course, or for the machines of these names, for good."""
 
     def add(self, name: str) -> str:
         """Adds a machine with an engine, and returns what was done, in words."""
@@ -61,7 +83,11 @@ def load_driver(settings: Settings, course: Course, say: Say) -> Driver:
         from cloudscale.drivers.generic import generic
 
         return generic(settings.generic, course, say)
+    if settings.driver == "openstack":
+        from cloudscale.drivers.openstack.driver import OpenStack
+
+        return OpenStack(settings.openstack, course, say)
     raise RequestError(
         f"The driver {settings.driver} is not there yet in this version.",
-        "Use this computer with --driver local, or hosts over SSH with --driver generic.",
+        "Use openstack, this computer with --driver local, or hosts over SSH with --driver generic.",
     )

@@ -3,19 +3,37 @@
 from __future__ import annotations
 
 import getpass
+from collections.abc import Mapping
 from typing import NoReturn
 
 from cloudscale.course import Course
+from cloudscale.drivers.given import GivenMachines
 from cloudscale.drivers.over_ssh import OverSsh
 from cloudscale.errors import RequestError
-from cloudscale.model import Say
+from cloudscale.model import Machine, Say
 from cloudscale.settings import GenericSettings
 from cloudscale.shell import on_terminal
 from cloudscale.ssh import Target, parse_target
 
 
-class Generic(OverSsh):
+class Generic(OverSsh, GivenMachines):
     """The hosts stay when a course ends: nothing is made or deleted here."""
+
+    def __init__(self, targets: Mapping[str, Target], course: Course, say: Say) -> None:
+        super().__init__(course, say)
+        self._targets = targets
+
+    def machines(self) -> list[Machine]:
+        return [Machine(name, target.host) for name, target in self._targets.items()]
+
+    def _target(self, machine: Machine) -> Target:
+        return self._targets[machine.name]
+
+    def check_nodes(self, nodes: int) -> None:
+        if nodes > len(self._targets):
+            raise RequestError(
+                f"{nodes} machines are wanted, and there are {len(self._targets)}.", "Add hosts, or lower --nodes."
+            )
 
     def add(self, name: str) -> str:
         self._refuse(name)

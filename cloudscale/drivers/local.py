@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from cloudscale.drivers import debian
+from cloudscale.drivers.given import GivenMachines
 from cloudscale.engine import Engine, engine_errors, from_environment
 from cloudscale.errors import EngineError, RequestError
 from cloudscale.hostfacts import listening_ports
@@ -18,7 +19,7 @@ from cloudscale.shell import run_shell
 LOOPBACK = "127.0.0.1"
 
 
-class Local:
+class Local(GivenMachines):
     adopts_swarm = True
 
     def __init__(self, settings: LocalSettings) -> None:

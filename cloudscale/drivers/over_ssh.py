@@ -5,16 +5,17 @@ from __future__ import annotations
 import datetime
 import re
 import threading
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
 
 from cloudscale import provision
 from cloudscale.certificates import Authority, authority
 from cloudscale.course import Course
 from cloudscale.engine import Engine, over_tls
-from cloudscale.errors import EngineError, MachineError, NotSetUp, RequestError
+from cloudscale.errors import EngineError, MachineError, NotSetUp
 from cloudscale.hostfacts import Facts
+from cloudscale.known_hosts import KnownHosts
 from cloudscale.model import CommandResult, Heard, Machine, Say, Survey
-from cloudscale.ssh import Connection, KnownHosts, Logins, Target
+from cloudscale.ssh import Connection, Logins, Target
 
 LOGIN = 15.0  # seconds for each step of a login
 COPYING = 3600.0  # seconds for an image from one machine to another
@@ -34,24 +35,25 @@ export NO_PROXY='*' no_proxy='*'
 """
 
 
-class OverSsh:
-    """Hosts by name. Logins, facts and clients are kept for the length of a run."""
+class OverSsh(ABC):
+    """Logins, facts and clients are kept for the length of a run."""
 
     adopts_swarm = False
 
-    def __init__(self, targets: Mapping[str, Target], course: Course, say: Say) -> None:
-        self._targets = targets
+    def __init__(self, course: Course, say: Say) -> None:
         self._course = course
         self._say = say
-        self._login = Logins(KnownHosts(course.known_hosts, say))
+        self._known = KnownHosts(course.known_hosts, say)
+        self._login = Logins(self._known)
         self._facts: dict[str, Facts] = {}
         self._authority_lock = threading.Lock()
 
-    def machines(self) -> list[Machine]:
-        return [Machine(name, target.host) for name, target in self._targets.items()]
+    @abstractmethod
+    def _target(self, machine: Machine) -> Target:
+        """How to log in to a machine. Raises CloudscaleError where that can't be done."""
 
     def _connection(self, machine: Machine, timeout: float = LOGIN) -> Connection:
-        return self._login(self._targets[machine.name], min(timeout, LOGIN))
+        return self._login(self._target(machine), min(timeout, LOGIN))
 
     def _authority(self, *, create: bool = False) -> Authority | None:
         with self._authority_lock:
@@ -140,9 +142,3 @@ class OverSsh:
 
     def run(self, machine: Machine, command: str, timeout: float) -> CommandResult:
         return self._connection(machine, timeout).run(command, timeout=timeout)
-
-    def check_nodes(self, nodes: int) -> None:
-        if nodes > len(self._targets):
-            raise RequestError(
-                f"{nodes} machines are wanted, and there are {len(self._targets)}.", "Add hosts, or lower --nodes."
-            )

@@ -37,4 +37,5 @@ cat $TLS/cert.pem 2>/dev/null | fact certificate
 cat $COURSE/mark.json 2>/dev/null | fact mark
 { [ -e $COURSE/ready ] && echo yes; } | fact ready
 { [ -e $COURSE/packages ] && echo yes; } | fact brought
+{ [ -e $COURSE/installed ] && echo yes; } | fact installed
 cat $COURSE/daemon.json.before 2>/dev/null | fact before

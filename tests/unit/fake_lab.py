@@ -11,9 +11,11 @@ import pytest
 from cloudscale import ssh
 from cloudscale.course import Course
 from cloudscale.drivers import over_ssh
+from cloudscale.drivers.generic import Generic
 from cloudscale.drivers.over_ssh import OverSsh
 from cloudscale.errors import ConnectionFailed
-from cloudscale.ssh import KnownHosts, Target
+from cloudscale.known_hosts import KnownHosts
+from cloudscale.ssh import Target
 from tests.unit.fake_host import FRESH, FakeHost
 
 
@@ -50,7 +52,7 @@ class Lab:
     def driver(self, course: str = "bio") -> OverSsh:
         """As the next run has it."""
         self.course = Course.named(course, "generic")
-        return OverSsh({host.target.name: host.target for host in self.hosts.values()}, self.course, self.said.append)
+        return Generic({host.target.name: host.target for host in self.hosts.values()}, self.course, self.said.append)
 
     @property
     def first(self) -> FakeHost:

@@ -9,6 +9,7 @@ from typing import cast
 import docker
 
 from cloudscale.course import Course
+from cloudscale.drivers.given import GivenMachines
 from cloudscale.engine import Engine
 from cloudscale.errors import CloudscaleError, ConnectionFailed, EngineError, NotSetUp, RequestError
 from cloudscale.model import CommandResult, Heard, Machine, Say, Survey
@@ -76,7 +77,7 @@ def fake_engine(api: object, containers: object = None, name: str = "m1", addres
     return Engine(Machine(name, address), cast(docker.DockerClient, client))
 
 
-class FakeDriver:
+class FakeDriver(GivenMachines):
     """One machine, whose swarm is adopted as by `local`; or several, whose engines serve one course as with `generic`.
 
     Students reach m1 at 192.0.2.1, m2 at 192.0.2.2, …, and they each other at the engines' own addresses.

@@ -13,7 +13,7 @@ import pytest
 PROJECT = Path(__file__).parents[2]
 PACKAGE = "cloudscale"
 LONGEST = 400  # lines of a module
-FOUNDATIONS = ("fanout", "waiting", "ssh", "naming")
+FOUNDATIONS = ("fanout", "waiting", "known_hosts", "naming")
 SIBLINGS = ("swarm", "spawner", "drivers")
 PRINTING = {"tasks", "cloudscale.invocation", "cloudscale.progress"}
 
@@ -110,12 +110,12 @@ def test_no_module_imports_itself_by_a_detour(module: Module) -> None:
     assert module.name not in seen
 
 
-def test_paramiko_has_one_importer() -> None:
-    assert importers("paramiko") == {"cloudscale.ssh"}
+def test_paramiko_is_imported_for_logins_and_for_the_keys_they_check() -> None:
+    assert importers("paramiko") == {"cloudscale.ssh", "cloudscale.known_hosts"}
 
 
-def test_certificates_have_one_maker() -> None:
-    assert importers("cryptography") == {"cloudscale.certificates"}
+def test_keys_and_certificates_have_one_maker_each() -> None:
+    assert importers("cryptography") == {"cloudscale.certificates", "cloudscale.sshkey"}
 
 
 def test_only_drivers_import_openstack() -> None:

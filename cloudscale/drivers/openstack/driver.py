@@ -1,0 +1,259 @@
+"""The driver `openstack`, as the workflow sees it."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Collection
+from dataclasses import replace
+from functools import partial
+from typing import NoReturn
+
+from slugify import slugify
+
+from cloudscale.course import Course
+from cloudscale.drivers.openstack import inventory, login, quota, security, sweep
+from cloudscale.drivers.openstack.choices import Choices, choose, usable_memory
+from cloudscale.drivers.openstack.cloud import open_cloud
+from cloudscale.drivers.openstack.inventory import MIB, Inventory, Server, natural, read_inventory
+from cloudscale.drivers.openstack.making import Blueprint, Faulty, Maker
+from cloudscale.drivers.over_ssh import OverSsh
+from cloudscale.engine import Engine
+from cloudscale.errors import MachineError, NotSetUp, RequestError
+from cloudscale.hostfacts import Facts
+from cloudscale.model import Kind, Machine, Order, Outcome, Say, Survey
+from cloudscale.settings import OpenStackSettings
+from cloudscale.ssh import Target
+from cloudscale.sshkey import KEY_FILE, SshKey, ssh_key
+
+REPLACEMENTS = 2  # servers after the first that a machine may take to come up
+INSTALLING = 1800.0  # seconds for the packages of the first boot
+BOOTED = "[ ! -e /var/lib/cloudscale/course/begun ] || flock -w 1800 /var/lib/cloudscale/course/lock true"
+GROW = "invoke themachine makes as many as the students need; --nodes N as many as you say."
+ON_ITS_WAY = {"BUILD", "REBOOT", "HARD_REBOOT", "SHUTOFF"}
+
+
+class OpenStack(OverSsh):
+    makes_machines = True
+
+    def __init__(self, settings: OpenStackSettings, course: Course, say: Say) -> None:
+        super().__init__(course, say)
+        self._settings = settings
+        self._cloud = open_cloud(settings)
+        self._mark = inventory.mark(course.name)
+        self._there = Inventory()
+        self._targets: dict[str, Target] = {}
+        self._lock = threading.Lock()
+        self._chosen: Choices | None = None
+        self._maker: Maker | None = None
+        self._group_size: int | None = None
+        self._up: set[str] = set()
+
+    # --- what is there -----------------------------------------------------------------------
+
+    def machines(self) -> list[Machine]:
+        self._there = read_inventory(self._cloud, self._mark)
+        self._targets = {
+            name: self._target_of(server, self._there.address(name))
+            for name, server in self._there.servers.items()
+            if server.status == "ACTIVE" and self._there.address(name)
+        }
+        return [Machine(name, self._there.address(name)) for name in self._there.servers]
+
+    def _target_of(self, server: Server, address: str) -> Target:
+        key_file = self._course.folder / KEY_FILE
+        # known by the server's id: the same address may have been another machine's
+        return Target(address, user=self._settings.user, key_file=key_file, label=server.name, alias=server.id)
+
+    def _target(self, machine: Machine) -> Target:
+        server = self._there.servers.get(machine.name)
+        if server:
+            self._check_key(server)
+        if machine.name not in self._targets:
+            state = _told(server) if server else "not there"
+            raise MachineError(f"{machine.name}: its server is {state}.", "invoke themachine sees to it.")
+        return self._targets[machine.name]
+
+    def _key(self, *, create: bool = False) -> SshKey | None:
+        with self._lock:
+            if create:
+                self._course.make_folder()
+            return ssh_key(self._course.folder, create=create)
+
+    def _check_key(self, server: Server) -> None:
+        key = self._key()
+        if server.fingerprint and (key is None or key.fingerprint != server.fingerprint):
+            raise RequestError(
+                f"{server.name} was made for a course {self._course.name!r} with another SSH key"
+                f" ({server.fingerprint}) than that in {self._course.folder}.",
+                "Copy the course's folder from the computer that made it, or choose another --course.",
+            )
+
+    def survey(self, machine: Machine) -> Survey:
+        server = self._there.servers[machine.name]
+        self._check_key(server)
+        if server.has_answered and server.status not in ("ACTIVE", *ON_ITS_WAY):
+            raise MachineError(
+                f"{machine.name}: its server is {_told(server)}.",
+                f"Put that right in the cloud; or give it up: invoke driver_reset --only {machine.name}.",
+            )
+        if server.has_answered and server.status == "ACTIVE":
+            return super().survey(machine)
+        # it boots yet, or an earlier run was cut off before it had answered
+        return self._coming(machine, server.cpus, usable_memory(server.memory // MIB), server.has_answered)
+
+    def _coming(self, machine: Machine, cpus: int, memory: int, is_set_up: bool = False) -> Survey:
+        return Survey(
+            machine,
+            address="",
+            cpus=cpus,
+            memory=memory,
+            networks=self._choices().cidrs,
+            has_engine=False,
+            is_set_up=is_set_up,
+            is_coming=True,
+        )
+
+    def connect(self, machine: Machine) -> Engine:
+        server = self._there.servers.get(machine.name)
+        if server and not server.has_answered and machine.name not in self._up:
+            raise NotSetUp(f"{machine.name}: it has not come up yet ({_told(server)}).", "invoke themachine goes on.")
+        self._target(machine)
+        return super().connect(machine)
+
+    def _address(self, machine: Machine, facts: Facts) -> str:
+        port = self._there.ports.get(machine.name)
+        return facts.own_address(*([port.address] if port else []), machine.address, self._connection(machine).peer)
+
+    # --- what is to come ---------------------------------------------------------------------
+
+    def kind(self) -> Kind:
+        return self._choices().kind
+
+    def _choices(self) -> Choices:
+        with self._lock:
+            if self._chosen is None:
+                self._chosen = choose(self._cloud, self._settings)
+            return self._chosen
+
+    def check_nodes(self, nodes: int) -> None:
+        pass  # as many as the quota allows, which `order` checks
+
+    def order(self, count: int, former: Collection[str]) -> Order:
+        kind, there = self._choices().kind, self._there
+        machines = [Machine(name, there.address(name)) for name in self._names(count, former)]
+        with_volumes = bool(self._settings.boot_volume)
+        allowances, self._group_size = quota.read_allowances(self._cloud, with_volumes=with_volumes, say=self._say)
+        groups = quota.read_groups(self._cloud, self._mark)
+        recipe = quota.recipe(self._choices(), self._settings, there, groups, self._group_size)
+        return Order(
+            surveys=tuple(self._coming(machine, kind.cpus, kind.memory) for machine in machines),
+            demands=quota.demands(recipe, count, allowances),
+            fits=quota.most(recipe, count, allowances),
+        )
+
+    def _names(self, count: int, former: Collection[str]) -> list[str]:
+        """Those that machines had which are gone, then the next numbers."""
+        taken = self._there.servers
+        earlier = sorted({*former, *self._there.ports} - taken.keys(), key=natural)
+        stem = self._settings.server_prefix + (slugify(self._course.name) or "course")
+        fresh = (name for number in itertools.count(1) if (name := f"{stem}-{number}") not in {*taken, *earlier})
+        return list(itertools.islice(itertools.chain(earlier, fresh), count))
+
+    # --- a machine comes up ------------------------------------------------------------------
+
+    def bring(self, machine: Machine) -> Survey:
+        name, maker = machine.name, self._made_by()
+        there = self._there.servers.get(name)
+        for attempt in itertools.count(1):
+            try:
+                address = self._boot(name, maker)
+                break
+            except Faulty as fault:
+                if there and there.has_answered:
+                    raise MachineError(fault.message, "Look at it in the cloud; there may be work on it.") from None
+                if attempt > REPLACEMENTS:
+                    raise MachineError(
+                        f"{fault.message}\n{name}: that was its server number {attempt}, and no other is tried.",
+                        "Run again; if it stays, ask who runs the cloud.",
+                    ) from None
+                self._say(f"{fault.message}\n{name}: it is replaced")
+                maker.discard(fault.server_id)
+        brought = Machine(name, address)
+        self._connection(brought).run_root(BOOTED, timeout=INSTALLING)
+        return OverSsh.survey(self, brought)
+
+    def _remove_surplus(self) -> None:
+        """Servers that were made twice, for want of an answer: one a name is enough."""
+        with self._lock:
+            surplus, self._there = self._there.surplus, replace(self._there, surplus=())
+        for server in surplus:
+            self._say(f"{server.name}: its server was made twice; the one without its port is deleted")
+            self._cloud.attempt("Deleting it", partial(self._cloud.api.compute.delete_server, server.id))
+
+    def _made_by(self) -> Maker:
+        self._remove_surplus()
+        key = self._key(create=True)
+        choices = self._choices()
+        assert key
+        with self._lock:
+            if self._maker is None:
+                blueprint = Blueprint(self._mark, self._settings, choices, key)
+                self._maker = Maker(self._cloud, blueprint, self._there, self._group_size)
+            return self._maker
+
+    def _boot(self, name: str, maker: Maker) -> str:
+        """A server in its place that lets us in; returns the machine's address. Raises Faulty."""
+        port = maker.port(name)
+        server = maker.server(name, port)
+        ip = maker.floating_ip(name, port)
+        address = ip.address if ip else port.address
+        target = self._target_of(server, address)
+        maker.await_active(name, server)
+        try:
+            connection = login.log_in(
+                self._cloud, server.id, target, self._known, self._settings.boot_timeout, self._say
+            )
+        except login.Silent as silence:
+            end = login.console_end(self._cloud, server.id)
+            raise Faulty(f"{name}: its server runs, but {silence}.\n{end}", server.id) from None
+        self._login.keep(connection)
+        maker.mark_answered(server)
+        with self._lock:
+            self._targets[name] = target
+            self._up.add(name)
+        return address
+
+    def open_ports(self, ports: Collection[int]) -> None:
+        self._remove_surplus()
+        group = security.ensure_group(self._cloud, self._mark)
+        wanted = security.base_rules(self._settings) | security.seat_rules(ports, self._settings)
+        security.add_rules(self._cloud, self._mark, group, wanted)
+        security.remove_others(self._cloud, self._mark, group, wanted)
+
+    # --- the end -----------------------------------------------------------------------------
+
+    def belongings(self) -> str:
+        return sweep.find(self._cloud, self._mark).told()
+
+    def sweep(self, only: Collection[str] | None = None) -> list[Outcome[str]]:
+        return sweep.sweep(self._cloud, self._mark, only)
+
+    def add(self, name: str) -> str:
+        raise RequestError(f"The driver openstack names its machines itself: {name} can't be added.", GROW)
+
+    def remove(self, name: str) -> str:
+        self._refuse_removal(name)
+
+    def removal(self, name: str) -> str:
+        self._refuse_removal(name)
+
+    def _refuse_removal(self, name: str) -> NoReturn:
+        raise RequestError(
+            f"A machine of a course in the cloud goes with what is on it: {name} is not removed like this.",
+            f"Use: invoke driver_reset --only {name}.",
+        )
+
+
+def _told(server: Server) -> str:
+    return " ".join(part for part in (server.status, server.task, f"({server.fault})" if server.fault else "") if part)

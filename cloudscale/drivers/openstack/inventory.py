@@ -1,0 +1,206 @@
+"""What a course has in the cloud, read back by its mark: the tag, name or description `cloudscale:COURSE`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from cloudscale.drivers.openstack.cloud import Cloud
+from cloudscale.fanout import fan_out
+
+FINGERPRINT = "cloudscale.key"  # in a server's metadata: which SSH key it lets in
+ANSWERED = "cloudscale.answered"  # a server's tag: it has been up, and may hold students' work
+MIB = 1024**2
+
+
+def mark(course: str) -> str:
+    return f"cloudscale:{course}"
+
+
+@dataclass(frozen=True)
+class Server:
+    """A machine as nova has it. `memory` is bytes; `fault` says why it is in ERROR."""
+
+    id: str
+    name: str
+    status: str
+    task: str = ""
+    fault: str = ""
+    has_answered: bool = False
+    fingerprint: str = ""
+    cpus: int = 0
+    memory: int = 0
+    created: str = ""
+
+
+@dataclass(frozen=True)
+class Port:
+    """A machine's place in the network; it stays when its server is replaced. `owner`: the server's id."""
+
+    id: str
+    name: str
+    address: str
+    owner: str = ""
+    is_tagged: bool = True
+
+
+@dataclass(frozen=True)
+class FloatingIp:
+    id: str
+    address: str
+    port_id: str = ""
+    is_tagged: bool = True
+
+
+@dataclass(frozen=True)
+class Named:
+    """Anything else that a course has. `status`: a volume's."""
+
+    id: str
+    name: str
+    is_tagged: bool = True
+    status: str = ""
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """All of it. `servers` has one a name; `surplus` those that were made twice."""
+
+    servers: Mapping[str, Server] = field(default_factory=dict)
+    surplus: tuple[Server, ...] = ()
+    ports: Mapping[str, Port] = field(default_factory=dict)
+    ips: tuple[FloatingIp, ...] = ()
+    spare_ports: tuple[Port, ...] = ()
+
+    def address(self, name: str) -> str:
+        """What a machine is reached by: its floating IP, else its own address; empty where it has none yet."""
+        port = self.ports.get(name)
+        if port is None:
+            return ""
+        return next((ip.address for ip in self.ips if ip.port_id == port.id), port.address)
+
+
+def read_inventory(cloud: Cloud, mark: str) -> Inventory:
+    """The course's machines as they are now. Raises CloudError."""
+    readers: dict[str, Callable[[], Any]] = {
+        "servers": lambda: read_servers(cloud, mark),
+        "ports": lambda: read_ports(cloud, mark),
+        "floating IPs": lambda: read_ips(cloud, mark),
+    }
+    servers, ports, ips = read_together(readers)
+    by_name: dict[str, Port] = {}
+    spare = []
+    for port in ports:  # of two, the one that is in use
+        if (other := by_name.get(port.name)) and not (port.owner and not other.owner):
+            spare.append(port)
+        else:
+            spare += [other] if other else []
+            by_name[port.name] = port
+    owners = {port.owner for port in by_name.values()}
+    chosen: dict[str, Server] = {}
+    for server in sorted(servers, key=lambda server: (server.id not in owners, server.created, server.id)):
+        chosen.setdefault(server.name, server)
+    ids = {server.id for server in chosen.values()}
+    return Inventory(
+        servers={name: chosen[name] for name in sorted(chosen, key=natural)},
+        surplus=tuple(server for server in servers if server.id not in ids),
+        ports=by_name,
+        ips=tuple(ips),
+        spare_ports=tuple(spare),
+    )
+
+
+def read_together(readers: Mapping[str, Callable[[], Any]]) -> list[Any]:
+    """What several lists hold, read side by side. Raises CloudError where one can't be read."""
+    outcomes = fan_out(lambda name: (readers[name](),), readers)
+    return [outcome.get()[0] for outcome in outcomes]
+
+
+def read_servers(cloud: Cloud, mark: str) -> list[Server]:
+    """The servers that have the course's tag."""
+    found = cloud.attempt("Reading the servers", lambda: list(cloud.api.compute.servers(details=True, tags=mark)))
+    return [_server(server) for server in found]
+
+
+def _server(found: Any) -> Server:
+    fault = found.fault or {}
+    flavor = found.flavor or {}
+    return Server(
+        id=found.id,
+        name=found.name,
+        status=str(found.status or "UNKNOWN"),
+        task=str(found.task_state or ""),
+        fault=" ".join(str(fault.get("message", "")).split()),
+        has_answered=ANSWERED in (found.tags or ()),
+        fingerprint=(found.metadata or {}).get(FINGERPRINT, ""),
+        cpus=int(flavor.get("vcpus") or 0),
+        memory=int(flavor.get("ram") or 0) * MIB,
+        created=str(found.created_at or ""),
+    )
+
+
+def read_ports(cloud: Cloud, mark: str) -> list[Port]:
+    found = _marked(cloud, "ports", cloud.api.network.ports, mark)
+    return [
+        Port(port.id, port.name, own_address(port.fixed_ips), port.device_id or "", mark in (port.tags or ()))
+        for port in found
+    ]
+
+
+def own_address(fixed_ips: Iterable[Mapping[str, str]]) -> str:
+    """Of a port's addresses the one to be used: IPv4 where there is one."""
+    addresses = sorted((str(fixed["ip_address"]) for fixed in fixed_ips or ()), key=lambda text: ":" in text)
+    return next(iter(addresses), "")
+
+
+def read_ips(cloud: Cloud, mark: str) -> list[FloatingIp]:
+    found = _marked(cloud, "floating IPs", cloud.api.network.ips, mark)
+    return [FloatingIp(ip.id, ip.floating_ip_address, ip.port_id or "", mark in (ip.tags or ())) for ip in found]
+
+
+def read_security_groups(cloud: Cloud, mark: str) -> list[Named]:
+    found = _marked(cloud, "security groups", cloud.api.network.security_groups, mark)
+    return [Named(group.id, group.name, mark in (group.tags or ())) for group in found]
+
+
+def read_server_groups(cloud: Cloud, mark: str) -> list[Named]:
+    """Server groups know neither tags nor descriptions: their name is the mark."""
+    found = cloud.attempt("Reading the server groups", lambda: list(cloud.api.compute.server_groups()))
+    return [Named(group.id, group.name) for group in found if group.name == mark]
+
+
+def read_group_sizes(cloud: Cloud, mark: str) -> dict[str, int]:
+    """The ids of the course's server groups, with how many members each has."""
+    found = cloud.attempt("Reading the server groups", lambda: list(cloud.api.compute.server_groups()))
+    return {str(group.id): len(group.member_ids or ()) for group in found if group.name == mark}
+
+
+def read_volumes(cloud: Cloud, mark: str) -> list[Named]:
+    """The volumes that the course's machines boot from; none where the cloud has no volumes."""
+    if not cloud.api.has_service("block-storage"):
+        return []
+    found = cloud.attempt("Reading the volumes", lambda: list(cloud.api.block_storage.volumes(details=True)))
+    return [Named(v.id, v.name, status=str(v.status)) for v in found if v.description == mark]
+
+
+def _marked(cloud: Cloud, what: str, listing: Callable[..., Iterable[Any]], mark: str) -> list[Any]:
+    """By description, which is there from the first moment on, and by tag, which is the mark that others see."""
+    by_id = {}
+    for query in ({"description": mark}, {"tags": mark}):
+        for found in cloud.attempt(f"Reading the {what}", partial(_listed, listing, query)):
+            by_id[found.id] = found
+    return list(by_id.values())
+
+
+def _listed(listing: Callable[..., Iterable[Any]], query: Mapping[str, str]) -> list[Any]:
+    return list(listing(**query))
+
+
+def natural(name: str) -> tuple[str, int]:
+    """Sorts course-2 before course-10."""
+    match = re.fullmatch(r"(.*?)(\d*)", name)
+    assert match
+    return match[1], int(match[2] or 0)

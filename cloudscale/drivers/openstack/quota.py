@@ -1,0 +1,169 @@
+"""What machines take of the project's quotas, and how many of them would fit."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from openstack.exceptions import HttpException
+
+from cloudscale.drivers.openstack import security
+from cloudscale.drivers.openstack.choices import GIB, Choices
+from cloudscale.drivers.openstack.cloud import Cloud, status
+from cloudscale.drivers.openstack.inventory import Inventory, read_group_sizes, read_security_groups, read_together
+from cloudscale.model import Demand, Say
+from cloudscale.settings import OpenStackSettings
+
+UNLIMITED = -1  # as nova, neutron and cinder write it
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """Of one resource: how much is used, and how much may be (None: as much as one likes)."""
+
+    used: int
+    limit: int | None
+
+
+@dataclass(frozen=True)
+class Groups:
+    """What the course has of groups: whether its security group is there, and the sizes of its server groups."""
+
+    has_security_group: bool
+    sizes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What machines take: `each` for one, of which `spare` are there already, and `once` for the course as such.
+
+    `group_size`: how many members a server group may have; `free_seats`: in those that are there.
+    """
+
+    each: Mapping[str, int]
+    once: Mapping[str, int]
+    spare: Mapping[str, int] = field(default_factory=dict)
+    group_size: int | None = None
+    free_seats: int = 0
+
+    def needs(self, machines: int) -> dict[str, int]:
+        """Resource → how much of it so many machines take."""
+        found = {name: max(0, machines - self.spare.get(name, 0)) * count for name, count in self.each.items()}
+        for name, count in self.once.items():
+            found[name] = found.get(name, 0) + count
+        left = max(0, machines - self.free_seats)
+        found["server groups"] = math.ceil(left / (self.group_size or left)) if left else 0
+        return found
+
+
+def recipe(
+    choices: Choices, settings: OpenStackSettings, there: Inventory, groups: Groups, group_size: int | None
+) -> Recipe:
+    """What machines take of this course, which has something already."""
+    volume = settings.boot_volume
+    each = {"servers": 1, "cores": choices.kind.cpus, "memory (MiB)": choices.ram, "ports": 1}
+    if choices.external_id:
+        each["floating IPs"] = 1
+    if volume:
+        each |= {"volumes": 1, "volumes (GiB)": -(-volume // GIB)}
+    # of a run that was cut off: servers without what belongs to them, and the other way round
+    with_ip = {ip.port_id for ip in there.ips}
+    own_ports = [there.ports[name] for name in there.servers if name in there.ports]
+    used_ips = sum(port.id in with_ip for port in own_ports)
+    once = {"ports": len(there.servers) - len(own_ports)}
+    if choices.external_id:
+        once["floating IPs"] = len(there.servers) - used_ips
+    if not groups.has_security_group:
+        once |= {"security groups": 1, "security group rules": security.count(settings)}
+    return Recipe(
+        each=each,
+        once=once,
+        spare={"ports": len(there.ports) - len(own_ports), "floating IPs": len(there.ips) - used_ips},
+        group_size=group_size,
+        free_seats=sum(max(0, (group_size or sys.maxsize) - size) for size in groups.sizes),
+    )
+
+
+def demands(recipe: Recipe, machines: int, allowances: Mapping[str, Allowance]) -> tuple[Demand, ...]:
+    """What so many machines need, against what there is, of every resource that has a known quota."""
+    needs = recipe.needs(machines)
+    return tuple(
+        Demand(name, needs.get(name, 0), allowance.used, allowance.limit)
+        for name, allowance in allowances.items()
+        if name in needs
+    )
+
+
+def most(recipe: Recipe, machines: int, allowances: Mapping[str, Allowance]) -> int:
+    """How many machines fit, up to `machines`."""
+    fitting = [
+        count for count in range(1, machines + 1) if all(demand.is_met for demand in demands(recipe, count, allowances))
+    ]
+    return max(fitting, default=0)
+
+
+def read_groups(cloud: Cloud, mark: str) -> Groups:
+    """What groups the course has. Raises CloudError."""
+    security_groups, sizes = read_together(
+        {
+            "security groups": lambda: read_security_groups(cloud, mark),
+            "server groups": lambda: read_group_sizes(cloud, mark),
+        }
+    )
+    return Groups(bool(security_groups), tuple(sizes.values()))
+
+
+def read_allowances(cloud: Cloud, *, with_volumes: bool, say: Say) -> tuple[dict[str, Allowance], int | None]:
+    """The project's quotas by resource, and how many members a server group may have (None: any number).
+
+    A quota that the account may not read is left out, and told.
+    """
+    readers: dict[str, Callable[[], Any]] = {
+        "compute": lambda: cloud.attempt("Reading the quotas", lambda: cloud.api.compute.get_limits().absolute),
+        "network": lambda: _network(cloud, say),
+    }
+    if with_volumes:
+        readers["volumes"] = lambda: cloud.attempt(
+            "Reading the volumes' quotas", lambda: cloud.api.block_storage.get_limits().absolute
+        )
+    compute, network, *volumes = read_together(readers)
+    found = {
+        "servers": Allowance(compute.instances_used or 0, _limit(compute.instances)),
+        "cores": Allowance(compute.total_cores_used or 0, _limit(compute.total_cores)),
+        "memory (MiB)": Allowance(compute.total_ram_used or 0, _limit(compute.total_ram)),
+        "server groups": Allowance(compute.server_groups_used or 0, _limit(compute.server_groups)),
+    }
+    names = {
+        "ports": "ports",
+        "floating IPs": "floating_ips",
+        "security groups": "security_groups",
+        "security group rules": "security_group_rules",
+    }
+    for name, key in names.items():
+        if detail := network.get(key):
+            used = int(detail.get("used", 0)) + int(detail.get("reserved", 0))
+            found[name] = Allowance(used, _limit(detail["limit"]))
+    for limits in volumes:
+        found["volumes"] = Allowance(limits.total_volumes_used or 0, _limit(limits.max_total_volumes))
+        found["volumes (GiB)"] = Allowance(limits.total_gigabytes_used or 0, _limit(limits.max_total_volume_gigabytes))
+    return found, _limit(compute.server_group_members)
+
+
+def _limit(value: int | None) -> int | None:
+    return None if value is None or value == UNLIMITED else int(value)
+
+
+def _network(cloud: Cloud, say: Say) -> Any:
+    def read() -> Any:
+        try:
+            return cloud.api.network.get_quota(cloud.project_id, details=True)
+        except HttpException as error:
+            if status(error) not in (403, 404):  # it is not for everybody, and an extension
+                raise
+            say("Warning: the quotas of the network can't be read, and so are not checked")
+            return {}
+
+    return cloud.attempt("Reading the network's quotas", read)

@@ -1,0 +1,105 @@
+"""The keys by which SSH hosts are told from others: read, remembered, and checked."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import paramiko
+
+from cloudscale.errors import ConnectionFailed
+
+
+class KnownHosts:
+    """The host keys that the user's own known_hosts and the course's file hold, read once for many logins.
+
+    A key never seen is told to `new_key` and written to the course's file; one that changed is refused.
+    """
+
+    def __init__(self, path: Path, new_key: Callable[[str], None]) -> None:
+        self.path = path
+        self._new_key = new_key
+        self._lock = threading.Lock()
+        self._keys: paramiko.HostKeys | None = None
+
+    def prepare(self, client: paramiko.SSHClient, address: str, *, entry: str, name: str) -> None:
+        """Has the client check a host's key. Raises ConnectionFailed where a file can't be read.
+
+        `address`: as the client calls the host; `entry`: as the files do; `name`: as messages do.
+        """
+        with self._lock:
+            known: Mapping[str, paramiko.PKey] = self._known().lookup(entry) or {}
+        for kind, key in known.items():
+            client.get_host_keys().add(address, kind, key)
+        client.set_missing_host_key_policy(_Remember(self, entry, name))
+
+    def _read(self) -> paramiko.HostKeys:
+        keys = paramiko.HostKeys()
+        for path in (Path("~/.ssh/known_hosts").expanduser(), self.path):
+            try:
+                keys.load(str(path))
+            except FileNotFoundError:
+                continue
+            except (OSError, ValueError, paramiko.hostkeys.InvalidHostKey) as error:
+                raise ConnectionFailed(
+                    f"{path} can't be read, so no host can be told from another ({error}).", "Mend or remove the line."
+                ) from None
+        return keys
+
+    def remember(self, entry: str, name: str, key: paramiko.PKey) -> None:
+        """Trust on first use, said aloud and written down."""
+        with self._lock:
+            self._add(entry, [key])
+        self._new_key(f"{name}: new host key {fingerprint(key)}, remembered in {self.path}")
+
+    def trust(self, entry: str, lines: Iterable[str]) -> bool:
+        """Takes over keys from a source that can be trusted, in the form of a .pub file; whether there was any."""
+        keys = [key for key in map(_parsed, lines) if key]
+        with self._lock:
+            known: Mapping[str, paramiko.PKey] = self._known().lookup(entry) or {}
+            self._add(entry, [key for key in keys if known.get(key.get_name()) != key])
+        return bool(keys)
+
+    def _known(self) -> paramiko.HostKeys:
+        if self._keys is None:
+            self._keys = self._read()
+        return self._keys
+
+    def _add(self, entry: str, keys: Iterable[paramiko.PKey]) -> None:
+        text = "".join(f"{entry} {key.get_name()} {key.get_base64()}\n" for key in keys)
+        try:
+            for folder in reversed([folder for folder in self.path.parents if not folder.exists()]):
+                folder.mkdir(mode=0o700, exist_ok=True)
+            with self.path.open("a") as file:
+                file.write(text)
+        except OSError as error:
+            raise ConnectionFailed(f"{self.path} can't be written ({error.strerror}).", "Host keys go there.") from None
+        for key in keys:
+            self._known().add(entry, key.get_name(), key)
+
+
+def _parsed(line: str) -> paramiko.PKey | None:
+    """A key of a line such as `ssh-ed25519 AAAA… root@host`; None where it is none, or not whole."""
+    words = line.split()
+    try:
+        return paramiko.PKey.from_type_string(words[0], base64.b64decode(words[1], validate=True))
+    except (IndexError, ValueError, paramiko.SSHException, paramiko.pkey.UnknownKeyType):
+        return None
+
+
+class _Remember(paramiko.MissingHostKeyPolicy):
+    def __init__(self, known: KnownHosts, entry: str, name: str) -> None:
+        self._known = known
+        self._entry = entry
+        self._name = name
+
+    def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
+        self._known.remember(self._entry, self._name, key)
+
+
+def fingerprint(key: paramiko.PKey) -> str:
+    digest = base64.b64encode(hashlib.sha256(key.asbytes()).digest()).decode().rstrip("=")
+    return f"{key.get_name()} SHA256:{digest}"
