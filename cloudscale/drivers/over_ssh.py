@@ -91,7 +91,7 @@ class OverSsh(ABC):
         assert signer
         setup = provision.wanted_setup(facts, machine.address, self._address(machine, facts), self._course.name, signer)
         if setup:
-            restarts = "" if setup.install else ", which restarts"
+            restarts = ", which restarts" if facts.engine_runs else ""
             self._say(f"{machine.name}: setting up its engine{restarts} ({'; '.join(setup.reasons)})")
             if setup.warning:
                 self._say(f"Warning: {machine.name}: {setup.warning}")

@@ -126,7 +126,8 @@ def open_cloud(settings: OpenStackSettings, clock: Clock | None = None) -> Cloud
                 f"There are several clouds to choose from: {names}.",
                 "Name one: openstack.cloud in the configuration, or OS_CLOUD.",
             )
-        region = known.get_one(cloud=settings.cloud, api_timeout=ANSWERING)
+        region = known.get_one(cloud=settings.cloud)
+        region.config["api_timeout"] = region.config.get("api_timeout") or ANSWERING
         region.config["concurrency"] = dict.fromkeys((*SERVICES, "block-storage"), AT_ONCE)
         connection = Connection(config=region)
     except ksa.MissingRequiredOptions as error:

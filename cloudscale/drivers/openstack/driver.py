@@ -53,12 +53,16 @@ class OpenStack(OverSsh):
 
     def machines(self) -> list[Machine]:
         self._there = read_inventory(self._cloud, self._mark)
+        machines = [self._machine(name) for name in self._there.servers]
         self._targets = {
-            name: self._target_of(server, self._there.address(name))
-            for name, server in self._there.servers.items()
-            if server.status == "ACTIVE" and self._there.address(name)
+            machine.name: self._target_of(server, machine.address)
+            for machine, server in zip(machines, self._there.servers.values(), strict=True)
+            if server.status == "ACTIVE" and machine.address
         }
-        return [Machine(name, self._there.address(name)) for name in self._there.servers]
+        return machines
+
+    def _machine(self, name: str) -> Machine:
+        return Machine(name, self._there.address(name, floating=bool(self._settings.external_network)))
 
     def _target_of(self, server: Server, address: str) -> Target:
         key_file = self._course.folder / KEY_FILE
@@ -97,9 +101,9 @@ class OpenStack(OverSsh):
                 f"{machine.name}: its server is {_told(server)}.",
                 f"Put that right in the cloud; or give it up: invoke driver_reset --only {machine.name}.",
             )
-        if server.has_answered and server.status == "ACTIVE":
+        if server.has_answered and machine.name in self._targets:
             return super().survey(machine)
-        # it boots yet, or an earlier run was cut off before it had answered
+        # it boots yet, or an earlier run was cut off before it had answered, or its floating IP was taken from it
         return self._coming(machine, server.cpus, usable_memory(server.memory // MIB), server.has_answered)
 
     def _coming(self, machine: Machine, cpus: int, memory: int, is_set_up: bool = False) -> Survey:
@@ -141,7 +145,7 @@ class OpenStack(OverSsh):
 
     def order(self, count: int, former: Collection[str]) -> Order:
         kind, there = self._choices().kind, self._there
-        machines = [Machine(name, there.address(name)) for name in self._names(count, former)]
+        machines = [self._machine(name) for name in self._names(count, former)]
         with_volumes = bool(self._settings.boot_volume)
         allowances, self._group_size = quota.read_allowances(self._cloud, with_volumes=with_volumes, say=self._say)
         groups = quota.read_groups(self._cloud, self._mark)
@@ -205,8 +209,8 @@ class OpenStack(OverSsh):
     def _boot(self, name: str, maker: Maker) -> str:
         """A server in its place that lets us in; returns the machine's address. Raises Faulty."""
         port = maker.port(name)
-        server = maker.server(name, port)
         ip = maker.floating_ip(name, port)
+        server = maker.server(name, port)
         address = ip.address if ip else port.address
         target = self._target_of(server, address)
         maker.await_active(name, server)

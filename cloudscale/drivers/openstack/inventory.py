@@ -75,12 +75,12 @@ class Inventory:
     ips: tuple[FloatingIp, ...] = ()
     spare_ports: tuple[Port, ...] = ()
 
-    def address(self, name: str) -> str:
-        """What a machine is reached by: its floating IP, else its own address; empty where it has none yet."""
+    def address(self, name: str, *, floating: bool) -> str:
+        """What a machine is reached by: its floating IP, or its own address; empty where it has none yet."""
         port = self.ports.get(name)
         if port is None:
             return ""
-        return next((ip.address for ip in self.ips if ip.port_id == port.id), port.address)
+        return next((ip.address for ip in self.ips if ip.port_id == port.id), "" if floating else port.address)
 
 
 def read_inventory(cloud: Cloud, mark: str) -> Inventory:

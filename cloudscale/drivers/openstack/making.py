@@ -162,12 +162,18 @@ class Maker:
         def found() -> Server | None:
             return self._named(name, self.servers.now())
 
-        return self._cloud.attempt(f"{name}: making its server", lambda: self._ordered(name, port, volume), found=found)
+        wanted = self._wanted(name, port, volume)
+
+        def made() -> Server:
+            return Server(self._cloud.api.compute.create_server(**wanted).id, name, "BUILD")
+
+        return self._cloud.attempt(f"{name}: making its server", made, found=found)
 
     def _named(self, name: str, servers: Sequence[Server]) -> Server | None:
         return next((server for server in servers if server.name == name and server.id not in self._gone), None)
 
-    def _ordered(self, name: str, port: Port, volume: str) -> Server:
+    def _wanted(self, name: str, port: Port, volume: str) -> dict[str, Any]:
+        """The server as nova is asked for it."""
         plan, settings = self._plan, self._plan.settings
         wanted: dict[str, Any] = {
             "name": name,
@@ -186,9 +192,7 @@ class Maker:
             wanted["block_device_mapping"] = [{**device, "boot_index": 0, "delete_on_termination": True}]
         else:
             wanted["image_id"] = plan.choices.image_id
-        given = {key: value for key, value in wanted.items() if value is not None}
-        server = self._cloud.api.compute.create_server(**given)
-        return Server(server.id, name, "BUILD")
+        return {key: value for key, value in wanted.items() if value is not None}
 
     def _volume(self, name: str) -> str:
         """The id of a volume with the image on it."""
