@@ -71,7 +71,8 @@ def launched(session: Session, driver: Driver, launch: Launch, students: Sequenc
 
         if launch.replace_lost or seen.is_headless:
             _give_up_swarm(seen.cluster)
-        with session.progress.bar("Machines: engine, swarm, image", 0) as advance:
+        steps = "boot, engine, swarm, image" if driver.makes_machines else "engine, swarm, image"
+        with session.progress.bar(f"Machines: {steps}", 0) as advance:
             outcomes = bring_up(seen.cluster, seen.usable, session, phases, advance)
         ready = {outcome.target: outcome.value for outcome in outcomes if outcome.value}
         problems = seen.problems + report.problems(outcomes)
@@ -138,7 +139,8 @@ def _ordered(
     }
     enrolled = {student.id for student in students}
     leavers = [] if launch.prune else [seat for seat in cluster.seats if seat.student_id not in enrolled]
-    stranded = sum(count for name, count in taken.items() if name in cluster.hosts and name not in usable)
+    lost = [] if launch.replace_lost else cluster.hosts.keys() - usable.keys()
+    stranded = sum(taken[name] for name in lost)  # who stays where they are
     count = machines_to_make(len(students) + len(leavers) - stranded, rooms.values(), kind, limits)
     if launch.nodes:
         count = launch.nodes - len(cluster.machines)

@@ -6,7 +6,9 @@ set -u
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C
 COURSE=/var/lib/cloudscale/course
 FIREWALL=/etc/systemd/system/cloudscale-firewall.service
-APT='apt-get -y -qq -o DPkg::Lock::Timeout=300 -o Dpkg::Options::=--force-confold --no-remove --no-install-recommends'
+# a power cut in the middle is no loss here: the machine is made anew
+APT='apt-get -y -qq -o DPkg::Lock::Timeout=300 -o Dpkg::Options::=--force-confold -o Dpkg::Options::=--force-unsafe-io
+  --no-remove --no-install-recommends'
 
 hold_engine() { # one that is in the image would start with the image's settings, and as a copy of whom it was there
   for unit in service socket; do
@@ -52,8 +54,11 @@ tell_host_keys() { # in cloud-init's own form; it prints them only when all is d
 
 install_engine() {
   for _ in $(seq 60); do # the lock of the package lists knows no time-out of its own
-    apt-get -qq update && break
-    sleep 5
+    said=$(LC_ALL=C apt-get -qq update 2>&1) && break
+    case $said in
+      *'Could not get lock'* | *'Unable to lock'*) sleep 5 ;;
+      *) break ;; # an index that is out of reach does no harm where the packages are known already
+    esac
   done
   packages=docker.io
   for package in docker-cli ca-certificates; do # the command line is a package of its own from Debian 13 on

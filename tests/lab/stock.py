@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,9 @@ REPOSITORY_PORT = 8000
 PASSWORD = "pass word's"
 CACHE = "CLOUDSCALE_TESTS_CACHE"  # names a folder that keeps the stock between runs
 BUILDING = 900  # seconds
+
+# it dies with this process, and all its processes with it, so that nobody writes here any more in the next run
+ALONE = ("setpriv", "--pdeathsig=KILL", "unshare", "--pid", "--mount-proc", "--fork", "--kill-child")
 
 # with an empty status file apt finds nothing installed, and so fetches all that is needed, down to libc
 FETCH = f"""chroot "$1" sh -ec 'mkdir -p /repository/partial; : >/repository/status
@@ -73,34 +77,42 @@ class Stock:
 
 def stock_root(folder: Path) -> Stock:
     """The stock in a folder of its own, or, where the environment names a cache, in that: there it is built once."""
+    return Stock(kept("stock", folder, [Path(__file__)], lambda unfinished: _build(Stock(unfinished))))
+
+
+def kept(name: str, folder: Path, recipes: Sequence[Path], build: Callable[[Path], None]) -> Path:
+    """A folder that `build` fills. Where the environment names a cache, it is kept there until a recipe changes."""
     if cache := os.environ.get(CACHE):
-        recipe = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
-        folder = Path(cache) / f"stock-{recipe[:12]}"
+        recipe = hashlib.sha256(b"".join(path.read_bytes() for path in recipes)).hexdigest()
+        folder = Path(cache) / f"{name}-{recipe[:12]}"
         if folder.exists():
-            return Stock(folder)
+            return folder
     unfinished = folder.with_name(f"{folder.name}.new")
     for path in (unfinished, folder):
         clear(path)
     unfinished.mkdir(parents=True)
-    _build(Stock(unfinished))
+    build(unfinished)
     unfinished.rename(folder)
-    return Stock(folder)
+    return folder
+
+
+def debootstrap(root: Path, packages: Sequence[str], *options: str) -> None:
+    """A Debian of these packages, and beside it, in `repository`, all that docker.io needs."""
+    with outside():
+        run(*ALONE, "mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(packages)}", *options,
+            f"--customize-hook={FETCH}", SUITE, str(root), timeout=BUILDING)  # fmt: skip
+    repository = root.with_name("repository")
+    run("mv", f"{root}/repository", str(repository))
+    for index in ("packages", "release"):
+        made = run("env", f"--chdir={repository}", "apt-ftparchive", index, ".")
+        (repository / index.capitalize()).write_text(made)
+    for left in (*root.glob("etc/ssh/ssh_host_*"), *root.glob("etc/apt/sources.list.d/*"), root / "etc/resolv.conf"):
+        left.unlink(missing_ok=True)
 
 
 def _build(stock: Stock) -> None:
     root = stock.root
-    # it dies with this process, and all its processes with it, so that nobody writes here any more in the next run
-    alone = ("setpriv", "--pdeathsig=KILL", "unshare", "--pid", "--mount-proc", "--fork", "--kill-child")
-    with outside():
-        run(*alone, "mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(PACKAGES)}",
-            f"--customize-hook={FETCH}", SUITE, str(root), timeout=BUILDING)  # fmt: skip
-    run("mv", f"{root}/repository", str(stock.repository))
-    for index in ("packages", "release"):
-        made = run("env", f"--chdir={stock.repository}", "apt-ftparchive", index, ".")
-        (stock.repository / index.capitalize()).write_text(made)
-
-    for left in (*root.glob("etc/ssh/ssh_host_*"), *root.glob("etc/apt/sources.list.d/*"), root / "etc/resolv.conf"):
-        left.unlink(missing_ok=True)
+    debootstrap(root, PACKAGES)
     for name, text in FILES.items():
         (root / name).write_text(text)
     run("chroot", str(root), "systemctl", "--quiet", "enable", "cgroup-rw.service")

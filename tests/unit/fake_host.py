@@ -80,6 +80,7 @@ Filesystem     1024-blocks    Used Available Capacity Mounted on
     "mark": "",
     "ready": "",
     "brought": "",
+    "installed": "",
 }
 
 # What `systemctl show docker.service --property ExecStart` says of Debian's and of Docker's own package.
@@ -213,6 +214,6 @@ class FakeHost:
         if self.values["brought"]:
             self.values = dict(self.fresh)
         else:
-            ours = ("unit", "authority", "certificate", "key", "mark", "ready", "brought", "before")
+            ours = ("unit", "authority", "certificate", "key", "mark", "ready", "brought", "installed", "before")
             self.values |= {**dict.fromkeys(ours, ""), "settings": self.data.decode()}
             self.values |= {name: self.fresh[name] for name in ("start", "swarm")}

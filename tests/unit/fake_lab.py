@@ -12,7 +12,6 @@ from cloudscale import ssh
 from cloudscale.course import Course
 from cloudscale.drivers import over_ssh
 from cloudscale.drivers.generic import Generic
-from cloudscale.drivers.over_ssh import OverSsh
 from cloudscale.errors import ConnectionFailed
 from cloudscale.known_hosts import KnownHosts
 from cloudscale.ssh import Target
@@ -49,7 +48,7 @@ class Lab:
         self.clients.append({"machine": machine, "host": host, "port": port, "ca": ca, "certificate": certificate})
         return SimpleNamespace(host=host)
 
-    def driver(self, course: str = "bio") -> OverSsh:
+    def driver(self, course: str = "bio") -> Generic:
         """As the next run has it."""
         self.course = Course.named(course, "generic")
         return Generic({host.target.name: host.target for host in self.hosts.values()}, self.course, self.said.append)

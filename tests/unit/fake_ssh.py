@@ -10,7 +10,8 @@ from typing import Any
 import paramiko
 import pytest
 
-from cloudscale.ssh import KnownHosts, Target, connect
+from cloudscale.known_hosts import KnownHosts
+from cloudscale.ssh import Target, connect
 
 KEY = paramiko.ECDSAKey.generate()
 OTHER_KEY = paramiko.ECDSAKey.generate()
@@ -33,6 +34,17 @@ class Client(paramiko.SSHClient):
 
     def close(self) -> None:
         type(self).closed += 1
+
+
+def own_client(monkeypatch: pytest.MonkeyPatch, home: Path) -> type[Client]:
+    """A client of this test alone, for a user who knows no hosts."""
+    monkeypatch.setenv("HOME", str(home))
+
+    class Own(Client):
+        given: dict[str, Any] = {}  # noqa: RUF012 - one client a test
+
+    monkeypatch.setattr(paramiko, "SSHClient", Own)
+    return Own
 
 
 def known_hosts(tmp_path: Path, new_key: Callable[[str], None] = lambda text: None) -> KnownHosts:

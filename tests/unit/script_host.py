@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,14 @@ from cloudscale.certificates import authority
 from cloudscale.provision import MARK, Setup
 from tests.unit.fake_host import facts
 
-SCRIPTS = ("facts", "engine-up", "engine-down")
+SCRIPTS = ("facts", "engine-up", "engine-down", "boot")
 COURSE = str(Path(MARK).parent)
 # What the scripts may use of this computer. All else is a stand-in, or not there.
 TOOLS = (
-    *("awk", "cat", "chmod", "cp", "cut", "echo", "false", "find", "flock", "grep", "head", "ls", "mkdir", "mktemp"),
-    *("mv", "printf", "rm", "rmdir", "sed", "seq", "sh", "tail", "tar", "touch", "tr", "true"),
+    *("awk", "cat", "chmod", "cp", "cut", "echo", "false", "find", "flock", "grep", "head", "ln", "ls", "mkdir"),
+    *("mktemp", "mv", "printf", "rm", "rmdir", "sed", "seq", "sh", "tail", "tar", "touch", "tr", "true"),
 )
-FOLDERS = re.compile(r"(?<![\w}.])/(?=(?:etc|var|run|proc|dev/shm)/)")
+FOLDERS = re.compile(r"(?<![\w}.])/(?=(?:etc|var|run|proc|dev/shm)/|dev/console\b)")
 
 # Each writes down what it was asked. apt-get knows four packages: ca-certificates is there, in an older version.
 STANDINS = {
@@ -44,7 +45,12 @@ if [ -e "$ROOT/conflict" ]; then
   esac
 fi
 case " $* " in
-*" update "*) [ ! -e "$ROOT/offline" ] || { echo "E: Failed to fetch http://deb.example/InRelease" >&2; exit 100; } ;;
+*" update "*)
+  if [ -s "$ROOT/locked" ]; then
+    sed -i 1d "$ROOT/locked"
+    echo "E: Could not get lock /var/lib/apt/lists/lock." >&2; exit 100
+  fi
+  [ ! -e "$ROOT/offline" ] || { echo "E: Failed to fetch http://deb.example/InRelease" >&2; exit 100; } ;;
 *" -s purge "*) for last; do :; done; echo "Purg $last [1.0]" ;;
 *" purge "*) for package; do sed -i "/^$package\$/d" "$ROOT/installed" 2>/dev/null || :; done ;;
 *" -s "*) [ -e "$ROOT/none" ] && { echo "E: Unable to locate package docker.io" >&2; exit 100; }
@@ -69,6 +75,8 @@ esac""",
     "ip": "",
     "umount": "",
     "sync": "",
+    "sleep": "",
+    "systemd-run": "",
     "journalctl": 'echo "docker.service: Failed"; echo "failed to load listeners: no sockets found"',
 }
 
@@ -95,6 +103,17 @@ class Host:
     def run(
         self, script: str, *arguments: str, data: bytes = b"", patience: int = 900
     ) -> subprocess.CompletedProcess[bytes]:
+        return self._run(["-c", self._moved(script, patience), "cloudscale", *arguments], data)
+
+    def boot(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+        """As cloud-init runs it: a file, which calls itself."""
+        path = self.root / "part-001"
+        path.write_text(self._moved("boot"))
+        path.chmod(0o700)
+        return self._run([str(path), *arguments])
+
+    def _moved(self, script: str, patience: int = 900) -> str:
+        """A script whose host is the folder."""
         text = FOLDERS.sub(f"{self.root}/", provision._script(script)).replace(" -C / ", f" -C {self.root} ")
         text = text.replace('"${COURSE#/}/mark.json"', f'"{COURSE[1:]}/mark.json"')
         text = text.replace("flock -w 900 ", f"flock -w {patience} ")
@@ -103,8 +122,11 @@ class Host:
             r"(?<![\w}.])/(?:etc|var|run|proc|usr|boot|home|root|lib)\b", text.replace(str(self.root), "ROOT")
         )
         assert not elsewhere
+        return text
+
+    def _run(self, arguments: Sequence[str], data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(
-            [str(self.root / "bin/sh"), "-c", text, "cloudscale", *arguments],
+            [str(self.root / "bin/sh"), *arguments],
             input=data,
             capture_output=True,
             env={"PATH": str(self.root / "bin"), "ROOT": str(self.root), "TMPDIR": str(self.root / "tmp")},
@@ -126,6 +148,11 @@ class Host:
     def write(self, path: str, text: str = "") -> None:
         (self.root / path.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
         (self.root / path.lstrip("/")).write_text(text)
+
+    @property
+    def calls(self) -> list[str]:
+        """What the stand-ins were asked, in order."""
+        return self.read("calls").splitlines() if self.has("calls") else []
 
     @property
     def installed(self) -> set[str]:

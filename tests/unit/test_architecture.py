@@ -13,7 +13,12 @@ import pytest
 PROJECT = Path(__file__).parents[2]
 PACKAGE = "cloudscale"
 LONGEST = 400  # lines of a module
-FOUNDATIONS = ("fanout", "waiting", "known_hosts", "naming")
+# and what each imports beside the ground floor
+FOUNDATIONS: dict[str, frozenset[str]] = {
+    **dict.fromkeys(("fanout", "waiting", "known_hosts", "naming", "sshkey"), frozenset()),
+    "ssh": frozenset({"known_hosts"}),
+}
+GROUND_FLOOR = {"model", "errors"}
 SIBLINGS = ("swarm", "spawner", "drivers")
 PRINTING = {"tasks", "cloudscale.invocation", "cloudscale.progress"}
 
@@ -118,24 +123,33 @@ def test_keys_and_certificates_have_one_maker_each() -> None:
     assert importers("cryptography") == {"cloudscale.certificates", "cloudscale.sshkey"}
 
 
-def test_only_drivers_import_openstack() -> None:
-    assert {name for name in importers("openstack") if not name.startswith("cloudscale.drivers.")} == set()
+@pytest.mark.parametrize("library", ["openstack", "keystoneauth1"])
+def test_the_clouds_libraries_are_imported_by_its_driver_alone(library: str) -> None:
+    found = importers(library)
+    assert found
+    assert {name for name in found if not name.startswith("cloudscale.drivers.openstack.")} == set()
+
+
+def test_a_drivers_libraries_are_loaded_for_those_who_use_it() -> None:
+    (drivers,) = (module for module in modules() if module.name == "cloudscale.drivers")
+    at_import = [node for node in ast.parse(drivers.text).body if isinstance(node, (ast.Import, ast.ImportFrom))]
+    assert not any("cloudscale.drivers" in ast.unparse(node) for node in at_import)
 
 
 def test_invoke_is_imported_where_the_project_meets_it_and_nowhere_else() -> None:
     assert importers("invoke") == {"cloudscale.invocation"}
 
 
-@pytest.mark.parametrize("room", ["model", "errors"])
+@pytest.mark.parametrize("room", sorted(GROUND_FLOOR))
 def test_the_ground_floor_imports_nothing_of_the_project(room: str) -> None:
     (module,) = (module for module in modules() if module.name == f"{PACKAGE}.{room}")
     assert own_imports(module) == set()
 
 
-@pytest.mark.parametrize("room", FOUNDATIONS)
-def test_the_foundations_import_the_ground_floor_only(room: str) -> None:
+@pytest.mark.parametrize("room", sorted(FOUNDATIONS))
+def test_the_foundations_import_little_more_than_the_ground_floor(room: str) -> None:
     (module,) = (module for module in modules() if module.name == f"{PACKAGE}.{room}")
-    assert rooms(own_imports(module)) <= {"model", "errors"}
+    assert rooms(own_imports(module)) <= GROUND_FLOOR | FOUNDATIONS[room]
 
 
 @pytest.mark.parametrize("room", SIBLINGS)

@@ -40,8 +40,11 @@ def test_the_fake_containers_take_what_docker_py_takes() -> None:
 def test_the_fake_driver_is_a_driver() -> None:
     driver: Driver = FakeDriver(FakeApi())
     assert isinstance(driver.adopts_swarm, bool)
+    assert isinstance(driver.makes_machines, bool)
     for name in [name for name in vars(Driver) if not name.startswith("_")]:
-        assert inspect.signature(getattr(FakeDriver, name)) == inspect.signature(getattr(Driver, name))
+        # what comes back may be narrower: mypy has an eye on that, by the assignment above
+        fake, real = (inspect.signature(getattr(kind, name)).parameters for kind in (FakeDriver, Driver))
+        assert fake == real, name
         assert hasattr(driver, name)
 
 

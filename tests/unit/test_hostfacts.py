@@ -35,7 +35,8 @@ def test_a_fresh_host_is_read() -> None:
     assert (found.engine, found.engine_runs, found.start_command) == (None, False, ())
     assert (found.settings_text, found.settings_before, found.unit, found.mark) == ("", "", "", {})
     assert (found.swarm, found.own_containers, found.uses_socket_unit) == ("", 0, False)
-    assert not (found.authority or found.certificate or found.has_key or found.is_ready or found.is_brought)
+    assert not (found.authority or found.certificate or found.has_key)
+    assert not (found.is_ready or found.is_brought or found.is_installed)
 
 
 def test_a_host_with_an_engine_is_read() -> None:
@@ -57,6 +58,12 @@ def test_a_host_with_an_engine_is_read() -> None:
 )
 def test_an_engines_version_is_read(said: str, version: tuple[int, int] | None) -> None:
     assert facts(engine=said).engine == version
+
+
+def test_an_engine_that_came_with_the_first_boot_is_told_from_one_that_the_course_brought() -> None:
+    found = facts(WITH_ENGINE, active="inactive\n", brought="yes\n", installed="yes\n")
+    assert (found.is_brought, found.is_installed, found.is_ready) == (True, True, False)
+    assert not facts(WITH_ENGINE, brought="yes\n").is_installed
 
 
 @pytest.mark.parametrize("state", ["inactive\n", "failed\n", "activating\n", ""])

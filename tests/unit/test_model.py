@@ -8,7 +8,7 @@ import pytest
 
 from cloudscale import model
 from cloudscale.errors import SeatError
-from cloudscale.model import Outcome, Student
+from cloudscale.model import Demand, Outcome, Student
 
 
 def test_every_value_is_frozen() -> None:
@@ -36,3 +36,17 @@ def test_an_outcome_gives_its_value_or_raises_its_error() -> None:
     assert not failed.ok
     with pytest.raises(SeatError, match="broken"):
         failed.get()
+
+
+@pytest.mark.parametrize(
+    ("need", "used", "limit", "is_met"),
+    [
+        (2, 8, 10, True),
+        (3, 8, 10, False),
+        (3, 8, None, True),
+        (0, 12, 10, True),  # a quota that was lowered since: nothing more is asked of it
+        (1, 0, 0, False),
+    ],
+)
+def test_a_demand_is_met_where_what_is_left_is_enough(need: int, used: int, limit: int | None, is_met: bool) -> None:
+    assert Demand("cores", need, used, limit).is_met is is_met

@@ -262,6 +262,37 @@ def test_an_installation_that_was_cut_off_is_finished(bio: Authority) -> None:
     assert setup.reasons == ("its installation was cut off", "its record")
 
 
+def booted(**changes: str) -> FakeHost:
+    """A machine whose first boot has installed the engine, which waits for its certificates."""
+    values = {**WITH_ENGINE, "active": "inactive\n", "swarm": "", "brought": "yes\n", "installed": "yes\n", **changes}
+    return FakeHost(values=values)
+
+
+def test_an_engine_that_the_first_boot_installed_is_set_up_and_not_installed_again(bio: Authority) -> None:
+    setup = needed(booted(), bio)
+    assert not setup.install
+    assert setup.files.keys() == needed(FakeHost(), bio).files.keys()
+    assert "it does not run" in setup.reasons
+    assert not any("cut off" in reason or "no engine" in reason for reason in setup.reasons)
+    assert setup.warning == ""  # nobody's containers are there
+
+
+def test_such_an_engine_gets_what_a_new_one_gets(bio: Authority) -> None:
+    ours, new = settings_of(needed(booted(), bio)), settings_of(needed(FakeHost(), bio))
+    assert ours == new
+    assert ours["icc"] is False
+    assert ours["default-address-pools"]
+
+
+def test_once_it_is_set_up_it_needs_nothing(bio: Authority) -> None:
+    assert wanted(settle(booted(), bio), bio) is None
+
+
+def test_an_installation_of_the_first_boot_that_was_cut_off_is_finished(bio: Authority) -> None:
+    assert needed(booted(installed=""), bio).install
+    assert needed(booted(installed="", brought="", engine=""), bio).install
+
+
 @pytest.mark.parametrize(
     ("lost", "reason"),
     [

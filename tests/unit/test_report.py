@@ -10,7 +10,7 @@ from tabulate import tabulate_formats
 from wcwidth import wcswidth
 
 from cloudscale import report
-from cloudscale.model import CommandResult, Machine, Outcome, Place, Row, Seat, Student
+from cloudscale.model import CommandResult, Demand, Machine, Outcome, Place, Row, Seat, Student
 from cloudscale.plan import GIB, Need, Plan
 
 ROW = Row("Ann Lee", "ann@example.org", "http://192.0.2.1:4321", "192.0.2.1", 4321, "m1", "ready", "kw4h-7txe-cdrp")
@@ -125,13 +125,13 @@ MACHINES = [Machine("m1", "192.0.2.1")]
 
 
 def test_a_plan_sets_what_is_needed_against_what_is_there() -> None:
-    text = report.plan(PLAN, MACHINES, "table")
+    text = report.plan(PLAN, MACHINES, (), "table")
     for part in ("0.50 GiB", "8.00 GiB", "0.25", "Ann Lee", "192.0.2.1", "4321"):
         assert part in text
 
 
 def test_a_plan_as_json_has_machines_and_seats() -> None:
-    plan = json.loads(report.plan(PLAN, MACHINES, "json"))
+    plan = json.loads(report.plan(PLAN, MACHINES, (), "json"))
     assert plan["machines"][0]["memory"] == GIB // 2
     assert plan["seats"] == [
         {"student": "Ann Lee", "email": "ann@example.org", "host": "192.0.2.1", "port": 4321, "node": "m1"}
@@ -139,7 +139,52 @@ def test_a_plan_as_json_has_machines_and_seats() -> None:
 
 
 def test_a_plan_as_csv_is_its_seats() -> None:
-    assert report.plan(PLAN, MACHINES, "csv").splitlines()[1] == "Ann Lee,ann@example.org,192.0.2.1,4321,m1"
+    assert report.plan(PLAN, MACHINES, (), "csv").splitlines()[1] == "Ann Lee,ann@example.org,192.0.2.1,4321,m1"
+
+
+DEMANDS = (Demand("cores", 4, 2, 20), Demand("server groups", 1, 0, None))
+
+
+def test_a_quota_is_what_is_needed_used_and_allowed() -> None:
+    assert json.loads(report.quotas(DEMANDS, "json")) == [
+        {"resource": "cores", "need": 4, "used": 2, "limit": 20},
+        {"resource": "server groups", "need": 1, "used": 0, "limit": "none"},
+    ]
+
+
+@pytest.mark.parametrize("format", ["table", "csv", *tabulate_formats])
+def test_every_format_shows_every_demand(format: str) -> None:
+    text = report.quotas(DEMANDS, format)
+    for part in ("resource", "need", "used", "limit", "cores", "server groups", "20", "none"):
+        assert part in text
+
+
+def test_a_plan_shows_the_quota_between_machines_and_seats() -> None:
+    parts = report.plan(PLAN, MACHINES, DEMANDS, "table").split("\n\n")
+    assert [part.split()[0] for part in parts] == ["machine", "resource", "student"]
+    assert parts[1] == report.quotas(DEMANDS, "table")
+    without = report.plan(PLAN, MACHINES, (), "table").split("\n\n")
+    assert without == [parts[0], parts[2]]
+
+
+def test_a_plan_as_json_has_the_quota_in_numbers() -> None:
+    plan = json.loads(report.plan(PLAN, MACHINES, DEMANDS, "json"))
+    assert list(plan) == ["machines", "quota", "seats"]
+    assert plan["quota"] == [
+        {"resource": "cores", "need": 4, "used": 2, "limit": 20},
+        {"resource": "server groups", "need": 1, "used": 0, "limit": None},
+    ]
+    assert json.loads(report.plan(PLAN, MACHINES, (), "json"))["quota"] == []
+
+
+def test_a_plan_as_csv_is_its_seats_whatever_the_quota() -> None:
+    assert report.plan(PLAN, MACHINES, DEMANDS, "csv") == report.plan(PLAN, MACHINES, (), "csv")
+
+
+def test_a_machine_that_is_to_come_has_no_address_yet() -> None:
+    for machines in ([], [Machine("m1", "")]):
+        (seat,) = json.loads(report.plan(PLAN, machines, (), "json"))["seats"]
+        assert (seat["node"], seat["host"]) == ("m1", "")
 
 
 def test_machines_are_a_table() -> None:

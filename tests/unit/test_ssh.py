@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import base64
 import os
 import socket
 import threading
@@ -13,9 +12,10 @@ import paramiko
 import pytest
 
 from cloudscale import ssh
-from cloudscale.errors import ConnectionFailed, RequestError
-from cloudscale.ssh import Connection, KnownHosts, Logins, Target, connect, parse_target
-from tests.unit.fake_ssh import KEY, OTHER_KEY, Client, Transport, known_hosts, log_in, meet
+from cloudscale.errors import ConnectionFailed, HostKeyChanged, LoginRefused, RequestError
+from cloudscale.known_hosts import KnownHosts, fingerprint
+from cloudscale.ssh import Connection, Logins, Target, connect, parse_target
+from tests.unit.fake_ssh import KEY, OTHER_KEY, Client, Transport, known_hosts, log_in, meet, own_client
 from tests.unit.fakes import FakeClock
 
 
@@ -61,6 +61,17 @@ def test_a_target_is_named_with_its_port_where_that_is_not_the_usual_one() -> No
     assert (Target("host", 2222).name, Target("host", 2222).entry) == ("host:2222", "[host]:2222")
 
 
+def test_a_target_with_a_label_is_called_by_it() -> None:
+    target = Target("192.0.2.7", 2222, label="bio-1")
+    assert (target.name, target.address, target.entry) == ("bio-1", "[192.0.2.7]:2222", "[192.0.2.7]:2222")
+
+
+def test_a_target_with_an_alias_is_known_by_it_and_reached_at_its_address() -> None:
+    target = Target("2001:db8::7", alias="4f1c")
+    assert (target.name, target.address, target.entry) == ("2001:db8::7", "2001:db8::7", "4f1c")
+    assert Target("2001:db8::7", 2222, alias="4f1c").address == "[2001:db8::7]:2222"
+
+
 def test_a_password_is_in_no_representation() -> None:
     assert "secret" not in repr(Target("host", password="secret"))
 
@@ -70,13 +81,7 @@ def test_a_password_is_in_no_representation() -> None:
 
 @pytest.fixture
 def client(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> type[Client]:
-    monkeypatch.setenv("HOME", str(tmp_path))  # no known hosts of the user who runs this
-
-    class Own(Client):
-        given: dict[str, Any] = {}  # noqa: RUF012 - one client a test
-
-    monkeypatch.setattr(paramiko, "SSHClient", Own)
-    return Own
+    return own_client(monkeypatch, tmp_path)
 
 
 def test_a_password_is_the_only_thing_that_is_tried_where_it_is_given(client: type[Client], tmp_path: Path) -> None:
@@ -146,6 +151,40 @@ def test_a_host_that_does_not_let_us_in_is_named_with_the_cause(
     assert client.closed
 
 
+REFUSALS = {
+    paramiko.AuthenticationException("Authentication failed."): LoginRefused,
+    paramiko.BadHostKeyException("host", KEY, OTHER_KEY): HostKeyChanged,
+    paramiko.PasswordRequiredException(): ConnectionFailed,  # it is our own key that is closed
+    paramiko.SSHException("Error reading SSH protocol banner"): ConnectionFailed,
+    TimeoutError(): ConnectionFailed,
+    EOFError(): ConnectionFailed,
+}
+
+
+@pytest.mark.parametrize("cause", REFUSALS, ids=lambda cause: type(cause).__name__)
+def test_who_is_not_let_in_and_who_is_not_who_it_was_are_told_from_the_rest(
+    client: type[Client], tmp_path: Path, cause: Exception
+) -> None:
+    """Waiting may help the others."""
+    client.outcome = cause
+    with pytest.raises(ConnectionFailed) as raised:
+        log_in(Target("192.0.2.7", label="bio-1"), tmp_path)
+    assert type(raised.value) is REFUSALS[cause]
+    assert raised.value.message.startswith("bio-1: ")
+
+
+def test_a_host_key_that_changed_is_told_with_both_keys_and_how_to_forget_the_old_one(
+    client: type[Client], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    meet(client, monkeypatch, KEY)
+    log_in(Target("host", 2222), tmp_path)
+    meet(client, monkeypatch, OTHER_KEY)
+    with pytest.raises(HostKeyChanged) as raised:
+        log_in(Target("host", 2222), tmp_path)
+    assert f"{fingerprint(OTHER_KEY)} now, {fingerprint(KEY)} before" in raised.value.message
+    assert f"ssh-keygen -R '[host]:2222' -f {tmp_path / 'known_hosts'}" in raised.value.remedy
+
+
 @pytest.mark.parametrize("seconds", [4.9, 5, 60])
 def test_whatever_is_said_once_the_deadline_has_passed_the_host_did_not_answer(
     client: type[Client], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
@@ -178,116 +217,6 @@ def test_a_connection_gives_signs_of_life(
     with connect(Target("host"), timeout=5, known=known_hosts(tmp_path)) as connection:
         assert 0 < transport.keep_alive <= 60
         assert connection.is_alive
-
-
-# --- host keys -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("target", [Target("host"), Target("host", 2222)], ids=lambda target: target.name)
-def test_a_new_host_key_is_told_once_and_remembered(
-    client: type[Client], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, target: Target
-) -> None:
-    meet(client, monkeypatch, KEY)
-    told: list[str] = []
-    for _ in range(2):
-        log_in(target, tmp_path, told.append)
-    assert len(told) == 1
-    assert "SHA256:" in told[0]
-    entry, kind, encoded = (tmp_path / "known_hosts").read_text().split()
-    assert (entry, kind) == (target.entry, KEY.get_name())
-    assert base64.b64decode(encoded) == KEY.asbytes()
-
-
-def test_a_host_key_that_changed_is_refused(
-    client: type[Client], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    meet(client, monkeypatch, KEY)
-    log_in(Target("host"), tmp_path)
-    meet(client, monkeypatch, OTHER_KEY)
-    with pytest.raises(ConnectionFailed, match="ssh-keygen -R"):
-        log_in(Target("host"), tmp_path)
-
-
-@pytest.mark.usefixtures("client")
-def test_a_line_of_the_users_known_hosts_that_can_not_be_read_is_told(tmp_path: Path) -> None:
-    (tmp_path / ".ssh").mkdir()
-    (tmp_path / ".ssh" / "known_hosts").write_text("host ssh-rsa not-base64\n")
-    with pytest.raises(ConnectionFailed, match=r"\.ssh/known_hosts can't be read"):
-        log_in(Target("host"), tmp_path)
-
-
-# --- remembering hosts -----------------------------------------------------------------------
-
-
-def test_the_file_of_host_keys_is_made_with_a_folder_for_its_owner_only(
-    client: type[Client], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    meet(client, monkeypatch, KEY)
-    log_in(Target("host"), tmp_path / "bio")
-    assert os.stat(tmp_path / "bio").st_mode & 0o777 == 0o700
-
-
-def test_the_files_of_host_keys_are_read_once_for_all_hosts(
-    client: type[Client], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    meet(client, monkeypatch, KEY)
-    reads: list[str] = []
-    load = paramiko.HostKeys.load
-
-    def counted(self: paramiko.HostKeys, path: str) -> None:
-        reads.append(path)
-        load(self, path)
-
-    monkeypatch.setattr(paramiko.HostKeys, "load", counted)
-    told: list[str] = []
-    known = known_hosts(tmp_path, told.append)
-    for host in ("a", "b", "a"):
-        connect(Target(host), timeout=5, known=known).close()
-    assert len(reads) == len({*reads}) == 2
-    assert [text.partition(":")[0] for text in told] == ["a", "b"]
-
-
-def test_a_key_that_the_user_knows_already_is_trusted(
-    client: type[Client], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    (tmp_path / ".ssh").mkdir()
-    hashed = paramiko.HostKeys.hash_host("[host]:2222")
-    (tmp_path / ".ssh/known_hosts").write_text(f"{hashed} {KEY.get_name()} {KEY.get_base64()}\n")
-    meet(client, monkeypatch, KEY)
-    log_in(Target("host", 2222), tmp_path, pytest.fail)
-    assert not (tmp_path / "known_hosts").exists()
-    meet(client, monkeypatch, OTHER_KEY)
-    with pytest.raises(ConnectionFailed, match="host key is not the one that is known"):
-        log_in(Target("host", 2222), tmp_path)
-
-
-def test_a_key_of_one_host_says_nothing_of_another(
-    client: type[Client], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    meet(client, monkeypatch, KEY)
-    told: list[str] = []
-    for target in (Target("host"), Target("host", 2222), Target("host.example")):
-        log_in(target, tmp_path, told.append)
-    assert len(told) == 3
-
-
-def test_hosts_that_are_met_at_once_are_all_remembered(
-    client: type[Client], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    meet(client, monkeypatch, KEY)
-    known = known_hosts(tmp_path / "bio")
-    threads = [
-        threading.Thread(target=lambda at=at: connect(Target(f"m{at}"), timeout=5, known=known).close())
-        for at in range(12)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    lines = (tmp_path / "bio/known_hosts").read_text().splitlines()
-    assert sorted(line.split()[0] for line in lines) == sorted(f"m{at}" for at in range(12))
-    for at in range(12):
-        log_in(Target(f"m{at}"), tmp_path / "bio", pytest.fail)
 
 
 # --- logins ----------------------------------------------------------------------------------
@@ -347,6 +276,30 @@ def test_a_host_that_did_not_answer_is_not_asked_twice(doors: Doors, logins: Log
     assert len(doors.came) == 1
     doors.failure = None
     assert logins(Target("b"), 5)
+
+
+def test_a_login_that_was_made_elsewhere_is_used(doors: Doors, logins: Logins) -> None:
+    made = doors(Target("a"), timeout=5, known=known_hosts(Path("nowhere")))
+    logins.keep(made)
+    assert logins(Target("a"), 5) is made
+    assert len(doors.came) == 1
+    doors.transports[0].close()
+    assert logins(Target("a"), 5) is not made
+
+
+def test_a_login_that_was_made_elsewhere_makes_good_for_one_that_failed(doors: Doors, logins: Logins) -> None:
+    doors.failure = ConnectionFailed("a: no answer in 5 s.")
+    with pytest.raises(ConnectionFailed):
+        logins(Target("a"), 5)
+    doors.failure = None
+    made = doors(Target("a"), timeout=5, known=known_hosts(Path("nowhere")))
+    logins.keep(made)
+    assert logins(Target("a"), 5) is made
+
+
+def test_a_host_at_an_address_that_another_had_is_logged_in_to_anew(doors: Doors, logins: Logins) -> None:
+    first = logins(Target("a", label="bio-1", alias="4f1c"), 5)
+    assert logins(Target("a", label="bio-1", alias="77ab"), 5) is not first
 
 
 def together(*calls: Callable[[], object]) -> None:

@@ -11,6 +11,7 @@ import pytest
 from cloudscale import ssh, workflow
 from cloudscale.cluster import look
 from cloudscale.errors import ConnectionFailed, RequestError
+from cloudscale.known_hosts import KnownHosts
 from cloudscale.model import CommandResult, Machine, Outcome
 from cloudscale.settings import Remote, read_flags
 from tests.unit.classroom import Class
@@ -163,7 +164,7 @@ class Hosts:
         monkeypatch.setattr(ssh, "connect", self._connect)
 
     @contextlib.contextmanager
-    def _connect(self, target: ssh.Target, *, timeout: float, known: ssh.KnownHosts) -> Iterator[Login]:
+    def _connect(self, target: ssh.Target, *, timeout: float, known: KnownHosts) -> Iterator[Login]:
         self.targets.append(target)
         self.known_hosts.add(known.path)
         if target.host in self.closed:

@@ -28,10 +28,12 @@ ANSWERING = 60.0  # seconds for one request
 PATIENCE = 240.0  # seconds for one thing to be done, with all its attempts
 LOGIN_PATIENCE = 30.0  # the same for the login: an address may be mistyped
 PAUSE, LONGEST_PAUSE = 0.5, 15.0  # seconds between two attempts; each pause is up to twice the one before
+ARRIVING = 5.0  # seconds in which a request that was not answered is carried out, if it is
 LONGEST_WISH = 120.0  # seconds of Retry-After that are granted
 AT_ONCE = 10  # requests; as many connections as the client keeps open to one service
 # what a cloud answers that is busy or half down (RFC 9110, 15.5 and 15.6; 425: RFC 8470, 429: RFC 6585)
 TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
+TAGS = (2, 52)  # the microversion of compute from which on a server can be made with tags
 SERVICES = ("compute", "image", "network")
 WHO = ("username", "user_id", "application_credential_name", "application_credential_id")
 
@@ -73,6 +75,8 @@ class Cloud:
             except Failure as error:
                 wish = _retry_after(error)
                 wait = min(wish, LONGEST_WISH) if wish else random.uniform(pause / 2, pause)
+                if found and status(error) is None:  # what was asked for may yet be on its way
+                    wait = max(wait, ARRIVING)
                 if not is_transient(error) or self.clock.now() + wait > deadline:
                     raise told(what, error) from None
             self.clock.sleep(wait)
@@ -144,6 +148,7 @@ def open_cloud(settings: OpenStackSettings, clock: Clock | None = None) -> Cloud
     cloud = Cloud(connection, region.name, "", clock or SystemClock())
     access = _login(cloud)
     _check_services(cloud, access)
+    _check_tags(cloud)
     return replace(cloud, project_id=str(access.project_id))
 
 
@@ -185,6 +190,17 @@ def _check_services(cloud: Cloud, access: AccessInfo) -> None:
                 f"Its regions: {', '.join(regions)}. Set region_name or interface in clouds.yaml (OS_REGION_NAME,"
                 " OS_INTERFACE).",
             ) from None
+
+
+def _check_tags(cloud: Cloud) -> None:
+    """Servers are known by their tags."""
+    found = cloud.api.compute.get_endpoint_data()
+    if found and found.max_microversion and found.max_microversion < TAGS:
+        newest = ".".join(map(str, found.max_microversion))
+        raise AccessError(
+            f"The cloud {cloud.name!r} is too old: its compute service speaks {newest}, and 2.52 (of 2017) is needed.",
+            "Make the machines yourself, and use them with --driver generic.",
+        )
 
 
 def _endpoint(cloud: Cloud, service: str) -> object:

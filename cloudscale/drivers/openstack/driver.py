@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Collection
-from dataclasses import replace
 from functools import partial
 from typing import NoReturn
 
@@ -15,8 +14,9 @@ from cloudscale.course import Course
 from cloudscale.drivers.openstack import inventory, login, quota, security, sweep
 from cloudscale.drivers.openstack.choices import Choices, choose, usable_memory
 from cloudscale.drivers.openstack.cloud import open_cloud
-from cloudscale.drivers.openstack.inventory import MIB, Inventory, Server, natural, read_inventory
-from cloudscale.drivers.openstack.making import Blueprint, Faulty, Maker
+from cloudscale.drivers.openstack.inventory import MIB, Inventory, Server, natural, read_inventory, read_servers
+from cloudscale.drivers.openstack.making import GOING, Blueprint, Faulty, Maker
+from cloudscale.drivers.openstack.watch import Watch
 from cloudscale.drivers.over_ssh import OverSsh
 from cloudscale.engine import Engine
 from cloudscale.errors import MachineError, NotSetUp, RequestError
@@ -189,19 +189,27 @@ class OpenStack(OverSsh):
 
     def _remove_surplus(self) -> None:
         """Servers that were made twice, for want of an answer: one a name is enough."""
-        with self._lock:
-            surplus, self._there = self._there.surplus, replace(self._there, surplus=())
-        for server in surplus:
-            self._say(f"{server.name}: its server was made twice; the one without its port is deleted")
-            self._cloud.attempt("Deleting it", partial(self._cloud.api.compute.delete_server, server.id))
+        surplus = self._there.surplus
+        # with the second server, nova takes the port from the first: that is made anew unless there may be work on it
+        twins = [self._there.servers[server.name] for server in surplus]
+        doomed = {*surplus, *(twin for twin in twins if not twin.has_answered)}
+        for server in doomed:
+            self._say(f"{server.name}: its server was made twice; deleting {server.id}")
+            delete = partial(self._cloud.api.compute.delete_server, server.id)
+            self._cloud.attempt(f"{server.name}: deleting it", delete)
+        if doomed:
+            gone = {server.id for server in doomed}
+            servers: Watch[Server] = Watch(lambda: read_servers(self._cloud, self._mark), self._cloud.clock)
+            servers.until(lambda found: not gone & {server.id for server in found} or None, GOING)
+            self._there = read_inventory(self._cloud, self._mark)
 
     def _made_by(self) -> Maker:
-        self._remove_surplus()
         key = self._key(create=True)
         choices = self._choices()
         assert key
         with self._lock:
             if self._maker is None:
+                self._remove_surplus()
                 blueprint = Blueprint(self._mark, self._settings, choices, key)
                 self._maker = Maker(self._cloud, blueprint, self._there, self._group_size)
             return self._maker
@@ -223,6 +231,7 @@ class OpenStack(OverSsh):
             raise Faulty(f"{name}: its server runs, but {silence}.\n{end}", server.id) from None
         self._login.keep(connection)
         maker.mark_answered(server)
+        self._say(f"{name}: up, at {address}")
         with self._lock:
             self._targets[name] = target
             self._up.add(name)

@@ -122,7 +122,8 @@ def read_together(readers: Mapping[str, Callable[[], Any]]) -> list[Any]:
 def read_servers(cloud: Cloud, mark: str) -> list[Server]:
     """The servers that have the course's tag."""
     found = cloud.attempt("Reading the servers", lambda: list(cloud.api.compute.servers(details=True, tags=mark)))
-    return [_server(server) for server in found]
+    # load-bearing: a nova older than tags lists every server of the project
+    return [_server(server) for server in found if mark in (server.tags or ())]
 
 
 def _server(found: Any) -> Server:
@@ -191,7 +192,9 @@ def _marked(cloud: Cloud, what: str, listing: Callable[..., Iterable[Any]], mark
     by_id = {}
     for query in ({"description": mark}, {"tags": mark}):
         for found in cloud.attempt(f"Reading the {what}", partial(_listed, listing, query)):
-            by_id[found.id] = found
+            # load-bearing: what doesn't know a filter lists everything
+            if found.description == mark or mark in (found.tags or ()):
+                by_id[found.id] = found
     return list(by_id.values())
 
 

@@ -11,7 +11,7 @@ from openstack.exceptions import raise_from_response
 
 from cloudscale.drivers.openstack import inventory, security
 from cloudscale.drivers.openstack.choices import GIB, Choices
-from cloudscale.drivers.openstack.cloud import Cloud
+from cloudscale.drivers.openstack.cloud import TAGS, Cloud
 from cloudscale.drivers.openstack.inventory import ANSWERED, FINGERPRINT, FloatingIp, Inventory, Named, Port, Server
 from cloudscale.drivers.openstack.userdata import user_data
 from cloudscale.drivers.openstack.watch import Watch
@@ -22,7 +22,6 @@ from cloudscale.sshkey import SshKey
 BOOTING = 900.0  # seconds for a server to become ACTIVE; large images are slow to reach a hypervisor
 COPYING = 1800.0  # the same for a volume that an image is copied to
 FILLING = ("creating", "downloading", "available")  # a volume's states on the way to use
-TAGS = "2.52"  # the microversion that has them
 ASK = "Ask who runs the cloud."
 GOING = 300.0  # seconds for a server to be gone
 
@@ -251,7 +250,7 @@ class Maker:
         tag = f"/servers/{server.id}/tags/{ANSWERED}"
         self._cloud.attempt(
             f"{server.name}: marking it",
-            lambda: raise_from_response(compute.put(tag, microversion=TAGS)),
+            lambda: raise_from_response(compute.put(tag, microversion="{}.{}".format(*TAGS))),
         )
 
     def discard(self, server_id: str) -> None:

@@ -1,0 +1,301 @@
+"""The whole course on a real cloud: from a clouds.yaml to a table, through what goes wrong, to an empty project."""
+
+from __future__ import annotations
+
+import base64
+import json
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.cloud.classroom import Project, Trainer, cloud_tool
+from tests.hosts.conftest import STATE
+from tests.lab.cloud import LabCloud
+from tests.lab.engine import LabEngine
+from tests.lab.faults import Fault, FaultyCloud
+from tests.lab.jupyter_client import Student
+
+STUDENTS = ["1;Marty;McFly;", "2;Emmett;Brown;e.brown@thefuture.io", "3;Jennifer;O'Parker;", "4;Biff;Tannen;"]
+MARK = "cloudscale:course"
+# one fault at each kind of call that a launch makes, of several kinds; all of them happen to the one course below
+FAULTS = [
+    Fault("POST", r"/v3/auth/tokens$", "503"),
+    Fault("GET", r"/servers/detail$", "500", after=1),
+    Fault("GET", r"/limits$", "502"),
+    Fault("GET", r"/os-server-groups$", "503"),
+    Fault("GET", r"/flavors", "429", retry_after=1),
+    Fault("GET", r"/v2.0/ports$", "drop_before", after=1),
+    Fault("GET", r"/v2.0/floatingips$", "401"),
+    Fault("GET", r"/v2.0/quotas/", "503"),
+    Fault("GET", r"/v2/images", "500"),
+    Fault("POST", r"/v2.0/security-groups$", "drop_after"),
+    Fault("POST", r"/v2.0/security-group-rules$", "drop_after"),
+    Fault("POST", r"/v2.0/ports$", "drop_after"),
+    Fault("POST", r"/v2.0/floatingips$", "drop_after"),
+    Fault("POST", r"/os-server-groups$", "500"),
+    Fault("POST", r"/servers$", "drop_after"),
+    Fault("POST", r"/servers$", "500"),
+    Fault("POST", r"/servers/[^/]+/action$", "504"),
+    Fault("PUT", r"/tags/", "429", times=2, retry_after=1),
+]
+
+
+class Room:
+    """The course, launched again and again because the tool was killed, and the project that it is in."""
+
+    def __init__(self, cloud: LabCloud, faulty: FaultyCloud, trainer: Trainer) -> None:
+        self.cloud = cloud
+        self.faulty = faulty
+        self.trainer = trainer
+        self.project = Project(cloud)
+        self.strangers = self._strangers()
+        faulty.add(*FAULTS)
+        trainer.write(*STUDENTS)
+        trainer.cut_off(lambda said: self.project.marked(MARK).get("ports"), "a port is made")
+        trainer.cut_off(lambda said: self.project.marked(MARK).get("servers"), "a server is made")
+        self.begun = {server.name: server.id for server in self.project.marked(MARK)["servers"]}
+        trainer.cut_off(lambda said: "setting up its engine" in said, "an engine is set up")
+        self.table = trainer.launch()
+
+    def _strangers(self) -> dict[str, set[str]]:
+        """What others have in the project, as like the course's own as can be."""
+        with self.cloud.namespace.entered():
+            client = self.project.client()
+            network, compute = client.network, client.compute
+            own = network.find_network("course-net", ignore_missing=False)
+            public = network.find_network("public", ignore_missing=False)
+            port = network.create_port(network_id=own.id, name="course-1", description="cloudscale:course-2")
+            network.create_ip(floating_network_id=public.id, description="cloudscale")
+            network.create_security_group(name="course", description="not of cloudscale:course")
+            server = compute.create_server(
+                name="course-1",
+                image_id=client.image.find_image("debian-12", ignore_missing=False).id,
+                flavor_id=compute.find_flavor("m1.tiny", ignore_missing=False).id,
+                networks=[{"port": port.id}],
+                tags=["cloudscale:course-2"],
+            )
+            compute.wait_for_server(server, wait=120)
+            compute.stop_server(server)  # it need not boot
+            compute.create_server_group(name="cloudscale:course-2", policy="soft-anti-affinity")
+        return ids(self.project.look())
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        return self.table.rows
+
+    def reaches(self, address: str, port: int) -> bool:
+        with self.cloud.namespace.entered():
+            try:
+                socket.create_connection((address, port), timeout=3).close()
+            except TimeoutError:
+                return False
+            except ConnectionRefusedError:
+                return True
+        return True
+
+
+def ids(found: dict[str, dict[str, Any]]) -> dict[str, set[str]]:
+    return {kind: set(things) for kind, things in found.items()}
+
+
+@pytest.fixture(scope="module")
+def room(cloud: LabCloud, cloud_engine: LabEngine, tiny_image: str) -> Iterator[Room]:
+    home = STATE / "cloud-course"
+    home.mkdir()
+    faulty = FaultyCloud(cloud.clouds_yaml, cloud.namespace)
+    tool = cloud_tool(cloud, cloud_engine, home, faulty.clouds_yaml, {})
+    yield Room(cloud, faulty, Trainer(tool, cloud, home, "course", "--image", tiny_image))
+    faulty.close()
+
+
+# --- what stands after the first launch ------------------------------------------------------
+
+
+def test_a_launch_that_was_killed_and_met_faults_comes_up_all_the_same(room: Room) -> None:
+    assert [row["state"] for row in room.rows] == ["ready"] * 4
+    assert {row["node"] for row in room.rows} == {"course-1", "course-2"}
+    assert [fault for fault, fired in room.faulty.faults.items() if fired < (fault.times or 1)] == []
+
+
+def test_nothing_was_made_twice_and_what_was_begun_was_used(room: Room) -> None:
+    found = room.project.marked(MARK)
+    assert {kind: len(things) for kind, things in found.items()} == {
+        "servers": 2,
+        "ports": 2,
+        "floating IPs": 2,
+        "security groups": 1,
+        "server groups": 1,
+    }
+    assert [server.name for server in found["servers"]] == ["course-1", "course-2"]
+    assert room.begun.items() <= {server.name: server.id for server in found["servers"]}.items()
+
+
+def test_students_are_let_in_with_their_own_passwords_only(room: Room) -> None:
+    with room.cloud.namespace.entered():
+        first, second = room.rows[:2]
+        assert Student(first["url"], first["password"]).is_let_in
+        assert not Student(first["url"], second["password"]).is_let_in
+        assert Student(first["url"], first["password"]).save("work.txt", "mine") == 201
+
+
+def test_just_the_ports_of_seats_are_open_to_students(room: Room) -> None:
+    address = room.rows[0]["host"]
+    used = {row["port"] for row in room.rows}
+    assert used == {4321, 4322}
+    assert all(room.reaches(address, port) for port in (22, 2376, *used))
+    assert not any(room.reaches(address, port) for port in (80, 2377, 4320, 4323, 7946))
+
+
+def test_the_first_login_was_verified_by_the_console(room: Room) -> None:
+    assert "new host key" not in room.table.err
+    lines = (room.trainer.tool.home / "course" / "openstack" / "known_hosts").read_text().splitlines()
+    assert {line.split()[0] for line in lines} >= {server.id for server in room.project.marked(MARK)["servers"]}
+
+
+def test_nothing_secret_is_in_user_data_or_metadata(room: Room) -> None:
+    told = room.trainer.do(
+        "com_node",
+        "sudo cat /var/lib/cloud/instance/user-data.txt; curl -s 169.254.169.254/openstack/latest/meta_data.json",
+    )
+    assert "cloud-boothook" in told.out and "cloudscale.key" in told.out
+    folder = room.trainer.tool.home / "course" / "openstack"
+    secrets = [
+        path.read_text().strip() for path in folder.iterdir() if path.suffix != ".pub" and path.name != "known_hosts"
+    ]
+    words = {line for secret in secrets for line in secret.splitlines() if len(line) > 40}
+    assert words
+    assert not any(word in told.out for word in words)
+    assert not any(row["password"] in told.out for row in room.rows)
+    assert base64.b64encode(b"PRIVATE KEY").decode() not in told.out and "PRIVATE KEY" not in told.out
+
+
+def test_seats_reach_neither_the_metadata_service_nor_the_machines(room: Room) -> None:
+    machine = room.trainer.do(
+        "com_node", "curl -s -m 5 -o /dev/null -w '%{http_code}' http://169.254.169.254/openstack"
+    )
+    assert machine.out.count("200") == 2
+    probe = (
+        "import socket\\n"
+        "for at in ('169.254.169.254', 80), ('{0}', 22), ('{0}', 2376), ('{1}', 2376), ('{1}', 2377):\\n"
+        "  try: socket.create_connection(at, 3); print('reached', at)\\n"
+        "  except OSError: pass"
+    )
+    ports = room.project.marked(MARK)["ports"]
+    addresses = [port.fixed_ips[0]["ip_address"] for port in ports]
+    script = probe.replace("{0}", addresses[0]).replace("{1}", addresses[1])
+    told = room.trainer.do("com_containers", f'printf "{script}" | python3 -', "--format", "json")
+    assert [(block["exit_code"], block["stdout"]) for block in json.loads(told.out)] == [(0, "")] * 4, told.out
+
+
+def test_another_run_changes_nothing(room: Room) -> None:
+    before = ids(room.project.look())
+    again = room.trainer.launch()
+    assert again.rows == room.rows
+    assert "nothing was changed" in again.err
+    assert ids(room.project.look()) == before
+
+
+def test_a_plan_makes_nothing_and_says_what_it_takes(room: Room) -> None:
+    before = ids(room.project.look())
+    room.trainer.write(*STUDENTS, *(f"{number};Late;Comer {number};" for number in range(5, 9)))
+    plan = room.trainer.do("themachine", "--students", str(room.trainer.roster), "--plan")
+    room.trainer.write(*STUDENTS)
+    assert plan.code == 0, plan.err
+    assert "course-4" in plan.out and "floating IPs" in plan.out
+    assert ids(room.project.look()) == before
+
+
+def test_too_small_a_quota_is_told_before_anything_is_made(room: Room) -> None:
+    before = ids(room.project.look())
+    room.cloud.set_quota(instances=4, cores=4, floatingip=4)
+    try:
+        result = room.trainer.launch("--nodes", "5", code=2)
+    finally:
+        room.cloud.reset_quota()
+    table = {line.split("  ")[0]: line.split()[-3:] for line in result.err.splitlines() if line[:1].isalpha()}
+    assert table["servers"] == ["3", "3", "4"]
+    assert table["cores"] == ["3", "3", "4"]
+    assert table["floating IPs"] == ["3", "3", "4"]
+    assert "memory (MiB)" not in table
+    assert "1 machines more" in result.err
+    assert ids(room.project.look()) == before
+
+
+@pytest.mark.parametrize(
+    ("key", "wrong", "there"),
+    [
+        ("IMAGE", "debian-21", "debian-12-docker"),
+        ("FLAVOR", "m1.smal", "m1.small"),
+        ("NETWORK", "curse-net", "course-net"),
+        ("EXTERNAL_NETWORK", "publik", "public"),
+        ("KEY_PAIR", "mine", "none"),
+        ("CLOUD", "curse", "course"),
+    ],
+)
+def test_what_is_misspelt_is_told_with_what_there_is(room: Room, key: str, wrong: str, there: str) -> None:
+    result = room.trainer.tool(
+        "themachine", "--plan", "--nodes", "1", "--onlycreate", **{f"INVOKE_CLOUDSCALE_OPENSTACK_{key}": wrong}
+    )
+    assert result.code == 2
+    assert wrong in result.err and there in result.err
+
+
+# --- what happens to it ----------------------------------------------------------------------
+
+
+def test_a_machine_that_was_deleted_is_made_again_at_the_same_address(room: Room) -> None:
+    gone = room.project.marked(MARK)["servers"][0]
+    with room.cloud.namespace.entered():
+        client = room.project.client()
+        client.compute.delete_server(gone)
+        client.compute.wait_for_delete(gone, wait=120)
+    again = room.trainer.launch()
+    places = ("student", "host", "port", "password", "node", "state")
+    assert [[row[key] for key in places] for row in again.rows] == [[row[key] for key in places] for row in room.rows]
+    assert len(room.project.marked(MARK)["servers"]) == 2
+
+
+def test_a_machine_with_an_engine_in_its_image_loses_its_copied_identity(room: Room, cloud_engine: LabEngine) -> None:
+    home = room.trainer.tool.home
+    tool = cloud_tool(room.cloud, cloud_engine, home, room.cloud.clouds_yaml, {"IMAGE": "debian-12-docker"})
+    cloud_engine.client.api.import_image_from_data(b"\0" * 1024, repository="cloudscale-tests/nothing", tag="1")
+    other = Trainer(tool, room.cloud, home, "other", "--nodes", "1", "--onlycreate")
+    other.launch("--image", "cloudscale-tests/nothing:1")
+    told = other.do("com_node", "sudo find /var/lib/docker/swarm; sudo cat /etc/docker/key.json")
+    assert "swarm/worker" in told.out
+    assert "swarm/cloned" not in told.out
+    assert json.loads(room.cloud.engine_key)["kid"] not in told.out
+
+
+def test_a_server_in_error_is_replaced_up_to_a_limit_and_told(room: Room) -> None:
+    with room.cloud.namespace.entered():
+        room.cloud.connect().compute.create_flavor(name="m1.huge", ram=900_000, vcpus=1, disk=5)
+    home = room.trainer.tool.home
+    tool = cloud_tool(room.cloud, None, home, room.cloud.clouds_yaml, {"FLAVOR": "m1.huge"})
+    none = Trainer(tool, room.cloud, home, "none", "--nodes", "1", "--onlycreate")
+    room.cloud.set_quota(ram=-1)
+    try:
+        result = none.launch(code=1)
+    finally:
+        room.cloud.reset_quota()
+    assert result.err.count("it is replaced") == 2
+    assert "No valid host" in result.err
+    none.reset()
+    assert Project(room.cloud).marked("cloudscale:none") == {}
+
+
+# --- and its end -----------------------------------------------------------------------------
+
+
+def test_in_the_end_nothing_is_left_but_what_others_have(room: Room) -> None:
+    others = {kind: [thing.id for thing in things] for kind, things in room.project.marked("cloudscale:other").items()}
+    said = room.trainer.reset()
+    assert "nothing of the course" in said.err
+    left = ids(room.project.look())
+    expected = {kind: found | set(others.get(kind, ())) for kind, found in room.strangers.items()}
+    assert left == expected
+    assert not (room.trainer.tool.home / "course").exists()
+    room.trainer.do("driver_reset", "--yes", "--course", "other")
+    assert ids(room.project.look()) == room.strangers

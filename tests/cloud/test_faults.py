@@ -1,0 +1,139 @@
+"""Each fault at each kind of call that makes, reads or deletes something, between the driver and the real cloud."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from cloudscale.drivers.openstack import inventory, quota, security, sweep
+from cloudscale.drivers.openstack.choices import choose
+from cloudscale.drivers.openstack.cloud import open_cloud
+from cloudscale.drivers.openstack.making import Blueprint, Maker
+from cloudscale.model import Outcome
+from cloudscale.settings import OpenStackSettings
+from cloudscale.sshkey import ssh_key
+from tests.cloud.classroom import Project
+from tests.hosts.conftest import STATE
+from tests.lab.cloud import LabCloud
+from tests.lab.faults import Fault, FaultyCloud
+
+KINDS = ("500", "502", "503", "429", "401", "drop_before", "drop_after", "timeout")
+CALLS = [
+    ("POST", r"/v3/auth/tokens$"),
+    ("GET", r"/servers/detail$"),
+    ("GET", r"/limits$"),
+    ("GET", r"/flavors"),
+    ("GET", r"/os-server-groups$"),
+    ("GET", r"/v2.0/networks"),
+    ("GET", r"/v2.0/subnets$"),
+    ("GET", r"/v2.0/ports$"),
+    ("GET", r"/v2.0/floatingips$"),
+    ("GET", r"/v2.0/security-groups$"),
+    ("GET", r"/v2.0/security-group-rules$"),
+    ("GET", r"/v2.0/quotas/"),
+    ("GET", r"/v2/images"),
+    ("POST", r"/v2.0/security-groups$"),
+    ("POST", r"/v2.0/security-group-rules$"),
+    ("POST", r"/v2.0/ports$"),
+    ("POST", r"/v2.0/floatingips$"),
+    ("POST", r"/os-server-groups$"),
+    ("POST", r"/servers$"),
+    ("PUT", r"/v2.0/ports/.*/tags/"),
+    ("PUT", r"/v2.0/floatingips/.*/tags/"),
+    ("PUT", r"/v2.0/security-groups/.*/tags/"),
+    ("DELETE", r"/servers/"),
+    ("DELETE", r"/v2.0/floatingips/"),
+    ("DELETE", r"/v2.0/ports/"),
+    ("DELETE", r"/v2.0/security-group-rules/"),
+    ("DELETE", r"/v2.0/security-groups/"),
+    ("DELETE", r"/os-server-groups/"),
+]
+ANSWERING = 3  # seconds that a client waits for an answer here
+
+
+@dataclass(frozen=True)
+class Life:
+    """What became of a machine that was asked for, its ports opened and closed, and all of it deleted.
+
+    How many there were of each kind of thing, which faults never happened, and what was left.
+    """
+
+    made: dict[str, int]
+    unharmed: list[Fault]
+    removed: list[Outcome[str]]
+    left: dict[str, int]
+
+
+class Laboratory:
+    """Lives of all kinds, side by side: each in a course of its own, through a proxy of its own."""
+
+    def __init__(self, cloud: LabCloud, folder: Path) -> None:
+        self._project = Project(cloud)
+        self._folder = folder
+        self._proxies = {kind: FaultyCloud(cloud.clouds_yaml, cloud.namespace) for kind in KINDS}
+        clouds = {}
+        for kind, proxy in self._proxies.items():
+            told = json.loads(proxy.clouds_yaml.read_text())["clouds"]["course"]
+            clouds[kind] = {**told, "api_timeout": ANSWERING}
+            proxy.add(*(Fault(method, path, kind, retry_after=1, seconds=30) for method, path in _calls(kind)))
+        self.clouds_yaml = folder / "clouds.yaml"
+        self.clouds_yaml.write_text(json.dumps({"clouds": clouds}))
+
+    def close(self) -> None:
+        for proxy in self._proxies.values():
+            proxy.close()
+
+    def live(self, kind: str) -> Life:
+        settings = OpenStackSettings(cloud=kind, flavor="m1.tiny")
+        mark = inventory.mark(f"fault-{kind}")
+        key = ssh_key(self._folder, create=True)
+        assert key
+        cloud = open_cloud(settings)
+        choices = choose(cloud, settings)
+        quota.read_allowances(cloud, with_volumes=False, say=lambda text: None)
+        there = inventory.read_inventory(cloud, mark)
+        maker = Maker(cloud, Blueprint(mark, settings, choices, key), there, group_size=10)
+        port = maker.port("machine-1")
+        assert maker.floating_ip("machine-1", port)
+        maker.server("machine-1", port)
+        group = security.ensure_group(cloud, mark)
+        base = security.base_rules(settings)
+        security.add_rules(cloud, mark, group, base | security.seat_rules([4321], settings))
+        security.remove_others(cloud, mark, group, base)
+        made = {what: len(things) for what, things in self._project.marked(mark).items()}
+        removed = sweep.sweep(cloud, mark)
+        left = {what: len(things) for what, things in self._project.marked(mark).items()}
+        faults = self._proxies[kind].faults
+        return Life(made, [fault for fault, fired in faults.items() if not fired], removed, left)
+
+
+def _calls(kind: str) -> list[tuple[str, str]]:
+    # what answers 401 to a login means it, and there is no asking again
+    return [call for call in CALLS if kind != "401" or "auth" not in call[1]]
+
+
+@pytest.fixture(scope="module")
+def lives(cloud: LabCloud) -> Iterator[dict[str, Life]]:
+    folder = STATE / "cloud-faults"
+    folder.mkdir()
+    laboratory = Laboratory(cloud, folder)
+    with pytest.MonkeyPatch.context() as patch, cloud.namespace.entered(), ThreadPoolExecutor(len(KINDS)) as pool:
+        patch.setenv("OS_CLIENT_CONFIG_FILE", str(laboratory.clouds_yaml))
+        yield dict(zip(KINDS, pool.map(laboratory.live, KINDS), strict=True))
+    laboratory.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_everything_is_made_once_and_removed_whatever_goes_wrong(lives: dict[str, Life], kind: str) -> None:
+    life = lives[kind]
+    assert life.unharmed == []
+    once = dict.fromkeys(("servers", "ports", "floating IPs", "security groups", "server groups"), 1)
+    assert life.made == once
+    assert [outcome.error for outcome in life.removed if not outcome.ok] == []
+    assert len(life.removed) == len(once)
+    assert life.left == {}

@@ -1,0 +1,287 @@
+"""Block storage v3 (cinder): volumes, from their creation to their end with a server."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlencode
+
+from tests.lab.stand_in import schema
+from tests.lab.stand_in.image import Images
+from tests.lab.stand_in.service import Route, Service
+from tests.lab.stand_in.wire import Answer, Json, Refused, Request, html, new_id, now
+
+NEWEST = "3.70"
+KINDS = {400: "badRequest", 404: "itemNotFound", 406: "computeFault", 413: "overLimit"}
+QUOTAS = {"volumes": 10, "gigabytes": 1000, "snapshots": 10, "backups": 10, "backup_gigabytes": 1000}
+FILTERS = {"name", "status", "metadata", "bootable", "limit", "marker"}
+GIB = 1024**3
+AVAILABLE, CREATING, DELETING, IN_USE = "available", "creating", "deleting", "in-use"
+CREATE: Json = {
+    "type": "object",
+    "properties": {
+        "volume": {
+            "type": "object",
+            "properties": {
+                "size": {"type": ["integer", "string"], "pattern": "^[0-9]+$", "minimum": 1},
+                "name": {"type": ["string", "null"], "maxLength": 255},
+                "description": {"type": ["string", "null"], "maxLength": 255},
+                "imageRef": {"type": ["string", "null"]},
+                "image_id": {"type": ["string", "null"]},
+                "metadata": {
+                    "type": ["object", "null"],
+                    "patternProperties": {"^[^;]{1,255}$": {"type": "string", "maxLength": 255}},
+                    "additionalProperties": False,
+                },
+                "availability_zone": {"type": ["string", "null"], "minLength": 1, "maxLength": 255},
+                "volume_type": {"type": ["string", "null"], "maxLength": 255},
+            },
+            "required": ["size"],
+            "additionalProperties": False,
+        }
+    },
+    "required": ["volume"],
+    "additionalProperties": False,
+}
+BUSY = (
+    "Invalid volume: Volume status must be available or error or error_restoring or error_extending or error_managing"
+    " and must not be migrating, attached, belong to a group, have snapshots, awaiting a transfer, or be disassociated"
+    " from snapshots after volume transfer."
+)
+
+
+class Volumes(Service):
+    """`looks_to_create` and `looks_to_delete`: so many looks at it a volume needs for that."""
+
+    def __init__(
+        self, url: str, prefix: str, known: Callable[[str], bool], *, project_id: str, user_id: str, images: Images
+    ) -> None:
+        self.project_id, self.user_id, self.images = project_id, user_id, images
+        self.volumes: dict[str, Json] = {}
+        self.quotas = dict(QUOTAS)
+        self.looks_to_create = self.looks_to_delete = 0
+        self._looks: dict[str, int] = {}
+        super().__init__(url, prefix, known)
+
+    def routes(self) -> list[Route]:
+        base = f"/v3/{self.project_id}"
+        return [
+            *(Route("GET", path, self._versions, public=True) for path in ("", "/")),
+            *(Route("GET", path, self._version, public=True) for path in ("/v3", "/v3/")),
+            Route("GET", f"{base}/limits", self._limits),
+            Route("GET", f"{base}/volumes", self._list, query=FILTERS),
+            Route("GET", f"{base}/volumes/detail", self._list, query=FILTERS),
+            Route("POST", f"{base}/volumes", self._create),
+            Route("GET", f"{base}/volumes/{{id}}", self._show),
+            Route("DELETE", f"{base}/volumes/{{id}}", self._delete, query={"cascade", "force"}),
+        ]
+
+    # --- for tests and for compute ---
+
+    def make(self, *, size: int, name: str = "", image: str = "", metadata: Json | None = None, text: str = "") -> Json:
+        self._check_quota(size)
+        volume: Json = {
+            "id": new_id(),
+            "name": name,
+            "description": text or None,
+            "size": size,
+            "status": CREATING,
+            "created_at": f"{now()[:-1]}.000000",
+            "updated_at": None,
+            "attachments": [],
+            "availability_zone": "nova",
+            "volume_type": "__DEFAULT__",
+            "snapshot_id": None,
+            "source_volid": None,
+            "metadata": metadata or {},
+            "user_id": self.user_id,
+            "bootable": "true" if image else "false",
+            "encrypted": False,
+            "replication_status": None,
+            "consistencygroup_id": None,
+            "multiattach": False,
+            "migration_status": None,
+            "os-vol-tenant-attr:tenant_id": self.project_id,
+        }
+        own = f"volumes/{volume['id']}"
+        volume["links"] = [
+            {"rel": "self", "href": f"{self.url}/v3/{self.project_id}/{own}"},
+            {"rel": "bookmark", "href": f"{self.url}/{self.project_id}/{own}"},
+        ]
+        if image:
+            volume["volume_image_metadata"] = {"image_id": image, "image_name": self.images.images[image]["name"]}
+        self.volumes[volume["id"]] = volume
+        self._looks[volume["id"]] = self.looks_to_create
+        return volume
+
+    def attach(self, volume: Json, server: str) -> None:
+        one = {"id": volume["id"], "volume_id": volume["id"], "server_id": server, "device": "/dev/vda"}
+        one |= {"attachment_id": new_id(), "attached_at": f"{now()[:-1]}.000000", "host_name": None}
+        volume |= {"status": IN_USE, "attachments": [one]}
+
+    def detach(self, id: str, goes: bool) -> None:
+        if id in self.volumes:
+            self.volumes[id] |= {"status": AVAILABLE, "attachments": []}
+            if goes:
+                del self.volumes[id]
+
+    # --- refusals ---
+
+    def unknown_path(self, request: Request) -> Answer:
+        return html(404, "Not Found", "The resource could not be found.")
+
+    def unknown_query(self, request: Request, names: list[str]) -> Answer:
+        return self._refusal(400, f"Invalid filters {','.join(names)} are found in query options.").answer
+
+    def _refusal(self, status: int, message: str, *, violation: bool = False) -> Refused:
+        body: Json = {KINDS[status]: {"code": status, "message": message}}
+        return Refused(Answer(status, body), message if violation else "")
+
+    def _check_quota(self, size: int) -> None:
+        used = self.used()
+        if 0 <= self.quotas["volumes"] < used["volumes"] + 1:
+            message = f"Maximum number of volumes allowed ({self.quotas['volumes']}) exceeded for quota 'volumes'."
+            raise self._over(f"VolumeLimitExceeded: {message}")
+        most = self.quotas["gigabytes"]
+        if 0 <= most < used["gigabytes"] + size:
+            consumed = f"Requested {size}G, quota is {most}G and {used['gigabytes']}G has been consumed."
+            message = f"Requested volume or snapshot exceeds allowed gigabytes quota. {consumed}"
+            raise self._over(f"VolumeSizeExceedsAvailableQuota: {message}")
+
+    def _over(self, message: str) -> Refused:
+        refused = self._refusal(413, message)
+        refused.answer.body["overLimit"]["retryAfter"] = "0"
+        refused.answer.headers = {"Retry-After": "0"}
+        return refused
+
+    # --- requests ---
+
+    def _about(self) -> Json:
+        media = {"base": "application/json", "type": "application/vnd.openstack.volume+json;version=3"}
+        links = [
+            {"rel": "describedby", "type": "text/html", "href": "https://docs.openstack.org/"},
+            {"rel": "self", "href": f"{self.url}/v3/"},
+        ]
+        return {
+            "id": "v3.0",
+            "status": "CURRENT",
+            "version": NEWEST,
+            "min_version": "3.0",
+            "updated": "2022-08-31T00:00:00Z",
+            "links": links,
+            "media-types": [media],
+        }
+
+    def _versions(self, request: Request) -> Answer:
+        return Answer(300, {"versions": [self._about()]})
+
+    def _version(self, request: Request) -> Answer:
+        return Answer(200, {"versions": [self._about()]})
+
+    def used(self) -> dict[str, int]:
+        return {"volumes": len(self.volumes), "gigabytes": sum(volume["size"] for volume in self.volumes.values())}
+
+    def _limits(self, request: Request) -> Answer:
+        used, quotas = self.used(), self.quotas
+        absolute = {
+            "totalSnapshotsUsed": 0,
+            "maxTotalBackups": quotas["backups"],
+            "totalBackupsUsed": 0,
+            "maxTotalVolumeGigabytes": quotas["gigabytes"],
+            "maxTotalSnapshots": quotas["snapshots"],
+            "maxTotalBackupGigabytes": quotas["backup_gigabytes"],
+            "totalBackupGigabytesUsed": 0,
+            "maxTotalVolumes": quotas["volumes"],
+            "totalVolumesUsed": used["volumes"],
+            "totalGigabytesUsed": used["gigabytes"],
+        }
+        return Answer(200, {"limits": {"rate": [], "absolute": absolute}})
+
+    def _get(self, id: str) -> Json:
+        """One look at it."""
+        volume = self.volumes.get(id)
+        if volume is None:
+            raise self._refusal(404, f"Volume {id} could not be found.")
+        if volume["status"] in (CREATING, DELETING):
+            self._looks[id] -= 1
+            if self._looks[id] < 0 and volume["status"] == DELETING:
+                del self.volumes[id]
+                raise self._refusal(404, f"Volume {id} could not be found.")
+            if self._looks[id] < 0:
+                volume |= {"status": AVAILABLE, "updated_at": f"{now()[:-1]}.000000"}
+        return volume
+
+    def _list(self, request: Request) -> Answer:
+        for id in list(self.volumes):
+            try:
+                self._get(id)
+            except Refused:
+                continue
+        found = [volume for volume in reversed(self.volumes.values()) if self._fits(volume, request)]
+        if marker := request.one("marker"):
+            ids = [volume["id"] for volume in found]
+            if marker not in ids:
+                raise self._refusal(404, f"Volume {marker} could not be found.")
+            found = found[ids.index(marker) + 1 :]
+        given = request.one("limit", "1000")
+        if not given.isdecimal():
+            raise self._refusal(400, f"limit param must be an integer: {given}", violation=True)
+        page = found[: min(int(given), 1000)]
+        if not request.path.endswith("/detail"):
+            body: Json = {"volumes": [{name: volume[name] for name in ("id", "links", "name")} for volume in page]}
+        else:
+            body = {"volumes": page}
+        if page and len(page) == min(int(given), 1000):
+            kept = [(n, v) for n, values in request.query.items() if n != "marker" for v in values]
+            href = f"{self.root}{request.path}?{urlencode([*kept, ('marker', page[-1]['id'])])}"
+            body["volumes_links"] = [{"rel": "next", "href": href}]
+        return Answer(200, body)
+
+    def _fits(self, volume: Json, request: Request) -> bool:
+        for name in ("name", "status", "bootable"):
+            if name in request.query and volume[name] != request.one(name):
+                return False
+        if "metadata" not in request.query:
+            return True
+        try:
+            wanted: Any = ast.literal_eval(request.one("metadata"))
+            return set(wanted.items()) <= set(volume["metadata"].items())
+        except (AttributeError, SyntaxError, ValueError):
+            raise self._refusal(400, "Invalid metadata filter", violation=True) from None
+
+    def _create(self, request: Request) -> Answer:
+        try:
+            body = request.json()
+        except ValueError:
+            raise self._refusal(400, "Malformed request body", violation=True) from None
+        if found := schema.problem(body, CREATE):
+            where = f"Invalid input for field/attribute {found.field}. Value: {found.value}. " if found.field else ""
+            raise self._refusal(400, where + found.reason, violation=True)
+        given = body["volume"]
+        image, size = given.get("imageRef") or given.get("image_id") or "", int(given["size"])
+        if image and image not in self.images.images:
+            raise self._refusal(400, "Invalid image identifier or unable to access requested image.")
+        if image and (least := self.images.images[image]["min_disk"]) > size:
+            message = f"Volume size {size}GB cannot be smaller than the image minDisk size {least}GB."
+            raise self._refusal(400, f"Invalid input received: {message}")
+        if image and self.images.images[image]["size"] > size * GIB:
+            real = -(-self.images.images[image]["size"] // GIB)
+            message = f"Size of specified image {real}GB is larger than volume size {size}GB."
+            raise self._refusal(400, f"Invalid input received: {message}")
+        metadata, text = given.get("metadata"), given.get("description") or ""
+        volume = self.make(size=size, name=given.get("name") or "", image=image, metadata=metadata, text=text)
+        return Answer(202, {"volume": {n: v for n, v in volume.items() if n != "volume_image_metadata"}})
+
+    def _show(self, request: Request, id: str) -> Answer:
+        return Answer(200, {"volume": self._get(id)})
+
+    def _delete(self, request: Request, id: str) -> Answer:
+        volume = self._get(id)
+        if volume["status"] not in (AVAILABLE, "error"):
+            raise self._refusal(400, BUSY)
+        volume["status"] = DELETING
+        self._looks[id] = self.looks_to_delete
+        if not self.looks_to_delete:
+            del self.volumes[id]
+        return Answer(202)

@@ -1,0 +1,58 @@
+"""The smallest notebook image: jupyter_server and ipykernel, for machines that take a second for each few megabytes."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from tests.lab.engine import LabEngine
+from tests.lab.namespace import outside, run
+from tests.lab.stock import ALONE, BUILDING, SUITE, kept
+
+NAME, TAG = "cloudscale-tests/tiny", "1"
+PYTHON = "3.11"  # of the suite
+PACKAGES = (f"python{PYTHON}", "python3-minimal", "libstdc++6", "busybox-static", "tini")
+LIBRARIES = ("jupyter_server", "ipykernel")
+SETTINGS = (
+    "ENV PATH=/usr/local/bin:/usr/bin:/bin LANG=C.UTF-8 SHELL=/bin/sh HOME=/home/jovyan",
+    "USER 1000",
+    "WORKDIR /home/jovyan/work",
+    'ENTRYPOINT ["tini", "-g", "--"]',
+)
+
+# completion and debugging are half of the libraries; compiled modules need no source
+FINISH = f"""cd "$1"
+python=usr/local/lib/python{PYTHON}/dist-packages
+mkdir -p usr/local/bin usr/local/etc usr/local/share home/jovyan/work proc
+rm -r var usr/share/doc usr/share/locale usr/share/man usr/lib/*/gconv "$python"/jedi* "$python"/debugpy*
+mv "$python/etc/jupyter" usr/local/etc/
+mv "$python/share/jupyter" usr/local/share/
+sed -i '1s|.*|#!/usr/bin/python3|' "$python"/bin/*
+mv "$python"/bin/* usr/local/bin/
+chroot . python{PYTHON} -m compileall -q -b /usr/lib/python{PYTHON} "/$python" >/dev/null || true # some are templates
+find . -name '*.py' -delete
+chroot . /bin/busybox --install -s /bin
+echo 'jovyan:x:1000:1000::/home/jovyan:/bin/sh' >etc/passwd
+echo 'jovyan:x:1000:' >etc/group
+chown -R 1000:1000 home/jovyan
+tar --create --numeric-owner --file "$2" .
+cd / && rm -r "$1"
+"""
+
+
+def load_tiny_image(engine: LabEngine, folder: Path) -> str:
+    """The image on an engine. What it is made of is built in a folder, or taken from the environment's cache."""
+    archive = kept("tiny", folder, [Path(__file__)], _build) / "image.tar"
+    engine.client.api.import_image_from_file(str(archive), repository=NAME, tag=TAG, changes=list(SETTINGS))
+    return f"{NAME}:{TAG}"
+
+
+def _build(folder: Path) -> None:
+    root = folder / "root"
+    with outside():
+        run(*ALONE, "mmdebstrap", "--quiet", "--variant=extract", f"--include={','.join(PACKAGES)}", SUITE, str(root),
+            timeout=BUILDING)  # fmt: skip
+        run(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile",
+            "--only-binary=:all:", f"--python-version={PYTHON}",
+            f"--target={root}/usr/local/lib/python{PYTHON}/dist-packages", *LIBRARIES)  # fmt: skip
+    run("sh", "-ec", FINISH, "finish", str(root), str(folder / "image.tar"))

@@ -1,0 +1,120 @@
+"""A course in a stand-in for a cloud, with its machines behind SSH, and the driver for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cloudscale import ssh
+from cloudscale.course import Course
+from cloudscale.drivers import over_ssh
+from cloudscale.drivers.openstack import driver as module
+from cloudscale.drivers.openstack import login
+from cloudscale.drivers.openstack.cloud import open_cloud
+from cloudscale.drivers.openstack.driver import OpenStack
+from cloudscale.errors import CloudscaleError, ConnectionFailed
+from cloudscale.known_hosts import KnownHosts
+from cloudscale.model import Machine, Survey
+from cloudscale.settings import OpenStackSettings
+from cloudscale.ssh import Target
+from tests.lab.stand_in.machines import Server
+from tests.unit.fake_host import FRESH, FakeHost
+from tests.unit.openstack_cloud import COURSE, OwnCloud, Time, settings
+
+
+class CloudLab:
+    """`mute`: names of machines whose SSH says nothing; `refusals`: what a login fails with, by the machine's name.
+
+    Each is for the next server of the name, or for all of them where it is in `always` too.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, stand_in: OwnCloud, clock: Time) -> None:
+        self.stand_in = stand_in
+        self.clock = clock
+        self.said: list[str] = []
+        self.mute: set[str] = set()
+        self.always: set[str] = set()
+        self.refusals: dict[str, CloudscaleError] = {}
+        self.hosts: dict[str, FakeHost] = {}
+        self.logins: list[Target] = []
+        self.clients: list[dict[str, Any]] = []
+        self._mute_ids: set[str] = set()
+        self._opened: list[Any] = []
+        self.course = Course.named(COURSE, "openstack")
+        monkeypatch.setattr(module, "open_cloud", self._open)
+        monkeypatch.setattr(login, "_answers", lambda target: self._serving(target) is not None)
+        monkeypatch.setattr(login, "connect", self._connect)
+        monkeypatch.setattr(ssh, "connect", self._connect)
+        monkeypatch.setattr(over_ssh, "over_tls", self._over_tls)
+
+    def driver(self, course: str = COURSE, **given: Any) -> OpenStack:
+        """As the next run has it."""
+        self.course = Course.named(course, "openstack")
+        return OpenStack(settings(**given), self.course, self.said.append)
+
+    def close(self) -> None:
+        for cloud in self._opened:
+            cloud.api.close()
+
+    def _open(self, given: OpenStackSettings) -> Any:
+        self._opened.append(open_cloud(given, self.clock))
+        return self._opened[-1]
+
+    # --- the machines ---
+
+    def at(self, address: str) -> Server | None:
+        """The server that an address leads to."""
+        network, compute = self.stand_in.network, self.stand_in.compute
+        ports = {ip["port_id"] for ip in network.floating_ips.items.values() if ip["floating_ip_address"] == address}
+        for port in network.ports.items.values():
+            if port["id"] in ports or address in [ip["ip_address"] for ip in port["fixed_ips"]]:
+                return compute.servers.get(port["device_id"])
+        return None
+
+    def _serving(self, target: Target) -> Server | None:
+        server = self.at(target.host)
+        if server is None or server.status != "ACTIVE" or server.id in self._mute_ids:
+            return None
+        if server.name in self.mute:
+            self._mute_ids.add(server.id)
+            if server.name not in self.always:
+                self.mute.remove(server.name)
+            return None
+        return server
+
+    def _connect(self, target: Target, *, timeout: float, known: KnownHosts) -> FakeHost:
+        assert timeout > 0
+        assert known.path == self.course.known_hosts
+        assert target.key_file == self.course.folder / "id_ed25519"
+        self.logins.append(target)
+        server = self._serving(target)
+        if server is None:
+            raise ConnectionFailed(f"{target.name}: no answer in {timeout:g} s.")
+        assert target.alias == server.id  # whose host key it is to be
+        if refusal := self.refusals.get(server.name):
+            raise refusal
+        host = self.hosts.setdefault(server.id, self._host(server))
+        host.target = target
+        return host
+
+    def _host(self, server: Server) -> FakeHost:
+        port = self.stand_in.network.ports.items[server.ports[0]]
+        own = port["fixed_ips"][0]["ip_address"]
+        return FakeHost(values={name: value.replace("192.0.2.11", own) for name, value in FRESH.items()})
+
+    def _over_tls(self, machine: str, host: str, port: int, *, ca: Path, certificate: tuple[Path, Path]) -> Any:
+        self.clients.append({"machine": machine, "host": host, "port": port, "ca": ca, "certificate": certificate})
+        return SimpleNamespace(host=host)
+
+
+def brought(driver: OpenStack, count: int, *former: str) -> list[Survey]:
+    """So many machines more, made one after the other."""
+    driver.machines()
+    return [driver.bring(survey.machine) for survey in driver.order(count, former).surveys]
+
+
+def names(machines: list[Machine]) -> list[str]:
+    return [machine.name for machine in machines]

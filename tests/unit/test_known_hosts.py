@@ -1,0 +1,306 @@
+from __future__ import annotations
+
+import base64
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import paramiko
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cloudscale.errors import ConnectionFailed, HostKeyChanged
+from cloudscale.known_hosts import KnownHosts, fingerprint
+from cloudscale.ssh import Target, connect
+from tests.unit.fake_ssh import KEY, OTHER_KEY, Client, known_hosts, log_in, meet, own_client
+
+# A machine in a cloud: known by its id, at an address that others had before.
+CLOUDS = Target("192.0.2.7", user="debian", label="bio-1", alias="4f1c")
+
+
+@pytest.fixture(autouse=True)  # the user who runs this may know hosts
+def client(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> type[Client]:
+    return own_client(monkeypatch, tmp_path)
+
+
+def line(key: paramiko.PKey, comment: str = "root@bio-1") -> str:
+    """As a .pub file has it."""
+    return f"{key.get_name()} {key.get_base64()} {comment}"
+
+
+def lines_of(tmp_path: Path) -> list[list[str]]:
+    return [text.split() for text in (tmp_path / "known_hosts").read_text().splitlines()]
+
+
+# --- trust on first use ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", [Target("host"), Target("host", 2222), CLOUDS], ids=lambda target: target.name)
+def test_a_new_host_key_is_told_once_and_remembered(
+    client: type[Client], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, target: Target
+) -> None:
+    meet(client, monkeypatch, KEY)
+    told: list[str] = []
+    for _ in range(2):
+        log_in(target, tmp_path, told.append)
+    assert told == [f"{target.name}: new host key {fingerprint(KEY)}, remembered in {tmp_path / 'known_hosts'}"]
+    assert "SHA256:" in told[0]
+    ((entry, kind, encoded),) = lines_of(tmp_path)
+    assert (entry, kind) == (target.entry, KEY.get_name())
+    assert base64.b64decode(encoded) == KEY.asbytes()
+
+
+def test_a_host_key_that_changed_is_refused(
+    client: type[Client], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    meet(client, monkeypatch, KEY)
+    log_in(Target("host"), tmp_path)
+    meet(client, monkeypatch, OTHER_KEY)
+    with pytest.raises(HostKeyChanged, match="ssh-keygen -R"):
+        log_in(Target("host"), tmp_path)
+
+
+def test_a_key_that_the_user_knows_already_is_trusted(
+    client: type[Client], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / ".ssh").mkdir()
+    hashed = paramiko.HostKeys.hash_host("[host]:2222")
+    (tmp_path / ".ssh/known_hosts").write_text(f"{hashed} {KEY.get_name()} {KEY.get_base64()}\n")
+    meet(client, monkeypatch, KEY)
+    log_in(Target("host", 2222), tmp_path, pytest.fail)
+    assert not (tmp_path / "known_hosts").exists()
+    meet(client, monkeypatch, OTHER_KEY)
+    with pytest.raises(HostKeyChanged, match="host key is not the one that is known"):
+        log_in(Target("host", 2222), tmp_path)
+
+
+def test_a_key_of_one_host_says_nothing_of_another(
+    client: type[Client], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    meet(client, monkeypatch, KEY)
+    told: list[str] = []
+    for target in (Target("host"), Target("host", 2222), Target("host.example")):
+        log_in(target, tmp_path, told.append)
+    assert len(told) == 3
+
+
+# --- hosts that have another name there ------------------------------------------------------
+
+
+def test_what_had_the_address_before_says_nothing_of_a_host_with_an_alias(
+    client: type[Client], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    meet(client, monkeypatch, OTHER_KEY)
+    log_in(Target(CLOUDS.host), tmp_path)
+    meet(client, monkeypatch, KEY)
+    told: list[str] = []
+    log_in(CLOUDS, tmp_path, told.append)
+    assert [text.partition(":")[0] for text in told] == ["bio-1"]
+    log_in(CLOUDS, tmp_path, pytest.fail)
+
+
+def test_a_host_with_an_alias_is_known_at_any_address(
+    client: type[Client], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    meet(client, monkeypatch, KEY)
+    log_in(CLOUDS, tmp_path)
+    moved = Target("198.51.100.4", 2222, "debian", label="bio-1", alias=CLOUDS.alias)
+    log_in(moved, tmp_path, pytest.fail)
+    meet(client, monkeypatch, OTHER_KEY)
+    with pytest.raises(HostKeyChanged, match=r"^bio-1: its host key is not the one") as raised:
+        log_in(moved, tmp_path)
+    assert f"ssh-keygen -R '{CLOUDS.alias}' -f {tmp_path / 'known_hosts'}" in raised.value.remedy
+
+
+# --- keys from a source that can be trusted --------------------------------------------------
+
+
+def test_a_host_whose_key_is_told_beforehand_is_verified_at_the_first_login(
+    client: type[Client], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    known = known_hosts(tmp_path, pytest.fail)
+    assert known.trust(CLOUDS.entry, [line(KEY)])
+    meet(client, monkeypatch, KEY)
+    connect(CLOUDS, timeout=5, known=known).close()
+    log_in(CLOUDS, tmp_path, pytest.fail)  # the next run, too
+    meet(client, monkeypatch, OTHER_KEY)
+    with pytest.raises(HostKeyChanged):
+        connect(CLOUDS, timeout=5, known=known)
+
+
+def test_each_kind_of_key_that_is_told_is_remembered_once(tmp_path: Path) -> None:
+    other = paramiko.RSAKey.generate(1024)
+    for _ in range(2):  # in one run and in the next
+        known = known_hosts(tmp_path, pytest.fail)
+        for _ in range(2):
+            assert known.trust("4f1c", [line(KEY), line(other, comment="")])
+    assert lines_of(tmp_path) == [["4f1c", *line(key, "").split()] for key in (KEY, other)]
+
+
+def test_a_key_that_is_told_goes_before_one_that_was_met(
+    client: type[Client], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    meet(client, monkeypatch, OTHER_KEY)
+    log_in(CLOUDS, tmp_path)
+    meet(client, monkeypatch, KEY)
+    known = known_hosts(tmp_path, pytest.fail)
+    assert known.trust(CLOUDS.entry, [line(KEY)])
+    connect(CLOUDS, timeout=5, known=known).close()
+    log_in(CLOUDS, tmp_path, pytest.fail)  # in the next run, too
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "ssh-ed25519",
+        "ssh-ed25519 not-base64",
+        "ssh-rsa AAAA",
+        "ssh-unknown AAAAC3NzaC1lZDI1NTE5",
+        f"{KEY.get_name()} {OTHER_KEY.get_base64()[:40]}",
+        f"[   12.3] {line(KEY)}",
+        f"ssh-rsa {KEY.get_base64()}",
+    ],
+)
+def test_what_is_no_key_is_passed_over(tmp_path: Path, text: str) -> None:
+    known = known_hosts(tmp_path, pytest.fail)
+    assert not known.trust("4f1c", [text])
+    assert known.trust("4f1c", [text, line(KEY)])
+    assert lines_of(tmp_path) == [["4f1c", KEY.get_name(), KEY.get_base64()]]
+
+
+def encoded(public: ed25519.Ed25519PublicKey) -> bytes:
+    raw = public.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+    return base64.b64decode(raw.split()[1])
+
+
+@pytest.mark.parametrize(
+    ("kind", "whole"),
+    [
+        ("ssh-ed25519", encoded(ed25519.Ed25519PrivateKey.generate().public_key())),
+        ("ssh-rsa", paramiko.RSAKey.generate(1024).asbytes()),
+        (KEY.get_name(), KEY.asbytes()),
+    ],
+    ids=["ed25519", "rsa", "ecdsa"],
+)
+def test_a_key_that_a_message_cut_short_is_none(tmp_path: Path, kind: str, whole: bytes) -> None:
+    """Else the machine's own would be taken for a changed one from then on."""
+    known = known_hosts(tmp_path)
+    cut = [length for length in range(len(whole)) if known.trust(f"m{length}", [_line(kind, whole[:length])])]
+    assert cut == []
+    assert known.trust("m", [_line(kind, whole)])
+
+
+def _line(kind: str, data: bytes) -> str:
+    return f"{kind} {base64.b64encode(data).decode()}"
+
+
+KINDS = ["ssh-ed25519", "ssh-rsa", "ssh-dss", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp521"]
+PARTS = st.lists(st.binary(max_size=40)).map(lambda parts: b"".join(len(part).to_bytes(4) + part for part in parts))
+
+
+@given(kind=st.sampled_from(KINDS), data=st.binary(max_size=80) | PARTS, named=st.booleans())
+def test_whatever_a_line_says_nothing_breaks(
+    tmp_path_factory: pytest.TempPathFactory, kind: str, data: bytes, named: bool
+) -> None:
+    if named:
+        data = len(kind).to_bytes(4) + kind.encode() + data
+    assert known_hosts(tmp_path_factory.mktemp("bio")).trust("4f1c", [_line(kind, data)]) in (True, False)
+
+
+def test_a_number_below_nothing_in_a_key_breaks_nothing(tmp_path: Path) -> None:
+    parts = (b"ssh-rsa", b"\xff", b"\x01")  # an exponent of -1
+    data = b"".join(len(part).to_bytes(4) + part for part in parts)
+    assert not known_hosts(tmp_path).trust("4f1c", [_line("ssh-rsa", data)])
+
+
+# --- the files -------------------------------------------------------------------------------
+
+
+def test_the_file_of_host_keys_is_made_with_a_folder_for_its_owner_only(
+    client: type[Client], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    meet(client, monkeypatch, KEY)
+    log_in(Target("host"), tmp_path / "bio")
+    assert os.stat(tmp_path / "bio").st_mode & 0o777 == 0o700
+
+
+def test_the_files_of_host_keys_are_read_once_for_all_hosts(
+    client: type[Client], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    meet(client, monkeypatch, KEY)
+    reads: list[str] = []
+    load = paramiko.HostKeys.load
+
+    def counted(self: paramiko.HostKeys, path: str) -> None:
+        reads.append(path)
+        load(self, path)
+
+    monkeypatch.setattr(paramiko.HostKeys, "load", counted)
+    told: list[str] = []
+    known = known_hosts(tmp_path, told.append)
+    known.trust("c", [line(KEY)])
+    for host in ("a", "b", "a", "c"):
+        connect(Target(host), timeout=5, known=known).close()
+    assert len(reads) == len({*reads}) == 2
+    assert [text.partition(":")[0] for text in told] == ["a", "b"]
+
+
+def meet_all(known: KnownHosts, count: int, one: Callable[[str], object]) -> None:
+    threads = [threading.Thread(target=one, args=(f"m{at}",)) for at in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+@pytest.mark.parametrize("way", ["met", "told"])
+def test_hosts_that_come_at_once_are_all_remembered(
+    client: type[Client], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, way: str
+) -> None:
+    meet(client, monkeypatch, KEY)
+    known = known_hosts(tmp_path / "bio")
+    if way == "met":
+        meet_all(known, 12, lambda name: connect(Target(name), timeout=5, known=known).close())
+    else:
+        meet_all(known, 12, lambda name: known.trust(name, [line(KEY)]))
+    assert sorted(entry for entry, *_ in lines_of(tmp_path / "bio")) == sorted(f"m{at}" for at in range(12))
+    for at in range(12):
+        log_in(Target(f"m{at}"), tmp_path / "bio", pytest.fail)
+
+
+def broken_line(path: Path) -> None:
+    path.write_text("host ssh-rsa not-base64\n")
+
+
+@pytest.mark.parametrize("spoil", [broken_line, Path.mkdir, lambda path: path.write_bytes(b"\xff\xfe\n")])
+@pytest.mark.parametrize("name", [".ssh/known_hosts", "known_hosts"])
+def test_a_file_that_can_not_be_read_is_told(tmp_path: Path, name: str, spoil: Callable[[Path], object]) -> None:
+    (tmp_path / ".ssh").mkdir()
+    spoil(tmp_path / name)
+    with pytest.raises(ConnectionFailed, match=rf"{name} can't be read"):
+        log_in(Target("host"), tmp_path)
+    with pytest.raises(ConnectionFailed, match=rf"{name} can't be read"):
+        known_hosts(tmp_path).trust("4f1c", [line(KEY)])
+
+
+def test_a_file_that_can_not_be_written_is_told(
+    client: type[Client], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    meet(client, monkeypatch, KEY)
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(ConnectionFailed, match=r"known_hosts can't be written \(Permission denied\)"):
+        log_in(Target("host"), tmp_path)
+    known = known_hosts(tmp_path)
+    for _ in range(2):  # what was not written down is not known
+        with pytest.raises(ConnectionFailed, match="can't be written"):
+            known.trust("4f1c", [line(KEY)])
+
+
+def refuse(path: Path, mode: str = "r") -> None:
+    assert mode == "a"
+    raise PermissionError(13, "Permission denied")

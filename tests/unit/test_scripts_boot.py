@@ -1,0 +1,276 @@
+"""The first boot of a cloud's machine, here in a folder that stands for it and with nothing else to call."""
+
+from __future__ import annotations
+
+import fcntl
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+from cloudscale.drivers.openstack.login import host_keys
+from cloudscale.provision import TLS
+from tests.unit.script_host import COURSE, Host, succeeded
+
+pytestmark = pytest.mark.usefixtures("processes")
+
+UNITS = "/etc/systemd/system"
+FIREWALL = f"{UNITS}/cloudscale-firewall.service"
+SEATS_LEAVE = f"{COURSE}/firewall.sh"
+
+# Keeps the rules that it is given, and tells whether it has one.
+IPTABLES = r"""
+[ "$1" = -w ] || exit 2
+shift
+what=$1
+shift
+case $what in
+-N) [ ! -e "$ROOT/chain" ] && : >"$ROOT/chain" ;;
+-C) grep -q -x -F -e "$*" "$ROOT/rules" 2>/dev/null ;;
+-I) echo "$*" >>"$ROOT/rules" ;;
+*) exit 2 ;;
+esac
+"""
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    host = Host(tmp_path / "host")
+    host.write("dev/console")
+    return host
+
+
+def program(host: Host, name: str, script: str = "") -> None:
+    path = host.root / "bin" / name
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+def asked(host: Host, name: str) -> list[str]:
+    return [call.removeprefix(f"{name} ") for call in host.calls if call.startswith(f"{name} ")]
+
+
+# --- before anything starts ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("unit", ["service", "socket"])
+def test_an_engine_waits_for_its_certificates(host: Host, unit: str) -> None:
+    assert succeeded(host.boot())
+    assert host.read(f"{UNITS}/docker.{unit}.d/cloudscale.conf").splitlines() == [
+        "[Unit]",
+        f"ConditionPathExists={host.root}{TLS}/key.pem",
+    ]
+    assert "daemon-reload" in asked(host, "systemctl")
+
+
+def test_a_clone_forgets_whom_it_was_copied_from_and_keeps_what_it_brought(host: Host) -> None:
+    for name in ("/etc/docker/key.json", "/var/lib/docker/swarm/state.json", "/var/lib/docker/image/lab"):
+        host.write(name)
+    host.write("/etc/docker/daemon.json", "{}")
+    assert succeeded(host.boot())
+    assert not host.has("/etc/docker/key.json")
+    assert not host.has("/var/lib/docker/swarm")
+    assert host.has("/var/lib/docker/image/lab")
+    assert host.has("/etc/docker/daemon.json")
+
+
+def test_the_engine_needs_the_firewall_and_starts_after_it(host: Host) -> None:
+    assert succeeded(host.boot())
+    unit = host.read(FIREWALL).splitlines()
+    assert "Before=docker.service" in unit
+    assert f"ExecStart=/bin/sh -e {host.root}{SEATS_LEAVE}" in unit
+    assert {"Type=oneshot", "RemainAfterExit=yes"} <= {*unit}
+    (needed,) = (host.root / f"{UNITS[1:]}/docker.service.requires").iterdir()
+    assert needed.name == "cloudscale-firewall.service"
+    assert needed.read_text() == host.read(FIREWALL)
+
+
+def test_keys_and_packages_are_seen_to_beside_the_boot(host: Host) -> None:
+    assert succeeded(host.boot())
+    keys, install = asked(host, "systemd-run")
+    for call, name in ((keys, "keys"), (install, "install")):
+        assert call.endswith(f" {host.root}/part-001 {name}")
+        assert "--no-block" in call
+        assert f"--unit=cloudscale-{name}" in call
+    # who logs in finds them told; and they are made by cloud-init
+    assert "--property=Before=ssh.service sshd.service" in keys
+    assert "--property=After=cloud-init.service cloud-init-network.service" in keys
+    assert "Before=" not in install
+    assert not asked(host, "apt-get")
+    assert host.read("dev/console") == ""
+
+
+def test_the_order_is_such_that_no_engine_slips_through(host: Host) -> None:
+    """All is laid down before systemd reads it, and that before any package comes."""
+    assert succeeded(host.boot())
+    names = [call.split()[0] for call in host.calls]
+    assert names == ["systemctl", "systemd-run", "systemd-run"]
+
+
+def test_what_the_course_lays_down_is_roots_alone(host: Host) -> None:
+    assert succeeded(host.boot())
+    assert (host.root / COURSE[1:]).stat().st_mode & 0o777 == 0o700
+
+
+def test_it_runs_at_the_first_boot_only(host: Host) -> None:
+    """By the next one, what it removes is the course's own."""
+    assert succeeded(host.boot())
+    host.write("/etc/docker/key.json")
+    host.write("/var/lib/docker/swarm/state.json")
+    before, calls = host.tree, host.calls
+    assert succeeded(host.boot())
+    assert host.tree == before
+    assert host.calls == calls
+
+
+# --- the firewall ----------------------------------------------------------------------------
+
+
+def lay_down(host: Host) -> subprocess.CompletedProcess[bytes]:
+    """As the unit does."""
+    shell = str(host.root / "bin/sh")
+    return subprocess.run(
+        [shell, "-e", f"{host.root}{SEATS_LEAVE}"],
+        env={"PATH": str(host.root / "bin"), "ROOT": str(host.root)},
+        capture_output=True,
+        check=False,
+    )
+
+
+def test_seats_reach_neither_the_clouds_metadata_nor_engines_nor_the_machine(host: Host) -> None:
+    assert succeeded(host.boot())
+    program(host, "iptables", IPTABLES)
+    assert succeeded(lay_down(host))
+    assert host.read("rules").splitlines() == [
+        "DOCKER-USER -d 169.254.169.254 -j DROP",
+        "DOCKER-USER -p tcp -m multiport --dports 2376,2377,7946 -j DROP",
+        "DOCKER-USER -p udp -m multiport --dports 4789,7946 -j DROP",
+        "INPUT -i docker0 -m conntrack --ctstate NEW -j DROP",
+        "INPUT -i docker_gwbridge -m conntrack --ctstate NEW -j DROP",
+    ]
+
+
+def test_the_firewall_can_be_laid_down_again(host: Host) -> None:
+    """Where the unit is started once more, and where an engine has made the chain already."""
+    assert succeeded(host.boot())
+    program(host, "iptables", IPTABLES)
+    assert succeeded(lay_down(host))
+    before = host.read("rules")
+    assert succeeded(lay_down(host))
+    assert host.read("rules") == before
+
+
+def test_an_engine_does_not_start_without_a_firewall(host: Host) -> None:
+    assert succeeded(host.boot())
+    program(host, "iptables", "case $* in *169.254*) exit 1 ;; esac")
+    assert lay_down(host).returncode
+
+
+# --- the host's keys -------------------------------------------------------------------------
+
+ED25519 = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+ECDSA = "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTY="
+
+
+def test_the_console_tells_the_hosts_keys_as_cloud_init_does(host: Host) -> None:
+    host.write("/etc/ssh/ssh_host_ecdsa_key.pub", f"{ECDSA} root@bio-1\n")
+    host.write("/etc/ssh/ssh_host_ed25519_key.pub", f"{ED25519} root@bio-1\n")
+    host.write("/etc/ssh/ssh_host_ed25519_key", "a secret\n")
+    assert succeeded(host.boot("keys"))
+    console = host.read("dev/console")
+    assert console.splitlines() == [
+        "",
+        "-----BEGIN SSH HOST KEY KEYS-----",
+        f"{ECDSA} root@bio-1",
+        f"{ED25519} root@bio-1",
+        "-----END SSH HOST KEY KEYS-----",
+    ]
+    assert host_keys(f"[  OK  ] Reached target{console}[  OK  ] Started") == [ECDSA, ED25519]
+    assert host.calls == []
+
+
+# --- the packages ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def booted(host: Host) -> Host:
+    assert succeeded(host.boot())
+    (host.root / "calls").unlink()
+    return host
+
+
+def is_done(host: Host) -> bool:
+    """Both marks, or neither."""
+    marks = [host.has(f"{COURSE}/{name}") for name in ("packages", "installed")]
+    assert len({*marks}) == 1
+    return marks[0]
+
+
+def test_the_engine_is_installed_and_that_is_written_down(booted: Host) -> None:
+    assert succeeded(booted.boot("install"))
+    (install,) = [call for call in asked(booted, "apt-get") if " install " in call]
+    assert install.endswith(" install docker.io ca-certificates")  # as far as the distribution has them
+    assert {"--no-remove", "--no-install-recommends", "-y"} <= {*install.split()}
+    assert "DPkg::Lock::Timeout=300" in install
+    assert "docker.io" in booted.installed
+    assert booted.read(f"{COURSE}/packages") == "docker.io\n"
+    assert is_done(booted)
+
+
+def test_where_the_command_line_is_a_package_of_its_own_it_comes_too(booted: Host) -> None:
+    program(booted, "apt-cache", "echo it is there")
+    assert succeeded(booted.boot("install"))
+    assert any(call.endswith(" install docker.io docker-cli ca-certificates") for call in asked(booted, "apt-get"))
+
+
+def test_an_engine_in_the_image_is_used(booted: Host) -> None:
+    program(booted, "dockerd")
+    assert succeeded(booted.boot("install"))
+    assert not asked(booted, "apt-get")
+    assert is_done(booted)
+
+
+@pytest.mark.parametrize("fault", ["full", "conflict"])
+def test_an_installation_that_fails_is_not_written_down(booted: Host, fault: str) -> None:
+    booted.write(fault)
+    assert booted.boot("install").returncode
+    assert not is_done(booted)
+
+
+def updates(host: Host) -> int:
+    return len([call for call in asked(host, "apt-get") if call.endswith("update")])
+
+
+def test_the_systems_own_updates_are_waited_for(booted: Host) -> None:
+    booted.write("locked", "once\ntwice\nthrice\n")
+    assert succeeded(booted.boot("install"))
+    assert (updates(booted), len(asked(booted, "sleep"))) == (4, 3)
+    assert is_done(booted)
+
+
+def test_they_are_not_waited_for_without_end(booted: Host) -> None:
+    booted.write("locked", "again\n" * 99)
+    assert succeeded(booted.boot("install"))  # the image may know the packages
+    assert updates(booted) == 60
+
+
+def test_an_index_out_of_reach_does_no_harm_where_the_packages_are_known(booted: Host) -> None:
+    booted.write("offline")
+    assert succeeded(booted.boot("install"))
+    assert updates(booted) == 1
+    assert is_done(booted)
+
+
+def test_it_waits_for_another_run_at_work_on_the_host(booted: Host) -> None:
+    with open(booted.root / COURSE[1:] / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done: list[subprocess.CompletedProcess[bytes]] = []
+        thread = threading.Thread(target=lambda: done.append(booted.boot("install")))
+        thread.start()
+        thread.join(0.3)
+        assert not done
+        assert booted.calls == []
+    thread.join(20)
+    assert succeeded(done[0])
+    assert is_done(booted)

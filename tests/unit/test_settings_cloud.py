@@ -1,0 +1,101 @@
+"""What the configuration says of a cloud."""
+
+from __future__ import annotations
+
+import pytest
+from invoke.config import Config
+
+from cloudscale.errors import SettingsError
+from cloudscale.settings import OpenStackSettings, env_skeleton, read_settings
+
+MIB = 1024**2
+
+
+def cloud(**values: object) -> OpenStackSettings:
+    return read_settings({"openstack": values}).openstack
+
+
+def refusal(**values: object) -> str:
+    with pytest.raises(SettingsError) as raised:
+        cloud(**values)
+    return raised.value.message
+
+
+def test_a_cloud_needs_no_more_than_its_defaults() -> None:
+    found = cloud()
+    assert (found.cloud, found.key_pair, found.availability_zone, found.boot_volume) == (None, None, None, None)
+    assert (found.config_drive, found.server_prefix, found.boot_timeout) == (False, "", 600)
+    assert (found.admin_cidr, found.student_cidr) == ("0.0.0.0/0", "0.0.0.0/0")
+
+
+@pytest.mark.parametrize(
+    ("text", "network"),
+    [
+        ("192.0.2.0/24", "192.0.2.0/24"),
+        ("192.0.2.7/24", "192.0.2.0/24"),  # as the command `ip` shows one's own address
+        ("192.0.2.7", "192.0.2.7/32"),
+        ("2001:DB8::7/32", "2001:db8::/32"),
+        ("::/0", "::/0"),
+    ],
+)
+@pytest.mark.parametrize("key", ["admin_cidr", "student_cidr"])
+def test_who_is_let_in_is_a_range_of_addresses(key: str, text: str, network: str) -> None:
+    assert getattr(cloud(**{key: text}), key) == network
+
+
+@pytest.mark.parametrize("value", ["", "anywhere", "192.0.2.0/33", "192.0.2", "192.0.2.0/24,198.51.100.0/24", 5, True])
+@pytest.mark.parametrize("key", ["admin_cidr", "student_cidr"])
+def test_what_is_no_range_of_addresses_is_refused_with_its_key(key: str, value: object) -> None:
+    assert f"cloudscale.openstack.{key}: should be a range of addresses" in refusal(**{key: value})
+
+
+def test_a_volume_to_boot_from_has_a_size_as_docker_has_them() -> None:
+    assert cloud(boot_volume="20G").boot_volume == 20 * 1024 * MIB
+    assert cloud(boot_volume=None).boot_volume is None
+
+
+@pytest.mark.parametrize("value", [20, "20", True, "large"])  # gigabytes have to be called so
+def test_what_is_no_size_of_a_volume_is_refused_with_its_key(value: object) -> None:
+    assert "cloudscale.openstack.boot_volume" in refusal(boot_volume=value)
+
+
+@pytest.mark.parametrize("prefix", ["", "a", "uni-", "x" * 20, "2026-"])
+def test_servers_may_be_called_something_in_front(prefix: str) -> None:
+    assert cloud(server_prefix=prefix).server_prefix == prefix
+
+
+@pytest.mark.parametrize("prefix", ["-a", "Uni", "a_b", "a.b", "é", "x" * 21, "a\n", " a"])
+def test_what_a_hosts_name_can_not_begin_with_is_refused(prefix: str) -> None:
+    assert "cloudscale.openstack.server_prefix" in refusal(server_prefix=prefix)
+
+
+@pytest.mark.parametrize("key", ["image", "flavor", "network", "user"])
+def test_what_every_machine_needs_has_a_name(key: str) -> None:
+    assert f"cloudscale.openstack.{key}" in refusal(**{key: ""})
+    assert cloud(external_network="").external_network == ""  # fixed addresses that can be reached
+
+
+def test_a_key_pair_of_ones_own_may_be_let_in_too() -> None:
+    assert cloud(key_pair="ann").key_pair == "ann"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("true", True), ("1", True), ("yes", True), ("false", False), ("0", False), ("off", False)]
+)
+def test_switches_can_come_from_the_environment(monkeypatch: pytest.MonkeyPatch, text: str, value: bool) -> None:
+    monkeypatch.setenv("INVOKE_CLOUDSCALE_OPENSTACK_CONFIG_DRIVE", text)
+    monkeypatch.setenv("INVOKE_CLOUDSCALE_OPENSTACK_BOOT_VOLUME", "20G")
+    monkeypatch.setenv("INVOKE_CLOUDSCALE_OPENSTACK_BOOT_TIMEOUT", "90")
+    config = Config(defaults={"cloudscale": env_skeleton()}, lazy=True)
+    config.load_shell_env()
+    found = read_settings(config.get("cloudscale")).openstack
+    assert (found.config_drive, found.boot_volume, found.boot_timeout) == (value, 20 * 1024 * MIB, 90)
+
+
+def test_a_switch_that_is_neither_on_nor_off_is_refused() -> None:
+    assert "cloudscale.openstack.config_drive" in refusal(config_drive="perhaps")
+
+
+@pytest.mark.parametrize("seconds", [0, -1, True, "soon", "nan", "inf"])
+def test_a_time_to_boot_is_a_number_of_seconds(seconds: object) -> None:
+    assert "cloudscale.openstack.boot_timeout" in refusal(boot_timeout=seconds)
