@@ -42,7 +42,7 @@ class Cluster:
 
     `engines` and `nodes` are of the machines that can be used; `lost` has the others, with the cause.
     `managers` are the engines that speak for the swarm, `swarm` its nodes by id. `cut_off` has the
-    engines whose swarm has too few managers left to be asked.
+    engines whose swarm has too few managers left to be asked; `is_beheaded`: they will not come back, being deleted.
     """
 
     driver: Driver
@@ -54,6 +54,7 @@ class Cluster:
     swarm: Mapping[str, SwarmNode]
     seats: tuple[RunningSeat, ...]
     cut_off: Mapping[str, Engine]
+    is_beheaded: bool = False
 
     @property
     def in_swarm(self) -> bool:
@@ -103,6 +104,8 @@ class Cluster:
     def strays(self) -> tuple[str, ...]:
         """What to say of machines that are in the swarm and not among the course's any more."""
         strays = sorted({node.machine for node in self.swarm.values()} - {"", *self.hosts})
+        if self.driver.makes_machines:
+            return tuple(f"{name}: it was deleted.\n  invoke themachine makes it again." for name in strays)
         return tuple(
             f"{name}: it is in the course's swarm, but not among its machines any more; what is on it stays as it is."
             f"\n  Put it back; before it is left out, invoke driver_reset --only {name}."
@@ -160,7 +163,12 @@ def look(session: Session, driver: Driver, surveys: Mapping[str, Survey] | None 
         except SwarmError as error:
             lost[name] = error
             del views[name]
+    # the managers that those engines know of, and those of them that there are
+    heads = frozenset[str]().union(*(found.managers for name, (_, _, found) in views.items() if name in cut_off))
+    there = {found.node_id for _, _, found in views.values()}
+    seen = all(m.name in views or isinstance(lost.get(m.name), NotSetUp) for m in machines)
     cluster = Cluster(
+        is_beheaded=bool(cut_off) and seen and 2 * len(heads & there) <= len(heads),
         driver=driver,
         machines=machines,
         engines={name: engine for name, (engine, _, _) in views.items()},

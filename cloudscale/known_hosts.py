@@ -41,6 +41,11 @@ class KnownHosts:
         for path in (Path("~/.ssh/known_hosts").expanduser(), self.path):
             try:
                 keys.load(str(path))
+                if path == self.path:  # of two keys of one kind the later counts: a console has corrected the first
+                    for line in path.read_text().splitlines():
+                        found = paramiko.hostkeys.HostKeyEntry.from_line(line)
+                        if found and found.hostnames:
+                            keys.add(found.hostnames[0], found.key.get_name(), found.key)
             except FileNotFoundError:
                 continue
             except (OSError, ValueError, paramiko.hostkeys.InvalidHostKey) as error:
@@ -85,8 +90,10 @@ def _parsed(line: str) -> paramiko.PKey | None:
     """A key of a line such as `ssh-ed25519 AAAA… root@host`; None where it is none, or not whole."""
     words = line.split()
     try:
-        return paramiko.PKey.from_type_string(words[0], base64.b64decode(words[1], validate=True))
-    except (IndexError, ValueError, paramiko.SSHException, paramiko.pkey.UnknownKeyType):
+        data = base64.b64decode(words[1], validate=True)
+        key = paramiko.PKey.from_type_string(words[0], data)
+        return key if key.asbytes() == data else None
+    except (IndexError, ValueError, OverflowError, paramiko.SSHException, paramiko.pkey.UnknownKeyType):
         return None
 
 

@@ -69,6 +69,8 @@ def launched(session: Session, driver: Driver, launch: Launch, students: Sequenc
         _check_key(seen.cluster, session)
         say(f"Plan: {', '.join(seen.usable)}" + ("" if launch.onlycreate else f" for {len(plan.seats)} students"))
 
+        if seen.is_headless:
+            say("The swarm's managers were deleted: it is founded anew on the machines that are left")
         if launch.replace_lost or seen.is_headless:
             _give_up_swarm(seen.cluster)
         steps = "boot, engine, swarm, image" if driver.makes_machines else "engine, swarm, image"
@@ -80,7 +82,7 @@ def launched(session: Session, driver: Driver, launch: Launch, students: Sequenc
             raise _first_error(outcomes)
         say(f"Machines: {len(ready)} of {len(seen.usable)} ready, in one swarm, with the image")
         try:
-            done = _seated(seen, ready, session, launch, students, phases)
+            done = _seated(seen, plan, ready, session, launch, students, phases)
         except CloudscaleError as error:
             if not problems:
                 raise
@@ -112,13 +114,13 @@ def _seen(session: Session, driver: Driver, launch: Launch, students: Sequence[S
     usable = _wanted(cluster, {name: survey for name, survey in freed.items() if name not in lost}, session, launch)
     order = _ordered(cluster, usable, session, launch, students)
     usable |= {survey.machine.name: survey for survey in order.surveys}
+    if not usable and not lost and session.common.only:
+        raise RequestError("There is no machine yet, and with --only none is made.", "Leave out --only.")
     if not usable:
         raise _first_error(list(lost.values()))
     stopped = any(survey.is_set_up and not survey.has_engine for survey in usable.values())  # it will be started
-    is_headless = driver.makes_machines and bool(cluster.cut_off) and not stopped and not lost
-    if is_headless:
-        session.progress.say("The swarm's managers were deleted: it is founded anew on the machines that are left")
-    elif not launch.replace_lost and not stopped:
+    is_headless = driver.makes_machines and cluster.is_beheaded and not stopped and not lost
+    if not is_headless and not launch.replace_lost and not stopped:
         cluster.check_head("Bring those machines back; or seat everyone anew on the others with --replace-lost.")
     named = {name: outcome for name, outcome in lost.items() if session.selection.uses(name, cluster.hosts)}
     problems = (*report.problems(named.values()), *(() if driver.makes_machines else cluster.strays))
@@ -155,7 +157,7 @@ def _ordered(
     if short:
         fitting = order.fits * seats_in(kind.cpus, kind.memory, limits) + sum(rooms.values())
         raise CapacityError(
-            f"The project's quota is too small for {count} machines of the kind {kind.name}:\n"
+            f"The project's quota is too small for {max(count, 0)} machines more of the kind {kind.name}:\n"
             f"{report.quotas(short, 'table')}\n"
             f"What would fit: {order.fits} machines more, with room for {fitting} seats in all.",
             "Ask who runs the cloud for more, remove what is not used any more, or choose another openstack.flavor.",
@@ -198,6 +200,7 @@ def _give_up_swarm(cluster: Cluster) -> None:
 
 def _seated(
     seen: Seen,
+    planned: Plan,
     ready: Mapping[str, Ready],
     session: Session,
     launch: Launch,
@@ -219,7 +222,8 @@ def _seated(
     if launch.onlycreate:
         return Report(seating.machine_table(cluster, session.common.format), died)
     with phases.timed("seats"):
-        plan = plan_launch(cluster, usable, session, launch, students, given_up=given_up)
+        places = {seat.student.id: seat.place for seat in planned.seats}
+        plan = plan_launch(cluster, usable, session, launch, students, given_up=given_up, planned=places)
         cluster.driver.open_ports(_ports(cluster, plan, launch))
         template = _template({name: ready[name] for name in usable}, session, launch)
         done = seating.seat_everyone(cluster, plan, template, session, launch)

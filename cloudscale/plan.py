@@ -167,8 +167,8 @@ def machines_to_make(seats: int, rooms: Collection[int], kind: Kind, limits: Sea
         raise CapacityError(
             f"Not one seat fits a machine of kind {kind.name}: it has {kind.cpus} cores and"
             f" {kind.memory / GIB:.1f} GiB for seats; a seat takes {limits.reserve / GIB:.1f} GiB (seat.reserve)"
-            f" and up to {limits.cpus:g} cores (seat.cpus).",
-            "Choose larger machines, or lower seat.reserve or seat.cpus in the configuration.",
+            f" and up to {limits.cpus:g} cores (seat.cpus), with at most {limits.per_core:g} a core (seat.per_core).",
+            "Choose larger machines, or lower seat.reserve or seat.cpus, or raise seat.per_core.",
         )
     return -(-max(0, seats - sum(rooms)) // room)
 

@@ -25,6 +25,7 @@ def plan_launch(
     students: Sequence[Student],
     *,
     given_up: Sequence[str] = (),
+    planned: Mapping[str, Place] | None = None,
 ) -> Plan:
     """Where everyone sits. `given_up`: lost machines whose students are seated elsewhere. Raises CapacityError."""
     course = session.settings.course
@@ -38,6 +39,7 @@ def plan_launch(
         volumes += [(since, student_id, place) for student_id, (since, place) in places.items()]
     # of several places, of a student who was moved from a lost machine, the latest
     remembered = {student_id: place for _, student_id, place in sorted(volumes, key=lambda volume: volume[0])}
+    remembered |= planned or {}
     nodes = []
     for name, survey in surveys.items():
         if (node := cluster.nodes.get(name)) and name in ours:

@@ -105,6 +105,8 @@ def release(cluster: Cluster, session: Session, chosen: Removable) -> list[Outco
     engines = [cluster.engines[machine.name] for machine in chosen.machines if machine.name in cluster.engines]
     cleared = fan_out(lambda engine: _clear(engine, cluster, course), engines, name=lambda engine: engine.name)
     failed = [outcome for outcome in cleared if not outcome.ok]
+    if cluster.driver.makes_machines:
+        cluster = _without_lost(cluster, {m.name for m in chosen.machines})
     if cluster.in_swarm and (failed or len(chosen.machines) < len(cluster.machines)):
         stuck = {outcome.target for outcome in failed}
         failed += _shrink_swarm(cluster, [engine for engine in engines if engine.name not in stuck])
@@ -130,16 +132,22 @@ def release(cluster: Cluster, session: Session, chosen: Removable) -> list[Outco
     return failed + [outcome for outcome in released if outcome.value or not outcome.ok]
 
 
+def _without_lost(cluster: Cluster, going: set[str]) -> Cluster:
+    """A manager that is gone weighs against the majority that each change of the circle needs."""
+    gone = {
+        node.id
+        for node in cluster.swarm.values()
+        if node.machine not in cluster.engines and (node.machine in going or node.machine not in cluster.hosts)
+    }
+    for head in cluster.managers[:1]:
+        for node_id in gone:
+            remove_node(head, node_id)
+    return replace(cluster, swarm={id: node for id, node in cluster.swarm.items() if id not in gone})
+
+
 def _delete(cluster: Cluster, names: Sequence[str]) -> list[Outcome[str]]:
-    """Deletes machines; the swarm forgets those that could not leave it themselves."""
-    outcomes = cluster.driver.sweep(names)
-    lost = [node for node in cluster.swarm.values() if node.machine in names and node.machine not in cluster.engines]
-    staying = [engine for name, engine in cluster.engines.items() if name not in names]
-    for head in [engine for engine in staying if lost and membership(engine).manages][:1]:
-        for node in lost:
-            with contextlib.suppress(EngineError):  # the next run of themachine does it, if not this
-                remove_node(head, node.id)
-    return outcomes
+    """Deletes machines; with the last of them goes what they shared."""
+    return cluster.driver.sweep(None if {*names} >= cluster.hosts.keys() else names)
 
 
 def _kept(engine: Engine) -> Outcome[str]:

@@ -62,6 +62,8 @@ def _write(file: Path, key: ed25519.Ed25519PrivateKey) -> None:
     temporary = file.with_name(f"{file.name}.{secrets.token_hex(8)}")
     with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
         out.write(text)
-    with contextlib.suppress(FileExistsError):
-        os.link(temporary, file)
-    temporary.unlink()
+    try:
+        with contextlib.suppress(FileExistsError):
+            os.link(temporary, file)
+    finally:
+        temporary.unlink()

@@ -198,7 +198,9 @@ def containers_reset(session: Session, *, with_volumes: bool) -> Report:
     """Removes the seats, keeps the machines; the students' volumes stay unless they are asked for too."""
     with session.course.locked():
         cluster = look(session, _driver(session))
-        cluster.check_head("Bring those machines back; or invoke driver_reset takes the others out of the swarm.")
+        cluster.check_head(
+            "Bring them back (invoke themachine); or invoke driver_reset takes the others out of the swarm."
+        )
         course = session.settings.course
         chosen = removal.removable(cluster, session, with_volumes=with_volumes)
         problems = _lost_problems(cluster, session)
@@ -228,10 +230,16 @@ def driver_reset(session: Session) -> Report:
         back += f" {len(chosen.machines)} machines" if back else ""
         session.ask(f"Remove {len(chosen.seats)} seats and {volumes} volumes of the course {course!r}{back}, for good?")
         outcomes = removal.remove(cluster, session, chosen)
+        if driver.makes_machines:
+            removed = {outcome.target for outcome in outcomes if outcome.ok}
+            driver.open_ports({seat.port for seat in cluster.seats if seat.name not in removed})
         chosen = removal.without_stuck(cluster, chosen, outcomes)
         outcomes += removal.release(cluster, session, chosen)
         done = report.removed(outcomes, session.common.format)
         released = [outcome.target for outcome in outcomes if outcome.ok]
+        if driver.makes_machines:
+            there = {machine.name for machine in driver.machines()}
+            released += [machine.name for machine in chosen.machines if machine.name not in there]
         done = replace(done, problems=(*_lost_problems(cluster, session, but=released), *done.problems))
         if len(chosen.machines) == len(cluster.machines) and not done.problems:
             session.course.forget()

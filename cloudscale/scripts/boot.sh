@@ -23,7 +23,7 @@ write_firewall() { # seats reach neither the metadata service nor the machine, n
 add() {
   iptables -w -C "$@" 2>/dev/null || iptables -w -I "$@"
 }
-iptables -w -N DOCKER-USER 2>/dev/null # the engine keeps what it finds there
+iptables -w -N DOCKER-USER 2>/dev/null || true # the engine keeps what it finds there
 add DOCKER-USER -d 169.254.169.254 -j DROP
 add DOCKER-USER -p tcp -m multiport --dports 2376,2377,7946 -j DROP
 add DOCKER-USER -p udp -m multiport --dports 4789,7946 -j DROP

@@ -55,10 +55,11 @@ def pytest_configure(config: pytest.Config) -> None:
 def cloud() -> Iterator[LabCloud]:
     """The cloud, with the tests inside of its network."""
     path = "/usr/sbin:/usr/bin:/sbin:/bin"
-    missing = [package for program, package in PROGRAMS.items() if not shutil.which(program, path=path)]
-    if os.geteuid() != 0 or missing:
-        lacking = f"root and {', '.join(missing or ['nothing else'])}"
-        pytest.exit(f"The cloud ring needs {lacking}: script/test installs what it needs.", 3)
+    lacking = [package for program, package in PROGRAMS.items() if not shutil.which(program, path=path)]
+    if os.geteuid() != 0:
+        lacking.insert(0, "root")
+    if lacking:
+        pytest.exit(f"The cloud ring needs {', '.join(lacking)}: sudo script/test cloud sees to it.", 3)
     end_hosts()
     end_cloud()
     remove_all()

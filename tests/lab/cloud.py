@@ -45,6 +45,7 @@ class LabCloud:
         folder.mkdir(parents=True)
         folder.chmod(0o755)  # some services give up root
         self.clouds_yaml = folder / "clouds.yaml"
+        self.engine_key = ""  # the identity that the engine of the image with Docker was cloned with
         self.namespace = Namespace(NAME)
         self._enclosure = Enclosure(folder, self.namespace)
         self._services = CloudServices(self._enclosure)
@@ -59,6 +60,7 @@ class LabCloud:
             with self._connected() as admin, self._connected("course") as course:
                 cloud_seed.seed_networks(admin, course)
                 images = building.result()
+                self.engine_key = images.engine_key.read_text()
                 self._services.serve(images.repository)
                 cloud_seed.seed_compute(admin, images)
                 wait_until(lambda: _is_ready(admin), "the compute service and the network's agents")

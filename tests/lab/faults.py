@@ -147,8 +147,7 @@ class _Handler(BaseHTTPRequestHandler):
         asked = self.raw_requestline and self.parse_request()
         self.close_connection = True
         if asked:
-            # a service that is down is for the client a connection that breaks; and the client may have gone itself
-            with contextlib.suppress(OSError, http.client.HTTPException):
+            with contextlib.suppress(OSError):  # the client has gone
                 self._handle()
 
     def log_message(self, format: str, *args: object) -> None:
@@ -166,7 +165,10 @@ class _Handler(BaseHTTPRequestHandler):
             elif fault.what != "drop_before":
                 self._fail(int(fault.what), fault.retry_after)
             return
-        status, headers, answer = self._forward(body)
+        try:
+            status, headers, answer = self._forward(body)
+        except (OSError, http.client.HTTPException):  # the service is down, which is a connection that breaks
+            return cloud.record(Request(self.command, target.path, "down", target.query))
         cloud.record(Request(self.command, target.path, fault.what if fault else str(status), target.query))
         if not fault:
             self._answer(status, headers, answer)

@@ -57,18 +57,30 @@ class Asked(NamedTuple):
 
 
 class OwnCloud(StandIn):
-    """A stand-in that remembers the bodies of the requests, too."""
+    """A stand-in that remembers the bodies of the requests, too, and how many it had `most_at_once`.
+
+    `seen` is called with each request before it is served.
+    """
 
     def __init__(self, **settings: Any) -> None:
         self.asked: list[Asked] = []
         self.seen: Callable[[Request], None] = lambda request: None
+        self.most_at_once = 0
+        self._open = 0
+        self._counting = threading.Lock()
         super().__init__(**settings)
 
     def _serve(self, request: Request) -> Answer | None:
+        with self._counting:
+            self._open += 1
+            self.most_at_once = max(self.most_at_once, self._open)
         self.seen(request)
         if request.raw:
             self.asked.append(Asked(request.method, request.path, json.loads(request.raw)))
-        return super()._serve(request)
+        answer = super()._serve(request)
+        with self._counting:
+            self._open -= 1
+        return answer
 
     def bodies(self, path: str, method: str = "POST") -> list[Any]:
         """What was asked of a path, without the envelope's name."""

@@ -15,6 +15,7 @@ from docker.models.containers import ContainerCollection
 from cloudscale.drivers import Driver
 from tests.unit.api_schema import SERVICE, check_keys
 from tests.unit.fake_api import FakeApi
+from tests.unit.fake_cloud import FakeCloud
 from tests.unit.fakes import FakeContainers, FakeDriver, fake_apis
 
 CALLS = [name for name, method in inspect.getmembers(FakeApi) if hasattr(method, "__wrapped__")]
@@ -37,14 +38,15 @@ def test_the_fake_containers_take_what_docker_py_takes() -> None:
     assert taken <= known | set(inspect.signature(ContainerCollection.create).parameters)
 
 
-def test_the_fake_driver_is_a_driver() -> None:
-    driver: Driver = FakeDriver(FakeApi())
+@pytest.mark.parametrize("fake", [FakeDriver(FakeApi()), FakeCloud({})], ids=lambda fake: type(fake).__name__)
+def test_a_fake_driver_is_a_driver(fake: FakeDriver) -> None:
+    driver: Driver = fake
     assert isinstance(driver.adopts_swarm, bool)
     assert isinstance(driver.makes_machines, bool)
     for name in [name for name in vars(Driver) if not name.startswith("_")]:
         # what comes back may be narrower: mypy has an eye on that, by the assignment above
-        fake, real = (inspect.signature(getattr(kind, name)).parameters for kind in (FakeDriver, Driver))
-        assert fake == real, name
+        taken, asked = (inspect.signature(getattr(kind, name)).parameters for kind in (type(fake), Driver))
+        assert taken == asked, name
         assert hasattr(driver, name)
 
 

@@ -68,7 +68,7 @@ class Cloud:
         `found` looks for what the request creates: one that was not answered may have been heard all the same.
         Raises CloudError, with the cloud's own words.
         """
-        deadline, pause = self.clock.now() + patience, PAUSE
+        deadline, pause, renewed = self.clock.now() + patience, PAUSE, False
         while True:
             try:
                 return call()
@@ -77,7 +77,10 @@ class Cloud:
                 wait = min(wish, LONGEST_WISH) if wish else random.uniform(pause / 2, pause)
                 if found and status(error) is None:  # what was asked for may yet be on its way
                     wait = max(wait, ARRIVING)
-                if not is_transient(error) or self.clock.now() + wait > deadline:
+                # of several threads whose token has run out, the first gets a new one for all, and the others this
+                expired = status(error) == 401 and not renewed
+                renewed = renewed or expired
+                if not (expired or is_transient(error)) or self.clock.now() + wait > deadline:
                     raise told(what, error) from None
             self.clock.sleep(wait)
             pause = min(2 * pause, LONGEST_PAUSE)

@@ -1,0 +1,382 @@
+"""Who comes into a cloud, and what is said to those who do not."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cloudscale.drivers.openstack.cloud import LOGIN_PATIENCE, Cloud, open_cloud
+from cloudscale.errors import AccessError
+from tests.lab.stand_in import Fault
+from tests.unit.openstack_cloud import (  # noqa: F401 - fixtures
+    MARKS,
+    SECRETS,
+    OwnCloud,
+    Time,
+    clock_fixture,
+    only_these,
+    own_cloud_fixture,
+    settings,
+)
+
+pytestmark = MARKS
+Json = dict[str, Any]
+Opened = Callable[..., Cloud]
+PROJECT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "clouds.yaml"
+
+
+def changed(file: Path, name: str = "course", *, auth: Json | None = None, **top: Any) -> None:
+    """One cloud of the file, with other values; None takes one away."""
+    clouds = json.loads(file.read_text())
+    cloud = clouds["clouds"][name]
+    for values, new in ((cloud["auth"], auth or {}), (cloud, top)):
+        values.update(new)
+        for key in [key for key, value in values.items() if value is None]:
+            del values[key]
+    file.write_text(json.dumps(clouds))
+
+
+def refusal(clock: Time, **given: Any) -> str:
+    """What is said, in which there is no secret."""
+    with pytest.raises(AccessError) as raised:
+        open_cloud(settings(**given), clock)
+    said = str(raised.value)
+    assert raised.value.exit_code == 2
+    assert not [secret for secret in SECRETS if secret in said]
+    assert said == " ".join(said.split(" "))  # in one piece
+    return said
+
+
+def entered(stand_in: OwnCloud, clock: Time, **given: Any) -> Cloud:
+    cloud = open_cloud(settings(**given), clock)
+    assert cloud.project_id == stand_in.identity.project_id
+    assert [net.name for net in cloud.api.network.networks()]
+    cloud.api.close()
+    return cloud
+
+
+# --- who comes in ---
+
+
+@pytest.mark.parametrize("name", ["course", "application"])
+def test_a_cloud_of_the_file_is_entered_by_its_name(stand_in: OwnCloud, clock: Time, name: str) -> None:
+    assert entered(stand_in, clock, cloud=name).name == name
+
+
+def test_the_environment_may_name_the_cloud(
+    stand_in: OwnCloud, clock: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OS_CLOUD", "application")
+    assert entered(stand_in, clock, cloud=None).name == "application"
+
+
+def test_the_configuration_goes_before_the_environment(
+    stand_in: OwnCloud, clock: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OS_CLOUD", "other")
+    assert entered(stand_in, clock, cloud="course").name == "course"
+
+
+def test_the_environment_alone_is_enough(
+    stand_in: OwnCloud, clock: Time, monkeypatch: pytest.MonkeyPatch, file: Path
+) -> None:
+    file.unlink()
+    for name, value in stand_in.environment.items():
+        monkeypatch.setenv(name, value)
+    entered(stand_in, clock, cloud=None)
+
+
+def test_the_only_cloud_of_the_file_need_not_be_named(stand_in: OwnCloud, clock: Time, file: Path) -> None:
+    clouds = json.loads(file.read_text())
+    del clouds["clouds"]["course"]
+    file.write_text(json.dumps(clouds))
+    assert entered(stand_in, clock, cloud=None).name == "application"
+
+
+def test_a_token_lets_in_too(stand_in: OwnCloud, clock: Time, monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
+    cloud = entered(stand_in, clock)
+    token = cloud.api.auth_token
+    file.unlink()
+    whole = {**stand_in.environment, "OS_AUTH_TYPE": "token", "OS_TOKEN": token}
+    for name in whole.keys() - {"OS_USERNAME", "OS_PASSWORD", "OS_USER_DOMAIN_NAME"}:
+        monkeypatch.setenv(name, whole[name])
+    entered(stand_in, clock, cloud=None)
+
+
+def test_the_region_is_the_one_that_is_named(clock: Time, monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
+    only_these(monkeypatch, file)
+    with OwnCloud(regions=("North", "South")) as stand_in:
+        stand_in.clouds_yaml(file.parent, "South")
+        cloud = entered(stand_in, clock)
+        for service in (cloud.api.compute, cloud.api.image, cloud.api.network):
+            assert str(service.get_endpoint()).startswith(f"{stand_in.url}/South/")
+    assert stand_in.violations == []
+
+
+def with_own_interfaces(stand_in: OwnCloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of which only the internal one leads anywhere."""
+    catalog = stand_in.identity._catalog
+
+    def shown() -> list[Json]:
+        entries = copy.deepcopy(catalog())
+        for point in [point for entry in entries for point in entry["endpoints"]]:
+            if point["interface"] != "internal":
+                point["url"] = "http://192.0.2.1:1"
+        return entries
+
+    monkeypatch.setattr(stand_in.identity, "_catalog", shown)
+
+
+def test_the_interface_is_the_one_that_is_named(
+    stand_in: OwnCloud, clock: Time, monkeypatch: pytest.MonkeyPatch, file: Path
+) -> None:
+    with_own_interfaces(stand_in, monkeypatch)
+    changed(file, interface="internal")
+    entered(stand_in, clock)
+
+
+# --- who does not, for want of an account ---
+
+
+def test_without_any_account_it_is_told_where_to_put_one(clock: Time, file: Path, monkeypatch: Any) -> None:
+    only_these(monkeypatch, file)
+    said = refusal(clock, cloud=None)
+    assert said.startswith("No cloud account is known (missing: auth_url).")
+    assert all(word in said for word in ("clouds.yaml", "~/.config/openstack", "OS_*"))
+
+
+def test_a_cloud_that_is_not_there_is_told_with_those_that_are(
+    stand_in: OwnCloud, clock: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = refusal(clock, cloud="curse")
+    assert said == (
+        "The cloud 'curse' can't be used (Cloud curse was not found).\n"
+        "  clouds.yaml and the environment have: course, application."
+    )
+    monkeypatch.setenv("OS_CLOUD", "curse")
+    assert refusal(clock, cloud=None) == said
+    assert not stand_in.requests
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_of_several_clouds_one_has_to_be_named(clock: Time) -> None:
+    said = refusal(clock, cloud=None)
+    assert "several clouds to choose from: course, application." in said
+    assert "openstack.cloud" in said
+    assert "OS_CLOUD" in said
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "clouds:", "clouds: {}", "clouds: [", "clouds: [course]", "clouds: course", "[1, 2]", "just words"),
+        *("\x00", "cloud: {course: {}}", "clouds: {course: }", "clouds: {course: 5}", "clouds: {course: [auth]}"),
+        *("clouds: {course: {auth: }}", "clouds: {course: {auth: words}}", "clouds: {course: {auth: [words]}}"),
+        *("clouds: {course: {region_name: 5}}", "clouds: {course: {region_name: }}"),
+    ],
+)
+def test_a_file_that_is_not_of_its_form_is_told(
+    clock: Time, file: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    only_these(monkeypatch, file)
+    file.write_text(text)
+    assert "clouds.yaml" in refusal(clock, cloud="course" if "course:" in text else None)
+
+
+@pytest.mark.usefixtures("stand_in")
+@pytest.mark.parametrize("value", ["soon", "[1]"])
+def test_a_number_that_is_none_is_told(clock: Time, file: Path, value: str) -> None:
+    changed(file, api_timeout=value)
+    assert "course" in refusal(clock)
+
+
+# --- who does not, with an account ---
+
+
+@pytest.mark.usefixtures("stand_in")
+@pytest.mark.parametrize(
+    ("name", "auth", "told"),
+    [
+        ("course", {"password": "other"}, ["username 'trainer'", "requires authentication", "the password or secret"]),
+        ("course", {"username": "other"}, ["username 'other'", "requires authentication"]),
+        ("course", {"project_name": "other"}, ["username 'trainer'", "requires authentication", "the project"]),
+        ("course", {"user_domain_name": "other"}, ["username 'trainer'", "the domains"]),
+        (
+            "application",
+            {"application_credential_secret": "other"},
+            ["application_credential_id '", "requires authentication", "password or secret"],
+        ),
+        ("application", {"application_credential_id": "4711"}, ["Could not find Application Credential: 4711"]),
+    ],
+)
+def test_wrong_credentials_are_told_without_what_is_secret(
+    clock: Time, file: Path, name: str, auth: Json, told: list[str]
+) -> None:
+    changed(file, name, auth=auth)
+    said = refusal(clock, cloud=name)
+    assert all(word in said for word in (f"the cloud {name!r} at http://".replace("the", "The"), *told)), said
+    assert clock.pauses == []  # an account may be locked for those who try again
+
+
+@pytest.mark.usefixtures("stand_in")
+@pytest.mark.parametrize(
+    ("name", "missing", "told"),
+    [
+        ("course", ["password"], ["course", "password"]),
+        ("course", ["username"], ["course", "username"]),
+        ("course", ["auth_url"], ["missing: auth_url"]),
+        ("course", ["project_name", "project_domain_name"], ["names no project", "project_name", "OS_PROJECT_NAME"]),
+        ("application", ["application_credential_secret"], ["application", "secret"]),
+    ],
+)
+def test_what_is_missing_of_the_credentials_is_named(
+    clock: Time, file: Path, name: str, missing: list[str], told: list[str]
+) -> None:
+    changed(file, name, auth=dict.fromkeys(missing))
+    said = refusal(clock, cloud=name)
+    assert all(word in said for word in told), said
+
+
+@pytest.mark.parametrize("missing", ["user_domain_name", "project_domain_name"])
+def test_a_missing_domain_is_named(stand_in: OwnCloud, clock: Time, file: Path, missing: str) -> None:
+    changed(file, auth={missing: None})
+    assert f"find domain in {missing.partition('_')[0]}" in refusal(clock)
+    (noted,) = stand_in.violations
+    stand_in.violations.clear()
+    assert "no domain in" in noted
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_a_way_to_log_in_that_is_none_is_told(clock: Time, file: Path) -> None:
+    changed(file, auth_type="passwort")
+    assert "The plugin passwort could not be found" in refusal(clock)
+
+
+def test_a_token_that_is_none_any_more_is_told(stand_in: OwnCloud, clock: Time, file: Path) -> None:
+    url = stand_in.environment["OS_AUTH_URL"]
+    auth = {"auth_url": url, "token": "gAAAAAold", "project_name": "course", "project_domain_name": "Default"}
+    file.write_text(json.dumps({"clouds": {"old": {"auth_type": "token", "auth": auth}}}))
+    said = refusal(clock, cloud="old")
+    assert f"The cloud 'old' at {url} does not let a token in." in said
+
+
+# --- a cloud that is not there ---
+
+
+@pytest.mark.usefixtures("stand_in")
+@pytest.mark.parametrize("path", ["/v3", "/identity/v3", "/v3/", ""])
+def test_an_address_where_nobody_listens_is_told_in_half_a_minute(clock: Time, file: Path, path: str) -> None:
+    url = f"http://127.0.0.1:1{path}"
+    changed(file, auth={"auth_url": url})
+    said = refusal(clock)
+    assert f"The cloud 'course' at {url} does not let" in said
+    assert f"there is no connection to {url.rstrip('/')}" in said
+    assert "(Connection refused)" in said
+    assert "auth_url" in said
+    assert 5 < clock.now() < LOGIN_PATIENCE
+
+
+@pytest.mark.parametrize("url", ["nonsense", "http://", "ftp://127.0.0.1/v3", "127.0.0.1:5000/v3"])
+@pytest.mark.usefixtures("stand_in")
+def test_an_address_that_is_none_is_told(clock: Time, file: Path, url: str) -> None:
+    changed(file, auth={"auth_url": url})
+    assert url in refusal(clock)
+
+
+def test_an_address_where_something_else_is_told(stand_in: OwnCloud, clock: Time, file: Path) -> None:
+    changed(file, auth={"auth_url": f"{stand_in.url}/horizon"})
+    said = refusal(clock)
+    assert f"{stand_in.url}/horizon does not let" in said
+    assert "auth_url" in said
+    assert "unknown path" in stand_in.violations[0]
+    stand_in.violations.clear()
+
+
+@pytest.mark.parametrize("fault", [429, 503, "before", "after"])
+@pytest.mark.parametrize("path", ["/identity/v3$", "/auth/tokens$", "/compute/v2.1$", "/image$"])
+def test_a_cloud_that_stumbles_at_the_door_is_asked_again(
+    stand_in: OwnCloud, clock: Time, path: str, fault: int | str
+) -> None:
+    kind = {"status": fault} if isinstance(fault, int) else {"drop": fault}
+    stand_in.faults.append(Fault(path=path, **kind))  # type: ignore[arg-type]
+    entered(stand_in, clock)
+    assert stand_in.faults[0].used
+
+
+def test_a_cloud_that_stays_away_is_told_in_its_own_words(stand_in: OwnCloud, clock: Time) -> None:
+    body = {"error": {"code": 503, "message": "Down for the night", "title": "Service Unavailable"}}
+    stand_in.faults.append(Fault("POST", "/auth/tokens", status=503, body=body, times=None))
+    said = refusal(clock)
+    assert "Logging in: Down for the night (HTTP 503)." in said
+    assert clock.now() < LOGIN_PATIENCE
+
+
+# --- a cloud without what is needed ---
+
+
+@pytest.mark.usefixtures("stand_in")
+@pytest.mark.parametrize(("key", "value"), [("region_name", "Mars"), ("interface", "inner")])
+def test_a_place_without_services_is_told_with_the_places_that_have_some(
+    clock: Time, file: Path, key: str, value: str
+) -> None:
+    changed(file, **{key: value})
+    said = refusal(clock)
+    assert "'course' has no service compute in region" in said
+    assert repr(value) in said
+    assert "Its regions: RegionOne. Set region_name or interface" in said
+
+
+@pytest.mark.parametrize("service", ["compute", "network", "image"])
+def test_a_cloud_that_lacks_a_service_is_told(
+    stand_in: OwnCloud, clock: Time, monkeypatch: pytest.MonkeyPatch, service: str
+) -> None:
+    catalog = stand_in.identity._catalog
+    monkeypatch.setattr(stand_in.identity, "_catalog", lambda: [e for e in catalog() if e["type"] != service])
+    assert f"has no service {service} in region 'RegionOne', interface 'public'" in refusal(clock)
+
+
+@pytest.mark.parametrize(("newest", "comes_in"), [("", False), ("2.25", False), ("2.51", False), ("2.52", True)])
+def test_a_cloud_too_old_for_tags_is_refused(
+    stand_in: OwnCloud, clock: Time, monkeypatch: pytest.MonkeyPatch, newest: str, comes_in: bool
+) -> None:
+    about = stand_in.compute._about
+    oldest = "2.1" if newest else ""
+    monkeypatch.setattr(stand_in.compute, "_about", lambda: about() | {"version": newest, "min_version": oldest})
+    if comes_in:
+        entered(stand_in, clock)
+        return
+    said = refusal(clock)
+    assert re.search(r"too old.* 2\.52", said)
+    assert newest in said
+    assert "--driver generic" in said
+
+
+# --- as the shell sees it ---
+
+
+@pytest.mark.usefixtures("processes")
+def test_a_refusal_is_all_that_is_printed(stand_in: OwnCloud, file: Path, tmp_path: Path) -> None:
+    changed(file, auth={"password": "another"})
+    # of which the libraries would warn in their own way
+    stand_in.faults.append(Fault(path="/identity/v3$", status=503))
+    world = {**os.environ, "HOME": str(tmp_path)}
+    run = [sys.executable, "-m", "invoke", "--search-root", str(PROJECT), "status"]
+    clouds = {"INVOKE_CLOUDSCALE_OPENSTACK_CLOUD": "course"}
+    done = subprocess.run(run, cwd=tmp_path, env=world | clouds, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(r"Error: The cloud 'course' at \S+ does not let .*\n  Check the credentials .*\n", done.stderr)
+    assert "another" not in done.stderr

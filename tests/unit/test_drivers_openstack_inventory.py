@@ -1,0 +1,266 @@
+"""What a course has is found by its mark, and nothing else is."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cloudscale.drivers.openstack import inventory
+from cloudscale.drivers.openstack.cloud import Cloud
+from cloudscale.drivers.openstack.inventory import (
+    ANSWERED,
+    FINGERPRINT,
+    MIB,
+    Inventory,
+    Server,
+    mark,
+    natural,
+    own_address,
+    read_inventory,
+)
+from cloudscale.errors import CloudError
+from tests.lab.stand_in import Fault, servers
+from tests.lab.stand_in.network_kind import Kind
+from tests.lab.stand_in.servers import Servers
+from tests.lab.stand_in.wire import Request
+from tests.unit.openstack_cloud import (  # noqa: F401 - fixtures
+    MARK,
+    MARKS,
+    OwnCloud,
+    clock_fixture,
+    opened_fixture,
+    own_cloud_fixture,
+)
+
+pytestmark = MARKS
+OTHERS = ("", "cloudscale:bio-2", "cloudscale:bi", "cloudscale:BIO", "xcloudscale:bio", "bio")  # marks
+
+
+def add_machine(stand_in: OwnCloud, name: str, *, marked: str = MARK, **more: Any) -> Any:
+    """Its server, its port, which is its own, and its floating IP."""
+    port = stand_in.add_port(name, marked=marked, tags=(marked,))
+    ip = stand_in.add_ip(port, marked=marked)
+    ip["tags"] = [marked]
+    server = stand_in.compute.add_server(name, "m1.small", tags=[marked], **more)
+    server.ports = [port["id"]]
+    stand_in.network.bind(port, server.id, server.zone)
+    return server
+
+
+def ignore_filters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As services do that do not know one: they list everything."""
+    known = Kind.fits
+
+    def fits(self: Kind, item: Any, request: Request) -> bool:
+        for name in ("tags", "description"):
+            request.query.pop(name, None)
+        return known(self, item, request)
+
+    monkeypatch.setattr(Kind, "fits", fits)
+    listed = Servers._list
+
+    def all_of_them(self: Servers, request: Request) -> Any:
+        request.query.pop("tags", None)
+        return listed(self, request)
+
+    monkeypatch.setattr(Servers, "_list", all_of_them)
+
+
+def everything(cloud: Cloud) -> set[str]:
+    """The ids of all that is taken for the course's."""
+    readers = (
+        inventory.read_servers,
+        inventory.read_ports,
+        inventory.read_ips,
+        inventory.read_volumes,
+        inventory.read_server_groups,
+        inventory.read_security_groups,
+    )
+    return {found.id for read in readers for found in read(cloud, MARK)}  # type: ignore[operator]
+
+
+# --- whose it is ---
+
+
+@pytest.mark.parametrize("filtered", [True, False])
+def test_only_what_carries_the_mark_is_the_courses(
+    stand_in: OwnCloud, cloud: Cloud, monkeypatch: pytest.MonkeyPatch, filtered: bool
+) -> None:
+    groups = stand_in.compute.groups
+    for marked in (*OTHERS, MARK):
+        add_machine(stand_in, "bio-1", marked=marked)
+        stand_in.network.groups.add(MARK if marked == "" else marked, marked)
+        stand_in.volumes.make(size=1, name="bio-1", text=marked)
+        groups.items[f"id-{marked}"] = {"id": f"id-{marked}", "name": marked, "policy": "affinity", "rules": {}}
+    if not filtered:
+        ignore_filters(monkeypatch)
+    ours = {f"id-{MARK}"}
+    ours |= {server.id for server in stand_in.compute.servers.values() if MARK in server.tags}
+    ours |= {volume["id"] for volume in stand_in.volumes.volumes.values() if volume["description"] == MARK}
+    for kind in (stand_in.network.ports, stand_in.network.floating_ips, stand_in.network.groups):
+        ours |= {item["id"] for item in kind.items.values() if item["description"] == MARK}
+    assert len(ours) == 6
+    assert everything(cloud) == ours
+    assert [*read_inventory(cloud, MARK).servers] == ["bio-1"]
+
+
+def test_one_of_both_marks_is_enough(stand_in: OwnCloud, cloud: Cloud) -> None:
+    by_text, by_tag = stand_in.add_port("bio-1"), stand_in.add_port("bio-2", marked="mine", tags=(MARK, "other"))
+    both = stand_in.add_port("bio-3", tags=(MARK,))
+    found = {port.id: port.is_tagged for port in inventory.read_ports(cloud, MARK)}
+    assert found == {by_text["id"]: False, by_tag["id"]: True, both["id"]: True}
+
+
+def test_what_carries_no_tag_yet_is_known_to(stand_in: OwnCloud, cloud: Cloud) -> None:
+    stand_in.add_ip()
+    stand_in.network.groups.add(MARK, MARK)
+    assert [ip.is_tagged for ip in inventory.read_ips(cloud, MARK)] == [False]
+    assert [group.is_tagged for group in inventory.read_security_groups(cloud, MARK)] == [False]
+
+
+def test_the_mark_names_the_course() -> None:
+    assert mark("bio") == "cloudscale:bio"
+
+
+def test_a_cloud_without_volumes_has_none_of_the_course(
+    stand_in: OwnCloud, cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cloud.api, "has_service", lambda name: name != "block-storage")
+    assert inventory.read_volumes(cloud, MARK) == []
+    assert stand_in.count(path="/volume") == 0
+
+
+def test_a_long_list_is_read_to_its_end(stand_in: OwnCloud, cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(servers, "MOST", 3)
+    for number in range(1, 8):
+        stand_in.compute.add_server(f"bio-{number}", tags=[MARK])
+    assert len(inventory.read_servers(cloud, MARK)) == 7
+    assert stand_in.count("GET", "/servers/detail") == 3
+
+
+# --- what it is ---
+
+
+def test_a_server_is_read_with_all_that_is_asked_of_it(stand_in: OwnCloud, cloud: Cloud) -> None:
+    made = add_machine(stand_in, "bio-1", metadata={FINGERPRINT: "SHA256:abc"})
+    made.tags.append(ANSWERED)
+    (server,) = inventory.read_servers(cloud, MARK)
+    assert server == Server(
+        made.id,
+        "bio-1",
+        "ACTIVE",
+        has_answered=True,
+        fingerprint="SHA256:abc",
+        cpus=1,
+        memory=1536 * MIB,
+        created=made.created,
+    )
+
+
+def test_a_fault_is_read_in_one_line(stand_in: OwnCloud, cloud: Cloud) -> None:
+    made = add_machine(stand_in, "bio-1")
+    made.status, made.fault = "ERROR", "No valid host\n  was found. "
+    (server,) = inventory.read_servers(cloud, MARK)
+    assert (server.status, server.fault, server.has_answered) == ("ERROR", "No valid host was found.", False)
+
+
+def test_what_is_going_on_with_a_server_is_read_too(stand_in: OwnCloud, cloud: Cloud) -> None:
+    add_machine(stand_in, "bio-1").last_looks = 5
+    (server,) = inventory.read_servers(cloud, MARK)
+    assert (server.status, server.task) == ("ACTIVE", "deleting")
+
+
+def test_a_machine_has_its_floating_address_or_its_own(stand_in: OwnCloud, cloud: Cloud) -> None:
+    add_machine(stand_in, "bio-1")
+    stand_in.add_port("bio-2")
+    there = read_inventory(cloud, MARK)
+    (ip,) = stand_in.network.floating_ips.items.values()
+    own = {name: port.address for name, port in there.ports.items()}
+    assert there.address("bio-1", floating=True) == ip["floating_ip_address"]
+    assert there.address("bio-1", floating=False) == ip["floating_ip_address"]  # it has one all the same
+    assert (there.address("bio-2", floating=True), there.address("bio-2", floating=False)) == ("", own["bio-2"])
+    assert there.address("bio-3", floating=False) == ""
+
+
+@pytest.mark.parametrize(
+    ("addresses", "own"),
+    [
+        (["10.0.0.5"], "10.0.0.5"),
+        (["2001:db8::5", "10.0.0.5"], "10.0.0.5"),
+        (["2001:db8::5"], "2001:db8::5"),
+        ([], ""),
+    ],
+)
+def test_of_a_ports_addresses_the_older_kind_is_used(addresses: list[str], own: str) -> None:
+    assert own_address([{"ip_address": address} for address in addresses]) == own
+
+
+# --- what there is twice ---
+
+
+def test_of_two_servers_of_a_name_the_one_with_the_port_is_the_machine(stand_in: OwnCloud, cloud: Cloud) -> None:
+    first = stand_in.compute.add_server("bio-1", tags=[MARK])
+    with_port = add_machine(stand_in, "bio-1")
+    third = stand_in.compute.add_server("bio-1", tags=[MARK])
+    there = read_inventory(cloud, MARK)
+    assert there.servers["bio-1"].id == with_port.id
+    assert {server.id for server in there.surplus} == {first.id, third.id}
+
+
+def test_without_a_port_it_is_the_older_one(stand_in: OwnCloud, cloud: Cloud) -> None:
+    new, old = (stand_in.compute.add_server("bio-1", tags=[MARK]) for _ in range(2))
+    old.created = "2025-03-01T08:00:00Z"
+    there = read_inventory(cloud, MARK)
+    assert (there.servers["bio-1"].id, [server.id for server in there.surplus]) == (old.id, [new.id])
+
+
+def test_of_two_ports_of_a_name_the_one_in_use_is_the_machines(stand_in: OwnCloud, cloud: Cloud) -> None:
+    spare = [stand_in.add_port("bio-1")["id"]]
+    used = stand_in.network.ports.items[add_machine(stand_in, "bio-1").ports[0]]["id"]
+    spare.append(stand_in.add_port("bio-1")["id"])
+    there = read_inventory(cloud, MARK)
+    assert there.ports["bio-1"].id == used
+    assert sorted(port.id for port in there.spare_ports) == sorted(spare)
+
+
+# --- in which order ---
+
+
+def test_machines_stand_in_the_order_that_people_count_in(stand_in: OwnCloud, cloud: Cloud) -> None:
+    for name in ("bio-10", "bio-2", "bio-1", "abio-3", "bio"):
+        stand_in.compute.add_server(name, tags=[MARK])
+    assert [*read_inventory(cloud, MARK).servers] == ["abio-3", "bio", "bio-1", "bio-2", "bio-10"]
+
+
+@given(st.sets(st.integers(1, 2000), min_size=1))
+def test_numbers_are_counted_not_spelt(numbers: set[int]) -> None:
+    shuffled = [f"bio-{number}" for number in numbers]
+    random.Random(0).shuffle(shuffled)
+    assert sorted(shuffled, key=natural) == [f"bio-{number}" for number in sorted(numbers)]
+
+
+@given(st.text(st.characters(exclude_categories=["Cc", "Cs"])))
+def test_any_name_has_its_place(name: str) -> None:
+    assert natural(name) == natural(name)
+
+
+# --- what goes wrong ---
+
+
+@pytest.mark.parametrize(
+    ("path", "told"), [("/servers", "servers"), ("/ports", "ports"), ("/floatingips", "floating IPs")]
+)
+def test_a_list_that_can_not_be_read_is_told_and_never_taken_for_empty(
+    stand_in: OwnCloud, cloud: Cloud, path: str, told: str
+) -> None:
+    stand_in.faults.append(Fault(path=path, status=403, times=None))
+    with pytest.raises(CloudError, match=rf"Reading the {told}: .* \(HTTP 403\)"):
+        read_inventory(cloud, MARK)
+
+
+def test_an_empty_project_has_nothing(cloud: Cloud) -> None:
+    assert read_inventory(cloud, MARK) == Inventory()

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cloudscale.drivers.openstack.watch import INTERVAL, Watch
+from cloudscale.errors import CloudError
+from tests.unit.openstack_cloud import Time
+
+ENDING = 10.0  # seconds for a thread
+
+
+class Crowd:
+    """A clock of so many threads: time passes when all of them sleep, up to the first that wakes."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._now = 0.0
+        self._asleep: list[float] = []
+        self._changed = threading.Condition()
+
+    def now(self) -> float:
+        with self._changed:
+            return self._now
+
+    def sleep(self, seconds: float) -> None:
+        with self._changed:
+            wake = self._now + seconds
+            self._asleep.append(wake)
+            self._pass()
+            assert self._changed.wait_for(lambda: self._now >= wake, ENDING)
+            self._asleep.remove(wake)
+
+    def leave(self) -> None:
+        with self._changed:
+            self._size -= 1
+            self._pass()
+
+    def _pass(self) -> None:
+        if self._asleep and len(self._asleep) == self._size:
+            self._now = min(self._asleep)
+            self._changed.notify_all()
+
+    def run(self, *tasks: Callable[[], None]) -> None:
+        assert len(tasks) == self._size
+
+        def one(task: Callable[[], None]) -> None:
+            try:
+                task()
+            finally:
+                self.leave()
+
+        threads = [threading.Thread(target=one, args=(task,), daemon=True) for task in tasks]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(ENDING)
+            assert not thread.is_alive()
+
+
+class Cloud:
+    """What is in it is the time at which it was asked."""
+
+    def __init__(self, clock: Crowd | Time) -> None:
+        self._clock = clock
+        self.asked: list[float] = []
+
+    def read(self) -> Sequence[float]:
+        self.asked.append(self._clock.now())
+        return self.asked[-1:]
+
+
+def after(moment: float) -> Callable[[Sequence[float]], float | None]:
+    return lambda seen: seen[0] if seen[0] >= moment else None
+
+
+def requests(waiting: int, seconds: float, *, apart: float = 0) -> int:
+    """How many it takes that so many wait so long, who begin at once or one after the other."""
+    clock = Crowd(waiting)
+    cloud = Cloud(clock)
+    watch = Watch(cloud.read, clock)
+
+    def wait(number: int) -> None:
+        if apart:
+            clock.sleep((number + 1) * apart)
+        assert watch.until(after(seconds), 10 * seconds) is not None
+
+    clock.run(*(lambda number=number: wait(number) for number in range(waiting)))  # type: ignore[misc]
+    return len(cloud.asked)
+
+
+def test_however_many_wait_the_cloud_is_asked_as_often_as_for_one() -> None:
+    assert requests(1, 60) == 60 / INTERVAL + 1
+    assert requests(50, 60) == requests(1, 60)
+
+
+def test_who_begins_later_asks_once_more_for_himself_alone() -> None:
+    assert requests(40, 60, apart=0.03) <= 60 / INTERVAL + 1 + 40
+
+
+@given(st.lists(st.tuples(st.floats(0, 5), st.booleans()), min_size=1, max_size=20))
+def test_nobody_sees_what_is_older_than_his_own_question(steps: list[tuple[float, bool]]) -> None:
+    clock = Time()
+    cloud = Cloud(clock)
+    watch = Watch(cloud.read, clock)
+    for pause, waits in steps:
+        if pause:
+            clock.sleep(pause)
+        begun = clock.now()
+        (seen,) = (watch.until(lambda found: found, 0) or ()) if waits else watch.now()
+        assert seen > begun
+
+
+def test_what_is_found_is_returned_as_soon_as_it_is_there() -> None:
+    clock = Time()
+    found = Watch(Cloud(clock).read, clock).until(after(7), 60)
+    assert found is not None
+    assert 7 <= found <= 7 + INTERVAL
+
+
+def test_what_does_not_come_is_none_after_a_last_look() -> None:
+    clock = Time()
+    cloud = Cloud(clock)
+    assert Watch(cloud.read, clock).until(lambda seen: None, 7) is None
+    assert 7 <= clock.now() < 7.1
+    assert len(cloud.asked) == 4  # at 0, 2, 4 and 6; what was seen at 6 is new enough at 7
+
+
+def test_a_failure_state_ends_the_wait() -> None:
+    def failed(seen: Sequence[float]) -> None:
+        raise CloudError("It is in ERROR.")
+
+    clock = Time()
+    with pytest.raises(CloudError, match=r"It is in ERROR\."):
+        Watch(Cloud(clock).read, clock).until(failed, 60)
+    assert clock.pauses == []
+
+
+def test_a_look_that_fails_is_the_next_ones_to_repeat() -> None:
+    clock = Time()
+    answers = iter([CloudError("No."), ["bio-1"]])
+
+    def read() -> Sequence[str]:
+        answer = next(answers)
+        if isinstance(answer, CloudError):
+            raise answer
+        return answer
+
+    watch = Watch(read, clock)
+    with pytest.raises(CloudError, match=r"No\."):
+        watch.now()
+    assert watch.now() == ["bio-1"]
