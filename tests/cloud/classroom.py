@@ -16,7 +16,7 @@ from tests.hosts.conftest import PROJECT, Result, Tool
 from tests.lab.cloud import LabCloud
 from tests.lab.engine import LabEngine
 
-PATIENCE = 900  # seconds for a moment to come
+PATIENCE = 1500  # seconds for a run of the tool, or for a moment in it to come: the machines are emulated
 
 
 def cloud_tool(
@@ -30,7 +30,9 @@ def cloud_tool(
         "HOME": str(home),  # no keys and known hosts of the machine's user
         **{f"INVOKE_CLOUDSCALE_OPENSTACK_{key}": value for key, value in openstack.items()},
     }
-    return Tool(engine, home, environment, cloud.namespace)
+    tool = Tool(engine, home, environment, cloud.namespace)
+    tool.timeout = PATIENCE
+    return tool
 
 
 class Trainer:

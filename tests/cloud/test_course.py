@@ -17,6 +17,8 @@ from tests.lab.engine import LabEngine
 from tests.lab.faults import Fault, FaultyCloud
 from tests.lab.jupyter_client import Student
 
+pytestmark = pytest.mark.timeout(3000)  # seconds; the first test waits for the whole launch
+
 STUDENTS = ["1;Marty;McFly;", "2;Emmett;Brown;e.brown@thefuture.io", "3;Jennifer;O'Parker;", "4;Biff;Tannen;"]
 MARK = "cloudscale:course"
 # one fault at each kind of call that a launch makes, of several kinds; all of them happen to the one course below
@@ -176,16 +178,16 @@ def test_seats_reach_neither_the_metadata_service_nor_the_machines(room: Room) -
         "com_node", "curl -s -m 5 -o /dev/null -w '%{http_code}' http://169.254.169.254/openstack"
     )
     assert machine.out.count("200") == 2
-    probe = (
-        "import socket\\n"
-        "for at in ('169.254.169.254', 80), ('{0}', 22), ('{0}', 2376), ('{1}', 2376), ('{1}', 2377):\\n"
-        "  try: socket.create_connection(at, 3); print('reached', at)\\n"
-        "  except OSError: pass"
-    )
-    ports = room.project.marked(MARK)["ports"]
-    addresses = [port.fixed_ips[0]["ip_address"] for port in ports]
-    script = probe.replace("{0}", addresses[0]).replace("{1}", addresses[1])
-    told = room.trainer.do("com_containers", f'printf "{script}" | python3 -', "--format", "json")
+    addresses = [port.fixed_ips[0]["ip_address"] for port in room.project.marked(MARK)["ports"]]
+    closed = [("169.254.169.254", 80), *((address, port) for address in addresses for port in (2376, 2377, 7946))]
+    probe = f"""import socket
+for place in {closed}:
+    try:
+        socket.create_connection(place, 3)
+        print('reached', place)
+    except OSError:
+        pass"""
+    told = room.trainer.do("com_containers", f'python3 -c "{probe}"', "--format", "json")
     assert [(block["exit_code"], block["stdout"]) for block in json.loads(told.out)] == [(0, "")] * 4, told.out
 
 

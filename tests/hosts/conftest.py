@@ -81,6 +81,7 @@ class Tool:
         self.engine = engine
         self.home = home
         self.namespace = namespace
+        self.timeout = 600.0  # seconds for one run
         self.environment = {
             **os.environ,
             "CLOUDSCALE_HOME": str(home),
@@ -102,7 +103,7 @@ class Tool:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=600,
+            timeout=self.timeout,
             check=False,
         )
         assert "Traceback" not in done.stderr, done.stderr

@@ -26,6 +26,7 @@ SECRETS = ("pass-{}:word", "a secret", "gAAAAA")  # of the stand-in: password, a
 
 
 TICK = 1e-6  # seconds
+ENDING = 10.0  # seconds for a thread
 
 
 class Time:
@@ -46,6 +47,59 @@ class Time:
         with self._lock:
             self._now += seconds
             self.pauses.append(seconds)
+
+
+class Crowd:
+    """A clock of so many threads: time passes when all of them sleep, up to the first that wakes.
+
+    `tick`: what passes with each look at it, too.
+    """
+
+    def __init__(self, size: int, *, tick: float = TICK) -> None:
+        self._size = size
+        self._tick = tick
+        self._now = 0.0
+        self._asleep: list[float] = []
+        self._changed = threading.Condition()
+
+    def now(self) -> float:
+        with self._changed:
+            self._now += self._tick
+            return self._now
+
+    def sleep(self, seconds: float) -> None:
+        with self._changed:
+            wake = self._now + seconds
+            self._asleep.append(wake)
+            self._pass()
+            assert self._changed.wait_for(lambda: self._now >= wake, ENDING)
+            self._asleep.remove(wake)
+
+    def leave(self) -> None:
+        with self._changed:
+            self._size -= 1
+            self._pass()
+
+    def _pass(self) -> None:
+        if self._asleep and len(self._asleep) == self._size:
+            self._now = min(self._asleep)
+            self._changed.notify_all()
+
+    def run(self, *tasks: Callable[[], None]) -> None:
+        assert len(tasks) == self._size
+
+        def one(task: Callable[[], None]) -> None:
+            try:
+                task()
+            finally:
+                self.leave()
+
+        threads = [threading.Thread(target=one, args=(task,), daemon=True) for task in tasks]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(ENDING)
+            assert not thread.is_alive()
 
 
 class Asked(NamedTuple):
@@ -130,7 +184,7 @@ def settings(**given: Any) -> OpenStackSettings:
 
 
 @pytest.fixture(name="stand_in")
-def own_cloud_fixture(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[OwnCloud]:
+def own_cloud_fixture(loopback: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[OwnCloud]:
     """Listening, with a clouds.yaml for it; whatever is asked of it, it is asked in its own terms."""
     only_these(monkeypatch, tmp_path / "clouds.yaml")
     with OwnCloud() as stand_in:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -108,6 +109,13 @@ class CloudLab:
     def _over_tls(self, machine: str, host: str, port: int, *, ca: Path, certificate: tuple[Path, Path]) -> Any:
         self.clients.append({"machine": machine, "host": host, "port": port, "ca": ca, "certificate": certificate})
         return SimpleNamespace(host=host)
+
+
+@pytest.fixture(name="lab")
+def lab_fixture(monkeypatch: pytest.MonkeyPatch, stand_in: OwnCloud, clock: Time) -> Iterator[CloudLab]:
+    lab = CloudLab(monkeypatch, stand_in, clock)
+    yield lab
+    lab.close()
 
 
 def brought(driver: OpenStack, count: int, *former: str) -> list[Survey]:

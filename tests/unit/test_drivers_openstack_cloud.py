@@ -178,6 +178,13 @@ def test_a_line_that_stays_dead_is_told_by_its_address(stand_in: OwnCloud, cloud
     assert clock.now() > PATIENCE / 2
 
 
+def test_a_line_that_breaks_off_is_told_without_the_libraries_words(stand_in: OwnCloud, cloud: Cloud) -> None:
+    stand_in.faults.append(Fault(path="/networks", drop="before", times=None))
+    said = failure(cloud).message
+    assert f"{stand_in.url}/network/v2.0/networks" in said
+    assert "(" not in said
+
+
 def test_a_defect_of_ours_is_not_taken_for_the_clouds(cloud: Cloud, clock: Time) -> None:
     with pytest.raises(ZeroDivisionError):
         cloud.attempt("Looking", lambda: 1 // 0)
@@ -250,14 +257,14 @@ def test_a_token_that_runs_out_is_replaced_in_silence(stand_in: OwnCloud, cloud:
 
 
 def test_it_is_replaced_for_all_who_meet_it_at_once(stand_in: OwnCloud, cloud: Cloud) -> None:
-    together = threading.Barrier(8)
-    late: list[str] = []
+    # none is refused before all are there
+    together = threading.Barrier(8, action=stand_in.identity.expire_all)
+    there: list[str] = []
 
     def gather(request: Any) -> None:
-        if "/networks" in request.path and len(late) < together.parties:
-            late.append(request.target)
-            together.wait(10)  # none is refused before all are there
-            stand_in.identity.expire_all()
+        if "/networks" in request.path and len(there) < together.parties:
+            there.append(request.target)
+            together.wait(10)
 
     stand_in.seen = gather
     outcomes = fan_out(lambda _: look(cloud), range(together.parties))

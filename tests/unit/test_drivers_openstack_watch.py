@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -9,57 +8,7 @@ from hypothesis import strategies as st
 
 from cloudscale.drivers.openstack.watch import INTERVAL, Watch
 from cloudscale.errors import CloudError
-from tests.unit.openstack_cloud import Time
-
-ENDING = 10.0  # seconds for a thread
-
-
-class Crowd:
-    """A clock of so many threads: time passes when all of them sleep, up to the first that wakes."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._now = 0.0
-        self._asleep: list[float] = []
-        self._changed = threading.Condition()
-
-    def now(self) -> float:
-        with self._changed:
-            return self._now
-
-    def sleep(self, seconds: float) -> None:
-        with self._changed:
-            wake = self._now + seconds
-            self._asleep.append(wake)
-            self._pass()
-            assert self._changed.wait_for(lambda: self._now >= wake, ENDING)
-            self._asleep.remove(wake)
-
-    def leave(self) -> None:
-        with self._changed:
-            self._size -= 1
-            self._pass()
-
-    def _pass(self) -> None:
-        if self._asleep and len(self._asleep) == self._size:
-            self._now = min(self._asleep)
-            self._changed.notify_all()
-
-    def run(self, *tasks: Callable[[], None]) -> None:
-        assert len(tasks) == self._size
-
-        def one(task: Callable[[], None]) -> None:
-            try:
-                task()
-            finally:
-                self.leave()
-
-        threads = [threading.Thread(target=one, args=(task,), daemon=True) for task in tasks]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(ENDING)
-            assert not thread.is_alive()
+from tests.unit.openstack_cloud import Crowd, Time
 
 
 class Cloud:
@@ -80,7 +29,7 @@ def after(moment: float) -> Callable[[Sequence[float]], float | None]:
 
 def requests(waiting: int, seconds: float, *, apart: float = 0) -> int:
     """How many it takes that so many wait so long, who begin at once or one after the other."""
-    clock = Crowd(waiting)
+    clock = Crowd(waiting, tick=0)  # all who begin at once do so at the same time
     cloud = Cloud(clock)
     watch = Watch(cloud.read, clock)
 

@@ -1,0 +1,242 @@
+"""What the configuration names is found in the cloud, or told with what there is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cloudscale.drivers.openstack.choices import SHOWN, Choices, choose, usable_memory
+from cloudscale.drivers.openstack.cloud import Cloud
+from cloudscale.errors import CloudError, SettingsError
+from cloudscale.model import Kind
+from tests.lab.stand_in import Fault
+from tests.unit.openstack_cloud import (  # noqa: F401 - fixtures
+    MARKS,
+    OwnCloud,
+    clock_fixture,
+    opened_fixture,
+    own_cloud_fixture,
+    settings,
+)
+
+pytestmark = MARKS
+MIB, GIB = 1024**2, 1024**3
+
+
+def refusal(cloud: Cloud, **given: Any) -> SettingsError:
+    with pytest.raises(SettingsError) as raised:
+        choose(cloud, settings(**given))
+    assert raised.value.exit_code == 2
+    return raised.value
+
+
+def ids(stand_in: OwnCloud) -> dict[str, str]:
+    """Of the things that the configuration names by default, and of others, by name."""
+    network, compute = stand_in.network, stand_in.compute
+    there = [*network.networks.items.values(), *stand_in.images.images.values(), *compute.flavors.values()]
+    return {item["name"]: item["id"] for item in there}
+
+
+# --- what is found ---
+
+
+def test_what_is_named_is_found(stand_in: OwnCloud, cloud: Cloud) -> None:
+    known = ids(stand_in)
+    assert choose(cloud, settings()) == Choices(
+        image_id=known["debian-12"],
+        flavor_id=known["m1.small"],
+        kind=Kind("m1.small", 1, usable_memory(1536)),
+        ram=1536,
+        network_id=known["course-net"],
+        cidrs=frozenset({"10.20.0.0/20"}),
+        external_id=known["public"],
+    )
+
+
+def test_an_id_is_as_good_as_a_name(stand_in: OwnCloud, cloud: Cloud) -> None:
+    known = ids(stand_in)
+    by_id = {
+        "image": known["debian-12"],
+        "flavor": known["m1.small"],
+        "network": known["course-net"],
+        "external_network": known["public"],
+    }
+    assert choose(cloud, settings(**by_id)) == choose(cloud, settings())
+
+
+@pytest.mark.parametrize("name", ["Debian 12 (bookworm)", "débian 12", "debian+12%20", "12"])
+def test_a_name_may_be_any(stand_in: OwnCloud, cloud: Cloud, name: str) -> None:
+    image = stand_in.images.add_image(name)
+    assert choose(cloud, settings(image=name)).image_id == image["id"]
+
+
+def test_without_an_external_network_there_are_no_floating_ips(stand_in: OwnCloud, cloud: Cloud) -> None:
+    assert choose(cloud, settings(external_network="")).external_id is None
+    assert stand_in.count(path="external|networks/public") == 0
+
+
+def test_all_ranges_of_the_network_are_known(stand_in: OwnCloud, cloud: Cloud) -> None:
+    (net,) = (net for net in stand_in.network.networks.items.values() if net["name"] == "course-net")
+    stand_in.network.subnets.add("six", net, "2001:db8::/64")
+    assert choose(cloud, settings()).cidrs == {"10.20.0.0/20", "2001:db8::/64"}
+
+
+def test_a_key_pair_and_a_zone_are_found_where_they_are_named(stand_in: OwnCloud, cloud: Cloud) -> None:
+    stand_in.compute.add_keypair("mine", "ssh-ed25519 AAAA me")
+    choose(cloud, settings(key_pair="mine", availability_zone="nova"))
+    assert stand_in.count("GET", "/os-keypairs") == stand_in.count("GET", "/os-availability-zone") == 1
+    choose(cloud, settings())
+    assert stand_in.count("GET", "/os-keypairs") == stand_in.count("GET", "/os-availability-zone") == 1
+
+
+# --- what is not ---
+
+
+@pytest.mark.parametrize(
+    ("key", "wrong", "there"),
+    [
+        ("image", "debian12", "debian-12, debian-12-docker"),
+        ("flavor", "m1.smal", "m1.small"),
+        ("network", "course-nett", "course-net, public"),
+        ("external_network", "publik", "public."),
+        ("key_pair", "mein", "mine."),
+        ("availability_zone", "novo", "nova."),
+    ],
+)
+def test_what_is_misspelt_is_told_by_its_key_with_what_there_is(
+    stand_in: OwnCloud, cloud: Cloud, key: str, wrong: str, there: str
+) -> None:
+    stand_in.compute.add_keypair("mine", "ssh-ed25519 AAAA me")
+    error = refusal(cloud, **{key: wrong})
+    assert error.message == f"The cloud 'course' does not have openstack.{key}: {wrong!r}."
+    assert error.remedy.startswith(f"There is: {there}")
+
+
+def test_what_is_closest_is_told_first(stand_in: OwnCloud, cloud: Cloud) -> None:
+    for name in ("alpine", "windows-10", "ubuntu-24.04", "ubuntu-22.04"):
+        stand_in.images.add_image(name)
+    told = refusal(cloud, image="ubuntu-2404").remedy
+    assert told == "There is: ubuntu-24.04, ubuntu-22.04, alpine, debian-12, debian-12-docker, windows-10."
+
+
+def test_a_long_list_is_cut(stand_in: OwnCloud, cloud: Cloud) -> None:
+    for number in range(100):
+        stand_in.images.add_image(f"image-{number:02}")
+    told = refusal(cloud, image="image-50x").remedy
+    assert told.startswith("There is: image-50, ")
+    assert told.endswith(f" and {102 - SHOWN} more.")
+    assert told.count(",") == SHOWN - 1
+
+
+def test_where_there_is_nothing_that_is_told(cloud: Cloud) -> None:
+    assert refusal(cloud, key_pair="mine").remedy == "There is: none."
+
+
+def test_it_is_told_that_floating_ips_can_be_left_out(cloud: Cloud) -> None:
+    assert "Leave it empty" in refusal(cloud, external_network="outside").remedy
+
+
+def test_the_machines_network_is_no_way_out(stand_in: OwnCloud, cloud: Cloud) -> None:
+    for name in ("course-net", ids(stand_in)["course-net"]):
+        assert "openstack.external_network" in refusal(cloud, external_network=name).message
+
+
+@pytest.mark.parametrize(("key", "name"), [("image", "debian-12"), ("network", "course-net"), ("flavor", "m1.small")])
+def test_a_name_of_several_is_told(stand_in: OwnCloud, cloud: Cloud, key: str, name: str) -> None:
+    again = {
+        "image": lambda: stand_in.images.add_image(name),
+        "network": lambda: stand_in.network.networks.add(name),
+        "flavor": lambda: stand_in.compute.add_flavor(name, vcpus=1, ram=1536, disk=8),
+    }
+    twin = again[key]()
+    error = refusal(cloud, **{key: name})
+    assert error.message == f"openstack.{key}: {name!r} is the name of several."
+    assert "id" in error.remedy
+    if key != "network":  # which has no subnet
+        choose(cloud, settings(**{key: twin["id"]}))
+
+
+def test_two_ways_out_of_one_name_are_told(stand_in: OwnCloud, cloud: Cloud) -> None:
+    stand_in.network.networks.add("public", external=True)
+    assert "is the name of several" in refusal(cloud, external_network="public").message
+    known = [net["id"] for net in stand_in.network.networks.items.values() if net["name"] == "public"]
+    assert [choose(cloud, settings(external_network=id)).external_id for id in known] == known
+
+
+def test_a_network_of_the_name_that_leads_nowhere_is_not_taken_for_the_way_out(
+    stand_in: OwnCloud, cloud: Cloud
+) -> None:
+    known = ids(stand_in)["public"]
+    stand_in.network.networks.add("public")
+    assert choose(cloud, settings()).external_id == known
+
+
+def test_a_network_without_addresses_is_told(stand_in: OwnCloud, cloud: Cloud) -> None:
+    stand_in.network.networks.add("bare")
+    assert refusal(cloud, network="bare").message == "The network 'bare' (openstack.network) has no subnet."
+
+
+def test_an_image_that_is_not_ready_is_none_to_choose(stand_in: OwnCloud, cloud: Cloud) -> None:
+    stand_in.images.add_image("debian-13")["status"] = "queued"
+    assert "debian-13" not in refusal(cloud, image="debian-14").remedy
+
+
+# --- what does not fit together ---
+
+
+def test_a_flavor_with_too_little_memory_for_the_image_is_told(stand_in: OwnCloud, cloud: Cloud) -> None:
+    stand_in.images.add_image("big", min_ram=4096)
+    error = refusal(cloud, image="big")
+    assert error.message == "The image 'big' needs 4096 MiB of memory, and the flavor 'm1.small' has 1536."
+    assert "openstack.flavor" in error.remedy
+    assert choose(cloud, settings(image="big", flavor="m1.large")).ram == 4096
+
+
+@pytest.mark.parametrize("size", [{"min_disk": 9}, {"size": 9 * GIB}])
+def test_one_with_too_little_disk_is_told(stand_in: OwnCloud, cloud: Cloud, size: dict[str, int]) -> None:
+    stand_in.images.add_image("big", **size)
+    error = refusal(cloud, image="big")
+    assert error.message == "The image 'big' needs 9.0 GiB of disk, and the flavor 'm1.small' has 8."
+    assert "openstack.boot_volume" in error.remedy
+    choose(cloud, settings(image="big", flavor="m1.medium"))
+
+
+def test_a_volume_takes_the_place_of_the_flavors_disk(stand_in: OwnCloud, cloud: Cloud) -> None:
+    stand_in.images.add_image("big", min_disk=9)
+    choose(cloud, settings(image="big", boot_volume="9G"))
+    error = refusal(cloud, image="big", boot_volume="8G", flavor="m1.large")
+    assert error.message == "The image 'big' needs 9.0 GiB of disk, and openstack.boot_volume has 8."
+
+
+def test_a_flavor_that_tells_no_disk_takes_any_image(stand_in: OwnCloud, cloud: Cloud) -> None:
+    stand_in.compute.add_flavor("diskless", vcpus=1, ram=1536, disk=0)
+    assert choose(cloud, settings(flavor="diskless")).kind.name == "diskless"
+
+
+@given(st.integers(256, 2**20))
+def test_a_machine_has_a_little_less_memory_than_its_flavor(ram: int) -> None:
+    assert 0 < usable_memory(ram) < ram * MIB
+    assert usable_memory(ram) <= usable_memory(ram + 1)
+
+
+@pytest.mark.parametrize(("ram", "measured"), [(1536, 1475 * MIB), (65536, int(63.0 * GIB))])
+def test_it_is_never_more_than_was_measured(ram: int, measured: int) -> None:
+    assert 0.9 * measured < usable_memory(ram) <= measured
+
+
+# --- what goes wrong ---
+
+
+def test_a_cloud_that_does_not_tell_is_no_mistake_of_the_configuration(stand_in: OwnCloud, cloud: Cloud) -> None:
+    stand_in.faults.append(Fault(path="/flavors", status=403, times=None))
+    with pytest.raises(CloudError, match=r"openstack\.flavor: 'm1\.small': .*\(HTTP 403\)"):
+        choose(cloud, settings())
+
+
+def test_all_that_is_named_is_looked_up_side_by_side(stand_in: OwnCloud, cloud: Cloud) -> None:
+    stand_in.faults.append(Fault(path="/", seconds=0.05, times=None))
+    choose(cloud, settings())
+    assert stand_in.most_at_once >= 3

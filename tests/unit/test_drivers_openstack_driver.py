@@ -1,0 +1,386 @@
+"""The driver as a workflow sees it: what is there, what would come, and what it does not do."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+import pytest
+
+from cloudscale.drivers.openstack.choices import usable_memory
+from cloudscale.drivers.openstack.driver import OpenStack
+from cloudscale.drivers.openstack.inventory import ANSWERED
+from cloudscale.errors import MachineError, NotSetUp, RequestError, SettingsError
+from cloudscale.model import Kind, Machine, Survey
+from tests.lab.stand_in.machines import Server
+from tests.unit.openstack_cloud import (  # noqa: F401 - fixtures
+    MARK,
+    MARKS,
+    OwnCloud,
+    Time,
+    clock_fixture,
+    own_cloud_fixture,
+)
+from tests.unit.openstack_lab import CloudLab, brought, lab_fixture, names  # noqa: F401 - fixtures
+
+pytestmark = MARKS
+
+
+def made(lab: CloudLab, count: int = 1, **given: Any) -> list[Server]:
+    """The servers of machines that an earlier run brought up."""
+    for survey in brought(lab.driver(**given), count):
+        assert not survey.is_coming
+    lab.stand_in.requests.clear()
+    return sorted(lab.stand_in.compute.servers.values(), key=lambda server: server.name)
+
+
+def become(server: Server, status: str, *, answered: bool) -> None:
+    server.fate = status
+    server.become(status)
+    server.tags = [MARK, *([ANSWERED] if answered else [])]
+
+
+def surveyed(driver: OpenStack, name: str = "bio-1") -> Survey:
+    (machine,) = (machine for machine in driver.machines() if machine.name == name)
+    return driver.survey(machine)
+
+
+# --- what is there ---
+
+
+def test_an_empty_project_has_no_machines(lab: CloudLab) -> None:
+    driver = lab.driver()
+    assert driver.machines() == []
+    assert driver.belongings() == ""
+
+
+def test_the_machines_are_read_back_with_the_addresses_that_students_type(lab: CloudLab) -> None:
+    made(lab, 3)
+    machines = lab.driver().machines()
+    assert names(machines) == ["bio-1", "bio-2", "bio-3"]
+    for machine in machines:
+        server = lab.at(machine.address)
+        assert server and server.name == machine.name
+        assert machine.address.startswith("192.0.2.")
+
+
+def test_without_floating_ips_it_is_their_own_address(lab: CloudLab) -> None:
+    made(lab, external_network="")
+    (machine,) = lab.driver(external_network="").machines()
+    assert machine.address.startswith("10.20.")
+
+
+def test_a_machine_that_has_no_floating_ip_any_more_has_no_address(lab: CloudLab) -> None:
+    made(lab)
+    lab.stand_in.network.floating_ips.items.clear()
+    assert lab.driver().machines() == [Machine("bio-1", "")]
+
+
+def test_a_course_sees_its_own_machines_only(lab: CloudLab) -> None:
+    made(lab)
+    assert lab.driver("bi").machines() == []
+    assert lab.driver("bio-1").machines() == []
+    assert lab.driver("bio").machines() != []
+
+
+# --- what a machine is ---
+
+
+def test_a_machine_that_is_up_is_looked_at_over_ssh(lab: CloudLab) -> None:
+    (server,) = made(lab)
+    driver = lab.driver()
+    survey = surveyed(driver)
+    port = lab.stand_in.network.ports.items[server.ports[0]]
+    assert survey.address == port["fixed_ips"][0]["ip_address"]  # by which the machines reach each other
+    assert (survey.cpus, survey.is_coming, survey.has_engine, survey.is_set_up) == (4, False, False, False)
+    driver.prepare(survey.machine)
+    assert surveyed(lab.driver()).has_engine
+    assert lab.clients[0]["host"] == survey.machine.address
+
+
+def test_looking_changes_nothing(lab: CloudLab) -> None:
+    made(lab, 2)
+    driver = lab.driver()
+    for machine in driver.machines():
+        driver.survey(machine)
+    driver.belongings()
+    driver.order(2, ())
+    assert {made.method for made in lab.stand_in.requests if "/identity/" not in made.path} == {"GET"}
+
+
+@pytest.mark.parametrize(
+    ("status", "answered", "set_up"),
+    [
+        *((status, False, False) for status in ("BUILD", "ERROR", "SHUTOFF", "ACTIVE", "PAUSED", "UNKNOWN")),
+        *((status, True, True) for status in ("BUILD", "SHUTOFF", "REBOOT", "HARD_REBOOT")),
+    ],
+)
+def test_one_that_is_on_its_way_is_as_large_as_its_flavor(
+    lab: CloudLab, status: str, answered: bool, set_up: bool
+) -> None:
+    (server,) = made(lab)
+    become(server, status, answered=answered)
+    before = len(lab.logins)
+    survey = surveyed(lab.driver())
+    assert (survey.is_coming, survey.is_set_up, survey.has_engine) == (True, set_up, False)
+    assert (survey.cpus, survey.memory) == (1, usable_memory(1536))
+    assert survey.networks == {"10.20.0.0/20"}
+    assert len(lab.logins) == before
+
+
+def test_one_whose_floating_ip_was_taken_away_comes_again(lab: CloudLab) -> None:
+    made(lab)
+    lab.stand_in.network.floating_ips.items.clear()
+    survey = surveyed(lab.driver())
+    assert (survey.is_coming, survey.is_set_up) == (True, True)
+
+
+@pytest.mark.parametrize("status", ["ERROR: Disk full", "PAUSED", "SUSPENDED", "UNKNOWN"])
+def test_one_that_has_worked_and_does_not_any_more_is_told(lab: CloudLab, status: str) -> None:
+    (server,) = made(lab)
+    become(server, status, answered=True)
+    with pytest.raises(MachineError) as raised:
+        surveyed(lab.driver())
+    state = status.replace(": Disk full", " (Disk full)")
+    assert raised.value.message == f"bio-1: its server is {state}."
+    assert "invoke driver_reset --only bio-1" in raised.value.remedy
+
+
+# --- whose machine it is ---
+
+
+def test_a_course_with_another_key_is_refused_before_anything_is_done(lab: CloudLab) -> None:
+    made(lab)
+    shutil.rmtree(lab.course.folder)
+    driver = lab.driver()
+    (machine,) = driver.machines()
+    with pytest.raises(RequestError) as raised:
+        driver.survey(machine)
+    assert raised.value.exit_code == 2
+    assert "bio-1 was made for a course 'bio' with another SSH key (SHA256:" in raised.value.message
+    assert str(lab.course.folder) in raised.value.message
+    assert "--course" in raised.value.remedy
+    brought(lab.driver("geo"), 1)  # which makes a key of its own
+    shutil.copytree(lab.course.folder, lab.course.folder.parent.parent / "bio" / "openstack", dirs_exist_ok=True)
+    driver = lab.driver()
+    driver.machines()
+    with pytest.raises(RequestError, match="another SSH key"):
+        driver.survey(machine)
+    with pytest.raises(RequestError, match="another SSH key"):
+        driver.run(machine, "ls", 5)
+
+
+def test_the_folder_is_all_that_another_trainer_needs(lab: CloudLab) -> None:
+    made(lab)
+    kept = lab.course.folder / "id_ed25519"
+    private = kept.read_bytes()
+    shutil.rmtree(lab.course.folder)
+    lab.course.make_folder()
+    kept.write_bytes(private)
+    assert not surveyed(lab.driver()).is_coming
+
+
+def test_a_course_can_be_swept_without_its_folder(lab: CloudLab) -> None:
+    made(lab)
+    shutil.rmtree(lab.course.folder)
+    driver = lab.driver()
+    driver.machines()
+    assert all(outcome.ok for outcome in driver.sweep())
+    assert not any(lab.stand_in.totals().values())
+
+
+# --- commands and engines ---
+
+
+def test_commands_run_on_machines_that_are_up(lab: CloudLab) -> None:
+    made(lab)
+    driver = lab.driver()
+    (machine,) = driver.machines()
+    assert driver.run(machine, "ls", 5).stdout == "ls within 5\n"
+    assert len([login for login in lab.logins if login.label == "bio-1"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "told"), [("ERROR: No host", r"ERROR \(No host\)"), ("SHUTOFF", "SHUTOFF"), ("BUILD", "BUILD")]
+)
+def test_on_others_it_is_told_what_they_are(lab: CloudLab, status: str, told: str) -> None:
+    (server,) = made(lab)
+    become(server, status, answered=True)
+    driver = lab.driver()
+    (machine,) = driver.machines()
+    with pytest.raises(MachineError, match=rf"bio-1: its server is {told}") as raised:
+        driver.run(machine, "ls", 5)
+    assert "invoke themachine" in raised.value.remedy
+
+
+def test_a_machine_that_is_gone_is_told(lab: CloudLab) -> None:
+    driver = lab.driver()
+    driver.machines()
+    with pytest.raises(MachineError, match="bio-7: its server is not there"):
+        driver.run(Machine("bio-7", ""), "ls", 5)
+
+
+def test_an_engine_is_not_there_before_the_machine_has_answered(lab: CloudLab) -> None:
+    (server,) = made(lab)
+    become(server, "ACTIVE", answered=False)
+    driver = lab.driver()
+    (machine,) = driver.machines()
+    with pytest.raises(NotSetUp, match=r"bio-1: it has not come up yet \(ACTIVE\)"):
+        driver.connect(machine)
+
+
+def test_it_is_once_the_machine_is_set_up(lab: CloudLab) -> None:
+    made(lab)
+    driver = lab.driver()
+    (machine,) = driver.machines()
+    driver.survey(machine)
+    driver.prepare(machine)
+    assert lab.driver().machines() == [machine]
+    later = lab.driver()
+    later.machines()
+    assert later.connect(machine).machine == machine
+
+
+# --- what is to come ---
+
+
+def test_a_machine_is_of_the_flavors_kind(lab: CloudLab) -> None:
+    assert lab.driver(flavor="m1.large").kind() == Kind("m1.large", 4, usable_memory(4096))
+
+
+def test_what_is_misspelt_is_told_before_anything_is_made(lab: CloudLab) -> None:
+    with pytest.raises(SettingsError, match=r"openstack\.flavor"):
+        lab.driver(flavor="m1.smal").kind()
+
+
+def test_new_machines_are_named_by_their_course(lab: CloudLab) -> None:
+    assert names([survey.machine for survey in lab.driver().order(3, ()).surveys]) == ["bio-1", "bio-2", "bio-3"]
+
+
+@pytest.mark.parametrize(
+    ("course", "prefix", "first"),
+    [
+        ("bio", "lab-", "lab-bio-1"),
+        ("Bio_2.0", "", "bio-2-0-1"),
+        ("BIO", "x", "xbio-1"),
+        ("0", "", "0-1"),
+        ("a...", "", "a-1"),
+    ],
+)
+def test_their_names_are_hostnames(lab: CloudLab, course: str, prefix: str, first: str) -> None:
+    order = lab.driver(course, server_prefix=prefix).order(1, ())
+    assert names([survey.machine for survey in order.surveys]) == [first]
+
+
+def test_names_that_are_free_again_are_used_first_and_in_their_order(lab: CloudLab) -> None:
+    servers = made(lab, 4)
+    for server in (servers[1], servers[3]):
+        lab.stand_in.compute.remove(server)  # its port stays
+    driver = lab.driver()
+    assert names(driver.machines()) == ["bio-1", "bio-3"]
+    surveys = driver.order(5, ("bio-12", "old-2", "bio-3")).surveys
+    assert names([survey.machine for survey in surveys]) == ["bio-2", "bio-4", "bio-12", "old-2", "bio-5"]
+    assert [survey.machine.address != "" for survey in surveys] == [True, True, False, False, False]
+
+
+def test_no_name_is_given_twice(lab: CloudLab) -> None:
+    made(lab, 2)
+    driver = lab.driver()
+    driver.machines()
+    surveys = driver.order(3, ("bio-1", "bio-3")).surveys
+    assert names([survey.machine for survey in surveys]) == ["bio-3", "bio-4", "bio-5"]
+
+
+def test_what_is_to_come_is_coming(lab: CloudLab) -> None:
+    (survey,) = lab.driver().order(1, ()).surveys
+    assert survey == Survey(
+        Machine("bio-1", ""),
+        address="",
+        cpus=1,
+        memory=usable_memory(1536),
+        networks=frozenset({"10.20.0.0/20"}),
+        has_engine=False,
+        is_coming=True,
+    )
+
+
+def test_nothing_to_come_takes_nothing(lab: CloudLab) -> None:
+    made(lab, 2)
+    driver = lab.driver()
+    driver.machines()
+    order = driver.order(0, ())
+    assert (order.surveys, order.fits) == ((), 0)
+    assert {demand.need for demand in order.demands} == {0}
+
+
+def test_a_quota_that_is_too_small_is_shown_with_what_would_fit(lab: CloudLab) -> None:
+    lab.stand_in.set_quota("cores", 3)
+    order = lab.driver().order(5, ())
+    assert order.fits == 3
+    assert [demand.resource for demand in order.demands if not demand.is_met] == ["cores"]
+
+
+@pytest.mark.parametrize("members", [1, 2, 10, -1])
+def test_what_is_planned_is_what_is_taken(lab: CloudLab, members: int) -> None:
+    lab.stand_in.set_quota("server_group_members", members)
+    given: dict[str, Any] = {"boot_volume": "5G"}
+    servers = made(lab, 2, **given)
+    lab.stand_in.compute.remove(servers[0])
+    lab.stand_in.network.floating_ips.items.popitem()
+    lab.stand_in.add_ip()
+    driver = lab.driver(**given)
+    (other,) = driver.machines()  # which comes again, having no floating IP
+    before = {demand.resource: demand.used for demand in driver.order(0, ()).demands}
+    planned = {demand.resource: demand.need for demand in driver.order(3, ()).demands}
+    for machine in (other, *(survey.machine for survey in driver.order(3, ()).surveys)):
+        driver.bring(machine)
+    after = {demand.resource: demand.used for demand in lab.driver(**given).order(0, ()).demands}
+    assert {name: after[name] - before[name] for name in planned} == planned
+
+
+def test_any_number_of_machines_may_be_asked_for(lab: CloudLab) -> None:
+    lab.driver().check_nodes(10**6)  # the quota decides
+
+
+# --- ports, and the end ---
+
+
+def test_the_seats_ports_are_opened_and_closed(lab: CloudLab) -> None:
+    made(lab)
+    driver = lab.driver()
+    driver.machines()
+
+    def from_outside() -> set[tuple[int, int]]:
+        rules = lab.stand_in.network.rules.items.values()
+        return {(r["port_range_min"], r["port_range_max"]) for r in rules if r["remote_ip_prefix"]}
+
+    driver.open_ports({4321, 4322})
+    assert from_outside() == {(22, 22), (2376, 2376), (4321, 4322)}
+    driver.open_ports({4322})
+    assert from_outside() == {(22, 22), (2376, 2376), (4322, 4322)}
+
+
+def test_what_there_is_is_told_in_words(lab: CloudLab) -> None:
+    made(lab, 2, boot_volume="5G")
+    told = lab.driver().belongings()
+    assert told == "2 servers, 2 floating IPs, 2 ports, 2 volumes, 1 server groups, 1 security groups"
+
+
+def test_a_machine_goes_with_all_that_it_has(lab: CloudLab) -> None:
+    made(lab, 2)
+    driver = lab.driver()
+    assert all(outcome.ok for outcome in driver.sweep(["bio-2"]))
+    assert names(lab.driver().machines()) == ["bio-1"]
+    assert all(outcome.ok for outcome in driver.sweep())
+    assert not any(lab.stand_in.totals().values())
+
+
+@pytest.mark.parametrize("task", ["add", "remove", "removal"])
+def test_machines_are_neither_added_nor_removed_one_by_one(lab: CloudLab, task: str) -> None:
+    made(lab)
+    driver = lab.driver()
+    with pytest.raises(RequestError, match="bio-1") as raised:
+        getattr(driver, task)("bio-1")
+    assert raised.value.exit_code == 2
+    assert ("invoke themachine" if task == "add" else "invoke driver_reset --only bio-1") in raised.value.remedy
+    assert names(driver.machines()) == ["bio-1"]

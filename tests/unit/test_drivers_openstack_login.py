@@ -1,0 +1,372 @@
+"""From a server that runs to a login that is verified by what its console tells."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import random
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import paramiko
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cloudscale.drivers.openstack import login
+from cloudscale.drivers.openstack.cloud import Cloud
+from cloudscale.drivers.openstack.login import (
+    CONSOLE,
+    LINES,
+    SETTLING,
+    TELLING,
+    Silent,
+    console_end,
+    host_keys,
+    log_in,
+    read_console,
+)
+from cloudscale.errors import ConnectionFailed, HostKeyChanged, LoginRefused
+from cloudscale.known_hosts import KnownHosts
+from cloudscale.ssh import Connection, Target
+from tests.lab.stand_in import Fault
+from tests.lab.stand_in.machines import Server
+from tests.unit.fake_ssh import KEY, OTHER_KEY, Client, meet, own_client
+from tests.unit.openstack_cloud import (  # noqa: F401 - fixtures
+    MARK,
+    MARKS,
+    OwnCloud,
+    Time,
+    clock_fixture,
+    opened_fixture,
+    own_cloud_fixture,
+)
+
+pytestmark = MARKS
+BEGIN, END = "-----BEGIN SSH HOST KEY KEYS-----", "-----END SSH HOST KEY KEYS-----"
+ED25519 = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHGDAzYpTnNAVOgPJkbRbI+RJb8N9kqVPRVBYsgiRHlm"
+
+
+def line(key: paramiko.PKey, name: str = "root@bio-1") -> str:
+    return f"{key.get_name()} {key.get_base64()} {name}"
+
+
+def block(*lines: str) -> str:
+    return "\n".join([BEGIN, *lines, END, ""])
+
+
+class Machine:
+    """A server that runs, and how the driver gets into it."""
+
+    def __init__(self, server: Server, cloud: Cloud, tmp_path: Path) -> None:
+        self.server = server
+        self.cloud = cloud
+        self.said: list[str] = []
+        self.target = Target("192.0.2.7", user="debian", label="bio-1", alias=server.id)
+        self.known = KnownHosts(tmp_path / "known_hosts", self.said.append)
+
+    def enter(self, timeout: float = 600) -> Connection:
+        return log_in(self.cloud, self.server.id, self.target, self.known, timeout, self.said.append)
+
+    def file(self) -> list[str]:
+        return self.known.path.read_text().splitlines() if self.known.path.exists() else []
+
+
+@pytest.fixture
+def client(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> type[Client]:
+    """A host that shows KEY, and lets everybody in."""
+    client = own_client(monkeypatch, tmp_path)
+    meet(client, monkeypatch, KEY)
+    monkeypatch.setattr(login, "_answers", lambda target: True)
+    return client
+
+
+@pytest.fixture
+def machine(stand_in: OwnCloud, cloud: Cloud, client: type[Client], tmp_path: Path) -> Machine:
+    stand_in.compute.consoles["bio-1"] = f"[    0.0] Linux\n{block(line(KEY))}bio-1 login: "
+    return Machine(stand_in.compute.add_server("bio-1", tags=[MARK]), cloud, tmp_path)
+
+
+def failing(client: type[Client], monkeypatch: pytest.MonkeyPatch, *errors: Exception, forever: bool = False) -> None:
+    """Has the next logins fail, and those after them too."""
+    left = list(errors)
+    connect = client.connect
+
+    def fail(self: Client, hostname: str, **settings: Any) -> None:
+        if left:
+            raise left[0] if forever else left.pop(0)
+        connect(self, hostname, **settings)
+
+    monkeypatch.setattr(client, "connect", fail)
+
+
+# --- what a console tells ---
+
+
+def test_the_keys_stand_between_their_marks() -> None:
+    console = f"ci-info: ssh-ed25519 AAAA nobody\n{block(ED25519, line(KEY))}\n{line(OTHER_KEY)}\n"
+    assert host_keys(console) == [ED25519, f"{KEY.get_name()} {KEY.get_base64()}"]
+
+
+@given(st.randoms(use_true_random=False), st.integers(0, 6))
+def test_messages_of_others_may_stand_between_them(chance: random.Random, count: int) -> None:
+    lines = [line(KEY), ED25519 + " root@bio-1", line(OTHER_KEY)]
+    for _ in range(count):
+        message = chance.choice(["[   21.340291] cloud-init[521]: done", "", "ssh-ed25519", "Debian GNU/Linux 12"])
+        lines.insert(chance.randrange(len(lines) + 1), message)
+    assert len(host_keys(f"boot\r\n{block(*lines)}")) == 3
+
+
+def test_lines_may_end_as_a_terminal_ends_them() -> None:
+    assert host_keys(block(line(KEY), ED25519).replace("\n", "\r\n")) == [
+        f"{KEY.get_name()} {KEY.get_base64()}",
+        ED25519,
+    ]
+
+
+@pytest.mark.parametrize(
+    "console",
+    [
+        "",
+        f"{BEGIN}\n{ED25519} root@bio-1\n",  # the end is yet to come
+        f"{ED25519} root@bio-1\n{END}\n",  # the beginning has scrolled away
+        block(),
+        block(f"{ED25519[:60]}[   21.3] eth0: link is up"),
+        f"{BEGIN}\n{ED25519}{END}\n",
+    ],
+)
+def test_what_is_not_whole_is_no_key(console: str) -> None:
+    assert host_keys(console) == []
+
+
+def test_what_is_told_twice_is_told() -> None:
+    assert len(host_keys(block(ED25519) + "x\n" + block(line(KEY)))) == 2
+
+
+@given(st.text())
+def test_any_console_can_be_read(text: str) -> None:
+    assert host_keys(text) == []
+
+
+# --- a login that is verified ---
+
+
+def test_the_first_login_is_verified_by_the_console(machine: Machine, clock: Time) -> None:
+    assert machine.enter().target == machine.target
+    assert machine.said == []  # nothing had to be trusted
+    # by the server's id: others may have had its address
+    assert machine.file() == [f"{machine.server.id} {KEY.get_name()} {KEY.get_base64()}"]
+    assert clock.pauses == []
+
+
+def test_keys_that_the_console_tells_late_are_waited_for(
+    stand_in: OwnCloud, machine: Machine, clock: Time
+) -> None:
+    whole = stand_in.compute.consoles["bio-1"]
+    stand_in.compute.consoles["bio-1"] = f"[    0.0] Linux\n{BEGIN}\n"
+
+    def tell(request: Any) -> None:
+        if clock.now() > TELLING / 2:
+            stand_in.compute.consoles["bio-1"] = whole
+
+    stand_in.seen = tell
+    machine.enter()
+    assert machine.said == []
+    assert TELLING / 2 < clock.now() < TELLING
+
+
+def test_another_key_than_the_consoles_is_refused_at_once(
+    machine: Machine, client: type[Client], monkeypatch: pytest.MonkeyPatch, clock: Time
+) -> None:
+    meet(client, monkeypatch, OTHER_KEY)
+    with pytest.raises(HostKeyChanged, match="this may be another machine, or somebody in between"):
+        machine.enter()
+    assert clock.pauses == []
+
+
+def test_a_console_that_tells_none_is_told_and_the_first_key_is_trusted(
+    stand_in: OwnCloud, machine: Machine, clock: Time
+) -> None:
+    stand_in.compute.consoles["bio-1"] = "[    0.0] Linux\nbio-1 login: "
+    machine.enter()
+    told, trusted = machine.said
+    assert told.startswith("bio-1: its console does not tell its host keys")
+    assert "new host key" in trusted
+    assert machine.file() == [f"{machine.server.id} {KEY.get_name()} {KEY.get_base64()}"]
+    assert TELLING <= clock.now() < TELLING + 10
+
+
+def test_a_cloud_that_shows_no_console_is_told_without_waiting(
+    stand_in: OwnCloud, machine: Machine, clock: Time
+) -> None:
+    stand_in.compute.consoles["bio-1"] = None
+    machine.enter()
+    assert machine.said[0].startswith("bio-1: its console does not tell its host keys")
+    assert clock.pauses == []
+
+
+def test_a_key_once_trusted_is_the_only_one(
+    stand_in: OwnCloud, machine: Machine, client: type[Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in.compute.consoles["bio-1"] = None
+    machine.enter()
+    meet(client, monkeypatch, OTHER_KEY)
+    with pytest.raises(HostKeyChanged):
+        machine.enter()
+
+
+@pytest.mark.parametrize("fault", [{"status": 500}, {"drop": "after"}])
+def test_a_console_that_is_not_to_be_had_just_then_is_asked_for_again(
+    stand_in: OwnCloud, machine: Machine, fault: dict[str, Any]
+) -> None:
+    stand_in.faults.append(Fault("POST", "/action$", **fault))
+    machine.enter()
+    assert machine.said == []
+
+
+def test_one_that_stays_away_is_none(stand_in: OwnCloud, machine: Machine, cloud: Cloud, clock: Time) -> None:
+    stand_in.faults.append(Fault("POST", "/action$", status=503, times=None))
+    assert read_console(cloud, machine.server.id) is None
+    assert 0 < clock.now() <= CONSOLE
+
+
+# --- nobody gets in ---
+
+
+def test_a_machine_that_is_slow_is_waited_for(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, clock: Time
+) -> None:
+    monkeypatch.setattr(login, "_answers", lambda target: clock.now() > 100)
+    machine.enter()
+    assert 100 < clock.now() < 103
+
+
+def test_one_that_never_answers_is_silent(machine: Machine, monkeypatch: pytest.MonkeyPatch, clock: Time) -> None:
+    monkeypatch.setattr(login, "_answers", lambda target: False)
+    with pytest.raises(Silent, match=r"^nothing answers on 192\.0\.2\.7, port 22, after 90 s$"):
+        machine.enter(timeout=90)
+    assert 90 <= clock.now() < 92
+
+
+def test_one_that_answers_and_lets_nobody_finish_is_silent_with_the_cause(
+    machine: Machine, client: type[Client], monkeypatch: pytest.MonkeyPatch, clock: Time
+) -> None:
+    failing(client, monkeypatch, paramiko.SSHException("Error reading SSH protocol banner"), forever=True)
+    with pytest.raises(Silent, match=r"Error reading SSH protocol banner.*90 s"):
+        machine.enter(timeout=90)
+    assert 90 <= clock.now() < 100
+
+
+def test_a_stumble_at_the_door_is_none(
+    machine: Machine, client: type[Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing(client, monkeypatch, EOFError(), ConnectionResetError(104, "reset"), TimeoutError())
+    assert machine.enter()
+
+
+def test_a_machine_that_does_not_know_the_key_yet_is_given_its_time(
+    machine: Machine, client: type[Client], monkeypatch: pytest.MonkeyPatch, clock: Time
+) -> None:
+    failing(client, monkeypatch, *[paramiko.AuthenticationException("Authentication failed.")] * 20)
+    assert machine.enter()
+    assert 20 <= clock.now() < SETTLING
+
+
+def test_one_that_never_knows_it_is_told_by_the_users_name(
+    machine: Machine, client: type[Client], monkeypatch: pytest.MonkeyPatch, clock: Time
+) -> None:
+    failing(client, monkeypatch, paramiko.AuthenticationException("Authentication failed."), forever=True)
+    with pytest.raises(LoginRefused, match="bio-1: it does not let debian in") as raised:
+        machine.enter()
+    assert isinstance(raised.value, ConnectionFailed)
+    assert SETTLING < clock.now() < SETTLING + 5
+
+
+def test_the_last_login_is_given_its_time_however_late_the_machine_is(
+    machine: Machine, client: type[Client], monkeypatch: pytest.MonkeyPatch, clock: Time
+) -> None:
+    monkeypatch.setattr(login, "_answers", lambda target: clock.now() > 89)
+    failing(client, monkeypatch, EOFError(), EOFError(), EOFError())
+    assert machine.enter(timeout=90)
+
+
+# --- the console's end, for a message ---
+
+
+def test_the_last_lines_of_the_console_are_shown(stand_in: OwnCloud, machine: Machine, cloud: Cloud) -> None:
+    stand_in.compute.consoles["bio-1"] = "\n\n".join(f"line {number} " for number in range(100))
+    shown = console_end(cloud, machine.server.id).splitlines()
+    assert shown == ["The end of its console:", *(f"  | line {number}" for number in range(100 - LINES, 100))]
+
+
+def test_they_are_shown_without_what_a_terminal_would_obey(
+    machine: Machine, cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wild = "\x1b[2J\x1b[31mKernel panic\x1b[0m\x07 - \x1b[?25lnot \x00syncing\r\n\x1b[1;1H"
+    monkeypatch.setattr(cloud.api.compute, "get_server_console_output", lambda id: {"output": wild})
+    assert console_end(cloud, machine.server.id) == "The end of its console:\n  | Kernel panic - not syncing"
+
+
+@pytest.mark.parametrize(
+    ("console", "told"),
+    [
+        (None, "The cloud does not show its console."),
+        ("", "Its console is empty."),
+        ("\n \n\r\n", "Its console is empty."),
+    ],
+)
+def test_a_console_without_words_is_told(
+    stand_in: OwnCloud, machine: Machine, cloud: Cloud, console: str | None, told: str
+) -> None:
+    stand_in.compute.consoles["bio-1"] = console
+    assert console_end(cloud, machine.server.id) == told
+
+
+# --- whether anything answers ---
+
+
+@pytest.fixture
+def listen(loopback: str) -> Iterator[Callable[[bytes | None], Target]]:
+    """A port on which something says this first, or nothing at all (None: it hangs up)."""
+    sockets: list[socket.socket] = []
+
+    def begin(words: bytes | None) -> Target:
+        listener = socket.create_server((loopback, 0))
+        sockets.append(listener)
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                if words is not None:
+                    connection.sendall(words)
+                    with contextlib.suppress(ConnectionError):
+                        connection.recv(1)
+
+        threading.Thread(target=serve, daemon=True).start()
+        return Target(loopback, listener.getsockname()[1])
+
+    yield begin
+    for listener in sockets:
+        listener.close()
+
+
+@pytest.mark.parametrize(
+    ("words", "is_ssh"), [(b"SSH-2.0-OpenSSH_9.2p1\r\n", True), (b"HTTP/1.1 400 Bad\r\n", False), (None, False), (b"", False)]
+)
+def test_what_answers_is_an_ssh_server_or_nothing(
+    listen: Callable[[bytes | None], Target], monkeypatch: pytest.MonkeyPatch, words: bytes | None, is_ssh: bool
+) -> None:
+    monkeypatch.setattr(login, "PROBE", 0.2)
+    assert login._answers(listen(words)) == is_ssh
+
+
+def test_where_nothing_listens_nothing_answers(loopback: str) -> None:
+    assert not login._answers(Target(loopback, 1))
+
+
+def test_the_stand_ins_own_console_tells_a_key_of_its_form(stand_in: OwnCloud, machine: Machine) -> None:
+    (key,) = host_keys(machine.server.console)
+    assert len(base64.b64decode(key.split()[1])) == 51

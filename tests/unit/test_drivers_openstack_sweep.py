@@ -1,0 +1,286 @@
+"""What has the mark goes, in an order that works, and nothing else does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cloudscale.drivers.openstack import sweep as module
+from cloudscale.drivers.openstack.cloud import Cloud
+from cloudscale.drivers.openstack.sweep import GOING, LETTING_GO, find, sweep
+from cloudscale.errors import CloudError
+from cloudscale.model import Outcome
+from tests.lab.stand_in import Fault
+from tests.unit.openstack_cloud import (  # noqa: F401 - fixtures
+    MARK,
+    MARKS,
+    OwnCloud,
+    Time,
+    clock_fixture,
+    opened_fixture,
+    own_cloud_fixture,
+)
+from tests.unit.openstack_making import machine, new_maker
+
+pytestmark = MARKS
+NOTHING = dict.fromkeys(("servers", "server groups", "ports", "floating IPs", "security groups", "volumes"), 0)
+BUSY = {"badRequest": {"code": 400, "message": "Invalid volume: Volume status must be available or error"}}
+
+
+@pytest.fixture(autouse=True)
+def course(stand_in: OwnCloud, cloud: Cloud) -> None:
+    """Two machines that boot from volumes, with all that goes with them."""
+    maker = new_maker(cloud, 1, boot_volume="5G")
+    for number in (1, 2):
+        machine(maker, f"bio-{number}")
+    stand_in.requests.clear()
+
+
+def failed(outcomes: list[Outcome[str]]) -> dict[str, str]:
+    return {outcome.target: str(outcome.error) for outcome in outcomes if not outcome.ok}
+
+
+def deleted(stand_in: OwnCloud) -> list[str]:
+    """The kinds of things, as they were accepted for deletion."""
+    order: list[str] = []
+    for made in stand_in.requests:
+        kind = made.path.split("/")[-2]
+        if made.method == "DELETE" and made.status in (202, 204) and kind not in order:
+            order.append(kind)
+    return order
+
+
+# --- all of it ---
+
+
+def test_all_that_has_the_mark_goes(stand_in: OwnCloud, cloud: Cloud) -> None:
+    outcomes = sweep(cloud, MARK)
+    assert not failed(outcomes)
+    assert stand_in.totals() == NOTHING
+    kinds = [outcome.target.rpartition(" ")[0] for outcome in outcomes]
+    assert {kind: kinds.count(kind) for kind in kinds} == {
+        **{"server": 2, "floating IP": 2, "port": 2},
+        **{"volume": 2, "server group": 2, "security group": 1},
+    }
+    assert {outcome.value for outcome in outcomes} == {"deleted"}
+
+
+def test_each_is_named_as_people_know_it(cloud: Cloud) -> None:
+    targets = {outcome.target for outcome in sweep(cloud, MARK)}
+    assert {"server bio-1", "port bio-2", "volume bio-1", f"security group {MARK}"} < targets
+    assert any(target.startswith("floating IP 192.0.2.") for target in targets)
+
+
+def test_they_go_in_an_order_in_which_nothing_holds_another(stand_in: OwnCloud, cloud: Cloud) -> None:
+    stand_in.compute.looks_to_delete = 3
+    assert not failed(sweep(cloud, MARK))
+    order = deleted(stand_in)
+    assert order.index("servers") < order.index("ports") < order.index("security-groups")
+    assert order.index("servers") < order.index("os-server-groups")
+    assert not [made for made in stand_in.requests if made.status in (400, 409)]
+
+
+def test_a_second_time_there_is_nothing_to_do(stand_in: OwnCloud, cloud: Cloud) -> None:
+    sweep(cloud, MARK)
+    stand_in.requests.clear()
+    assert sweep(cloud, MARK) == []
+    assert {made.method for made in stand_in.requests} == {"GET"}
+
+
+def test_what_belongs_to_others_stays(stand_in: OwnCloud, cloud: Cloud) -> None:
+    for marked in ("", "cloudscale:bio-2", "cloudscale:bi"):
+        port = stand_in.add_port("bio-1", marked=marked, tags=(marked,))
+        stand_in.add_ip(port, marked=marked)
+        stand_in.compute.add_server("bio-1", tags=[marked])
+        stand_in.volumes.make(size=1, name="bio-1", text=marked)
+        stand_in.network.groups.add(MARK, marked)
+        cloud.api.compute.create_server_group(name=marked or "theirs", policy="affinity")
+    assert not failed(sweep(cloud, MARK))
+    assert stand_in.totals() == dict.fromkeys(NOTHING, 3)
+
+
+def test_all_that_there_is_can_be_told_before(stand_in: OwnCloud, cloud: Cloud) -> None:
+    stand_in.add_ip()
+    everything = find(cloud, MARK)
+    told = "2 servers, 3 floating IPs, 2 ports, 2 volumes, 2 server groups, 1 security groups"
+    assert everything.told() == told
+    assert {made.method for made in stand_in.requests} == {"GET"}
+    sweep(cloud, MARK)
+    assert find(cloud, MARK).told() == ""
+
+
+# --- what belongs to some machines ---
+
+
+def test_what_belongs_to_one_machine_goes_alone(stand_in: OwnCloud, cloud: Cloud) -> None:
+    stand_in.add_ip()  # nobody's yet
+    outcomes = sweep(cloud, MARK, only=["bio-1"])
+    assert not failed(outcomes)
+    assert stand_in.totals() == {
+        **{"servers": 1, "ports": 1, "volumes": 1, "floating IPs": 2},
+        **{"server groups": 2, "security groups": 1},
+    }
+    assert [server.name for server in stand_in.compute.servers.values()] == ["bio-2"]
+    (port,) = (port for port in stand_in.network.ports.items.values() if port["description"] == MARK)
+    assert port["name"] == "bio-2"
+
+
+def test_a_name_is_taken_as_a_whole(stand_in: OwnCloud, cloud: Cloud) -> None:
+    assert sweep(cloud, MARK, only=["bio", "bio-", "bio-11", "io-1"]) == []
+    assert sweep(cloud, MARK, only=[]) == []
+    assert stand_in.totals()["servers"] == 2
+
+
+# --- what takes its time ---
+
+
+def test_servers_are_awaited_until_they_are_gone(stand_in: OwnCloud, cloud: Cloud, clock: Time) -> None:
+    stand_in.compute.looks_to_delete = 6
+    assert not failed(sweep(cloud, MARK))
+    assert stand_in.totals() == NOTHING
+    assert len(clock.pauses) >= 3
+
+
+def test_volumes_are_awaited_too(stand_in: OwnCloud, cloud: Cloud) -> None:
+    for server in stand_in.compute.servers.values():
+        server.volumes = dict.fromkeys(server.volumes, False)  # they outlive their servers
+    stand_in.volumes.looks_to_delete = 4
+    assert not failed(sweep(cloud, MARK))
+    assert stand_in.totals() == NOTHING
+
+
+def test_a_volume_that_does_not_go_is_named_with_its_state(
+    stand_in: OwnCloud, cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "GOING", 30.0)
+    stand_in.volumes.make(size=5, name="bio-3", text=MARK)
+    stand_in.volumes.looks_to_delete = 10**6
+    said = failed(sweep(cloud, MARK))
+    assert "It does not go: it is deleting." in said["volume bio-3"]
+
+
+def test_a_volume_that_its_server_has_not_let_go_yet_is_waited_for(stand_in: OwnCloud, cloud: Cloud) -> None:
+    for server in stand_in.compute.servers.values():
+        server.volumes = dict.fromkeys(server.volumes, False)
+    stand_in.faults.append(Fault("DELETE", "/volumes/", status=400, body=BUSY, times=3))
+    assert not failed(sweep(cloud, MARK))
+    assert stand_in.totals() == NOTHING
+
+
+def test_one_that_an_image_is_being_copied_to_is_waited_for(stand_in: OwnCloud, cloud: Cloud) -> None:
+    stand_in.volumes.looks_to_create = 5
+    stand_in.volumes.make(size=5, name="bio-3", text=MARK)
+    assert not failed(sweep(cloud, MARK))
+    assert stand_in.totals() == NOTHING
+
+
+@pytest.mark.parametrize("path", ["/ports/", "/security-groups/", "/os-server-groups/", "/servers/"])
+def test_what_is_still_in_use_is_tried_again(stand_in: OwnCloud, cloud: Cloud, clock: Time, path: str) -> None:
+    body = {"NeutronError": {"type": "InUse", "message": "It is in use.", "detail": ""}}
+    stand_in.faults.append(Fault("DELETE", path, status=409, body=body, times=3))
+    assert not failed(sweep(cloud, MARK))
+    assert stand_in.totals() == NOTHING
+    assert clock.now() < LETTING_GO
+
+
+@pytest.mark.parametrize("path", ["/servers/", "/ports/", "/floatingips/", "/volumes/", "/os-server-groups/"])
+def test_what_is_gone_already_is_gone(stand_in: OwnCloud, cloud: Cloud, path: str) -> None:
+    stand_in.faults.append(Fault("DELETE", path, drop="after", times=2))
+    assert not failed(sweep(cloud, MARK))
+    assert stand_in.totals() == NOTHING
+
+
+# --- what was on its way ---
+
+
+def test_a_server_that_appears_late_is_found_and_goes_too(stand_in: OwnCloud, cloud: Cloud) -> None:
+    late = ["bio-3"]
+
+    def arrive(request: Any) -> None:
+        if request.method == "DELETE" and late:
+            stand_in.compute.add_server(late.pop(), tags=[MARK])
+
+    stand_in.seen = arrive
+    outcomes = sweep(cloud, MARK)
+    assert not failed(outcomes)
+    assert "server bio-3" in [outcome.target for outcome in outcomes]
+    assert stand_in.totals() == NOTHING
+
+
+def test_so_is_what_appears_after_the_groups_are_gone(stand_in: OwnCloud, cloud: Cloud) -> None:
+    late = ["bio-3"]
+
+    def arrive(request: Any) -> None:
+        if request.method == "DELETE" and "/security-groups/" in request.path and late:
+            stand_in.add_port(late.pop())
+
+    stand_in.seen = arrive
+    assert not failed(sweep(cloud, MARK))
+    assert stand_in.totals() == NOTHING
+
+
+# --- what refuses ---
+
+
+def test_a_server_that_refuses_is_named_and_the_others_go(stand_in: OwnCloud, cloud: Cloud) -> None:
+    refusing = stand_in.compute.server("bio-1").id
+    body = {"conflictingRequest": {"code": 409, "message": "Instance is locked"}}
+    stand_in.faults.append(Fault("DELETE", f"/servers/{refusing}$", status=409, body=body, times=None))
+    outcomes = sweep(cloud, MARK)
+    assert "Deleting the server bio-1: Instance is locked (HTTP 409)." in failed(outcomes)["server bio-1"]
+    assert [server.name for server in stand_in.compute.servers.values()] == ["bio-1"]
+    assert {outcome.target for outcome in outcomes if outcome.ok} >= {"server bio-2", "port bio-2", "volume bio-2"}
+
+
+def test_a_server_that_does_not_go_is_named_with_its_state(
+    stand_in: OwnCloud, cloud: Cloud, clock: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert GOING >= 60
+    monkeypatch.setattr(module, "GOING", 30.0)
+    stand_in.compute.looks_to_delete = 1
+    stand_in.compute.server("bio-1").last_looks = 10**6
+    outcomes = sweep(cloud, MARK)
+    assert "It does not go: it is ACTIVE, deleting." in failed(outcomes)["server bio-1"]
+    assert [server.name for server in stand_in.compute.servers.values()] == ["bio-1"]
+    assert clock.now() >= 30
+
+
+def test_one_that_nova_gives_up_on_is_not_waited_for(stand_in: OwnCloud, cloud: Cloud, clock: Time) -> None:
+    stuck = stand_in.compute.server("bio-1")
+    deletes = stand_in.compute.remove
+
+    def remove(server: Any) -> None:
+        if server is not stuck:
+            deletes(server)
+            return
+        server.become("ERROR: Timed out waiting for a reply")
+        server.last_looks = None
+
+    stand_in.compute.remove = remove  # type: ignore[method-assign]
+    said = failed(sweep(cloud, MARK))["server bio-1"]
+    assert "It does not go: it is ERROR, Timed out waiting for a reply." in said
+    assert clock.now() < GOING / 2
+
+
+def test_what_stays_in_use_is_named(stand_in: OwnCloud, cloud: Cloud, clock: Time) -> None:
+    (group,) = (group["id"] for group in stand_in.network.groups.items.values() if group["name"] == MARK)
+    stand_in.add_port("theirs", marked="", security_groups=[group])
+    said = failed(sweep(cloud, MARK))
+    assert [*said] == [f"security group {MARK}"]
+    assert f"Security Group {group} in use (HTTP 409)" in said[f"security group {MARK}"]
+    assert LETTING_GO <= clock.now() < LETTING_GO + 20
+
+
+def test_what_is_there_in_spite_of_its_deletion_is_named(stand_in: OwnCloud, cloud: Cloud) -> None:
+    stand_in.network.ports.remove = lambda item: None  # type: ignore[method-assign]
+    said = failed(sweep(cloud, MARK))
+    assert "It was deleted, and is there all the same." in said["port bio-1"]
+    assert not [target for target in said if target.startswith(("server ", "volume "))]
+
+
+def test_a_list_that_can_not_be_read_deletes_nothing(stand_in: OwnCloud, cloud: Cloud) -> None:
+    stand_in.faults.append(Fault("GET", "/ports", status=403, times=None))
+    with pytest.raises(CloudError, match="Reading the ports"):
+        sweep(cloud, MARK)
+    assert stand_in.count("DELETE") == 0
