@@ -83,6 +83,24 @@ class Room:
             compute.create_server_group(name="cloudscale:course-2", policy="soft-anti-affinity")
         return ids(self.project.look())
 
+    def clear(self) -> None:
+        """The project as it was before all this."""
+        with self.cloud.namespace.entered():
+            client = self.project.client()
+            network, compute = client.network, client.compute
+            for server in list(compute.servers()):
+                compute.delete_server(server)
+                compute.wait_for_delete(server, wait=120)
+            own = {"project_id": client.current_project_id}
+            for ip in network.ips(**own):
+                network.delete_ip(ip)
+            for port in network.ports(name="course-1", **own):
+                network.delete_port(port)
+            for security_group in network.security_groups(name="course", **own):
+                network.delete_security_group(security_group)
+            for server_group in compute.server_groups():
+                compute.delete_server_group(server_group)
+
     @property
     def rows(self) -> list[dict[str, Any]]:
         return self.table.rows
@@ -108,7 +126,9 @@ def room(cloud: LabCloud, cloud_engine: LabEngine, tiny_image: str) -> Iterator[
     home.mkdir()
     faulty = FaultyCloud(cloud.clouds_yaml, cloud.namespace)
     tool = cloud_tool(cloud, cloud_engine, home, faulty.clouds_yaml, {})
-    yield Room(cloud, faulty, Trainer(tool, cloud, home, "course", "--image", tiny_image))
+    made = Room(cloud, faulty, Trainer(tool, cloud, home, "course", "--image", tiny_image))
+    yield made
+    made.clear()
     faulty.close()
 
 
@@ -273,7 +293,8 @@ def test_a_machine_with_an_engine_in_its_image_loses_its_copied_identity(room: R
 
 def test_a_server_in_error_is_replaced_up_to_a_limit_and_told(room: Room) -> None:
     with room.cloud.namespace.entered():
-        room.cloud.connect().compute.create_flavor(name="m1.huge", ram=900_000, vcpus=1, disk=5)
+        compute = room.cloud.connect().compute
+        huge = compute.create_flavor(name="m1.huge", ram=900_000, vcpus=1, disk=5)
     home = room.trainer.tool.home
     tool = cloud_tool(room.cloud, None, home, room.cloud.clouds_yaml, {"FLAVOR": "m1.huge"})
     none = Trainer(tool, room.cloud, home, "none", "--nodes", "1", "--onlycreate")
@@ -282,6 +303,8 @@ def test_a_server_in_error_is_replaced_up_to_a_limit_and_told(room: Room) -> Non
         result = none.launch(code=1)
     finally:
         room.cloud.reset_quota()
+        with room.cloud.namespace.entered():
+            compute.delete_flavor(huge)
     assert result.err.count("it is replaced") == 2
     assert "No valid host" in result.err
     none.reset()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import time
 from collections.abc import Callable, Iterator
 
@@ -18,7 +17,6 @@ from tests.lab.cloud_seed import DOCKER, FLAVORS, PUBLIC, STOCK
 from tests.lab.engine import LabEngine
 from tests.lab.faults import Fault, FaultyCloud
 
-BOOTING = 240  # seconds, in software, on a machine with other work
 GROUPS = r"^/v2\.0/security-groups$"
 
 
@@ -41,12 +39,6 @@ def until(condition: Callable[[], bool], seconds: float) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(1)
-
-
-def answers(address: str) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection((address, 22), timeout=2) as connection:
-        return connection.recv(4) == b"SSH-"
-    return False
 
 
 def group_names(connection: Connection) -> list[str]:
@@ -79,36 +71,6 @@ def test_the_quotas_can_be_read_by_who_has_them_and_changed_by_the_lab(cloud: La
 def test_another_project_sees_nothing_of_the_course(cloud: LabCloud) -> None:
     with contextlib.closing(cloud.connect("other")) as other:
         assert {network.name for network in other.network.networks()} == {PUBLIC}
-
-
-def test_a_server_boots_and_tells_its_host_keys_and_can_be_reached_where_a_rule_lets_one(course: Connection) -> None:
-    network = course.network.find_network("course-net", ignore_missing=False)
-    public = course.network.find_network(PUBLIC, ignore_missing=False)
-    server = course.compute.create_server(
-        name="lab-test",
-        image_id=course.image.find_image(STOCK, ignore_missing=False).id,
-        flavor_id=course.compute.find_flavor("m1.tiny", ignore_missing=False).id,
-        networks=[{"uuid": network.id}],
-    )
-    group = course.network.create_security_group(name="lab-test")
-    address = None
-    try:
-        course.compute.wait_for_server(server, wait=BOOTING)
-        (port,) = course.network.ports(device_id=server.id)
-        address = course.network.create_ip(floating_network_id=public.id, port_id=port.id)
-        until(lambda: "END SSH HOST KEY KEYS" in course.compute.get_server_console_output(server)["output"], BOOTING)
-        assert not answers(address.floating_ip_address)  # the default group lets nobody in
-        course.network.create_security_group_rule(
-            security_group_id=group.id, direction="ingress", protocol="tcp", port_range_min=22, port_range_max=22
-        )
-        course.network.update_port(port, security_groups=[group.id])
-        until(lambda: answers(address.floating_ip_address), BOOTING)
-    finally:
-        if address:
-            course.network.delete_ip(address)
-        course.compute.delete_server(server)
-        course.compute.wait_for_delete(server, wait=60)
-        course.network.delete_security_group(group)
 
 
 def test_a_service_that_is_stopped_is_gone_until_it_starts(cloud: LabCloud, course: Connection) -> None:
