@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cloudscale.course import Course
@@ -116,13 +116,19 @@ class Cluster:
         return (seat.name, seat.student_id, seat.student_name, self.machine_of(seat))
 
 
-def look(session: Session, driver: Driver, surveys: Mapping[str, Survey] | None = None) -> Cluster:
+def look(
+    session: Session,
+    driver: Driver,
+    surveys: Mapping[str, Survey] | None = None,
+    machines: Sequence[Machine] | None = None,
+) -> Cluster:
     """Reads back what is there. Changes nothing. Raises EngineError, SwarmError.
 
     With `surveys`, a machine that has none counts as lost, and one without an engine is not asked for it.
+    `machines`: those that there are, where they were just read.
     """
     course = session.settings.course
-    machines = tuple(driver.machines())
+    machines = tuple(driver.machines() if machines is None else machines)
 
     def view(machine: Machine) -> tuple[Engine, Node, Membership]:
         if surveys is not None:

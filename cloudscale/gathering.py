@@ -111,7 +111,7 @@ class Gathering:
         return "joined"
 
     def _knows(self, gate: Engine, node_id: str) -> bool:
-        return any(node.id == node_id for node in swarm_nodes(gate))
+        return bool(node_id) and any(node.id == node_id for node in swarm_nodes(gate))
 
     def _labels(self, member: Member) -> dict[str, str]:
         return {**naming.labels(self._course), MACHINE: member.name, ADDRESS: member.address}
@@ -166,8 +166,9 @@ class Gathering:
                         engine.api.leave_swarm(force=True)
         with engine_errors(gate.name):
             update_node(gate, found.node_id, labels={**self._labels(member), **bridge})
-        for former in swarm_nodes(gate):  # as which it half joined
-            if former.id in tried - {found.node_id} and not former.machine and not former.is_up:
+        half_joined = tried - {found.node_id, ""}  # what it was in attempts that came to nothing
+        for former in swarm_nodes(gate) if half_joined else ():
+            if former.id in half_joined and not former.machine and not former.is_up:
                 remove_node(gate, former.id)
 
 

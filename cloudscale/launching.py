@@ -99,13 +99,14 @@ def _seen(session: Session, driver: Driver, launch: Launch, students: Sequence[S
             return driver.survey(machine)
 
     check_reference(recipes.full_reference(session.settings.image))
-    outcomes = fan_out(survey, driver.machines(), name=lambda machine: machine.name)
+    machines = driver.machines()
+    outcomes = fan_out(survey, machines, name=lambda machine: machine.name)
     for outcome in outcomes:
         if isinstance(outcome.error, RequestError):
             raise outcome.error
     answering = {outcome.target: outcome.value for outcome in outcomes if outcome.value}
     _check_distinct(answering)
-    cluster = look(session, driver, answering)
+    cluster = look(session, driver, answering, machines)
     lost = {outcome.target: outcome for outcome in outcomes if not outcome.ok}
     causes = {name: outcome.error for name, outcome in lost.items() if isinstance(outcome.error, CloudscaleError)}
     cluster = replace(cluster, lost={**cluster.lost, **causes})

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -84,6 +86,8 @@ class Spawner:
         self._manager = manager
         self._api = manager.api
         self.course = course
+        # each takes 19 MiB, and all of a core: more at once than there are cores is slower, and larger
+        self._hashing = threading.Semaphore(os.cpu_count() or 1)
 
     def converge(
         self,
@@ -160,7 +164,8 @@ class Spawner:
         if secret in secrets:
             return secret, secrets[secret]
         salt = naming.keyed_digest(key, "salt", student_id)[:16]
-        data = config(jupyter.hash_password(password, salt))
+        with self._hashing:
+            data = config(jupyter.hash_password(password, salt))
         created = self._api.create_secret(secret, data, naming.student_labels(self.course, student_id))
         return secret, str(created["ID"])
 

@@ -7,6 +7,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,12 +18,16 @@ from cloudscale.drivers.openstack.cloud import Cloud, open_cloud
 from cloudscale.drivers.openstack.inventory import mark
 from cloudscale.settings import OpenStackSettings
 from tests.lab.stand_in import StandIn
+from tests.lab.stand_in.machines import Server
+from tests.lab.stand_in.region import Region
 from tests.lab.stand_in.wire import Answer, Request
 from tests.unit.stand_in_cloud import MARKS as MARKS  # for the tests that use this module
 
 COURSE = "bio"
 MARK = mark(COURSE)
-SECRETS = ("pass-{}:word", "a secret", "gAAAAA")  # of the stand-in: password, application credential, every token
+PRIVATE, PUBLIC = "10.20.0.0/20", "192.0.2.0/24"  # the stand-in's
+PASSWORD = "pass-{}:word"
+SECRETS = (PASSWORD, "a secret", "gAAAAA")  # of the stand-in: password, application credential, every token
 
 
 TICK = 1e-6  # seconds
@@ -85,10 +90,10 @@ class Crowd:
             self._now = min(self._asleep)
             self._changed.notify_all()
 
-    def run(self, *tasks: Callable[[], None]) -> None:
+    def run(self, *tasks: Callable[[], object]) -> None:
         assert len(tasks) == self._size
 
-        def one(task: Callable[[], None]) -> None:
+        def one(task: Callable[[], object]) -> None:
             try:
                 task()
             finally:
@@ -124,6 +129,17 @@ class OwnCloud(StandIn):
         self._counting = threading.Lock()
         super().__init__(**settings)
 
+    def renew(self) -> None:
+        """As it was at its beginning; who has a token may keep it."""
+        (place,) = self.regions
+        self.regions[place] = Region(self.identity, self.url, "", volume=True, private=PRIVATE, public=PUBLIC)
+        self._services.update({service.prefix: service for service in self.region.services})
+        self.identity.password = PASSWORD
+        self.seen = lambda request: None
+        self.most_at_once = 0
+        for noted in (self.requests, self.asked, self.faults, self.violations):
+            noted.clear()
+
     def _serve(self, request: Request) -> Answer | None:
         with self._counting:
             self._open += 1
@@ -154,6 +170,8 @@ class OwnCloud(StandIn):
             "volumes": len(self.volumes.volumes) if self.region.volumes else 0,
         }
 
+    # --- what an earlier run made, or others ---
+
     def add_port(self, name: str, *, marked: str = MARK, tags: tuple[str, ...] = (), **more: Any) -> dict[str, Any]:
         (net,) = (net for net in self.network.networks.items.values() if net["name"] == "course-net")
         given = {"network_id": net["id"], "name": name, "description": marked, **more}
@@ -165,6 +183,15 @@ class OwnCloud(StandIn):
         (net,) = (net for net in self.network.networks.items.values() if net["name"] == "public")
         given = {"floating_network_id": net["id"], "description": marked}
         return self.network.floating_ips.make(given | ({"port_id": port["id"]} if port else {}))
+
+    def add_machine(self, name: str, *, marked: str = MARK, **more: Any) -> Server:
+        """Its server, its port, which is its own, and its floating IP; it is up."""
+        port = self.add_port(name, marked=marked, tags=(marked,))
+        self.add_ip(port, marked=marked)["tags"] = [marked]
+        server = self.compute.add_server(name, "m1.small", tags=[marked, *more.pop("tags", ())], **more)
+        server.ports = [port["id"]]
+        self.network.bind(port, server.id, server.zone)
+        return server
 
 
 def only_these(monkeypatch: pytest.MonkeyPatch, *clouds_yaml: Path) -> None:
@@ -183,13 +210,38 @@ def settings(**given: Any) -> OpenStackSettings:
     return OpenStackSettings.model_validate({"cloud": "course", **given})
 
 
-@pytest.fixture(name="stand_in")
-def own_cloud_fixture(loopback: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[OwnCloud]:
-    """Listening, with a clouds.yaml for it; whatever is asked of it, it is asked in its own terms."""
+@pytest.fixture(name="alone")
+def alone_fixture(loopback: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[OwnCloud]:
+    """A stand-in of the test's own, which may be left as it pleases, with a clouds.yaml for it."""
     only_these(monkeypatch, tmp_path / "clouds.yaml")
     with OwnCloud() as stand_in:
         stand_in.clouds_yaml(tmp_path)
         yield stand_in
+    assert stand_in.violations == []
+
+
+@pytest.fixture(name="standing", scope="module")
+def standing_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[OwnCloud, Cloud]]:
+    """A stand-in for several tests one after the other, and a login to it: most of the time goes into that."""
+    folder = tmp_path_factory.mktemp("standing")
+    with OwnCloud() as stand_in:
+        with pytest.MonkeyPatch.context() as patched:
+            only_these(patched, stand_in.clouds_yaml(folder))
+            cloud = open_cloud(settings(), Time())
+        yield stand_in, cloud
+        cloud.api.close()
+
+
+@pytest.fixture(name="stand_in")
+def own_cloud_fixture(
+    standing: tuple[OwnCloud, Cloud], loopback: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[OwnCloud]:
+    """As at its beginning, with a clouds.yaml for it; whatever is asked of it, it is asked in its own terms."""
+    only_these(monkeypatch, tmp_path / "clouds.yaml")
+    stand_in, _ = standing
+    stand_in.renew()
+    stand_in.clouds_yaml(tmp_path)
+    yield stand_in
     assert stand_in.violations == []
 
 
@@ -199,8 +251,6 @@ def clock_fixture() -> Time:
 
 
 @pytest.fixture(name="cloud")
-def opened_fixture(stand_in: OwnCloud, clock: Time) -> Iterator[Cloud]:
-    cloud = open_cloud(settings(), clock)
-    stand_in.requests.clear()
-    yield cloud
-    cloud.api.close()
+def opened_fixture(standing: tuple[OwnCloud, Cloud], stand_in: OwnCloud, clock: Time) -> Cloud:
+    """The login, by the test's own clock."""
+    return replace(standing[1], clock=clock)

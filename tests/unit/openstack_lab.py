@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,27 +13,34 @@ from cloudscale.course import Course
 from cloudscale.drivers import over_ssh
 from cloudscale.drivers.openstack import driver as module
 from cloudscale.drivers.openstack import login
-from cloudscale.drivers.openstack.cloud import open_cloud
+from cloudscale.drivers.openstack.cloud import Cloud, open_cloud
 from cloudscale.drivers.openstack.driver import OpenStack
+from cloudscale.drivers.openstack.inventory import ANSWERED, FINGERPRINT
 from cloudscale.errors import CloudscaleError, ConnectionFailed
 from cloudscale.known_hosts import KnownHosts
 from cloudscale.model import Machine, Survey
 from cloudscale.settings import OpenStackSettings
 from cloudscale.ssh import Target
+from cloudscale.sshkey import ssh_key
 from tests.lab.stand_in.machines import Server
 from tests.unit.fake_host import FRESH, FakeHost
 from tests.unit.openstack_cloud import COURSE, OwnCloud, Time, settings
+from tests.unit.openstack_making import chosen
 
 
 class CloudLab:
     """`mute`: names of machines whose SSH says nothing; `refusals`: what a login fails with, by the machine's name.
 
-    Each is for the next server of the name, or for all of them where it is in `always` too.
+    Each is for the next server of the name, or for all of them where it is in `always` too. `cloud`: a login that is
+    there already; nothing but what has tests of its own is left out then. Without it, all is as users have it.
     """
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, stand_in: OwnCloud, clock: Time) -> None:
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, stand_in: OwnCloud, clock: Time, cloud: Cloud | None = None
+    ) -> None:
         self.stand_in = stand_in
         self.clock = clock
+        self.cloud = cloud
         self.said: list[str] = []
         self.mute: set[str] = set()
         self.always: set[str] = set()
@@ -43,9 +49,11 @@ class CloudLab:
         self.logins: list[Target] = []
         self.clients: list[dict[str, Any]] = []
         self._mute_ids: set[str] = set()
-        self._opened: list[Any] = []
+        self._opened: list[Cloud] = []
         self.course = Course.named(COURSE, "openstack")
         monkeypatch.setattr(module, "open_cloud", self._open)
+        if cloud:
+            monkeypatch.setattr(module, "choose", lambda cloud, given: chosen(stand_in, given))
         monkeypatch.setattr(login, "_answers", lambda target: self._serving(target) is not None)
         monkeypatch.setattr(login, "connect", self._connect)
         monkeypatch.setattr(ssh, "connect", self._connect)
@@ -60,11 +68,21 @@ class CloudLab:
         for cloud in self._opened:
             cloud.api.close()
 
-    def _open(self, given: OpenStackSettings) -> Any:
+    def _open(self, given: OpenStackSettings) -> Cloud:
+        if self.cloud:
+            return self.cloud
         self._opened.append(open_cloud(given, self.clock))
         return self._opened[-1]
 
     # --- the machines ---
+
+    def add_machine(self, name: str = "bio-1", *, answered: bool = True) -> Server:
+        """As an earlier run of the course left it behind."""
+        self.course.make_folder()
+        key = ssh_key(self.course.folder, create=True)
+        assert key
+        tags = (ANSWERED,) if answered else ()
+        return self.stand_in.add_machine(name, tags=tags, metadata={FINGERPRINT: key.fingerprint})
 
     def at(self, address: str) -> Server | None:
         """The server that an address leads to."""
@@ -112,10 +130,8 @@ class CloudLab:
 
 
 @pytest.fixture(name="lab")
-def lab_fixture(monkeypatch: pytest.MonkeyPatch, stand_in: OwnCloud, clock: Time) -> Iterator[CloudLab]:
-    lab = CloudLab(monkeypatch, stand_in, clock)
-    yield lab
-    lab.close()
+def lab_fixture(monkeypatch: pytest.MonkeyPatch, stand_in: OwnCloud, clock: Time, cloud: Cloud) -> CloudLab:
+    return CloudLab(monkeypatch, stand_in, clock, cloud)
 
 
 def brought(driver: OpenStack, count: int, *former: str) -> list[Survey]:

@@ -5,20 +5,50 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cloudscale.drivers.openstack.choices import choose
+import pytest
+
+from cloudscale.drivers.openstack import security
+from cloudscale.drivers.openstack.choices import Choices, usable_memory
 from cloudscale.drivers.openstack.cloud import Cloud
 from cloudscale.drivers.openstack.inventory import FloatingIp, Port, Server, read_inventory
 from cloudscale.drivers.openstack.making import Blueprint, Maker
+from cloudscale.model import Kind
+from cloudscale.settings import OpenStackSettings
 from cloudscale.sshkey import SshKey
-from tests.unit.openstack_cloud import MARK, settings
+from tests.unit.openstack_cloud import MARK, OwnCloud, settings
 
 KEY = SshKey(Path("id_ed25519"), "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGNvdXJzZQ== cloudscale")
 
 
-def new_maker(cloud: Cloud, group_size: int | None = 10, **given: Any) -> Maker:
+@pytest.fixture(name="few_rules")
+def few_rules_fixture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most of the requests for a machine are for the rules of its group, which have tests of their own."""
+    monkeypatch.setattr(security, "base_rules", lambda settings: frozenset())
+
+
+def chosen(stand_in: OwnCloud, given: OpenStackSettings) -> Choices:
+    """What `choose` finds of these names, without asking the cloud."""
+
+    def found(items: Any, name: str) -> Any:
+        return next(item for item in items.values() if item["name"] == name)
+
+    network, flavor = stand_in.network, found(stand_in.compute.flavors, given.flavor)
+    inside, outside = given.network, given.external_network
+    return Choices(
+        image_id=found(stand_in.images.images, given.image)["id"],
+        flavor_id=flavor["id"],
+        kind=Kind(flavor["name"], flavor["vcpus"], usable_memory(flavor["ram"])),
+        ram=flavor["ram"],
+        network_id=found(network.networks.items, inside)["id"],
+        cidrs=frozenset({"10.20.0.0/20"}),
+        external_id=found(network.networks.items, outside)["id"] if outside else None,
+    )
+
+
+def new_maker(stand_in: OwnCloud, cloud: Cloud, group_size: int | None = 10, **given: Any) -> Maker:
     """As a run has it that begins now."""
-    chosen = settings(**given)
-    blueprint = Blueprint(MARK, chosen, choose(cloud, chosen), KEY)
+    wanted = settings(**given)
+    blueprint = Blueprint(MARK, wanted, chosen(stand_in, wanted), KEY)
     return Maker(cloud, blueprint, read_inventory(cloud, MARK), group_size)
 
 

@@ -19,6 +19,7 @@ from tests.unit.openstack_cloud import (  # noqa: F401 - fixtures
     MARKS,
     OwnCloud,
     own_cloud_fixture,
+    standing_fixture,
 )
 
 pytestmark = MARKS

@@ -20,6 +20,7 @@ from tests.unit.openstack_cloud import (  # noqa: F401 - fixtures
     opened_fixture,
     own_cloud_fixture,
     settings,
+    standing_fixture,
 )
 
 pytestmark = MARKS

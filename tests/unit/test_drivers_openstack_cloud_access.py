@@ -26,6 +26,7 @@ from tests.unit.openstack_cloud import (  # noqa: F401 - fixtures
     only_these,
     own_cloud_fixture,
     settings,
+    standing_fixture,
 )
 
 pytestmark = MARKS
@@ -77,9 +78,7 @@ def test_a_cloud_of_the_file_is_entered_by_its_name(stand_in: OwnCloud, clock: T
     assert entered(stand_in, clock, cloud=name).name == name
 
 
-def test_the_environment_may_name_the_cloud(
-    stand_in: OwnCloud, clock: Time, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_environment_may_name_the_cloud(stand_in: OwnCloud, clock: Time, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OS_CLOUD", "application")
     assert entered(stand_in, clock, cloud=None).name == "application"
 
@@ -109,7 +108,7 @@ def test_the_only_cloud_of_the_file_need_not_be_named(stand_in: OwnCloud, clock:
 
 def test_a_token_lets_in_too(stand_in: OwnCloud, clock: Time, monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
     cloud = entered(stand_in, clock)
-    token = cloud.api.auth_token
+    token = str(cloud.api.auth_token)
     file.unlink()
     whole = {**stand_in.environment, "OS_AUTH_TYPE": "token", "OS_TOKEN": token}
     for name in whole.keys() - {"OS_USERNAME", "OS_PASSWORD", "OS_USER_DOMAIN_NAME"}:
@@ -311,8 +310,8 @@ def test_an_address_where_something_else_is_told(stand_in: OwnCloud, clock: Time
 def test_a_cloud_that_stumbles_at_the_door_is_asked_again(
     stand_in: OwnCloud, clock: Time, path: str, fault: int | str
 ) -> None:
-    kind = {"status": fault} if isinstance(fault, int) else {"drop": fault}
-    stand_in.faults.append(Fault(path=path, **kind))  # type: ignore[arg-type]
+    kind: Json = {"status": fault} if isinstance(fault, int) else {"drop": fault}
+    stand_in.faults.append(Fault(path=path, times=3, **kind))
     entered(stand_in, clock)
     assert stand_in.faults[0].used
 
@@ -325,6 +324,13 @@ def test_a_cloud_that_stays_away_is_told_in_its_own_words(stand_in: OwnCloud, cl
     assert clock.now() < LOGIN_PATIENCE
 
 
+def test_the_words_of_a_proxy_are_told_without_its_tags(stand_in: OwnCloud, clock: Time) -> None:
+    stand_in.faults.append(Fault("POST", "/auth/tokens", status=502, times=None))
+    said = refusal(clock)
+    assert "A fault on demand (HTTP 502)." in said
+    assert not set("<>") & set(said)
+
+
 # --- a cloud without what is needed ---
 
 
@@ -333,7 +339,8 @@ def test_a_cloud_that_stays_away_is_told_in_its_own_words(stand_in: OwnCloud, cl
 def test_a_place_without_services_is_told_with_the_places_that_have_some(
     clock: Time, file: Path, key: str, value: str
 ) -> None:
-    changed(file, **{key: value})
+    given: Json = {key: value}
+    changed(file, **given)
     said = refusal(clock)
     assert "'course' has no service compute in region" in said
     assert repr(value) in said

@@ -34,21 +34,11 @@ from tests.unit.openstack_cloud import (  # noqa: F401 - fixtures
     clock_fixture,
     opened_fixture,
     own_cloud_fixture,
+    standing_fixture,
 )
 
 pytestmark = MARKS
 OTHERS = ("", "cloudscale:bio-2", "cloudscale:bi", "cloudscale:BIO", "xcloudscale:bio", "bio")  # marks
-
-
-def add_machine(stand_in: OwnCloud, name: str, *, marked: str = MARK, **more: Any) -> Any:
-    """Its server, its port, which is its own, and its floating IP."""
-    port = stand_in.add_port(name, marked=marked, tags=(marked,))
-    ip = stand_in.add_ip(port, marked=marked)
-    ip["tags"] = [marked]
-    server = stand_in.compute.add_server(name, "m1.small", tags=[marked], **more)
-    server.ports = [port["id"]]
-    stand_in.network.bind(port, server.id, server.zone)
-    return server
 
 
 def ignore_filters(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +70,7 @@ def everything(cloud: Cloud) -> set[str]:
         inventory.read_server_groups,
         inventory.read_security_groups,
     )
-    return {found.id for read in readers for found in read(cloud, MARK)}  # type: ignore[operator]
+    return {found.id for read in readers for found in read(cloud, MARK)}
 
 
 # --- whose it is ---
@@ -92,7 +82,7 @@ def test_only_what_carries_the_mark_is_the_courses(
 ) -> None:
     groups = stand_in.compute.groups
     for marked in (*OTHERS, MARK):
-        add_machine(stand_in, "bio-1", marked=marked)
+        stand_in.add_machine("bio-1", marked=marked)
         stand_in.network.groups.add(MARK if marked == "" else marked, marked)
         stand_in.volumes.make(size=1, name="bio-1", text=marked)
         groups.items[f"id-{marked}"] = {"id": f"id-{marked}", "name": marked, "policy": "affinity", "rules": {}}
@@ -146,7 +136,7 @@ def test_a_long_list_is_read_to_its_end(stand_in: OwnCloud, cloud: Cloud, monkey
 
 
 def test_a_server_is_read_with_all_that_is_asked_of_it(stand_in: OwnCloud, cloud: Cloud) -> None:
-    made = add_machine(stand_in, "bio-1", metadata={FINGERPRINT: "SHA256:abc"})
+    made = stand_in.add_machine("bio-1", metadata={FINGERPRINT: "SHA256:abc"})
     made.tags.append(ANSWERED)
     (server,) = inventory.read_servers(cloud, MARK)
     assert server == Server(
@@ -162,20 +152,20 @@ def test_a_server_is_read_with_all_that_is_asked_of_it(stand_in: OwnCloud, cloud
 
 
 def test_a_fault_is_read_in_one_line(stand_in: OwnCloud, cloud: Cloud) -> None:
-    made = add_machine(stand_in, "bio-1")
+    made = stand_in.add_machine("bio-1")
     made.status, made.fault = "ERROR", "No valid host\n  was found. "
     (server,) = inventory.read_servers(cloud, MARK)
     assert (server.status, server.fault, server.has_answered) == ("ERROR", "No valid host was found.", False)
 
 
 def test_what_is_going_on_with_a_server_is_read_too(stand_in: OwnCloud, cloud: Cloud) -> None:
-    add_machine(stand_in, "bio-1").last_looks = 5
+    stand_in.add_machine("bio-1").last_looks = 5
     (server,) = inventory.read_servers(cloud, MARK)
     assert (server.status, server.task) == ("ACTIVE", "deleting")
 
 
 def test_a_machine_has_its_floating_address_or_its_own(stand_in: OwnCloud, cloud: Cloud) -> None:
-    add_machine(stand_in, "bio-1")
+    stand_in.add_machine("bio-1")
     stand_in.add_port("bio-2")
     there = read_inventory(cloud, MARK)
     (ip,) = stand_in.network.floating_ips.items.values()
@@ -204,7 +194,7 @@ def test_of_a_ports_addresses_the_older_kind_is_used(addresses: list[str], own: 
 
 def test_of_two_servers_of_a_name_the_one_with_the_port_is_the_machine(stand_in: OwnCloud, cloud: Cloud) -> None:
     first = stand_in.compute.add_server("bio-1", tags=[MARK])
-    with_port = add_machine(stand_in, "bio-1")
+    with_port = stand_in.add_machine("bio-1")
     third = stand_in.compute.add_server("bio-1", tags=[MARK])
     there = read_inventory(cloud, MARK)
     assert there.servers["bio-1"].id == with_port.id
@@ -220,7 +210,7 @@ def test_without_a_port_it_is_the_older_one(stand_in: OwnCloud, cloud: Cloud) ->
 
 def test_of_two_ports_of_a_name_the_one_in_use_is_the_machines(stand_in: OwnCloud, cloud: Cloud) -> None:
     spare = [stand_in.add_port("bio-1")["id"]]
-    used = stand_in.network.ports.items[add_machine(stand_in, "bio-1").ports[0]]["id"]
+    used = stand_in.network.ports.items[stand_in.add_machine("bio-1").ports[0]]["id"]
     spare.append(stand_in.add_port("bio-1")["id"])
     there = read_inventory(cloud, MARK)
     assert there.ports["bio-1"].id == used

@@ -43,6 +43,7 @@ from tests.unit.openstack_cloud import (  # noqa: F401 - fixtures
     clock_fixture,
     opened_fixture,
     own_cloud_fixture,
+    standing_fixture,
 )
 
 pytestmark = MARKS
@@ -162,9 +163,7 @@ def test_the_first_login_is_verified_by_the_console(machine: Machine, clock: Tim
     assert clock.pauses == []
 
 
-def test_keys_that_the_console_tells_late_are_waited_for(
-    stand_in: OwnCloud, machine: Machine, clock: Time
-) -> None:
+def test_keys_that_the_console_tells_late_are_waited_for(stand_in: OwnCloud, machine: Machine, clock: Time) -> None:
     whole = stand_in.compute.consoles["bio-1"]
     stand_in.compute.consoles["bio-1"] = f"[    0.0] Linux\n{BEGIN}\n"
 
@@ -236,9 +235,7 @@ def test_one_that_stays_away_is_none(stand_in: OwnCloud, machine: Machine, cloud
 # --- nobody gets in ---
 
 
-def test_a_machine_that_is_slow_is_waited_for(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch, clock: Time
-) -> None:
+def test_a_machine_that_is_slow_is_waited_for(machine: Machine, monkeypatch: pytest.MonkeyPatch, clock: Time) -> None:
     monkeypatch.setattr(login, "_answers", lambda target: clock.now() > 100)
     machine.enter()
     assert 100 < clock.now() < 103
@@ -260,9 +257,7 @@ def test_one_that_answers_and_lets_nobody_finish_is_silent_with_the_cause(
     assert 90 <= clock.now() < 100
 
 
-def test_a_stumble_at_the_door_is_none(
-    machine: Machine, client: type[Client], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stumble_at_the_door_is_none(machine: Machine, client: type[Client], monkeypatch: pytest.MonkeyPatch) -> None:
     failing(client, monkeypatch, EOFError(), ConnectionResetError(104, "reset"), TimeoutError())
     assert machine.enter()
 
@@ -354,7 +349,8 @@ def listen(loopback: str) -> Iterator[Callable[[bytes | None], Target]]:
 
 
 @pytest.mark.parametrize(
-    ("words", "is_ssh"), [(b"SSH-2.0-OpenSSH_9.2p1\r\n", True), (b"HTTP/1.1 400 Bad\r\n", False), (None, False), (b"", False)]
+    ("words", "is_ssh"),
+    [(b"SSH-2.0-OpenSSH_9.2p1\r\n", True), (b"HTTP/1.1 400 Bad\r\n", False), (None, False), (b"", False)],
 )
 def test_what_answers_is_an_ssh_server_or_nothing(
     listen: Callable[[bytes | None], Target], monkeypatch: pytest.MonkeyPatch, words: bytes | None, is_ssh: bool

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -26,10 +27,11 @@ from tests.unit.openstack_cloud import (  # noqa: F401 - fixtures
     opened_fixture,
     own_cloud_fixture,
     settings,
+    standing_fixture,
 )
-from tests.unit.openstack_making import KEY, machine, new_maker, parts
+from tests.unit.openstack_making import KEY, few_rules_fixture, machine, new_maker, parts  # noqa: F401 - fixture
 
-pytestmark = MARKS
+pytestmark = [*MARKS, pytest.mark.usefixtures("few_rules")]
 SERVERS = "/v2.1/servers$"
 VOLUMES = "/volumes$"
 
@@ -38,7 +40,7 @@ VOLUMES = "/volumes$"
 
 
 def test_a_machine_is_asked_for_in_just_these_words(stand_in: OwnCloud, cloud: Cloud) -> None:
-    port, ip, server = parts(new_maker(cloud))
+    port, ip, server = parts(new_maker(stand_in, cloud))
     (made,) = stand_in.bodies(SERVERS)
     (group,) = stand_in.compute.groups.items
     (flavor,) = (flavor["id"] for flavor in stand_in.compute.flavors.values() if flavor["name"] == "m1.small")
@@ -62,26 +64,25 @@ def test_a_machine_is_asked_for_in_just_these_words(stand_in: OwnCloud, cloud: C
 
 def test_what_the_configuration_adds_is_asked_for_too(stand_in: OwnCloud, cloud: Cloud) -> None:
     stand_in.compute.add_keypair("mine", "ssh-ed25519 AAAA me")
-    machine(new_maker(cloud, config_drive=True, key_pair="mine", availability_zone="nova"))
+    machine(new_maker(stand_in, cloud, config_drive=True, key_pair="mine", availability_zone="nova"))
     ((asked,),) = ([body["server"] for body in stand_in.bodies(SERVERS)],)
     assert (asked["config_drive"], asked["key_name"], asked["availability_zone"]) == (True, "mine", "nova")
 
 
 def test_all_is_marked_in_the_request_that_makes_it(stand_in: OwnCloud, cloud: Cloud) -> None:
-    machine(new_maker(cloud, boot_volume="5G"))
+    machine(new_maker(stand_in, cloud, boot_volume="5G"))
     made = {path: stand_in.bodies(path)[0] for path in ("/ports$", "/floatingips$", "/security-groups$", VOLUMES)}
     assert {body["description"] for body in made.values()} == {MARK}
     assert stand_in.bodies("/os-server-groups$")[0]["name"] == MARK
     assert stand_in.bodies(SERVERS)[0]["server"]["tags"] == [MARK]
     # and no request made anything else
     assert {asked.path.rpartition("/")[2] for asked in stand_in.asked if asked.method == "POST"} == {
-        *("tokens", "ports", "floatingips", "security-groups", "security-group-rules", "volumes", "os-server-groups"),
-        "servers",
+        *("ports", "floatingips", "security-groups", "volumes", "os-server-groups", "servers"),
     }
 
 
 def test_what_has_no_tags_in_that_request_gets_them_next(stand_in: OwnCloud, cloud: Cloud) -> None:
-    machine(new_maker(cloud))
+    machine(new_maker(stand_in, cloud))
     kinds = (stand_in.network.ports, stand_in.network.floating_ips, stand_in.network.groups)
     ours = [item for kind in kinds for item in kind.items.values() if item["description"] == MARK]
     assert [item["tags"] for item in ours] == [[MARK]] * 3
@@ -93,7 +94,7 @@ def test_nothing_that_is_secret_goes_to_the_cloud(
     key = ssh_key(tmp_path, create=True)
     assert key
     monkeypatch.setattr("tests.unit.openstack_making.KEY", key)
-    machine(new_maker(cloud, boot_volume="5G"))
+    machine(new_maker(stand_in, cloud, boot_volume="5G"))
     private = [line for line in key.file.read_text().splitlines() if "KEY" not in line]
     everything = repr(stand_in.asked)
     assert key.public.split()[1] not in everything  # it is inside of user_data
@@ -102,19 +103,19 @@ def test_nothing_that_is_secret_goes_to_the_cloud(
 
 
 def test_machines_are_spread_over_the_hypervisors_as_far_as_they_go(stand_in: OwnCloud, cloud: Cloud) -> None:
-    machine(new_maker(cloud))
+    machine(new_maker(stand_in, cloud))
     (group,) = stand_in.compute.groups.items.values()
     assert group["policy"] == "soft-anti-affinity"
 
 
 def test_the_machines_port_is_in_the_courses_security_group_alone(stand_in: OwnCloud, cloud: Cloud) -> None:
-    port, *_ = parts(new_maker(cloud))
+    port, *_ = parts(new_maker(stand_in, cloud))
     (group,) = (group["id"] for group in stand_in.network.groups.items.values() if group["name"] == MARK)
     assert stand_in.network.ports.items[port.id]["security_groups"] == [group]
 
 
 def test_without_an_external_network_no_floating_ip_is_made(stand_in: OwnCloud, cloud: Cloud) -> None:
-    port, ip, _ = parts(new_maker(cloud, external_network=""))
+    port, ip, _ = parts(new_maker(stand_in, cloud, external_network=""))
     assert ip is None
     assert port.address.startswith("10.20.")
     assert stand_in.totals()["floating IPs"] == 0
@@ -132,15 +133,15 @@ def test_server_groups_are_filled_up_one_after_the_other(
     stand_in: OwnCloud, cloud: Cloud, most: int | None, sizes: list[int]
 ) -> None:
     stand_in.set_quota("server_group_members", most or -1)
-    maker = new_maker(cloud, most, external_network="")
+    maker = new_maker(stand_in, cloud, most, external_network="")
     outcomes = fan_out(lambda number: machine(maker, f"bio-{number}"), range(1, 6))
     assert [outcome.error for outcome in outcomes] == [None] * 5
     assert members(stand_in) == sizes
 
 
 def test_one_of_an_earlier_run_is_filled_up_first(stand_in: OwnCloud, cloud: Cloud) -> None:
-    machine(new_maker(cloud, 2), "bio-1")
-    maker = new_maker(cloud, 2)
+    machine(new_maker(stand_in, cloud, 2), "bio-1")
+    maker = new_maker(stand_in, cloud, 2)
     machine(maker, "bio-2")
     machine(maker, "bio-3")
     assert members(stand_in) == [1, 2]
@@ -148,16 +149,20 @@ def test_one_of_an_earlier_run_is_filled_up_first(stand_in: OwnCloud, cloud: Clo
 
 def test_a_group_of_somebody_else_is_left_to_him(stand_in: OwnCloud, cloud: Cloud) -> None:
     theirs = cloud.api.compute.create_server_group(name=f"{MARK}-2", policy="soft-anti-affinity").id
-    machine(new_maker(cloud))
+    machine(new_maker(stand_in, cloud))
     assert stand_in.compute.groups.members(theirs) == []
 
 
 def test_what_machines_share_is_made_once_for_all(stand_in: OwnCloud, cloud: Cloud) -> None:
-    maker = new_maker(cloud)
+    maker = new_maker(stand_in, cloud)
     fan_out(lambda number: machine(maker, f"bio-{number}"), range(1, 7))
     assert stand_in.totals() == {
-        **{"servers": 6, "ports": 6, "floating IPs": 6},
-        **{"server groups": 1, "security groups": 1, "volumes": 0},
+        "servers": 6,
+        "ports": 6,
+        "floating IPs": 6,
+        "server groups": 1,
+        "security groups": 1,
+        "volumes": 0,
     }
 
 
@@ -165,47 +170,47 @@ def test_the_requests_while_they_boot_do_not_grow_with_their_number(stand_in: Ow
     def looks(count: int) -> int:
         clock = Crowd(count)
         cloud = open_cloud(settings(), clock)
-        maker = new_maker(cloud, external_network="")
+        maker = new_maker(stand_in, cloud, external_network="")
         servers = [parts(maker, f"bio-{count}-{number}")[-1] for number in range(count)]
         for server in servers:
             stand_in.compute.servers[server.id].fate = "BUILD"
         stand_in.seen = lambda request: boot(clock.now())
         before = stand_in.count("GET", "/servers/detail")
-        clock.run(*(lambda server=server: maker.await_active(server.name, server) for server in servers))
+        clock.run(*(partial(maker.await_active, server.name, server) for server in servers))
         cloud.api.close()
         return stand_in.count("GET", "/servers/detail") - before
 
     def boot(now: float) -> None:
         for made in stand_in.compute.servers.values():
-            made.fate = "ACTIVE" if now >= 20 else "BUILD"
+            made.fate = "ACTIVE" if now >= 10 else "BUILD"
 
     alone = looks(1)
-    assert alone == 20 / INTERVAL + 1
-    assert looks(6) <= alone + 6  # who begins later asks once more for himself
+    assert alone == 10 / INTERVAL + 1
+    assert looks(5) <= alone + 5  # who begins later asks once more for himself
 
 
 # --- what is there already ---
 
 
 def test_what_an_earlier_run_made_is_used(stand_in: OwnCloud, cloud: Cloud) -> None:
-    before = [part.id for part in parts(new_maker(cloud)) if part]
+    before = [part.id for part in parts(new_maker(stand_in, cloud)) if part]
     stand_in.requests.clear()
-    assert [part.id for part in parts(new_maker(cloud)) if part] == before
+    assert [part.id for part in parts(new_maker(stand_in, cloud)) if part] == before
     assert {made.method for made in stand_in.requests} == {"GET"}
 
 
 def test_what_it_had_not_marked_yet_is_marked(stand_in: OwnCloud, cloud: Cloud) -> None:
     port = stand_in.add_port("bio-1")
     ip = stand_in.add_ip(port)
-    machine(new_maker(cloud))
+    machine(new_maker(stand_in, cloud))
     assert (port["tags"], ip["tags"]) == ([MARK], [MARK])
     assert stand_in.totals()["ports"] == stand_in.totals()["floating IPs"] == 1
 
 
 def test_the_address_of_a_machine_that_was_deleted_is_the_next_ones(stand_in: OwnCloud, cloud: Cloud) -> None:
-    port, ip, server = parts(new_maker(cloud))
+    port, ip, server = parts(new_maker(stand_in, cloud))
     cloud.api.compute.delete_server(server.id)
-    again, same_ip, other = parts(new_maker(cloud))
+    again, same_ip, other = parts(new_maker(stand_in, cloud))
     assert (again.id, again.address) == (port.id, port.address)
     assert same_ip and ip and same_ip.address == ip.address
     assert other.id != server.id
@@ -214,7 +219,7 @@ def test_the_address_of_a_machine_that_was_deleted_is_the_next_ones(stand_in: Ow
 def test_a_spare_floating_ip_is_bound_before_another_is_made(stand_in: OwnCloud, cloud: Cloud) -> None:
     spare = [stand_in.add_ip()["id"] for _ in range(2)]
     stranger = stand_in.add_ip(marked="")["id"]
-    maker = new_maker(cloud)
+    maker = new_maker(stand_in, cloud)
     fan_out(lambda number: machine(maker, f"bio-{number}"), range(1, 4))
     ips = stand_in.network.floating_ips.items
     assert len({ips[id]["port_id"] for id in spare} - {None}) == 2
@@ -227,7 +232,7 @@ def test_a_spare_floating_ip_is_bound_before_another_is_made(stand_in: OwnCloud,
 
 
 def test_a_machine_boots_from_a_volume_where_one_is_wanted(stand_in: OwnCloud, cloud: Cloud) -> None:
-    machine(new_maker(cloud, boot_volume="5.5G"))
+    machine(new_maker(stand_in, cloud, boot_volume="5.5G"))
     (volume,) = stand_in.volumes.volumes.values()
     (asked,) = stand_in.bodies(VOLUMES)
     (image,) = (image["id"] for image in stand_in.images.images.values() if image["name"] == "debian-12")
@@ -247,19 +252,19 @@ def test_a_machine_boots_from_a_volume_where_one_is_wanted(stand_in: OwnCloud, c
 
 def test_volumes_are_awaited_with_one_list_for_all(stand_in: OwnCloud) -> None:
     def looks(count: int) -> int:
-        stand_in.volumes.looks_to_create = 10
+        stand_in.volumes.looks_to_create = 6
         clock = Crowd(count)
         cloud = open_cloud(settings(), clock)
-        maker = new_maker(cloud, boot_volume="1G", external_network="")
+        maker = new_maker(stand_in, cloud, boot_volume="1G", external_network="")
         ports = [maker.port(f"bio-{count}-{number}") for number in range(count)]
         stand_in.requests.clear()
-        clock.run(*(lambda port=port: maker.server(port.name, port) for port in ports))
+        clock.run(*(partial(maker.server, port.name, port) for port in ports))
         cloud.api.close()
         assert not stand_in.count("GET", "/volumes/[0-9a-f]{8}-")
         return stand_in.count("GET", "/volumes/detail")
 
-    assert looks(1) <= 13
-    assert looks(6) <= 13 + 2 * 6  # each asks whether there is one, and once more for itself after it was made
+    assert looks(1) <= 9
+    assert looks(5) <= 9 + 2 * 5  # each asks whether there is one, and once more for itself after it was made
 
 
 def test_a_volume_that_fails_is_told_and_removed(stand_in: OwnCloud, cloud: Cloud) -> None:
@@ -271,7 +276,7 @@ def test_a_volume_that_fails_is_told_and_removed(stand_in: OwnCloud, cloud: Clou
 
     stand_in.seen = fail
     with pytest.raises(MachineError, match=r"bio-1: its volume is in the state error\."):
-        parts(new_maker(cloud, boot_volume="5G"))
+        parts(new_maker(stand_in, cloud, boot_volume="5G"))
     assert stand_in.totals()["volumes"] == 0
     assert stand_in.totals()["servers"] == 0
 
@@ -280,11 +285,11 @@ def test_a_volume_that_is_never_filled_is_told(
     stand_in: OwnCloud, cloud: Cloud, clock: Time, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert COPYING >= 900  # large images take their time
-    monkeypatch.setattr(making, "COPYING", 60.0)
+    monkeypatch.setattr(making, "COPYING", 10.0)
     stand_in.volumes.looks_to_create = 10**6
-    with pytest.raises(MachineError, match=r"bio-1: the image was not on its volume after 60 s\."):
-        parts(new_maker(cloud, boot_volume="5G"))
-    assert 60 <= clock.now() < 63
+    with pytest.raises(MachineError, match=r"bio-1: the image was not on its volume after 10 s\."):
+        parts(new_maker(stand_in, cloud, boot_volume="5G"))
+    assert 10 <= clock.now() < 13
 
 
 def test_a_volume_that_somebody_deletes_meanwhile_is_told(stand_in: OwnCloud, cloud: Cloud) -> None:
@@ -298,7 +303,7 @@ def test_a_volume_that_somebody_deletes_meanwhile_is_told(stand_in: OwnCloud, cl
 
     stand_in.seen = delete
     with pytest.raises(MachineError, match="bio-1: its volume is in the state deleted"):
-        parts(new_maker(cloud, boot_volume="5G"))
+        parts(new_maker(stand_in, cloud, boot_volume="5G"))
 
 
 @pytest.mark.parametrize(("status", "is_used"), [("available", True), ("creating", True), ("error", False)])
@@ -308,7 +313,7 @@ def test_the_volume_of_a_run_that_was_cut_off_is_used_if_it_is_whole(
     (image,) = (image["id"] for image in stand_in.images.images.values() if image["name"] == "debian-12")
     volume = stand_in.volumes.make(size=5, name="bio-1", image=image, text=MARK)
     volume["status"] = status
-    machine(new_maker(cloud, boot_volume="5G"))
+    machine(new_maker(stand_in, cloud, boot_volume="5G"))
     assert ([*stand_in.compute.server("bio-1").volumes] == [volume["id"]]) == is_used
     assert len(stand_in.volumes.volumes) == 2 - is_used
 
@@ -317,7 +322,7 @@ def test_the_volume_of_a_run_that_was_cut_off_is_used_if_it_is_whole(
 
 
 def test_a_machine_that_has_answered_says_so_beside_its_mark(stand_in: OwnCloud, cloud: Cloud) -> None:
-    maker = new_maker(cloud)
+    maker = new_maker(stand_in, cloud)
     server = machine(maker)
     for _ in range(2):
         maker.mark_answered(server)
@@ -327,7 +332,7 @@ def test_a_machine_that_has_answered_says_so_beside_its_mark(stand_in: OwnCloud,
 def test_a_refusal_is_told_in_the_clouds_own_words(stand_in: OwnCloud, cloud: Cloud) -> None:
     stand_in.set_quota("instances", 0)
     with pytest.raises(CloudError, match=r"bio-1: making its server: Quota exceeded for instances: .* \(HTTP 403\)"):
-        parts(new_maker(cloud))
+        parts(new_maker(stand_in, cloud))
     assert stand_in.count("POST", SERVERS) == 1
     assert issubclass(making.Faulty, MachineError)
     assert not issubclass(making.Faulty, HttpException)

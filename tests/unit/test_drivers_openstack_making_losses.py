@@ -20,15 +20,20 @@ from tests.unit.openstack_cloud import (  # noqa: F401 - fixtures
     clock_fixture,
     opened_fixture,
     own_cloud_fixture,
+    standing_fixture,
 )
-from tests.unit.openstack_making import machine, new_maker, parts
+from tests.unit.openstack_making import few_rules_fixture, machine, new_maker, parts  # noqa: F401 - fixture
 
-pytestmark = MARKS
+pytestmark = [*MARKS, pytest.mark.usefixtures("few_rules")]
 SERVERS = "/v2.1/servers$"
 MADE = ("/v2.1/servers$", "/ports$", "/floatingips$", "/security-groups$", "/os-server-groups$", "/volumes$")
 ONE_OF_EACH = {
-    **{"servers": 1, "ports": 1, "floating IPs": 1},
-    **{"server groups": 1, "security groups": 1, "volumes": 1},
+    "servers": 1,
+    "ports": 1,
+    "floating IPs": 1,
+    "server groups": 1,
+    "security groups": 1,
+    "volumes": 1,
 }
 
 
@@ -37,7 +42,7 @@ ONE_OF_EACH = {
 
 def test_a_server_in_error_is_told_with_its_fault(stand_in: OwnCloud, cloud: Cloud) -> None:
     stand_in.compute.outcomes["bio-1"] = ["ERROR: Exceeded maximum number of retries."]
-    maker = new_maker(cloud)
+    maker = new_maker(stand_in, cloud)
     *_, server = parts(maker)
     with pytest.raises(Faulty) as raised:
         maker.await_active("bio-1", server)
@@ -49,12 +54,12 @@ def test_a_server_in_error_is_told_with_its_fault(stand_in: OwnCloud, cloud: Clo
 def test_a_fault_without_words_is_told_all_the_same(stand_in: OwnCloud, cloud: Cloud) -> None:
     stand_in.compute.outcomes["bio-1"] = ["ERROR"]
     with pytest.raises(Faulty, match=r"in ERROR \(no cause is given\)"):
-        machine(new_maker(cloud))
+        machine(new_maker(stand_in, cloud))
 
 
 def test_a_server_that_somebody_deletes_while_it_boots_is_told(stand_in: OwnCloud, cloud: Cloud) -> None:
     stand_in.compute.looks_to_build = 10
-    maker = new_maker(cloud)
+    maker = new_maker(stand_in, cloud)
     *_, server = parts(maker)
     stand_in.compute.remove(stand_in.compute.server("bio-1"))
     with pytest.raises(Faulty, match="bio-1: its server was deleted while it booted") as raised:
@@ -66,16 +71,16 @@ def test_one_that_does_not_become_active_in_time_is_told(
     stand_in: OwnCloud, cloud: Cloud, clock: Time, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert BOOTING >= 600
-    monkeypatch.setattr(making, "BOOTING", 60.0)
+    monkeypatch.setattr(making, "BOOTING", 10.0)
     stand_in.compute.outcomes["bio-1"] = ["BUILD"]
-    with pytest.raises(Faulty, match=r"bio-1: its server was not ACTIVE after 60 s\."):
-        machine(new_maker(cloud))
-    assert 60 <= clock.now() < 63
+    with pytest.raises(Faulty, match=r"bio-1: its server was not ACTIVE after 10 s\."):
+        machine(new_maker(stand_in, cloud))
+    assert 10 <= clock.now() < 13
 
 
 def test_a_server_that_is_shut_off_is_started_once(stand_in: OwnCloud, cloud: Cloud) -> None:
     stand_in.compute.outcomes["bio-1"] = ["SHUTOFF"]
-    machine(new_maker(cloud))
+    machine(new_maker(stand_in, cloud))
     assert stand_in.compute.server("bio-1").status == "ACTIVE"
     assert [list(body) for body in (asked.body for asked in stand_in.asked if asked.path.endswith("/action"))] == [
         ["os-start"]
@@ -85,7 +90,7 @@ def test_a_server_that_is_shut_off_is_started_once(stand_in: OwnCloud, cloud: Cl
 def test_one_that_stays_off_is_not_started_again_and_again(
     stand_in: OwnCloud, cloud: Cloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(making, "BOOTING", 30.0)
+    monkeypatch.setattr(making, "BOOTING", 6.0)
     stand_in.compute.outcomes["bio-1"] = ["SHUTOFF"]
 
     def off(request: Any) -> None:
@@ -94,7 +99,7 @@ def test_one_that_stays_off_is_not_started_again_and_again(
 
     stand_in.seen = off
     with pytest.raises(Faulty, match="was not ACTIVE"):
-        machine(new_maker(cloud))
+        machine(new_maker(stand_in, cloud))
     assert stand_in.count("POST", "/action$") == 1
 
 
@@ -102,7 +107,7 @@ def test_one_that_stays_off_is_not_started_again_and_again(
 def test_a_start_that_was_not_answered_is_no_failure(stand_in: OwnCloud, cloud: Cloud, fault: dict[str, Any]) -> None:
     stand_in.compute.outcomes["bio-1"] = ["SHUTOFF"]
     stand_in.faults.append(Fault("POST", "/action$", **fault))
-    machine(new_maker(cloud))
+    machine(new_maker(stand_in, cloud))
     assert stand_in.compute.server("bio-1").status == "ACTIVE"
 
 
@@ -111,7 +116,7 @@ def test_a_start_that_was_not_answered_is_no_failure(stand_in: OwnCloud, cloud: 
 
 def test_a_server_is_gone_before_its_successor_comes(stand_in: OwnCloud, cloud: Cloud) -> None:
     stand_in.compute.looks_to_delete = 3
-    maker = new_maker(cloud)
+    maker = new_maker(stand_in, cloud)
     server = machine(maker)
     maker.discard(server.id)
     assert not stand_in.compute.servers
@@ -121,17 +126,17 @@ def test_one_that_does_not_go_is_told(
     stand_in: OwnCloud, cloud: Cloud, clock: Time, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert GOING >= 60
-    monkeypatch.setattr(making, "GOING", 30.0)
+    monkeypatch.setattr(making, "GOING", 6.0)
     stand_in.compute.looks_to_delete = 10**6
-    maker = new_maker(cloud)
+    maker = new_maker(stand_in, cloud)
     server = machine(maker)
-    with pytest.raises(CloudError, match=rf"A server \({server.id}\) is not gone 30 s after it was deleted"):
+    with pytest.raises(CloudError, match=rf"A server \({server.id}\) is not gone 6 s after it was deleted"):
         maker.discard(server.id)
-    assert clock.now() >= 30
+    assert clock.now() >= 6
 
 
 def test_one_that_is_gone_already_needs_no_deletion(stand_in: OwnCloud, cloud: Cloud) -> None:
-    maker = new_maker(cloud)
+    maker = new_maker(stand_in, cloud)
     server = machine(maker)
     stand_in.compute.remove(stand_in.compute.server("bio-1"))
     maker.discard(server.id)
@@ -139,7 +144,7 @@ def test_one_that_is_gone_already_needs_no_deletion(stand_in: OwnCloud, cloud: C
 
 @pytest.mark.parametrize("times", [1, 2])
 def test_the_successor_has_the_port_and_the_address(stand_in: OwnCloud, cloud: Cloud, times: int) -> None:
-    maker = new_maker(cloud, boot_volume="5G")
+    maker = new_maker(stand_in, cloud, boot_volume="5G")
     port, ip, server = parts(maker)
     for _ in range(times):
         maker.discard(server.id)
@@ -153,7 +158,7 @@ def test_the_successor_has_the_port_and_the_address(stand_in: OwnCloud, cloud: C
 
 def test_a_spare_floating_ip_stays_with_the_port_too(stand_in: OwnCloud, cloud: Cloud) -> None:
     spare = stand_in.add_ip()
-    maker = new_maker(cloud)
+    maker = new_maker(stand_in, cloud)
     *_, server = parts(maker)
     maker.discard(server.id)
     _, ip, _ = parts(maker)
@@ -164,7 +169,7 @@ def test_a_spare_floating_ip_stays_with_the_port_too(stand_in: OwnCloud, cloud: 
 def test_the_successor_takes_the_place_in_the_server_group(stand_in: OwnCloud, cloud: Cloud) -> None:
     stand_in.set_quota("server_group_members", 2)
     stand_in.set_quota("server_groups", 1)  # which the plan found to be enough
-    maker = new_maker(cloud, 2)
+    maker = new_maker(stand_in, cloud, 2)
     servers = [machine(maker, f"bio-{number}") for number in (1, 2)]
     maker.discard(servers[0].id)
     machine(maker, "bio-1")
@@ -175,7 +180,7 @@ def test_the_successor_takes_the_place_in_the_server_group(stand_in: OwnCloud, c
 def test_a_successor_whose_request_was_not_answered_is_not_taken_for_the_one_before(
     stand_in: OwnCloud, cloud: Cloud
 ) -> None:
-    maker = new_maker(cloud)
+    maker = new_maker(stand_in, cloud)
     server = machine(maker)
     maker.discard(server.id)
     stand_in.faults.append(Fault("POST", SERVERS, drop="after"))
@@ -186,42 +191,36 @@ def test_a_successor_whose_request_was_not_answered_is_not_taken_for_the_one_bef
 # --- made, and nobody was told ---
 
 
-@pytest.mark.parametrize("path", MADE)
 @pytest.mark.parametrize(
     "fault", [{"drop": "after"}, {"drop": "before"}, {"status": 500}, {"status": 503, "retry_after": 3}]
 )
 def test_there_is_one_of_each_whatever_becomes_of_the_answer(
-    stand_in: OwnCloud, cloud: Cloud, path: str, fault: dict[str, Any]
+    stand_in: OwnCloud, cloud: Cloud, fault: dict[str, Any]
 ) -> None:
-    stand_in.faults.append(Fault("POST", path, **fault))
-    machine(new_maker(cloud, boot_volume="5G"))
+    stand_in.faults += [Fault("POST", path, **fault) for path in MADE]
+    machine(new_maker(stand_in, cloud, boot_volume="5G"))
     assert stand_in.totals() == ONE_OF_EACH
-    assert stand_in.faults[0].used == 1
-    assert stand_in.count("POST", path) == (1 if fault.get("drop") == "after" else 2)
+    assert [stand_in.count("POST", path) for path in MADE] == [1 if fault.get("drop") == "after" else 2] * len(MADE)
 
 
-@pytest.mark.parametrize("path", MADE)
-def test_so_it_is_where_a_proxy_gave_up_on_a_request_that_was_done(
-    stand_in: OwnCloud, cloud: Cloud, path: str
-) -> None:
-    done: list[Any] = []
+def test_so_it_is_where_a_proxy_gave_up_on_a_request_that_was_done(stand_in: OwnCloud, cloud: Cloud) -> None:
+    left = [Fault("POST", path, status=504) for path in MADE]
 
     def proxy(request: Any) -> None:
         """Lets the service do it, of which the client hears nothing."""
-        if request.method == "POST" and not done and Fault("POST", path, status=504).applies(request):
-            done.append(request)
+        if any(fault.applies(request) for fault in left):
             stand_in._answer(request)
-            stand_in.faults.append(Fault("POST", path, status=504))
+            stand_in.faults.append(Fault(request.method, f"{request.path}$", status=504))
 
     stand_in.seen = proxy
-    machine(new_maker(cloud, boot_volume="5G"))
+    machine(new_maker(stand_in, cloud, boot_volume="5G"))
     assert stand_in.totals() == ONE_OF_EACH
-    assert stand_in.count("POST", path) == 1
+    assert [stand_in.count("POST", path) for path in MADE] == [1] * len(MADE)
 
 
 def test_several_machines_whose_answers_are_lost_are_not_mixed_up(stand_in: OwnCloud, cloud: Cloud) -> None:
     stand_in.faults += [Fault("POST", path, drop="after", times=5) for path in (SERVERS, "/ports$", "/floatingips$")]
-    maker = new_maker(cloud)
+    maker = new_maker(stand_in, cloud)
     names = [f"bio-{number}" for number in range(1, 6)]
     outcomes = fan_out(lambda name: machine(maker, name), names)
     assert [outcome.error for outcome in outcomes] == [None] * 5
@@ -237,7 +236,7 @@ def test_a_slow_list_does_not_make_a_second_server(stand_in: OwnCloud, cloud: Cl
     # it was made, and is seen while it builds
     stand_in.compute.looks_to_build = 5
     stand_in.faults.append(Fault("POST", SERVERS, drop="after"))
-    machine(new_maker(cloud))
+    machine(new_maker(stand_in, cloud))
     assert stand_in.count("POST", SERVERS) == 1
 
 
@@ -260,7 +259,7 @@ def test_a_quota_that_ran_out_meanwhile_is_told_at_once(
 ) -> None:
     stand_in.set_quota(name, 0)
     with pytest.raises(CloudError) as raised:
-        machine(new_maker(cloud, boot_volume="5G"))
+        machine(new_maker(stand_in, cloud, boot_volume="5G"))
     assert told in raised.value.message
     assert clock.now() < 1
     assert MARK not in [tag for server in stand_in.compute.servers.values() for tag in server.tags]
@@ -268,7 +267,7 @@ def test_a_quota_that_ran_out_meanwhile_is_told_at_once(
 
 def test_a_machine_that_fails_leaves_the_others_alone(stand_in: OwnCloud, cloud: Cloud) -> None:
     stand_in.compute.outcomes["bio-2"] = ["ERROR: No valid host was found."]
-    maker = new_maker(cloud)
+    maker = new_maker(stand_in, cloud)
     outcomes = fan_out(lambda number: machine(maker, f"bio-{number}"), range(1, 5))
     assert [outcome.ok for outcome in outcomes] == [True, False, True, True]
     assert isinstance(outcomes[1].error, MachineError)

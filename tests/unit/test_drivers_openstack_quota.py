@@ -33,6 +33,7 @@ from tests.unit.openstack_cloud import (  # noqa: F401 - fixtures
     opened_fixture,
     own_cloud_fixture,
     settings,
+    standing_fixture,
 )
 
 pytestmark = MARKS
@@ -135,7 +136,9 @@ def test_what_is_there_of_whole_machines_is_not_counted_again() -> None:
 
 
 def test_spare_ports_and_addresses_are_used_first() -> None:
-    there = together(machine(1), machine(2, server=False), machine(3, server=False), machine(4, port=False, server=False))
+    there = together(
+        machine(1), machine(2, server=False), machine(3, server=False), machine(4, port=False, server=False)
+    )
     assert [needs(count, there)["ports"] for count in (0, 1, 2, 3, 4)] == [0, 0, 0, 1, 2]
     assert [needs(count, there)["floating IPs"] for count in (0, 2, 3, 4)] == [0, 0, 0, 1]
     assert needs(4, there)["servers"] == 4

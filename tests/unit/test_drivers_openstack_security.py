@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import itertools
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from tests.unit.openstack_cloud import (  # noqa: F401 - fixtures
     opened_fixture,
     own_cloud_fixture,
     settings,
+    standing_fixture,
 )
 
 pytestmark = MARKS
@@ -131,7 +133,7 @@ def test_without_seats_no_student_gets_in(stand_in: OwnCloud, cloud: Cloud) -> N
 def test_runs_are_just_the_ports_in_as_few_as_there_are_gaps(ports: set[int]) -> None:
     found = runs(ports)
     assert [port for first, last in found for port in range(first, last + 1)] == sorted(ports)
-    assert all(second[0] - first[1] > 1 for first, second in zip(found, found[1:], strict=False))
+    assert all(second[0] - first[1] > 1 for first, second in itertools.pairwise(found))
 
 
 def test_a_gap_stays_closed(stand_in: OwnCloud, cloud: Cloud) -> None:
@@ -195,7 +197,7 @@ def test_a_rule_of_somebody_else_stays_and_is_not_made_twice(stand_in: OwnCloud,
 def test_what_others_may_send_from_a_group_of_theirs_is_no_rule_of_ours(stand_in: OwnCloud, cloud: Cloud) -> None:
     group = opened(cloud, set())
     other = stand_in.network.groups.add("theirs")
-    port = {"protocol": "tcp", "port_range_min": 4321, "port_range_max": 4321}
+    port: dict[str, Any] = {"protocol": "tcp", "port_range_min": 4321, "port_range_max": 4321}
     theirs = add_rule(stand_in, group, remote_group_id=other["id"], **port)
     addresses = stand_in.network.rules.items[add_rule(stand_in, group, **port)]
     addresses |= {"remote_address_group_id": "0" * 32, "normalized_cidr": "of a group"}

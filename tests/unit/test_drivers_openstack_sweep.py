@@ -12,6 +12,7 @@ from cloudscale.drivers.openstack.sweep import GOING, LETTING_GO, find, sweep
 from cloudscale.errors import CloudError
 from cloudscale.model import Outcome
 from tests.lab.stand_in import Fault
+from tests.lab.stand_in.wire import new_id
 from tests.unit.openstack_cloud import (  # noqa: F401 - fixtures
     MARK,
     MARKS,
@@ -20,8 +21,8 @@ from tests.unit.openstack_cloud import (  # noqa: F401 - fixtures
     clock_fixture,
     opened_fixture,
     own_cloud_fixture,
+    standing_fixture,
 )
-from tests.unit.openstack_making import machine, new_maker
 
 pytestmark = MARKS
 NOTHING = dict.fromkeys(("servers", "server groups", "ports", "floating IPs", "security groups", "volumes"), 0)
@@ -29,12 +30,19 @@ BUSY = {"badRequest": {"code": 400, "message": "Invalid volume: Volume status mu
 
 
 @pytest.fixture(autouse=True)
-def course(stand_in: OwnCloud, cloud: Cloud) -> None:
+def course(stand_in: OwnCloud) -> None:
     """Two machines that boot from volumes, with all that goes with them."""
-    maker = new_maker(cloud, 1, boot_volume="5G")
+    security_group = stand_in.network.groups.add(MARK, MARK)["id"]
     for number in (1, 2):
-        machine(maker, f"bio-{number}")
-    stand_in.requests.clear()
+        group = new_id()
+        made = {"id": group, "name": MARK, "policy": "soft-anti-affinity", "rules": {}}
+        stand_in.compute.groups.items[group] = made
+        server = stand_in.add_machine(f"bio-{number}", group=group)
+        (port,) = server.ports
+        stand_in.network.ports.items[port]["security_groups"] = [security_group]
+        volume = stand_in.volumes.make(size=5, name=f"bio-{number}", text=MARK)
+        server.volumes[volume["id"]] = True
+        stand_in.volumes.attach(volume, server.id)
 
 
 def failed(outcomes: list[Outcome[str]]) -> dict[str, str]:
@@ -60,8 +68,12 @@ def test_all_that_has_the_mark_goes(stand_in: OwnCloud, cloud: Cloud) -> None:
     assert stand_in.totals() == NOTHING
     kinds = [outcome.target.rpartition(" ")[0] for outcome in outcomes]
     assert {kind: kinds.count(kind) for kind in kinds} == {
-        **{"server": 2, "floating IP": 2, "port": 2},
-        **{"volume": 2, "server group": 2, "security group": 1},
+        "server": 2,
+        "floating IP": 2,
+        "port": 2,
+        "volume": 2,
+        "server group": 2,
+        "security group": 1,
     }
     assert {outcome.value for outcome in outcomes} == {"deleted"}
 
@@ -118,8 +130,12 @@ def test_what_belongs_to_one_machine_goes_alone(stand_in: OwnCloud, cloud: Cloud
     outcomes = sweep(cloud, MARK, only=["bio-1"])
     assert not failed(outcomes)
     assert stand_in.totals() == {
-        **{"servers": 1, "ports": 1, "volumes": 1, "floating IPs": 2},
-        **{"server groups": 2, "security groups": 1},
+        "servers": 1,
+        "ports": 1,
+        "volumes": 1,
+        "floating IPs": 2,
+        "server groups": 2,
+        "security groups": 1,
     }
     assert [server.name for server in stand_in.compute.servers.values()] == ["bio-2"]
     (port,) = (port for port in stand_in.network.ports.items.values() if port["description"] == MARK)
@@ -153,7 +169,7 @@ def test_volumes_are_awaited_too(stand_in: OwnCloud, cloud: Cloud) -> None:
 def test_a_volume_that_does_not_go_is_named_with_its_state(
     stand_in: OwnCloud, cloud: Cloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "GOING", 30.0)
+    monkeypatch.setattr(module, "GOING", 6.0)
     stand_in.volumes.make(size=5, name="bio-3", text=MARK)
     stand_in.volumes.looks_to_delete = 10**6
     said = failed(sweep(cloud, MARK))
@@ -175,18 +191,18 @@ def test_one_that_an_image_is_being_copied_to_is_waited_for(stand_in: OwnCloud, 
     assert stand_in.totals() == NOTHING
 
 
-@pytest.mark.parametrize("path", ["/ports/", "/security-groups/", "/os-server-groups/", "/servers/"])
-def test_what_is_still_in_use_is_tried_again(stand_in: OwnCloud, cloud: Cloud, clock: Time, path: str) -> None:
+def test_what_is_still_in_use_is_tried_again(stand_in: OwnCloud, cloud: Cloud, clock: Time) -> None:
     body = {"NeutronError": {"type": "InUse", "message": "It is in use.", "detail": ""}}
-    stand_in.faults.append(Fault("DELETE", path, status=409, body=body, times=3))
+    paths = ("/ports/", "/security-groups/", "/os-server-groups/", "/servers/")
+    stand_in.faults += [Fault("DELETE", path, status=409, body=body, times=3) for path in paths]
     assert not failed(sweep(cloud, MARK))
     assert stand_in.totals() == NOTHING
     assert clock.now() < LETTING_GO
 
 
-@pytest.mark.parametrize("path", ["/servers/", "/ports/", "/floatingips/", "/volumes/", "/os-server-groups/"])
-def test_what_is_gone_already_is_gone(stand_in: OwnCloud, cloud: Cloud, path: str) -> None:
-    stand_in.faults.append(Fault("DELETE", path, drop="after", times=2))
+def test_what_is_gone_already_is_gone(stand_in: OwnCloud, cloud: Cloud) -> None:
+    paths = ("/servers/", "/ports/", "/floatingips/", "/volumes/", "/os-server-groups/", "/security-groups/")
+    stand_in.faults += [Fault("DELETE", path, drop="after", times=2) for path in paths]
     assert not failed(sweep(cloud, MARK))
     assert stand_in.totals() == NOTHING
 
@@ -223,7 +239,10 @@ def test_so_is_what_appears_after_the_groups_are_gone(stand_in: OwnCloud, cloud:
 # --- what refuses ---
 
 
-def test_a_server_that_refuses_is_named_and_the_others_go(stand_in: OwnCloud, cloud: Cloud) -> None:
+def test_a_server_that_refuses_is_named_and_the_others_go(
+    stand_in: OwnCloud, cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LETTING_GO", 10.0)
     refusing = stand_in.compute.server("bio-1").id
     body = {"conflictingRequest": {"code": 409, "message": "Instance is locked"}}
     stand_in.faults.append(Fault("DELETE", f"/servers/{refusing}$", status=409, body=body, times=None))
@@ -237,13 +256,13 @@ def test_a_server_that_does_not_go_is_named_with_its_state(
     stand_in: OwnCloud, cloud: Cloud, clock: Time, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert GOING >= 60
-    monkeypatch.setattr(module, "GOING", 30.0)
+    monkeypatch.setattr(module, "GOING", 6.0)
     stand_in.compute.looks_to_delete = 1
     stand_in.compute.server("bio-1").last_looks = 10**6
     outcomes = sweep(cloud, MARK)
     assert "It does not go: it is ACTIVE, deleting." in failed(outcomes)["server bio-1"]
     assert [server.name for server in stand_in.compute.servers.values()] == ["bio-1"]
-    assert clock.now() >= 30
+    assert clock.now() >= 6
 
 
 def test_one_that_nova_gives_up_on_is_not_waited_for(stand_in: OwnCloud, cloud: Cloud, clock: Time) -> None:
@@ -263,13 +282,17 @@ def test_one_that_nova_gives_up_on_is_not_waited_for(stand_in: OwnCloud, cloud: 
     assert clock.now() < GOING / 2
 
 
-def test_what_stays_in_use_is_named(stand_in: OwnCloud, cloud: Cloud, clock: Time) -> None:
+def test_what_stays_in_use_is_named(
+    stand_in: OwnCloud, cloud: Cloud, clock: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert LETTING_GO >= 30
+    monkeypatch.setattr(module, "LETTING_GO", 10.0)
     (group,) = (group["id"] for group in stand_in.network.groups.items.values() if group["name"] == MARK)
     stand_in.add_port("theirs", marked="", security_groups=[group])
     said = failed(sweep(cloud, MARK))
     assert [*said] == [f"security group {MARK}"]
     assert f"Security Group {group} in use (HTTP 409)" in said[f"security group {MARK}"]
-    assert LETTING_GO <= clock.now() < LETTING_GO + 20
+    assert 10 <= clock.now() < 15
 
 
 def test_what_is_there_in_spite_of_its_deletion_is_named(stand_in: OwnCloud, cloud: Cloud) -> None:

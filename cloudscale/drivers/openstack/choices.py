@@ -36,7 +36,10 @@ class Choices:
 def choose(cloud: Cloud, settings: OpenStackSettings) -> Choices:
     """Looks all of them up. Raises SettingsError, with the names that exist, CloudError."""
     api = cloud.api
-    find_external = partial(_find, cloud, "external_network", settings.external_network)
+
+    def externals() -> list[Any]:
+        return list(api.network.networks(is_router_external=True))
+
     image, flavor, network, external, _, _ = read_together(
         {
             "image": partial(
@@ -49,10 +52,7 @@ def choose(cloud: Cloud, settings: OpenStackSettings) -> Choices:
                 _find, cloud, "network", settings.network, api.network.find_network, lambda: api.network.networks()
             ),
             "external network": lambda: (
-                find_external(
-                    partial(api.network.find_network, is_router_external=True),
-                    lambda: api.network.networks(is_router_external=True),
-                )
+                _find(cloud, "external_network", settings.external_network, partial(_among, externals), externals)
                 if settings.external_network
                 else None
             ),
@@ -99,6 +99,14 @@ def _find(cloud: Cloud, key: str, wanted: str, find: Callable[..., Any], listing
     there = ", ".join(shown[:SHOWN]) + (f" and {len(shown) - SHOWN} more" if len(shown) > SHOWN else "")
     extra = " Leave it empty where your machines' own addresses can be reached." if key == "external_network" else ""
     raise SettingsError(f"The cloud {cloud.name!r} does not have {what}.", f"There is: {there or 'none'}.{extra}")
+
+
+def _among(listing: Callable[[], Iterable[Any]], wanted: str, *, ignore_missing: bool) -> Any:
+    """As openstacksdk's own find_… methods, where they know no filter."""
+    found = [one for one in listing() if wanted in (one.name, one.id)]
+    if len(found) > 1:
+        raise DuplicateResource(f"{wanted!r} is the name of {len(found)}")
+    return next(iter(found), None)
 
 
 def _check_zone(cloud: Cloud, zone: str | None) -> None:

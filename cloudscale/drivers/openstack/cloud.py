@@ -34,6 +34,7 @@ AT_ONCE = 10  # requests; as many connections as the client keeps open to one se
 # what a cloud answers that is busy or half down (RFC 9110, 15.5 and 15.6; 425: RFC 8470, 429: RFC 6585)
 TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 TAGS = (2, 52)  # the microversion of compute from which on a server can be made with tags
+MICROVERSION = "2.52"
 SERVICES = ("compute", "image", "network")
 WHO = ("username", "user_id", "application_credential_name", "application_credential_id")
 

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from cloudscale.drivers.openstack.cloud import Cloud
+from openstack.exceptions import raise_from_response
+
+from cloudscale.drivers.openstack.cloud import MICROVERSION, Cloud
 from cloudscale.fanout import fan_out
 
 FINGERPRINT = "cloudscale.key"  # in a server's metadata: which SSH key it lets in
@@ -120,26 +122,42 @@ def read_together(readers: Mapping[str, Callable[[], Any]]) -> list[Any]:
 
 
 def read_servers(cloud: Cloud, mark: str) -> list[Server]:
-    """The servers that have the course's tag."""
-    found = cloud.attempt("Reading the servers", lambda: list(cloud.api.compute.servers(details=True, tags=mark)))
+    """The servers that have the course's tag.
+
+    The answers are read past openstacksdk, whose objects take 3.5 ms of the processor's time each.
+    """
+    found: list[dict[str, Any]] = []
+    query = {"tags": mark}
+    while page := cloud.attempt("Reading the servers", partial(_server_page, cloud, query)):
+        found += page["servers"]
+        if not page.get("servers_links"):
+            break
+        query["marker"] = page["servers"][-1]["id"]
     # load-bearing: a nova older than tags lists every server of the project
-    return [_server(server) for server in found if mark in (server.tags or ())]
+    return [_server(server) for server in found if mark in server.get("tags", ())]
 
 
-def _server(found: Any) -> Server:
-    fault = found.fault or {}
-    flavor = found.flavor or {}
+def _server_page(cloud: Cloud, query: Mapping[str, str]) -> dict[str, Any]:
+    answer = cloud.api.compute.get("/servers/detail", params=dict(query), microversion=MICROVERSION)
+    raise_from_response(answer)
+    page: dict[str, Any] = answer.json()
+    return page
+
+
+def _server(found: Mapping[str, Any]) -> Server:
+    """Of nova's JSON (its API reference, "List Servers Detailed")."""
+    fault, flavor, tags = found.get("fault") or {}, found.get("flavor") or {}, found.get("tags") or ()
     return Server(
-        id=found.id,
-        name=found.name,
-        status=str(found.status or "UNKNOWN"),
-        task=str(found.task_state or ""),
+        id=found["id"],
+        name=found["name"],
+        status=str(found.get("status") or "UNKNOWN"),
+        task=str(found.get("OS-EXT-STS:task_state") or ""),
         fault=" ".join(str(fault.get("message", "")).split()),
-        has_answered=ANSWERED in (found.tags or ()),
-        fingerprint=(found.metadata or {}).get(FINGERPRINT, ""),
+        has_answered=ANSWERED in tags,
+        fingerprint=(found.get("metadata") or {}).get(FINGERPRINT, ""),
         cpus=int(flavor.get("vcpus") or 0),
         memory=int(flavor.get("ram") or 0) * MIB,
-        created=str(found.created_at or ""),
+        created=str(found.get("created") or ""),
     )
 
 

@@ -11,7 +11,7 @@ from openstack.exceptions import raise_from_response
 
 from cloudscale.drivers.openstack import inventory, security
 from cloudscale.drivers.openstack.choices import GIB, Choices
-from cloudscale.drivers.openstack.cloud import TAGS, Cloud
+from cloudscale.drivers.openstack.cloud import MICROVERSION, Cloud
 from cloudscale.drivers.openstack.inventory import ANSWERED, FINGERPRINT, FloatingIp, Inventory, Named, Port, Server
 from cloudscale.drivers.openstack.userdata import user_data
 from cloudscale.drivers.openstack.watch import Watch
@@ -250,7 +250,7 @@ class Maker:
         tag = f"/servers/{server.id}/tags/{ANSWERED}"
         self._cloud.attempt(
             f"{server.name}: marking it",
-            lambda: raise_from_response(compute.put(tag, microversion="{}.{}".format(*TAGS))),
+            lambda: raise_from_response(compute.put(tag, microversion=MICROVERSION)),
         )
 
     def discard(self, server_id: str) -> None:

@@ -26,15 +26,9 @@ class Watch(Generic[T]):
 
     def now(self) -> Sequence[T]:
         """All of it as it is at this moment. Raises what reading raises."""
-        return self._since(self._clock.now())
-
-    def _since(self, moment: float) -> Sequence[T]:
+        moment = self._clock.now()
         with self._lock:
-            now = self._clock.now()
-            if self._read_at < moment or now - self._read_at >= INTERVAL:
-                self._seen = self._read()
-                self._read_at = now  # when it was asked: what happened since may be missing
-            return self._seen
+            return self._seen if self._read_at >= moment else self._renewed()
 
     def until(self, found: Callable[[Sequence[T]], R | None], timeout: float) -> R | None:
         """Waits for what `found` sees in the list; None where it has not come in `timeout` seconds.
@@ -45,9 +39,24 @@ class Watch(Generic[T]):
         values: list[R] = []
 
         def step() -> bool:
-            if (value := found(self._since(begun))) is not None:
+            seen = self._seen_since(begun)
+            if seen is not None and (value := found(seen)) is not None:
                 values.append(value)
             return bool(values)
 
-        poll(step, timeout=timeout, interval=INTERVAL, clock=self._clock)
+        poll(step, timeout=timeout, interval=INTERVAL / 4, clock=self._clock)
         return values[0] if values else None
+
+    def _seen_since(self, moment: float) -> Sequence[T] | None:
+        """The list as it was at that moment or later, read anew when it is time; None until then."""
+        called = self._clock.now()  # before the lock: who waits for a slow answer takes that, and asks no more
+        with self._lock:
+            if called - self._read_at >= INTERVAL:
+                self._renewed()
+            return self._seen if self._read_at >= moment else None
+
+    def _renewed(self) -> Sequence[T]:
+        begun = self._clock.now()  # what happens after the question may be missing in the answer
+        self._seen = self._read()
+        self._read_at = begun
+        return self._seen

@@ -1,0 +1,242 @@
+"""A course comes out the same, whatever goes wrong once in each of its requests."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cloudscale.drivers.openstack.cloud import TRANSIENT
+from tests.lab.stand_in import Fault
+from tests.lab.stand_in.wire import Request
+from tests.unit.openstack_cloud import MARKS, OwnCloud, Time, only_these
+from tests.unit.openstack_lab import CloudLab, brought, names
+
+pytestmark = MARKS
+Json = dict[str, Any]
+GIVEN = {"boot_volume": "5G", "key_pair": "mine", "availability_zone": "nova"}
+DROPS: dict[str, Json] = {"dropped before it": {"drop": "before"}, "dropped after it": {"drop": "after"}}
+STATUSES: dict[str, Json] = {str(code): {"status": code} for code in sorted(TRANSIENT)}
+LATE: Json = {"seconds": 60}
+# a service is asked twice before that counts as one request
+VERSIONS = {"GET /identity/v3", "GET /compute/v2.1", "GET /image", "GET /volume/v3/"}
+
+
+def life(lab: CloudLab, between: Callable[[], None] = lambda: None) -> list[Any]:
+    """A course with all that a driver does: what there is of it in between, and at its end.
+
+    bio-1 gets a second server for one in ERROR, bio-2 is found shut off, and a floating IP is to spare.
+    """
+    stand_in, network = lab.stand_in, lab.stand_in.network
+    stand_in.compute.add_keypair("mine", "ssh-ed25519 AAAA me")
+    stand_in.compute.outcomes |= {"bio-1": ["ERROR: No valid host was found."], "bio-2": ["SHUTOFF"]}
+    stand_in.add_ip()
+    stand_in.add_port("theirs", marked="")
+    driver = lab.driver(**GIVEN)
+    between()
+    surveys = brought(driver, 2)
+    between()
+    driver.open_ports({4321})
+    later = lab.driver(**GIVEN)
+    between()
+    machines = later.machines()
+    between()
+    seen: list[Any] = [
+        names(machines),
+        [later.survey(machine) == survey for machine, survey in zip(machines, surveys, strict=True)],
+    ]
+    later.open_ports({4322})
+    between()
+    servers = stand_in.compute.servers.values()
+    seen += [sorted((made.name, made.status, *made.tags, len(made.volumes)) for made in servers)]
+    marked = (network.ports, network.floating_ips, network.groups)
+    seen += [sorted((item["description"], *item["tags"]) for item in kind.items.values()) for kind in marked]
+    names_of_rules = ("protocol", "port_range_min", "port_range_max", "remote_ip_prefix", "description")
+    seen += [sorted([str(rule[name]) for name in names_of_rules] for rule in network.rules.items.values())]
+    seen += [stand_in.totals(), later.belongings(), sorted(made["name"] for made in stand_in.volumes.volumes.values())]
+    between()
+    outcomes = later.sweep()
+    seen += [sorted(re.sub("[0-9a-f.-]{8,}", "…", outcome.target) for outcome in outcomes)]
+    seen += [[str(outcome.error) for outcome in outcomes if not outcome.ok], stand_in.totals()]
+    return seen
+
+
+@dataclass
+class FirstTime(Fault):
+    """A request goes wrong in all these ways before it is served: the first one of its kind, or `every` one."""
+
+    ways: tuple[Json, ...] = ()
+    every: bool = True
+
+    def applies(self, request: Request) -> bool:
+        if request.method != self.method or not self._path.search(request.target):
+            return False
+        way, self.seen = self.seen, self.seen + 1
+        if self.every:
+            way %= len(self.ways) + 1
+        if way >= len(self.ways):
+            return False
+        self.used += 1
+        self.status, self.drop = self.ways[way].get("status", 0), self.ways[way].get("drop", "")
+        return True
+
+
+def pattern(call: str) -> tuple[str, str]:
+    """Method and path of a call as the record has it."""
+    method, path = call.split(" ")
+    return method, "^" + re.escape(path).replace(r"\{id\}", "[0-9a-f-]{32,36}") + r"(\?|$)"
+
+
+@dataclass
+class Lives:
+    """Courses, each in a cloud of its own."""
+
+    monkeypatch: pytest.MonkeyPatch
+    folder: Path
+
+    def live(
+        self,
+        prepare: Callable[[OwnCloud], None] = lambda stand_in: None,
+        between: Callable[[OwnCloud], None] = lambda stand_in: None,
+        **top: Any,
+    ) -> tuple[list[Any], OwnCloud]:
+        with OwnCloud() as stand_in, self.monkeypatch.context() as patched:
+            file = stand_in.clouds_yaml(self.folder)
+            clouds = json.loads(file.read_text())
+            clouds["clouds"]["course"] |= top
+            file.write_text(json.dumps(clouds))
+            prepare(stand_in)
+            lab = CloudLab(patched, stand_in, Time())
+            try:
+                seen = life(lab, lambda: between(stand_in))
+            finally:
+                lab.close()
+                shutil.rmtree(lab.course.folder, ignore_errors=True)
+        assert stand_in.violations == []
+        return seen, stand_in
+
+
+@pytest.fixture
+def lives(loopback: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Lives:
+    only_these(monkeypatch, tmp_path / "clouds.yaml")
+    return Lives(monkeypatch, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Any], list[str]]:
+    """What comes of a course with which nothing goes wrong, and each kind of call that it makes."""
+    folder = tmp_path_factory.mktemp("record")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("CLOUDSCALE_HOME", str(folder))
+        only_these(patched, folder / "clouds.yaml")
+        seen, stand_in = Lives(patched, folder).live()
+    return seen, sorted(stand_in.counts)
+
+
+def test_a_course_asks_for_all_that_there_is(record: tuple[list[Any], list[str]]) -> None:
+    """So that nothing of it is forgotten below."""
+    _, calls = record
+    kinds = (
+        "servers",
+        "ports",
+        "floatingips",
+        "security-groups",
+        "security-group-rules",
+        "os-server-groups",
+        "volumes",
+    )
+    for kind in kinds:
+        for method in ("POST", "DELETE"):
+            assert [call for call in calls if call.startswith(method) and f"/{kind}" in call], (method, kind)
+    assert {call.split("/")[1] for call in calls} == {"identity", "compute", "image", "network", "volume"}
+    assert len(calls) > 40
+
+
+def test_a_course_leaves_nothing_of_its_own_and_all_that_is_others(record: tuple[list[Any], list[str]]) -> None:
+    *_, failed, totals = record[0]
+    assert failed == []
+    assert totals == {
+        "servers": 0,
+        "server groups": 0,
+        "ports": 1,
+        "floating IPs": 0,
+        "security groups": 0,
+        "volumes": 0,
+    }
+
+
+# so many together that all of them end within the patience for a login and for a console
+WAYS = {
+    **{
+        " ".join(names): tuple(STATUSES[name] for name in names)
+        for names in (["408", "425", "429", "500"], ["502", "503", "504"])
+    },
+    **{name: (drop,) for name, drop in DROPS.items()},
+}
+
+
+@pytest.mark.parametrize("ways", WAYS.values(), ids=WAYS)
+def test_every_request_may_go_wrong_at_first(
+    lives: Lives, record: tuple[list[Any], list[str]], ways: tuple[Json, ...]
+) -> None:
+    expected, calls = record
+    faults = [
+        # there are two requests within the patience for a login
+        FirstTime(
+            *pattern(call),
+            **ways[0],
+            ways=ways[:1] if "/identity/" in call else ways,
+            every=len(ways) == 1 and call not in VERSIONS,
+        )
+        for call in calls
+    ]
+    assert set(calls) > VERSIONS
+    seen, _ = lives.live(lambda stand_in: stand_in.faults.extend(faults))
+    assert seen == expected
+    assert [call for call, fault in zip(calls, faults, strict=True) if not fault.used] == []
+
+
+def test_every_request_that_makes_something_may_be_answered_too_late(
+    lives: Lives, record: tuple[list[Any], list[str]]
+) -> None:
+    expected, calls = record
+    faults = [Fault(*pattern(call), **LATE) for call in calls if call.startswith("POST")]
+    seen, _ = lives.live(lambda stand_in: stand_in.faults.extend(faults), api_timeout=0.1)
+    assert seen == expected
+    assert all(fault.used for fault in faults)
+
+
+def test_tokens_may_run_out_at_any_stage(lives: Lives, record: tuple[list[Any], list[str]]) -> None:
+    expected, _ = record
+    seen, stand_in = lives.live(between=lambda stand_in: stand_in.identity.expire_all())
+    assert seen == expected
+    assert stand_in.count("POST", "/auth/tokens$") > 5
+
+
+def _has(fault: Fault, stand_in: OwnCloud) -> None:
+    stand_in.faults.append(fault)
+
+
+SEARCHING = os.environ.get("HYPOTHESIS_PROFILE") == "search"
+
+
+@pytest.mark.parametrize("kind", STATUSES | DROPS if SEARCHING else ["500"])
+def test_each_fault_may_befall_each_kind_of_request(
+    lives: Lives, record: tuple[list[Any], list[str]], subtests: pytest.Subtests, kind: str
+) -> None:
+    """Alone, and not beside others, for which only a search takes the time: in the ring it is one of them."""
+    expected, calls = record
+    for call in calls if SEARCHING else calls[20:21]:
+        fault = Fault(*pattern(call), **(STATUSES | DROPS)[kind])
+        with subtests.test(call=call):
+            seen, _ = lives.live(partial(_has, fault))
+            assert seen == expected
+            assert fault.used
