@@ -27,9 +27,9 @@ COURSE = "bio"
 MARK = mark(COURSE)
 PRIVATE, PUBLIC = "10.20.0.0/20", "192.0.2.0/24"  # the stand-in's
 PASSWORD = "pass-{}:word"
-SECRETS = (PASSWORD, "a secret", "gAAAAA")  # of the stand-in: password, application credential, every token
-
-
+WRONG = "wrong-and-yet-secret"
+# the stand-in's password, its application credential's, every token of it, and what users have in the place of one
+SECRETS = (PASSWORD, "a secret", "gAAAAA", WRONG)
 TICK = 1e-6  # seconds
 ENDING = 10.0  # seconds for a thread
 

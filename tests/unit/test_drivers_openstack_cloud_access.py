@@ -20,6 +20,7 @@ from tests.lab.stand_in import Fault
 from tests.unit.openstack_cloud import (  # noqa: F401 - fixtures
     MARKS,
     SECRETS,
+    WRONG,
     OwnCloud,
     Time,
     clock_fixture,
@@ -210,13 +211,13 @@ def test_a_number_that_is_none_is_told(clock: Time, file: Path, value: str) -> N
 @pytest.mark.parametrize(
     ("name", "auth", "told"),
     [
-        ("course", {"password": "other"}, ["username 'trainer'", "requires authentication", "the password or secret"]),
+        ("course", {"password": WRONG}, ["username 'trainer'", "requires authentication", "the password or secret"]),
         ("course", {"username": "other"}, ["username 'other'", "requires authentication"]),
         ("course", {"project_name": "other"}, ["username 'trainer'", "requires authentication", "the project"]),
         ("course", {"user_domain_name": "other"}, ["username 'trainer'", "the domains"]),
         (
             "application",
-            {"application_credential_secret": "other"},
+            {"application_credential_secret": WRONG},
             ["application_credential_id '", "requires authentication", "password or secret"],
         ),
         ("application", {"application_credential_id": "4711"}, ["Could not find Application Credential: 4711"]),
@@ -377,7 +378,7 @@ def test_a_cloud_too_old_for_tags_is_refused(
 
 @pytest.mark.usefixtures("processes")
 def test_a_refusal_is_all_that_is_printed(stand_in: OwnCloud, file: Path, tmp_path: Path) -> None:
-    changed(file, auth={"password": "another"})
+    changed(file, auth={"password": WRONG})
     # of which the libraries would warn in their own way
     stand_in.faults.append(Fault(path="/identity/v3$", status=503))
     world = {**os.environ, "HOME": str(tmp_path)}
@@ -386,4 +387,4 @@ def test_a_refusal_is_all_that_is_printed(stand_in: OwnCloud, file: Path, tmp_pa
     done = subprocess.run(run, cwd=tmp_path, env=world | clouds, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert re.fullmatch(r"Error: The cloud 'course' at \S+ does not let .*\n  Check the credentials .*\n", done.stderr)
-    assert "another" not in done.stderr
+    assert WRONG not in done.stderr

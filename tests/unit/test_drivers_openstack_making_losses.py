@@ -261,7 +261,7 @@ def test_a_quota_that_ran_out_meanwhile_is_told_at_once(
     with pytest.raises(CloudError) as raised:
         machine(new_maker(stand_in, cloud, boot_volume="5G"))
     assert told in raised.value.message
-    assert clock.now() < 1
+    assert clock.now() < 5  # which it takes for a volume to be seen
     assert MARK not in [tag for server in stand_in.compute.servers.values() for tag in server.tags]
 
 

@@ -74,7 +74,7 @@ class OpenStack(OverSsh):
         if server:
             self._check_key(server)
         if machine.name not in self._targets:
-            state = _told(server) if server else "not there"
+            state = self._told(server) if server else "not there"
             raise MachineError(f"{machine.name}: its server is {state}.", "invoke themachine sees to it.")
         return self._targets[machine.name]
 
@@ -83,6 +83,11 @@ class OpenStack(OverSsh):
             if create:
                 self._course.make_folder()
             return ssh_key(self._course.folder, create=create)
+
+    def _told(self, server: Server) -> str:
+        """A server's state, in words."""
+        fault = inventory.read_fault(self._cloud, server.id) if server.status == "ERROR" else ""
+        return " ".join(part for part in (server.status, server.task, f"({fault})" if fault else "") if part)
 
     def _check_key(self, server: Server) -> None:
         key = self._key()
@@ -98,7 +103,7 @@ class OpenStack(OverSsh):
         self._check_key(server)
         if server.has_answered and server.status not in ("ACTIVE", *ON_ITS_WAY):
             raise MachineError(
-                f"{machine.name}: its server is {_told(server)}.",
+                f"{machine.name}: its server is {self._told(server)}.",
                 f"Put that right in the cloud; or give it up: invoke driver_reset --only {machine.name}.",
             )
         if server.has_answered and machine.name in self._targets:
@@ -121,7 +126,9 @@ class OpenStack(OverSsh):
     def connect(self, machine: Machine) -> Engine:
         server = self._there.servers.get(machine.name)
         if server and not server.has_answered and machine.name not in self._up:
-            raise NotSetUp(f"{machine.name}: it has not come up yet ({_told(server)}).", "invoke themachine goes on.")
+            raise NotSetUp(
+                f"{machine.name}: it has not come up yet ({self._told(server)}).", "invoke themachine goes on."
+            )
         self._target(machine)
         return super().connect(machine)
 
@@ -266,7 +273,3 @@ class OpenStack(OverSsh):
             f"A machine of a course in the cloud goes with what is on it: {name} is not removed like this.",
             f"Use: invoke driver_reset --only {name}.",
         )
-
-
-def _told(server: Server) -> str:
-    return " ".join(part for part in (server.status, server.task, f"({server.fault})" if server.fault else "") if part)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Any
 from openstack.exceptions import raise_from_response
 
 from cloudscale.drivers.openstack.cloud import MICROVERSION, Cloud
+from cloudscale.errors import CloudError
 from cloudscale.fanout import fan_out
 
 FINGERPRINT = "cloudscale.key"  # in a server's metadata: which SSH key it lets in
@@ -24,13 +26,12 @@ def mark(course: str) -> str:
 
 @dataclass(frozen=True)
 class Server:
-    """A machine as nova has it. `memory` is bytes; `fault` says why it is in ERROR."""
+    """A machine as nova has it. `memory` is bytes."""
 
     id: str
     name: str
     status: str
     task: str = ""
-    fault: str = ""
     has_answered: bool = False
     fingerprint: str = ""
     cpus: int = 0
@@ -144,15 +145,28 @@ def _server_page(cloud: Cloud, query: Mapping[str, str]) -> dict[str, Any]:
     return page
 
 
+def read_fault(cloud: Cloud, server_id: str) -> str:
+    """Why a server is in ERROR, in the cloud's words; empty where it does not tell. Lists of servers leave it out."""
+
+    def read() -> dict[str, Any]:
+        answer = cloud.api.compute.get(f"/servers/{server_id}", microversion=MICROVERSION)
+        raise_from_response(answer)
+        found: dict[str, Any] = answer.json()["server"].get("fault") or {}
+        return found
+
+    with contextlib.suppress(CloudError):
+        return " ".join(str(cloud.attempt("Reading a fault", read).get("message", "")).split()).rstrip(".")
+    return ""
+
+
 def _server(found: Mapping[str, Any]) -> Server:
     """Of nova's JSON (its API reference, "List Servers Detailed")."""
-    fault, flavor, tags = found.get("fault") or {}, found.get("flavor") or {}, found.get("tags") or ()
+    flavor, tags = found.get("flavor") or {}, found.get("tags") or ()
     return Server(
         id=found["id"],
         name=found["name"],
         status=str(found.get("status") or "UNKNOWN"),
         task=str(found.get("OS-EXT-STS:task_state") or ""),
-        fault=" ".join(str(fault.get("message", "")).split()),
         has_answered=ANSWERED in tags,
         fingerprint=(found.get("metadata") or {}).get(FINGERPRINT, ""),
         cpus=int(flavor.get("vcpus") or 0),

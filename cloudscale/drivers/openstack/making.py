@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from openstack.exceptions import raise_from_response
@@ -55,6 +55,8 @@ class Maker:
         self._lock = threading.Lock()
         self._group: str | None = None
         self._gone: set[str] = set()
+        self._ports = dict(there.ports)
+        self._ips = {ip.port_id: ip for ip in there.ips if ip.port_id}
         self._spare_ips = [ip for ip in there.ips if not ip.port_id]
         self._server_groups: dict[str, int] | None = None  # id → members to come, too
         mark = blueprint.mark
@@ -111,10 +113,11 @@ class Maker:
             )
             return Port(port.id, name, inventory.own_address(port.fixed_ips), is_tagged=False)
 
-        port = self._there.ports.get(name) or cloud.attempt(f"{name}: making its port", made, found=found)
+        port = self._ports.get(name) or cloud.attempt(f"{name}: making its port", made, found=found)
         if not port.is_tagged:
             self._tag(name, "ports", port.id)
-        return port
+        self._ports[name] = replace(port, is_tagged=True)  # it stays when its server is replaced
+        return self._ports[name]
 
     def floating_ip(self, name: str, port: Port) -> FloatingIp | None:
         """The machine's address for the world, bound to its port and marked; None where none is wanted."""
@@ -130,7 +133,7 @@ class Maker:
             ip = network.create_ip(floating_network_id=external, port_id=port.id, description=mark)
             return FloatingIp(ip.id, ip.floating_ip_address, port.id, is_tagged=False)
 
-        ip = next((ip for ip in self._there.ips if ip.port_id == port.id), None)
+        ip = self._ips.get(port.id)
         if ip is None:
             with self._lock:
                 spare = self._spare_ips.pop() if self._spare_ips else None
@@ -141,7 +144,8 @@ class Maker:
                 ip = cloud.attempt(f"{name}: making its floating IP", made, found=found)
         if not ip.is_tagged:
             self._tag(name, "floatingips", ip.id)
-        return ip
+        self._ips[port.id] = replace(ip, is_tagged=True)
+        return self._ips[port.id]
 
     def _tag(self, name: str, kind: str, number: str) -> None:
         """The mark that others see; one in the description is there from the first moment."""
@@ -235,7 +239,8 @@ class Maker:
             if seen is None:
                 raise Faulty(f"{name}: its server was deleted while it booted.", server.id)
             if seen.status == "ERROR":
-                raise Faulty(f"{name}: its server is in ERROR ({seen.fault or 'no cause is given'}).", server.id)
+                cause = inventory.read_fault(self._cloud, server.id) or "no cause is given"
+                raise Faulty(f"{name}: its server is in ERROR ({cause}).", server.id)
             if seen.status == "SHUTOFF" and not seen.task and not started:
                 started.append(True)
                 self._cloud.attempt(f"{name}: starting its server", lambda: compute.start_server(server.id))

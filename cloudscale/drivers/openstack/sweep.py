@@ -119,7 +119,7 @@ def sweep(cloud: Cloud, mark: str, only: Collection[str] | None = None) -> list[
             for doomed, outcome in zip(going, fan_out(partial(_delete, cloud), going, name=_name), strict=True):
                 done[doomed.id] = outcome
             servers = [doomed for doomed in going if doomed in everything.servers]
-            done |= {doomed.id: outcome for doomed, outcome in _await_gone(watch, servers, done)}
+            done |= {doomed.id: outcome for doomed, outcome in _await_gone(cloud, watch, servers, done)}
         # what a run that was cut off asked for last may have appeared meanwhile
         everything = find(cloud, mark, only)
     for doomed in everything.all:
@@ -152,7 +152,7 @@ def _delete(cloud: Cloud, doomed: Doomed) -> str:
 
 
 def _await_gone(
-    watch: Watch[Server], servers: Sequence[Doomed], done: dict[str, Outcome[str]]
+    cloud: Cloud, watch: Watch[Server], servers: Sequence[Doomed], done: dict[str, Outcome[str]]
 ) -> list[tuple[Doomed, Outcome[str]]]:
     """Waits for the servers whose deletion was accepted; returns those that do not go."""
     going = {doomed.id for doomed in servers if done[doomed.id].ok}
@@ -167,11 +167,12 @@ def _await_gone(
     if going:
         watch.until(gone, GOING)
     return [
-        (doomed, Outcome(doomed.name, error=CloudError(f"It does not go: {_state(last[doomed.id])}.", ASK)))
+        (doomed, Outcome(doomed.name, error=CloudError(f"It does not go: {_state(cloud, last[doomed.id])}.", ASK)))
         for doomed in servers
         if doomed.id in last
     ]
 
 
-def _state(server: Server) -> str:
-    return ", ".join(part for part in (f"it is {server.status}", server.task, server.fault) if part)
+def _state(cloud: Cloud, server: Server) -> str:
+    fault = inventory.read_fault(cloud, server.id) if server.status == "ERROR" else ""
+    return ", ".join(part for part in (f"it is {server.status}", server.task, fault) if part)

@@ -12,6 +12,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 INTERVAL = 2.0  # seconds between two requests
+TICK = 1e-6  # seconds: two lists are further apart
 
 
 class Watch(Generic[T]):
@@ -31,29 +32,32 @@ class Watch(Generic[T]):
             return self._seen if self._read_at >= moment else self._renewed()
 
     def until(self, found: Callable[[Sequence[T]], R | None], timeout: float) -> R | None:
-        """Waits for what `found` sees in the list; None where it has not come in `timeout` seconds.
+        """Waits for what `found` sees in a list, shown each list once; None where it has not come in `timeout` seconds.
 
         Raises what reading and `found` raise.
         """
-        begun = self._clock.now()
+        last = self._clock.now()
         values: list[R] = []
 
         def step() -> bool:
-            seen = self._seen_since(begun)
-            if seen is not None and (value := found(seen)) is not None:
-                values.append(value)
+            nonlocal last
+            read_at, seen = self._current()
+            if read_at >= last:
+                last = read_at + TICK
+                if (value := found(seen)) is not None:
+                    values.append(value)
             return bool(values)
 
         poll(step, timeout=timeout, interval=INTERVAL / 4, clock=self._clock)
         return values[0] if values else None
 
-    def _seen_since(self, moment: float) -> Sequence[T] | None:
-        """The list as it was at that moment or later, read anew when it is time; None until then."""
+    def _current(self) -> tuple[float, Sequence[T]]:
+        """The list, read anew when it is time, and when it was asked for."""
         called = self._clock.now()  # before the lock: who waits for a slow answer takes that, and asks no more
         with self._lock:
             if called - self._read_at >= INTERVAL:
                 self._renewed()
-            return self._seen if self._read_at >= moment else None
+            return self._read_at, self._seen
 
     def _renewed(self) -> Sequence[T]:
         begun = self._clock.now()  # what happens after the question may be missing in the answer
