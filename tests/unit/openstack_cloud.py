@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -12,7 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from openstack import fields
 from openstack.config import loader
+from openstack.resource import Resource
 
 from cloudscale.drivers.openstack.cloud import Cloud, open_cloud
 from cloudscale.drivers.openstack.inventory import mark
@@ -220,13 +223,22 @@ def alone_fixture(loopback: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert stand_in.violations == []
 
 
+def quicker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """openstacksdk looks through all attributes of a class several times for each object, which takes half the time."""
+    known: Any = Resource._attributes_iterator.__func__  # type: ignore[attr-defined]
+    found: Any = functools.cache(lambda cls, kinds: tuple(known(cls, kinds)))
+    usual = (fields.Body, fields.Header)
+    monkeypatch.setattr(Resource, "_attributes_iterator", classmethod(lambda cls, kinds=usual: found(cls, kinds)))
+
+
 @pytest.fixture(name="standing", scope="module")
 def standing_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[OwnCloud, Cloud]]:
     """A stand-in for several tests one after the other, and a login to it: most of the time goes into that."""
     folder = tmp_path_factory.mktemp("standing")
-    with OwnCloud() as stand_in:
-        with pytest.MonkeyPatch.context() as patched:
-            only_these(patched, stand_in.clouds_yaml(folder))
+    with OwnCloud() as stand_in, pytest.MonkeyPatch.context() as patched:
+        quicker(patched)
+        with pytest.MonkeyPatch.context() as for_now:
+            only_these(for_now, stand_in.clouds_yaml(folder))
             cloud = open_cloud(settings(), Time())
         yield stand_in, cloud
         cloud.api.close()

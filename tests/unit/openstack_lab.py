@@ -12,10 +12,11 @@ from cloudscale import ssh
 from cloudscale.course import Course
 from cloudscale.drivers import over_ssh
 from cloudscale.drivers.openstack import driver as module
-from cloudscale.drivers.openstack import login
+from cloudscale.drivers.openstack import login, security
 from cloudscale.drivers.openstack.cloud import Cloud, open_cloud
 from cloudscale.drivers.openstack.driver import OpenStack
 from cloudscale.drivers.openstack.inventory import ANSWERED, FINGERPRINT
+from cloudscale.drivers.openstack.security import Rule
 from cloudscale.errors import CloudscaleError, ConnectionFailed
 from cloudscale.known_hosts import KnownHosts
 from cloudscale.model import Machine, Survey
@@ -32,7 +33,7 @@ class CloudLab:
     """`mute`: names of machines whose SSH says nothing; `refusals`: what a login fails with, by the machine's name.
 
     Each is for the next server of the name, or for all of them where it is in `always` too. `cloud`: a login that is
-    there already; nothing but what has tests of its own is left out then. Without it, all is as users have it.
+    there already; then nothing is looked up by its name. Of the rules of a security group, only a few are made.
     """
 
     def __init__(
@@ -52,6 +53,8 @@ class CloudLab:
         self._opened: list[Cloud] = []
         self.course = Course.named(COURSE, "openstack")
         monkeypatch.setattr(module, "open_cloud", self._open)
+        few = frozenset({Rule("tcp", 22, 22, "0.0.0.0/0"), Rule("tcp", 2377, 2377)})
+        monkeypatch.setattr(security, "base_rules", lambda given: few)
         if cloud:
             monkeypatch.setattr(module, "choose", lambda cloud, given: chosen(stand_in, given))
         monkeypatch.setattr(login, "_answers", lambda target: self._serving(target) is not None)
@@ -132,6 +135,11 @@ class CloudLab:
 @pytest.fixture(name="lab")
 def lab_fixture(monkeypatch: pytest.MonkeyPatch, stand_in: OwnCloud, clock: Time, cloud: Cloud) -> CloudLab:
     return CloudLab(monkeypatch, stand_in, clock, cloud)
+
+
+def up(driver: OpenStack, name: str = "bio-1") -> Survey:
+    """A machine that is brought without a plan, where there is none of the course yet."""
+    return driver.bring(Machine(name, ""))
 
 
 def brought(driver: OpenStack, count: int, *former: str) -> list[Survey]:

@@ -10,7 +10,7 @@ import pytest
 from cloudscale.drivers.openstack import security
 from cloudscale.drivers.openstack.choices import Choices, usable_memory
 from cloudscale.drivers.openstack.cloud import Cloud
-from cloudscale.drivers.openstack.inventory import FloatingIp, Port, Server, read_inventory
+from cloudscale.drivers.openstack.inventory import FloatingIp, Inventory, Port, Server, read_inventory
 from cloudscale.drivers.openstack.making import Blueprint, Maker
 from cloudscale.model import Kind
 from cloudscale.settings import OpenStackSettings
@@ -49,7 +49,8 @@ def new_maker(stand_in: OwnCloud, cloud: Cloud, group_size: int | None = 10, **g
     """As a run has it that begins now."""
     wanted = settings(**given)
     blueprint = Blueprint(MARK, wanted, chosen(stand_in, wanted), KEY)
-    return Maker(cloud, blueprint, read_inventory(cloud, MARK), group_size)
+    there = read_inventory(cloud, MARK) if any(stand_in.totals().values()) else Inventory()
+    return Maker(cloud, blueprint, there, group_size)
 
 
 def parts(maker: Maker, name: str = "bio-1") -> tuple[Port, FloatingIp | None, Server]:

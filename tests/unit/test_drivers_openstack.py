@@ -26,26 +26,14 @@ pytestmark = MARKS
 PROJECT = Path(__file__).parents[2]
 
 
-def imported(tmp_path: Path, *words: str) -> set[str]:
-    """The libraries that a command line loads."""
-    run = [sys.executable, "-X", "importtime", "-m", "invoke", "--search-root", str(PROJECT), *words]
-    world = {**os.environ, "HOME": str(tmp_path), "DOCKER_HOST": f"unix://{tmp_path}/docker.sock"}
-    done = subprocess.run(run, cwd=tmp_path, env=world, capture_output=True, text=True, check=False)
-    assert "Traceback" not in done.stderr
-    return set(re.findall(r"^import time:.*\| +([\w.]+)$", done.stderr, re.MULTILINE))
-
-
 @pytest.mark.usefixtures("processes")
 def test_whoever_lists_the_tasks_does_not_wait_for_the_clouds_library(tmp_path: Path) -> None:
-    loaded = imported(tmp_path, "--list")
+    run = [sys.executable, "-X", "importtime", "-m", "invoke", "--search-root", str(PROJECT), "--list"]
+    world = {**os.environ, "HOME": str(tmp_path)}
+    done = subprocess.run(run, cwd=tmp_path, env=world, capture_output=True, text=True, check=True)
+    assert "themachine" in done.stdout
+    loaded = set(re.findall(r"^import time:.*\| +([\w.]+)$", done.stderr, re.MULTILINE))
     assert "invoke" in loaded
-    assert not loaded & {"openstack", "keystoneauth1", "cloudscale.drivers.openstack"}
-
-
-@pytest.mark.usefixtures("processes")
-def test_nor_does_whoever_has_machines_of_another_kind(tmp_path: Path) -> None:
-    loaded = imported(tmp_path, "status", "--driver", "local")
-    assert "cloudscale.drivers.local" in loaded
     assert not loaded & {"openstack", "keystoneauth1", "cloudscale.drivers.openstack"}
 
 

@@ -68,7 +68,7 @@ def test_an_id_is_as_good_as_a_name(stand_in: OwnCloud, cloud: Cloud) -> None:
     assert choose(cloud, settings(**by_id)) == choose(cloud, settings())
 
 
-@pytest.mark.parametrize("name", ["Debian 12 (bookworm)", "débian 12", "debian+12%20", "12"])
+@pytest.mark.parametrize("name", ["Débian 12 (bookworm)", "debian+12%20"])
 def test_a_name_may_be_any(stand_in: OwnCloud, cloud: Cloud, name: str) -> None:
     image = stand_in.images.add_image(name)
     assert choose(cloud, settings(image=name)).image_id == image["id"]
@@ -124,11 +124,11 @@ def test_what_is_closest_is_told_first(stand_in: OwnCloud, cloud: Cloud) -> None
 
 
 def test_a_long_list_is_cut(stand_in: OwnCloud, cloud: Cloud) -> None:
-    for number in range(100):
+    for number in range(40):
         stand_in.images.add_image(f"image-{number:02}")
-    told = refusal(cloud, image="image-50x").remedy
-    assert told.startswith("There is: image-50, ")
-    assert told.endswith(f" and {102 - SHOWN} more.")
+    told = refusal(cloud, image="image-30x").remedy
+    assert told.startswith("There is: image-30, ")
+    assert told.endswith(f" and {42 - SHOWN} more.")
     assert told.count(",") == SHOWN - 1
 
 
@@ -238,6 +238,6 @@ def test_a_cloud_that_does_not_tell_is_no_mistake_of_the_configuration(stand_in:
 
 
 def test_all_that_is_named_is_looked_up_side_by_side(stand_in: OwnCloud, cloud: Cloud) -> None:
-    stand_in.faults.append(Fault(path="/", seconds=0.05, times=None))
+    stand_in.faults.append(Fault(path="/", seconds=0.02, times=None))
     choose(cloud, settings())
     assert stand_in.most_at_once >= 3

@@ -85,7 +85,7 @@ def test_a_cloud_that_stumbles_is_asked_again(
 def test_so_is_one_that_does_not_answer_in_time(alone: OwnCloud, clock: Time, tmp_path: Path) -> None:
     file = tmp_path / "clouds.yaml"
     clouds = json.loads(file.read_text())
-    clouds["clouds"]["course"]["api_timeout"] = 0.2
+    clouds["clouds"]["course"]["api_timeout"] = 0.3
     file.write_text(json.dumps(clouds))
     cloud = open_cloud(settings(), clock)
     alone.faults.append(Fault(path="/networks", seconds=60))

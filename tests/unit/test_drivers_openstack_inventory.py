@@ -155,7 +155,14 @@ def test_a_fault_is_read_in_one_line(stand_in: OwnCloud, cloud: Cloud) -> None:
     made = stand_in.add_machine("bio-1")
     made.status, made.fault = "ERROR", "No valid host\n  was found. "
     (server,) = inventory.read_servers(cloud, MARK)
-    assert (server.status, server.fault, server.has_answered) == ("ERROR", "No valid host was found.", False)
+    assert (server.status, server.has_answered) == ("ERROR", False)
+    assert inventory.read_fault(cloud, server.id) == "No valid host was found"
+
+
+def test_a_fault_that_is_not_to_be_had_is_none(stand_in: OwnCloud, cloud: Cloud) -> None:
+    made = stand_in.add_machine("bio-1")
+    assert inventory.read_fault(cloud, made.id) == ""
+    assert inventory.read_fault(cloud, made.id.replace("-", "")) == ""
 
 
 def test_what_is_going_on_with_a_server_is_read_too(stand_in: OwnCloud, cloud: Cloud) -> None:

@@ -355,7 +355,7 @@ def listen(loopback: str) -> Iterator[Callable[[bytes | None], Target]]:
 def test_what_answers_is_an_ssh_server_or_nothing(
     listen: Callable[[bytes | None], Target], monkeypatch: pytest.MonkeyPatch, words: bytes | None, is_ssh: bool
 ) -> None:
-    monkeypatch.setattr(login, "PROBE", 0.2)
+    monkeypatch.setattr(login, "PROBE", 0.05)
     assert login._answers(listen(words)) == is_ssh
 
 

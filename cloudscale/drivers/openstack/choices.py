@@ -87,10 +87,14 @@ def usable_memory(ram: int) -> int:
 def _find(cloud: Cloud, key: str, wanted: str, find: Callable[..., Any], listing: Callable[[], Iterable[Any]]) -> Any:
     """One thing by name or id. Raises SettingsError, with the names that there are."""
     what = f"openstack.{key}: {wanted!r}"
-    try:
-        found = cloud.attempt(f"Looking for {what}", lambda: find(wanted, ignore_missing=True))
-    except DuplicateResource:
-        raise SettingsError(f"{what} is the name of several.", "Give the id of the one that you mean.") from None
+
+    def look() -> Any:
+        try:
+            return find(wanted, ignore_missing=True)
+        except DuplicateResource:
+            raise SettingsError(f"{what} is the name of several.", "Give the id of the one that you mean.") from None
+
+    found = cloud.attempt(f"Looking for {what}", look)
     if found is not None:
         return found
     names = sorted({str(one.name) for one in cloud.attempt(f"Looking for {what}", lambda: list(listing()))})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import random
 import re
@@ -39,12 +38,24 @@ SERVICES = ("compute", "image", "network")
 WHO = ("username", "user_id", "application_credential_name", "application_credential_id")
 
 # requests' own words, within keystoneauth's
-NO_CONNECTION = re.compile(r"^(?:Unable to|Unexpected).*? (?:to|for) (\S+?):? .*\[Errno -?\d+\] ([^\"')\]]+)")
+NO_CONNECTION = re.compile(r"(?:Unable to|Unexpected).*? (?:to|for) (\S+?):? .*\[Errno -?\d+\] ([^\"')\]]+)")
+BROKEN = re.compile(r"(?:Unable to|Unexpected).*? (?:to|for) (\S+?): .*\(")
+
+FORM = "clouds.yaml is YAML, with your cloud under clouds: (docs.openstack.org/openstacksdk has examples)."
 
 for library in ("keystoneauth", "openstack"):  # what goes wrong is told once, by us
     logging.getLogger(library).addHandler(logging.NullHandler())
 
 Failure = (sdk.SDKException, ksa.ClientException)
+# among them what the libraries say of a service that did not tell its versions
+OUT_OF_REACH = (
+    ksa.ConnectFailure,
+    ksa.UnknownConnectionError,
+    ksa.RetriableConnectionFailure,
+    ksa.DiscoveryFailure,
+    sdk.NotSupported,
+    sdk.ServiceDiscoveryException,
+)
 
 
 @dataclass(frozen=True)
@@ -63,13 +74,14 @@ class Cloud:
         *,
         found: Callable[[], T | None] | None = None,
         patience: float = PATIENCE,
+        has_token: bool = True,
     ) -> T:
         """Makes a request, and again with growing pauses where the cloud or the line to it is at fault.
 
         `found` looks for what the request creates: one that was not answered may have been heard all the same.
         Raises CloudError, with the cloud's own words.
         """
-        deadline, pause, renewed = self.clock.now() + patience, PAUSE, False
+        deadline, pause, renewed = self.clock.now() + patience, PAUSE, not has_token
         while True:
             try:
                 return call()
@@ -93,7 +105,7 @@ def is_transient(error: Exception) -> bool:
     """Whether the same request may do better a little later."""
     if isinstance(error, ksa.SSLError):
         return False
-    if isinstance(error, (ksa.ConnectFailure, ksa.UnknownConnectionError, ksa.RetriableConnectionFailure)):
+    if isinstance(error, OUT_OF_REACH):
         return True
     return status(error) in TRANSIENT
 
@@ -107,9 +119,8 @@ def status(error: Exception) -> int | None:
 def _retry_after(error: Exception) -> float:
     response = getattr(error, "response", None)
     headers = getattr(response, "headers", None) or {}
-    with contextlib.suppress(ValueError):  # a date (RFC 9110, 10.2.3) is read as no wish
-        return float(headers.get("Retry-After", 0))
-    return 0.0
+    wish = str(headers.get("Retry-After", "")).strip()
+    return float(wish) if wish.isdecimal() else 0.0  # a date (RFC 9110, 10.2.3) is read as no wish
 
 
 def told(what: str, error: Exception) -> CloudError:
@@ -129,25 +140,35 @@ def open_cloud(settings: OpenStackSettings, clock: Clock | None = None) -> Cloud
     try:
         known = OpenStackConfig(app_name="cloudscale")
         names = ", ".join(name for name in known.get_cloud_names() if name != "defaults")
-        if settings.cloud is None and known.default_cloud is None:
-            raise AccessError(
-                f"There are several clouds to choose from: {names}.",
-                "Name one: openstack.cloud in the configuration, or OS_CLOUD.",
-            )
+    except Exception as error:  # what is not of the form of a clouds.yaml breaks it in many ways
+        raise AccessError(f"clouds.yaml can't be read ({_plain(error)}).", FORM) from None
+    if settings.cloud is None and known.default_cloud is None:
+        raise AccessError(
+            f"There are several clouds to choose from: {names}.",
+            "Name one: openstack.cloud in the configuration, or OS_CLOUD.",
+        )
+    try:
         region = known.get_one(cloud=settings.cloud)
-        region.config["api_timeout"] = region.config.get("api_timeout") or ANSWERING
-        region.config["concurrency"] = dict.fromkeys((*SERVICES, "block-storage"), AT_ONCE)
+        region.config["api_timeout"] = float(region.config.get("api_timeout") or ANSWERING)
+        # asking again is done here, and nowhere else; of so many at once, the library lets in one more
+        region.config |= {"status_code_retries": 0, "connect_retries": 0, "image_status_code_retries": 0}
+        region.config["concurrency"] = dict.fromkeys((*SERVICES, "block-storage"), AT_ONCE - 1)
         connection = Connection(config=region)
     except ksa.MissingRequiredOptions as error:
         raise AccessError(
             f"No cloud account is known (missing: {', '.join(option.dest for option in error.options)}).",
             "Save clouds.yaml, as your cloud's web page offers it, here or in ~/.config/openstack, or set OS_*."
-            " If it is there: is it valid YAML, with your cloud under clouds?",
+            f" If it is there: {FORM}",
         ) from None
     except Failure as error:
         raise AccessError(
             f"The cloud {settings.cloud or known.default_cloud!r} can't be used ({_plain(error)}).",
             f"clouds.yaml and the environment have: {names or 'none'}.",
+        ) from None
+    except Exception as error:  # as above: a number that is none, a list where there should be a name
+        raise AccessError(
+            f"What is said of the cloud {settings.cloud or known.default_cloud!r} can't be read ({_plain(error)}).",
+            FORM,
         ) from None
     cloud = Cloud(connection, region.name, "", clock or SystemClock())
     access = _login(cloud)
@@ -161,9 +182,14 @@ def _login(cloud: Cloud) -> AccessInfo:
     plugin = session.auth
     assert isinstance(plugin, BaseIdentityPlugin)
     where = f"the cloud {cloud.name!r} at {arguments.get('auth_url')}"
-    who = next((f"{key} {arguments[key]!r}" for key in WHO if arguments.get(key)), "a token")
+    who = next((f"{key} {arguments[key]!r}" for key in WHO if arguments.get(key)), "")
+    if not who and cloud.api.config.config.get("auth_type") in ("password", "v3password"):
+        raise AccessError(f"The credentials for {where} are not complete: there is no username.")
+    who = who or "a token"
     try:
-        access: AccessInfo = cloud.attempt("Logging in", lambda: plugin.get_access(session), patience=LOGIN_PATIENCE)
+        access: AccessInfo = cloud.attempt(
+            "Logging in", lambda: plugin.get_access(session), patience=LOGIN_PATIENCE, has_token=False
+        )
     except CloudError as error:
         raise AccessError(
             f"{where[0].upper()}{where[1:]} does not let {who} in. {error.message}",
@@ -185,7 +211,7 @@ def _check_services(cloud: Cloud, access: AccessInfo) -> None:
     region, interface = config.get_region_name(), config.get_interface()
     for service in SERVICES:
         try:
-            cloud.attempt("Looking for it", partial(_endpoint, cloud, service))
+            cloud.attempt("Looking for it", partial(_endpoint, cloud, service), patience=LOGIN_PATIENCE)
         except CloudError as error:
             regions = sorted({point["region"] for one in access.service_catalog.catalog for point in one["endpoints"]})
             raise AccessError(
@@ -198,13 +224,21 @@ def _check_services(cloud: Cloud, access: AccessInfo) -> None:
 
 def _check_tags(cloud: Cloud) -> None:
     """Servers are known by their tags."""
-    found = cloud.api.compute.get_endpoint_data()
-    if found and found.max_microversion and found.max_microversion < TAGS:
-        newest = ".".join(map(str, found.max_microversion))
+    newest = cloud.attempt("Reading the versions of compute", partial(_newest, cloud), patience=LOGIN_PATIENCE)
+    if newest < TAGS:
         raise AccessError(
-            f"The cloud {cloud.name!r} is too old: its compute service speaks {newest}, and 2.52 (of 2017) is needed.",
+            f"The cloud {cloud.name!r} is too old: its compute service speaks {newest[0]}.{newest[1]}, and 2.52 (of"
+            " 2017) is needed.",
             "Make the machines yourself, and use them with --driver generic.",
         )
+
+
+def _newest(cloud: Cloud) -> tuple[int, ...]:
+    found = cloud.api.compute.get_endpoint_data()
+    if not found or not found.max_microversion:  # the library says the same of a service that did not answer
+        cloud.api.session.get(cloud.api.config.get_endpoint_from_catalog("compute"))
+        found = cloud.api.compute.get_endpoint_data()
+    return tuple(found.max_microversion) if found and found.max_microversion else (2, 1)
 
 
 def _endpoint(cloud: Cloud, service: str) -> object:
@@ -213,8 +247,11 @@ def _endpoint(cloud: Cloud, service: str) -> object:
 
 def _plain(error: Exception) -> str:
     """An error's text without what only the cloud's makers read."""
-    text = getattr(error, "details", None) or getattr(error, "message", None) or str(error)
-    text = re.sub(r"\s*\((HTTP \d+|Request-ID: \S+)\)", "", " ".join(str(text).split()))
+    text = getattr(error, "details", None) or getattr(error, "message", None) or str(error) or type(error).__name__
+    text = re.sub(r"<[^>]*>", " ", str(text))  # of proxies
+    text = re.sub(r"\s*\((HTTP \d+|Request-ID: \S+)\)", "", " ".join(text.split()))
     if cause := NO_CONNECTION.search(text):
         return f"there is no connection to {cause[1]} ({cause[2].strip()})"
+    if broken := BROKEN.search(text):
+        return f"the connection to {broken[1]} broke off"
     return text.rstrip(".")

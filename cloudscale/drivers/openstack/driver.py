@@ -181,7 +181,7 @@ class OpenStack(OverSsh):
                 address = self._boot(name, maker)
                 break
             except Faulty as fault:
-                if there and there.has_answered:
+                if name in self._up or (there and there.has_answered):
                     raise MachineError(fault.message, "Look at it in the cloud; there may be work on it.") from None
                 if attempt > REPLACEMENTS:
                     raise MachineError(

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from openstack.exceptions import raise_from_response
+from openstack.exceptions import HttpException, raise_from_response
 
 from cloudscale.drivers.openstack import inventory, security
 from cloudscale.drivers.openstack.choices import GIB, Choices
-from cloudscale.drivers.openstack.cloud import MICROVERSION, Cloud
+from cloudscale.drivers.openstack.cloud import MICROVERSION, Cloud, status
 from cloudscale.drivers.openstack.inventory import ANSWERED, FINGERPRINT, FloatingIp, Inventory, Named, Port, Server
 from cloudscale.drivers.openstack.userdata import user_data
 from cloudscale.drivers.openstack.watch import Watch
@@ -55,9 +55,11 @@ class Maker:
         self._lock = threading.Lock()
         self._group: str | None = None
         self._gone: set[str] = set()
+        self._servers = dict(there.servers)
         self._ports = dict(there.ports)
         self._ips = {ip.port_id: ip for ip in there.ips if ip.port_id}
         self._spare_ips = [ip for ip in there.ips if not ip.port_id]
+        self._places: dict[str, str] = {}  # name → server group
         self._server_groups: dict[str, int] | None = None  # id → members to come, too
         mark = blueprint.mark
         self.servers: Watch[Server] = Watch(lambda: inventory.read_servers(cloud, mark), cloud.clock)
@@ -74,15 +76,18 @@ class Maker:
                 self._group = group
             return self._group
 
-    def _server_group(self) -> str | None:
+    def _server_group(self, name: str) -> str | None:
         """One with room for a machine more: the members of a group go to different hypervisors as far as they can."""
         with self._lock:
+            if name in self._places:  # its predecessor is gone
+                return self._places[name]
             if self._server_groups is None:
                 self._server_groups = inventory.read_group_sizes(self._cloud, self._plan.mark)
             groups = self._server_groups
             for group, members in groups.items():
                 if not self._group_size or members < self._group_size:
                     groups[group] += 1
+                    self._places[name] = group
                     return group
             before = set(groups)
             compute, mark = self._cloud.api.compute, self._plan.mark
@@ -95,6 +100,7 @@ class Maker:
 
             group = self._cloud.attempt("Making a server group", made, found=new)
             groups[group] = 1
+            self._places[name] = group
             return group
 
     # --- one machine -----------------------------------------------------------------------------
@@ -157,7 +163,7 @@ class Maker:
 
     def server(self, name: str, port: Port) -> Server:
         """The machine's server, found or asked for; it is not awaited. Raises CloudError, MachineError."""
-        there = self._there.servers.get(name)
+        there = self._servers.get(name)
         if there and there.id not in self._gone:
             return there
         volume = self._volume(name) if self._plan.settings.boot_volume else ""
@@ -170,7 +176,8 @@ class Maker:
         def made() -> Server:
             return Server(self._cloud.api.compute.create_server(**wanted).id, name, "BUILD")
 
-        return self._cloud.attempt(f"{name}: making its server", made, found=found)
+        self._servers[name] = self._cloud.attempt(f"{name}: making its server", made, found=found)
+        return self._servers[name]
 
     def _named(self, name: str, servers: Sequence[Server]) -> Server | None:
         return next((server for server in servers if server.name == name and server.id not in self._gone), None)
@@ -185,7 +192,7 @@ class Maker:
             "user_data": user_data(plan.key.public),
             "tags": [plan.mark],
             "metadata": {FINGERPRINT: plan.key.fingerprint},
-            "scheduler_hints": {"group": self._server_group()},
+            "scheduler_hints": {"group": self._server_group(name)},
             "has_config_drive": settings.config_drive or None,
             "key_name": settings.key_pair,
             "availability_zone": settings.availability_zone,
@@ -234,6 +241,13 @@ class Maker:
         compute = self._cloud.api.compute
         started: list[bool] = []
 
+        def start() -> None:
+            try:
+                compute.start_server(server.id)
+            except HttpException as error:
+                if status(error) != 409:  # it runs: an attempt that was not answered started it
+                    raise
+
         def found(servers: Sequence[Server]) -> str | None:
             seen = next((other for other in servers if other.id == server.id), None)
             if seen is None:
@@ -243,7 +257,7 @@ class Maker:
                 raise Faulty(f"{name}: its server is in ERROR ({cause}).", server.id)
             if seen.status == "SHUTOFF" and not seen.task and not started:
                 started.append(True)
-                self._cloud.attempt(f"{name}: starting its server", lambda: compute.start_server(server.id))
+                self._cloud.attempt(f"{name}: starting its server", start)
             return seen.id if seen.status == "ACTIVE" else None
 
         if self.servers.until(found, BOOTING) is None:

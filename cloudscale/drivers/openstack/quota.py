@@ -73,6 +73,8 @@ def recipe(
     with_ip = {ip.port_id for ip in there.ips}
     own_ports = [there.ports[name] for name in there.servers if name in there.ports]
     used_ips = sum(port.id in with_ip for port in own_ports)
+    known = {"", *(port.id for port in there.ports.values())}
+    usable_ips = sum(ip.port_id in known for ip in there.ips)  # the others lead to ports that are there twice
     once = {"ports": len(there.servers) - len(own_ports)}
     if choices.external_id:
         once["floating IPs"] = len(there.servers) - used_ips
@@ -81,7 +83,7 @@ def recipe(
     return Recipe(
         each=each,
         once=once,
-        spare={"ports": len(there.ports) - len(own_ports), "floating IPs": len(there.ips) - used_ips},
+        spare={"ports": len(there.ports) - len(own_ports), "floating IPs": usable_ips - used_ips},
         group_size=group_size,
         free_seats=sum(max(0, (group_size or sys.maxsize) - size) for size in groups.sizes),
     )

@@ -123,6 +123,8 @@ def _read(found: Any, group: str) -> Rule | None:
     """A rule in our terms, None where it can't be said in them."""
     if not found.protocol or found.port_range_min is None or found.remote_group_id not in (None, group):
         return None
+    if found.remote_address_group_id:
+        return None
     cidr = "" if found.remote_group_id else found.remote_ip_prefix or ("::/0" if found.ether_type == "IPv6" else ANY)
     return Rule(found.protocol, found.port_range_min, found.port_range_max, cidr)
 

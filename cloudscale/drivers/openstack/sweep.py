@@ -10,7 +10,7 @@ from openstack.exceptions import HttpException
 
 from cloudscale.drivers.openstack import inventory
 from cloudscale.drivers.openstack.cloud import Cloud, is_transient, status
-from cloudscale.drivers.openstack.inventory import Server, read_together
+from cloudscale.drivers.openstack.inventory import Named, Server, read_together
 from cloudscale.drivers.openstack.watch import Watch
 from cloudscale.errors import CloudError
 from cloudscale.fanout import fan_out
@@ -19,6 +19,7 @@ from cloudscale.model import Outcome
 GOING = 300.0  # seconds for servers to be gone
 LETTING_GO = 60.0  # seconds for a port, a group or a volume to be free for deletion
 CONFLICT = 409
+VOLUME_HELD = 400  # cinder's "Volume status must be available", while a server has it yet or an image is copied to it
 ASK = "Run again; if it stays, ask who runs the cloud."
 
 
@@ -29,6 +30,8 @@ class Doomed:
     name: str
     id: str
     delete: Callable[[str], object]
+    held: int = CONFLICT
+    """The status of a refusal while something else holds it."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ def find(cloud: Cloud, mark: str, only: Collection[str] | None = None) -> Everyt
         ],
         ports=[Doomed(f"port {port.name or port.id}", port.id, network.delete_port) for port in meant],
         volumes=[
-            Doomed(f"volume {volume.name}", volume.id, cloud.api.block_storage.delete_volume)
+            Doomed(f"volume {volume.name}", volume.id, cloud.api.block_storage.delete_volume, VOLUME_HELD)
             for volume in volumes
             if only is None or volume.name in only
         ],
@@ -120,6 +123,8 @@ def sweep(cloud: Cloud, mark: str, only: Collection[str] | None = None) -> list[
                 done[doomed.id] = outcome
             servers = [doomed for doomed in going if doomed in everything.servers]
             done |= {doomed.id: outcome for doomed, outcome in _await_gone(cloud, watch, servers, done)}
+            volumes = [doomed for doomed in going if doomed in everything.volumes and done[doomed.id].ok]
+            done |= {doomed.id: outcome for doomed, outcome in _await_volumes(cloud, mark, volumes)}
         # what a run that was cut off asked for last may have appeared meanwhile
         everything = find(cloud, mark, only)
     for doomed in everything.all:
@@ -141,7 +146,7 @@ def _delete(cloud: Cloud, doomed: Doomed) -> str:
         try:
             doomed.delete(doomed.id)
         except HttpException as error:
-            if status(error) != CONFLICT or is_transient(error) or cloud.clock.now() > deadline:
+            if status(error) != doomed.held or is_transient(error) or cloud.clock.now() > deadline:
                 raise
             return False
         return True
@@ -169,6 +174,26 @@ def _await_gone(
     return [
         (doomed, Outcome(doomed.name, error=CloudError(f"It does not go: {_state(cloud, last[doomed.id])}.", ASK)))
         for doomed in servers
+        if doomed.id in last
+    ]
+
+
+def _await_volumes(cloud: Cloud, mark: str, volumes: Sequence[Doomed]) -> list[tuple[Doomed, Outcome[str]]]:
+    """The same for volumes."""
+    going = {doomed.id for doomed in volumes}
+    last: dict[str, str] = {}
+
+    def gone(found: Sequence[Named]) -> bool | None:
+        last.clear()
+        last.update({volume.id: volume.status for volume in found if volume.id in going})
+        return True if all(state == "error_deleting" for state in last.values()) else None
+
+    if going:
+        watch: Watch[Named] = Watch(lambda: inventory.read_volumes(cloud, mark), cloud.clock)
+        watch.until(gone, GOING)
+    return [
+        (doomed, Outcome(doomed.name, error=CloudError(f"It does not go: it is {last[doomed.id]}.", ASK)))
+        for doomed in volumes
         if doomed.id in last
     ]
 
