@@ -302,6 +302,7 @@ def test_an_address_where_something_else_is_told(stand_in: OwnCloud, clock: Time
     said = refusal(clock)
     assert f"{stand_in.url}/horizon does not let" in said
     assert "auth_url" in said
+    assert clock.now() < 0.1  # there is an answer, and it is not to be hoped for that it changes
     assert "unknown path" in stand_in.violations[0]
     stand_in.violations.clear()
 

@@ -145,6 +145,14 @@ def test_one_that_has_worked_and_does_not_any_more_is_told(lab: CloudLab, status
     assert "invoke driver_reset --only bio-1" in raised.value.remedy
 
 
+def test_one_that_is_being_deleted_is_told(lab: CloudLab) -> None:
+    (server,) = made(lab)
+    become(server, "ACTIVE", answered=True)
+    server.last_looks = 100
+    with pytest.raises(MachineError, match=r"^bio-1: its server is ACTIVE deleting\."):
+        surveyed(lab.driver())
+
+
 # --- whose machine it is ---
 
 

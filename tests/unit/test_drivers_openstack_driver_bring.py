@@ -204,6 +204,15 @@ def test_so_is_one_that_vanishes_while_it_boots(lab: CloudLab) -> None:
     assert parts(lab) == (1, 1, 1)
 
 
+def test_so_is_one_that_is_being_deleted(lab: CloudLab) -> None:
+    left(lab, "ACTIVE", answered=False).last_looks = 3
+    driver = lab.driver()
+    (machine,) = driver.machines()
+    driver.bring(machine)
+    assert "bio-1: its server was deleted while it booted.\nbio-1: it is replaced" in lab.said
+    assert parts(lab) == (1, 1, 1)
+
+
 def test_it_is_not_replaced_for_ever(lab: CloudLab) -> None:
     lab.stand_in.compute.outcomes["bio-1"] = ["ERROR: No valid host was found."] * 10
     said = failure(lab)

@@ -280,6 +280,14 @@ def test_one_that_never_knows_it_is_told_by_the_users_name(
     assert SETTLING < clock.now() < SETTLING + 5
 
 
+def test_a_refusal_is_told_as_one_however_short_the_patience_is(
+    machine: Machine, client: type[Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing(client, monkeypatch, paramiko.AuthenticationException("Authentication failed."), forever=True)
+    with pytest.raises(LoginRefused, match="bio-1: it does not let debian in"):
+        machine.enter(timeout=SETTLING / 2)
+
+
 def test_the_last_login_is_given_its_time_however_late_the_machine_is(
     machine: Machine, client: type[Client], monkeypatch: pytest.MonkeyPatch, clock: Time
 ) -> None:

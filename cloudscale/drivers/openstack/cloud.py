@@ -105,6 +105,8 @@ def is_transient(error: Exception) -> bool:
     """Whether the same request may do better a little later."""
     if isinstance(error, ksa.SSLError):
         return False
+    if isinstance(error, ksa.DiscoveryFailure) and isinstance(error.__context__, Failure):
+        return is_transient(error.__context__)  # a 404 is a wrong address
     if isinstance(error, OUT_OF_REACH):
         return True
     return status(error) in TRANSIENT
@@ -226,19 +228,20 @@ def _check_tags(cloud: Cloud) -> None:
     """Servers are known by their tags."""
     newest = cloud.attempt("Reading the versions of compute", partial(_newest, cloud), patience=LOGIN_PATIENCE)
     if newest < TAGS:
+        version = ".".join(map(str, newest))
         raise AccessError(
-            f"The cloud {cloud.name!r} is too old: its compute service speaks {newest[0]}.{newest[1]}, and 2.52 (of"
-            " 2017) is needed.",
+            f"The cloud {cloud.name!r} is too old: its compute service speaks {version}, and 2.52 (of 2017) is needed.",
             "Make the machines yourself, and use them with --driver generic.",
         )
 
 
-def _newest(cloud: Cloud) -> tuple[int, ...]:
+def _newest(cloud: Cloud) -> tuple[float, ...]:
+    """The newest microversion of compute; 2.1 where it has none."""
     found = cloud.api.compute.get_endpoint_data()
     if not found or not found.max_microversion:  # the library says the same of a service that did not answer
-        cloud.api.session.get(cloud.api.config.get_endpoint_from_catalog("compute"))
+        cloud.api.session.get(str(cloud.api.config.get_endpoint_from_catalog("compute")))
         found = cloud.api.compute.get_endpoint_data()
-    return tuple(found.max_microversion) if found and found.max_microversion else (2, 1)
+    return found.max_microversion if found and found.max_microversion else (2, 1)
 
 
 def _endpoint(cloud: Cloud, service: str) -> object:

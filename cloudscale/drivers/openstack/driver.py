@@ -101,7 +101,8 @@ class OpenStack(OverSsh):
     def survey(self, machine: Machine) -> Survey:
         server = self._there.servers[machine.name]
         self._check_key(server)
-        if server.has_answered and server.status not in ("ACTIVE", *ON_ITS_WAY):
+        is_well = server.status in ("ACTIVE", *ON_ITS_WAY) and server.task != "deleting"
+        if server.has_answered and not is_well:
             raise MachineError(
                 f"{machine.name}: its server is {self._told(server)}.",
                 f"Put that right in the cloud; or give it up: invoke driver_reset --only {machine.name}.",

@@ -83,6 +83,8 @@ def log_in(cloud: Cloud, server_id: str, target: Target, known: KnownHosts, time
 
     left = max(STEP, timeout - (cloud.clock.now() - begun))
     if not poll(step, timeout=left, interval=1, clock=cloud.clock):
+        if isinstance(failures[-1], LoginRefused):
+            raise failures[-1]
         raise Silent(f"{failures[-1].message} That was for {timeout:g} s")
     return logins[0]
 

@@ -258,7 +258,7 @@ class Maker:
             if seen.status == "SHUTOFF" and not seen.task and not started:
                 started.append(True)
                 self._cloud.attempt(f"{name}: starting its server", start)
-            return seen.id if seen.status == "ACTIVE" else None
+            return seen.id if seen.status == "ACTIVE" and seen.task != "deleting" else None
 
         if self.servers.until(found, BOOTING) is None:
             raise Faulty(f"{name}: its server was not ACTIVE after {BOOTING:.0f} s.", server.id)
