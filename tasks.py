@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cloudscale.invocation import cloudscale_task, install
+from cloudscale.invocation import VM_FLAGS, cloudscale_task, install
 
 if TYPE_CHECKING:
     from cloudscale.cluster import Session
@@ -17,6 +17,7 @@ install()
     students="the students' file: id;name;surname;email",
     nodes="how many machines; 0: as many as the students need",
     image="the notebook image",
+    **VM_FLAGS,
     port="the port of Jupyter inside a container (8888)",
     start="the first port of a machine that seats use (4321)",
     end="the last one; 0: as far as needed",
@@ -32,6 +33,10 @@ def themachine(
     students: str | None = None,
     nodes: str | None = None,
     image: str | None = None,
+    cpus: str | None = None,
+    memory: str | None = None,
+    disk: str | None = None,
+    base_image: str | None = None,
     port: str | None = None,
     start: str | None = None,
     end: str | None = None,
@@ -94,9 +99,16 @@ def driver_reset(session: Session) -> Report:
     return workflow.driver_reset(session)
 
 
-@cloudscale_task()
-def machine_new(session: Session, name: str) -> Report:
-    """Add one machine with an engine (local: install the engine of this computer)."""
+@cloudscale_task(**VM_FLAGS)
+def machine_new(
+    session: Session,
+    name: str,
+    cpus: str | None = None,
+    memory: str | None = None,
+    disk: str | None = None,
+    base_image: str | None = None,
+) -> Report:
+    """Add one machine with an engine: a VM on this computer (local: install the engine of this computer itself)."""
     from cloudscale import workflow
 
     return workflow.machine_new(session, name)

@@ -55,6 +55,13 @@ class Authority:
         """The trainer's certificate and key, as docker-py wants them: one file, which is renewed whole."""
         return self.folder / "client.pem", self.folder / "client.pem"
 
+    def prepare_docker(self) -> Path:
+        """A folder as docker's command line wants it (DOCKER_CERT_PATH). Raises OSError."""
+        for name in ("cert.pem", "key.pem"):  # it takes its own part of a file that has both
+            with contextlib.suppress(FileExistsError):
+                (self.folder / name).symlink_to(self.client_files[0].name)
+        return self.folder
+
     @property
     def pem(self) -> bytes:
         return _pem(self.certificate)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cloudscale.course import Course
@@ -70,6 +70,13 @@ class Cluster:
         """Raises SwarmError where the swarm has lost its managers."""
         if self.cut_off:
             raise CloudscaleError("\n".join(map(str, self.lost.values())) + f"\n{self.head_lost().message}", remedy)
+
+    def ports(self, seats: Iterable[RunningSeat]) -> dict[str, set[int]]:
+        """The ports of these seats, by machine."""
+        ports: dict[str, set[int]] = {}
+        for seat in seats:
+            ports.setdefault(self.machine_of(seat), set()).add(seat.port)
+        return ports
 
     @property
     def manager(self) -> Engine:

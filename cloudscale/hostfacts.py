@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from cloudscale.errors import MachineError
@@ -191,6 +192,17 @@ def listening_ports(table: str) -> frozenset[int]:
         if match:
             ports.add(int(match[1], 16))
     return frozenset(ports)
+
+
+def listening_here() -> frozenset[int]:
+    """The same of this computer; none where its kernel is not Linux."""
+    tables = (Path(f"/proc/net/{name}") for name in ("tcp", "tcp6"))
+    return listening_ports("".join(table.read_text() for table in tables if table.exists()))
+
+
+def usable_memory(ram: int) -> int:
+    """Bytes that Linux has to give, of a VM's `ram` in MiB: 1475 MiB of 1536 were measured, 63.0 GiB of 64."""
+    return int((ram * 0.97 - 64) * 1024**2)
 
 
 def _version(text: str) -> tuple[int, int] | None:

@@ -29,13 +29,20 @@ INTERRUPTED = 130
 ENVIRONMENT = "INVOKE_CLOUDSCALE_"
 
 COMMON_FLAGS = {
-    "driver": "where machines come from: openstack, local, generic",
+    "driver": "where machines come from: openstack, generic, local, qemu, virtualbox",
     "course": "the class; everything made for it carries this name",
     "only": "only these machines or seats: a,b",
     "skip": "leave out these machines or seats: a,b",
     "timeout": "seconds; past them a target counts as failed",
     "format": "table (or any other format of tabulate), csv, json",
     "yes": "do not ask before something is removed",
+}
+
+VM_FLAGS = {
+    "cpus": "cores of each VM on this computer (2)",
+    "memory": "memory of each VM on this computer (2G)",
+    "disk": "disk of each VM on this computer (20G)",
+    "base_image": "what such a VM's disk is made from: a cloud image's file or https:// address",
 }
 
 
@@ -84,13 +91,21 @@ def _session(context: Context, common: Mapping[str, Any], flags: dict[str, Any])
     configuration = context.config.get("cloudscale") or {}
     configured = {name: common[name] for name in ("driver", "course")}
     configured |= {name: flags.pop(name) for name in ("students", "image") if name in flags}
+    of_vms = {name: flags.pop(name) for name in VM_FLAGS if name in flags}
     checked = read_flags(Common, **{name: value for name, value in common.items() if name not in configured})
     return Session(
-        settings=read_settings(configuration, **configured),
+        settings=read_settings(_with_vms(configuration, of_vms), **configured),
         common=checked,
         progress=progress_on(sys.stderr),
         ask=functools.partial(_ask, checked.yes),
     )
+
+
+def _with_vms(configuration: Mapping[str, Any], flags: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The configuration with what the flags say of VMs on this computer."""
+    given = {name: value for name, value in flags.items() if value is not None}
+    section = configuration.get("vm") or {}
+    return {**configuration, "vm": {**section, **given}} if given and isinstance(section, Mapping) else configuration
 
 
 def _ask(yes: bool, question: str) -> None:

@@ -68,6 +68,10 @@ class KnownHosts:
             self._add(entry, [key for key in keys if known.get(key.get_name()) != key])
         return bool(keys)
 
+    def knows(self, entry: str) -> bool:
+        with self._lock:
+            return bool(self._known().lookup(entry))
+
     def _known(self) -> paramiko.HostKeys:
         if self._keys is None:
             self._keys = self._read()

@@ -231,11 +231,14 @@ def _seated(
     return replace(done, problems=(*died, *done.problems))
 
 
-def _ports(cluster: Cluster, plan: Plan, launch: Launch) -> set[int]:
-    """Those that seats use, once the plan is carried out."""
+def _ports(cluster: Cluster, plan: Plan, launch: Launch) -> dict[str, set[int]]:
+    """Those that seats use, by machine, once the plan is carried out."""
     planned = {seat.student.id for seat in plan.seats}
     going = {*planned, *(plan.leavers if launch.prune else ())}
-    return {seat.place.port for seat in plan.seats} | {s.port for s in cluster.seats if s.student_id not in going}
+    ports = cluster.ports(seat for seat in cluster.seats if seat.student_id not in going)
+    for seat in plan.seats:
+        ports.setdefault(seat.place.machine, set()).add(seat.place.port)
+    return ports
 
 
 def _check_distinct(surveys: Mapping[str, Survey]) -> None:

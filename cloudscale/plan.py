@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -59,13 +59,15 @@ def make_plan(
     *,
     prune: bool = False,
     lost: Collection[str] = (),
+    hosts: Mapping[str, str] | None = None,
 ) -> Plan:
     """Places every student.
 
     Those `seated` (by id) stay, on `lost` machines too, which take nobody else. The others go where they
     are `remembered` to have been, as far as that is free, else to the machine that is least full, on its
     lowest free port. Room is what memory and cores allow; memory and ports are limits, cores are not. Seats
-    of students who left count, unless they are pruned. Raises CapacityError, with the numbers.
+    of students who left count, unless they are pruned. `hosts`: the addresses of the machines, of lost ones too;
+    those behind one address share its ports. Raises CapacityError, with the numbers.
     """
     enrolled = {student.id for student in students}
     room = {node.machine.name: max(0, node.memory - node.taken_memory) // limits.reserve for node in nodes}
@@ -83,7 +85,7 @@ def make_plan(
     if len(places) + len(new) > sum(room.values()):
         raise _too_little_memory(len(places) + len(new), nodes, sum(room.values()), limits)
 
-    free_ports = _FreePorts(nodes, places.values(), ports)
+    free_ports = _FreePorts(nodes, kept.values(), ports, hosts or {})
     load = Counter(place.machine for place in places.values())
     # everyone's old place first, so that no newcomer takes it
     for student in new:
@@ -176,18 +178,24 @@ def machines_to_make(seats: int, rooms: Collection[int], kind: Kind, limits: Sea
 class _FreePorts:
     """Which ports of each machine's range nobody has."""
 
-    def __init__(self, nodes: Sequence[Node], places: Iterable[Place], ports: PortRange) -> None:
+    def __init__(
+        self, nodes: Sequence[Node], places: Iterable[Place], ports: PortRange, hosts: Mapping[str, str]
+    ) -> None:
         self._range = range(ports.start, ports.last + 1)
         self._others = {node.machine.name: node.taken_ports for node in nodes}
-        self._taken = {node.machine.name: set(node.taken_ports) for node in nodes}
+        self._address = {**hosts, **{node.machine.name: node.machine.address for node in nodes}}
+        self._taken: defaultdict[str, set[int]] = defaultdict(set)  # by address
         self._passed: set[Place] = set()
+        for node in nodes:
+            self._taken[node.machine.address] |= node.taken_ports
         for place in places:
-            self._taken[place.machine].add(place.port)
+            self._taken[self._address.get(place.machine, "")].add(place.port)
 
     def take(self, place: Place) -> bool:
-        if place.port not in self._range or place.port in self._taken[place.machine]:
+        taken = self._taken[self._address[place.machine]]
+        if place.port not in self._range or place.port in taken:
             return False
-        self._taken[place.machine].add(place.port)
+        taken.add(place.port)
         return True
 
     def lowest(self, machine: str) -> Place | None:

@@ -62,6 +62,7 @@ def plan_launch(
         session.settings.seat,
         prune=prune,
         lost={*cluster.hosts, *(place.machine for place in seated.values())} - {"", *there, *given_up},
+        hosts=cluster.hosts,
     )
     return _chosen(plan, cluster, session)
 

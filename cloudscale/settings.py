@@ -130,6 +130,24 @@ class OpenStackSettings(Section):
     boot_timeout: Number = Field(600, gt=0)
 
 
+class VmSettings(Section):
+    """VMs on this computer: each one's `cpus`, `memory` and `disk`, and the image that its disk is made from.
+
+    `base_image`: a file, or an address of the web; `address`: where the seats' ports are opened on this computer,
+    loopback being for its user alone; `boot_timeout`: seconds for a VM to answer; `kvm`: use it
+    where it works.
+    """
+
+    cpus: Integer = Field(2, ge=1, le=64)
+    memory: Size = Field(2 * 1024**3, ge=256 * 1024**2)
+    disk: Size = Field(20 * 1024**3, ge=1024**3)
+    base_image: str | None = Field(None, min_length=1)
+    user: str = Field("debian", min_length=1)
+    address: str = Field("127.0.0.1", pattern=r"^\d+\.\d+\.\d+\.\d+$")
+    boot_timeout: Number = Field(900, gt=0)
+    kvm: bool = True
+
+
 class GenericSettings(Section):
     """Hosts: `[user@]host[:port]`, with `user` where none is named. `pwd`: a password, or the passphrase of `kfile`."""
 
@@ -153,6 +171,7 @@ class Settings(Section):
     local: LocalSettings = LocalSettings()
     openstack: OpenStackSettings = OpenStackSettings()
     generic: GenericSettings = GenericSettings()
+    vm: VmSettings = VmSettings()
 
 
 class Launch(Section):

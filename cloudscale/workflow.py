@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import shutil
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
@@ -211,7 +212,7 @@ def containers_reset(session: Session, *, with_volumes: bool) -> Report:
         session.ask(f"Remove {len(chosen.seats)} seats{extra} of the course {course!r}?")
         outcomes = removal.remove(cluster, session, chosen)
         removed = {outcome.target for outcome in outcomes if outcome.ok}
-        cluster.driver.open_ports({seat.port for seat in cluster.seats if seat.name not in removed})
+        cluster.driver.open_ports(cluster.ports(seat for seat in cluster.seats if seat.name not in removed))
         done = report.removed(outcomes, session.common.format)
         return replace(done, problems=(*problems, *done.problems))
 
@@ -232,7 +233,7 @@ def driver_reset(session: Session) -> Report:
         outcomes = removal.remove(cluster, session, chosen)
         if driver.makes_machines:
             removed = {outcome.target for outcome in outcomes if outcome.ok}
-            driver.open_ports({seat.port for seat in cluster.seats if seat.name not in removed})
+            driver.open_ports(cluster.ports(seat for seat in cluster.seats if seat.name not in removed))
         chosen = removal.without_stuck(cluster, chosen, outcomes)
         outcomes += removal.release(cluster, session, chosen)
         done = report.removed(outcomes, session.common.format)
@@ -265,13 +266,28 @@ def _swept(session: Session, driver: Driver) -> Report:
 
 
 def machine_new(session: Session, name: str) -> Report:
-    return Report(_driver(session).add(name))
+    session = _on_this_computer(session)
+    with session.course.locked():
+        return Report(_driver(session).add(name))
 
 
 def machine_rm(session: Session, name: str) -> Report:
+    session = _on_this_computer(session)
     driver = _driver(session)
-    session.ask(f"{driver.removal(name)} will be removed. Go on?")
+    what = driver.removal(name)
+    if driver.makes_machines:  # there may be seats on it, and others in its swarm
+        return driver_reset(replace(session, common=session.common.model_copy(update={"only": (name,), "skip": ()})))
+    session.ask(f"{what} will be removed. Go on?")
     return Report(driver.remove(name))
+
+
+def _on_this_computer(session: Session) -> Session:
+    """With a driver for VMs here, where none was named: as in 2016."""
+    if "driver" in session.settings.model_fields_set:
+        return session
+    only_virtualbox = shutil.which("VBoxManage") and not shutil.which("qemu-system-x86_64")
+    driver = "virtualbox" if only_virtualbox else "qemu"
+    return replace(session, settings=session.settings.model_copy(update={"driver": driver}))
 
 
 # --- images ----------------------------------------------------------------------------------

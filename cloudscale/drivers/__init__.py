@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
 from cloudscale.course import Course
 from cloudscale.engine import Engine
-from cloudscale.errors import RequestError
 from cloudscale.model import CommandResult, Heard, Kind, Machine, Order, Outcome, Say, Survey
 from cloudscale.settings import Settings
 
@@ -36,8 +35,8 @@ class Driver(Protocol):
     def bring(self, machine: Machine) -> Survey:
         """Makes a machine that was ordered, or waits for one that boots, until it can be logged in to. Idempotent."""
 
-    def open_ports(self, ports: Collection[int]) -> None:
-        """Lets students reach just these ports of the machines."""
+    def open_ports(self, ports: Mapping[str, Collection[int]]) -> None:
+        """Lets students reach just these ports of the machines, by a machine's name."""
 
     def prepare(self, machine: Machine) -> Engine:
         """The machine's engine, installed, set up for the course and started as far as it is not. Idempotent."""
@@ -74,7 +73,7 @@ class Driver(Protocol):
 
 
 def load_driver(settings: Settings, course: Course, say: Say) -> Driver:
-    """The driver that the settings name. Raises RequestError for one that is not there yet."""
+    """The driver that the settings name. Raises RequestError where it can't work here."""
     if settings.driver == "local":
         from cloudscale.drivers.local import Local
 
@@ -87,7 +86,12 @@ def load_driver(settings: Settings, course: Course, say: Say) -> Driver:
         from cloudscale.drivers.openstack.driver import OpenStack
 
         return OpenStack(settings.openstack, course, say)
-    raise RequestError(
-        f"The driver {settings.driver} is not there yet in this version.",
-        "Use openstack, this computer with --driver local, or hosts over SSH with --driver generic.",
-    )
+    from cloudscale.drivers.vm.driver import LocalVms
+
+    if settings.driver == "qemu":
+        from cloudscale.drivers.vm.qemu import Qemu
+
+        return LocalVms(Qemu(course.name, kvm=settings.vm.kvm), settings.vm, course, say)
+    from cloudscale.drivers.vm.virtualbox import VirtualBox
+
+    return LocalVms(VirtualBox(course.name), settings.vm, course, say)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from cloudscale.model import Machine, Order, Outcome, Survey
 
@@ -19,7 +19,7 @@ class GivenMachines:
     def bring(self, machine: Machine) -> Survey:
         raise NotImplementedError("no machine is ever to come")
 
-    def open_ports(self, ports: Collection[int]) -> None:
+    def open_ports(self, ports: Mapping[str, Collection[int]]) -> None:
         pass  # their network is their owner's
 
     def belongings(self) -> str:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from cloudscale.drivers import debian
 from cloudscale.drivers.given import GivenMachines
 from cloudscale.engine import Engine, engine_errors, from_environment
 from cloudscale.errors import EngineError, RequestError
-from cloudscale.hostfacts import listening_ports
+from cloudscale.hostfacts import listening_here
 from cloudscale.model import CommandResult, Heard, Machine, Survey
 from cloudscale.settings import LocalSettings
 from cloudscale.shell import run_shell
@@ -34,7 +33,7 @@ class Local(GivenMachines):
 
     def survey(self, machine: Machine) -> Survey:
         # one node: the swarm's ports need not be open to anybody else
-        return Survey(machine, LOOPBACK, held_ports=frozenset() if _remote_host() else _listening())
+        return Survey(machine, LOOPBACK, held_ports=frozenset() if _remote_host() else listening_here())
 
     def prepare(self, machine: Machine) -> Engine:
         return self._connected()
@@ -105,9 +104,3 @@ def own_address() -> str:
             return str(probe.getsockname()[0])
         except OSError:
             return LOOPBACK
-
-
-def _listening() -> frozenset[int]:
-    """TCP ports that something on this computer listens on; none where its kernel is not Linux."""
-    tables = (Path(f"/proc/net/{name}") for name in ("tcp", "tcp6"))
-    return listening_ports("".join(table.read_text() for table in tables if table.exists()))

@@ -52,6 +52,10 @@ class OverSsh(ABC):
     def _target(self, machine: Machine) -> Target:
         """How to log in to a machine. Raises CloudscaleError where that can't be done."""
 
+    def _endpoint(self, machine: Machine) -> tuple[str, int]:
+        """Where this computer reaches the machine's engine."""
+        return machine.address, provision.TLS_PORT
+
     def _connection(self, machine: Machine, timeout: float = LOGIN) -> Connection:
         return self._login(self._target(machine), min(timeout, LOGIN))
 
@@ -108,7 +112,7 @@ class OverSsh(ABC):
             )
         files = signer.client_files
         try:
-            client = over_tls(machine.name, machine.address, provision.TLS_PORT, ca=signer.ca_file, certificate=files)
+            client = over_tls(machine.name, *self._endpoint(machine), ca=signer.ca_file, certificate=files)
         except NotSetUp as error:
             if self._look(machine).is_ready:  # it was, and is stopped
                 raise EngineError(error.message, "invoke themachine starts it.") from None

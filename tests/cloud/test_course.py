@@ -322,5 +322,5 @@ def test_in_the_end_nothing_is_left_but_what_others_have(room: Room) -> None:
     expected = {kind: found | set(others.get(kind, ())) for kind, found in room.strangers.items()}
     assert left == expected
     assert not (room.trainer.tool.home / "course").exists()
-    room.trainer.do("driver_reset", "--yes", "--course", "other")
+    Trainer(room.trainer.tool, room.cloud, room.trainer.tool.home, "other").reset()
     assert ids(room.project.look()) == room.strangers

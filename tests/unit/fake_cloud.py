@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ class FakeCloud(FakeDriver):
         self.stuck: set[str] = set()
         self.asleep: set[str] = set()
         self.opened: list[set[int]] = []
+        self.opened_on: dict[str, set[int]] = {}  # the last of them, by machine
         self.running_before: list[set[int]] = []  # the ports of seats that ran as those were opened
         self.orders: list[int] = []
         self._lock = threading.Lock()
@@ -180,9 +181,10 @@ class FakeCloud(FakeDriver):
     def check_nodes(self, nodes: int) -> None:
         pass
 
-    def open_ports(self, ports: Collection[int]) -> None:
+    def open_ports(self, ports: Mapping[str, Collection[int]]) -> None:
         self.running_before.append({port for api in self.apis.values() for port in api.open_ports})
-        self.opened.append(set(ports))
+        self.opened.append({*itertools.chain(*ports.values())})
+        self.opened_on = {name: {*numbers} for name, numbers in ports.items()}
         self.has_group = True
 
     def belongings(self) -> str:
@@ -228,8 +230,9 @@ class CloudClass(Class):
 
     def _answers(self, host: str, port: int) -> bool:
         reached = [machine.name for machine in self.driver.machines() if machine.address == host]
-        (api,) = [self.driver.apis[name] for name in reached if name in self.driver.apis]
-        return not api.is_down and port in api.open_ports & self.driver.opened[-1] - self.mute
+        (name,) = [name for name in reached if name in self.driver.apis]
+        api = self.driver.apis[name]
+        return not api.is_down and port in api.open_ports & self.driver.opened_on.get(name, set()) - self.mute
 
     def seats(self) -> dict[str, tuple[str, int, str]]:
         """Machine, port and password, by student, as a launch that changes nothing tells them."""

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from cloudscale import ssh
+from cloudscale import first_login, ssh
 from cloudscale.course import Course
 from cloudscale.drivers import over_ssh
 from cloudscale.drivers.openstack import driver as module
-from cloudscale.drivers.openstack import login, security
+from cloudscale.drivers.openstack import security
 from cloudscale.drivers.openstack.cloud import Cloud, open_cloud
 from cloudscale.drivers.openstack.driver import OpenStack
 from cloudscale.drivers.openstack.inventory import ANSWERED, FINGERPRINT
@@ -57,8 +57,8 @@ class CloudLab:
         monkeypatch.setattr(security, "base_rules", lambda given: few)
         if cloud:
             monkeypatch.setattr(module, "choose", lambda cloud, given: chosen(stand_in, given))
-        monkeypatch.setattr(login, "_answers", lambda target: self._serving(target) is not None)
-        monkeypatch.setattr(login, "connect", self._connect)
+        monkeypatch.setattr(first_login, "_answers", lambda target: self._serving(target) is not None)
+        monkeypatch.setattr(first_login, "connect", self._connect)
         monkeypatch.setattr(ssh, "connect", self._connect)
         monkeypatch.setattr(over_ssh, "over_tls", self._over_tls)
 

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from cloudscale.drivers.openstack import security
-from cloudscale.drivers.openstack.choices import Choices, usable_memory
+from cloudscale.drivers.openstack.choices import Choices
 from cloudscale.drivers.openstack.cloud import Cloud
 from cloudscale.drivers.openstack.inventory import FloatingIp, Inventory, Port, Server, read_inventory
 from cloudscale.drivers.openstack.making import Blueprint, Maker
+from cloudscale.hostfacts import usable_memory
 from cloudscale.model import Kind
 from cloudscale.settings import OpenStackSettings
 from cloudscale.sshkey import SshKey

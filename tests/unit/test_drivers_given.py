@@ -25,7 +25,7 @@ def test_a_machine_that_is_given_is_never_to_come() -> None:
 
 
 def test_the_network_of_given_machines_is_left_to_its_owner() -> None:
-    GivenMachines().open_ports({4321})  # nothing to do, and nothing to fail
+    GivenMachines().open_ports({"bio-1": {4321}})  # nothing to do, and nothing to fail
 
 
 def test_nothing_is_there_to_be_swept_away() -> None:

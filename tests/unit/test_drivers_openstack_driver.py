@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from cloudscale.drivers.openstack.choices import usable_memory
 from cloudscale.drivers.openstack.driver import OpenStack
 from cloudscale.drivers.openstack.inventory import ANSWERED
 from cloudscale.errors import MachineError, NotSetUp, RequestError, SettingsError
+from cloudscale.hostfacts import usable_memory
 from cloudscale.model import Kind, Machine, Survey
 from tests.lab.stand_in.machines import Server
 from tests.unit.openstack_cloud import (  # noqa: F401 - fixtures
@@ -367,9 +367,9 @@ def test_the_seats_ports_are_opened_and_closed(lab: CloudLab) -> None:
         rules = lab.stand_in.network.rules.items.values()
         return {(r["port_range_min"], r["port_range_max"]) for r in rules if r["remote_ip_prefix"]}
 
-    driver.open_ports({4321, 4322})
+    driver.open_ports({"bio-1": {4321}, "bio-2": {4321, 4322}})
     assert from_outside() == {(22, 22), (4321, 4322)}
-    driver.open_ports({4322})
+    driver.open_ports({"bio-1": set(), "bio-2": {4322}})
     assert from_outside() == {(22, 22), (4322, 4322)}
 
 

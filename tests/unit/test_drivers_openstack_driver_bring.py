@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from cloudscale import first_login
 from cloudscale.drivers.openstack import driver as module
-from cloudscale.drivers.openstack import login
 from cloudscale.drivers.openstack.driver import REPLACEMENTS
 from cloudscale.drivers.openstack.inventory import ANSWERED
 from cloudscale.errors import CloudError, HostKeyChanged, LoginRefused, MachineError
@@ -294,7 +294,7 @@ def test_of_a_machine_that_was_made_twice_the_one_with_work_on_it_stays(lab: Clo
     first, second = twice(lab, answered=True)
     driver = lab.driver()
     driver.machines()
-    driver.open_ports(())
+    driver.open_ports({})
     assert server(lab) is first
     assert any(second.id in said for said in lab.said)
 
@@ -338,4 +338,4 @@ def test_a_mark_that_can_not_be_set_is_told(lab: CloudLab) -> None:
 def test_the_limits_leave_a_trainer_time_for_another_try() -> None:
     assert 1 <= REPLACEMENTS <= 3
     assert module.INSTALLING >= 600
-    assert login.SETTLING < 120
+    assert first_login.SETTLING < 120

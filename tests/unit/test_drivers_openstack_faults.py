@@ -44,7 +44,7 @@ def life(lab: CloudLab, between: Callable[[], None] = lambda: None) -> list[Any]
     surveys = brought(driver, 2)
     between()
     for ports in ({4321}, {4322}):
-        driver.open_ports(ports)
+        driver.open_ports({"bio-1": ports})
     later = lab.driver(**GIVEN)
     between()
     machines = later.machines()

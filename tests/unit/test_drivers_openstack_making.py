@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from functools import partial
 from typing import Any
 
@@ -12,10 +13,10 @@ from cloudscale.drivers.openstack import making
 from cloudscale.drivers.openstack.cloud import Cloud, open_cloud
 from cloudscale.drivers.openstack.inventory import ANSWERED, FINGERPRINT
 from cloudscale.drivers.openstack.making import COPYING
-from cloudscale.drivers.openstack.userdata import user_data
 from cloudscale.drivers.openstack.watch import INTERVAL
 from cloudscale.errors import CloudError, MachineError
 from cloudscale.fanout import fan_out
+from cloudscale.first_boot import user_data
 from cloudscale.sshkey import ssh_key
 from tests.unit.openstack_cloud import (  # noqa: F401 - fixtures
     MARK,
@@ -51,7 +52,7 @@ def test_a_machine_is_asked_for_in_just_these_words(stand_in: OwnCloud, cloud: C
             "flavorRef": flavor,
             "imageRef": image,
             "networks": [{"port": port.id}],
-            "user_data": user_data(KEY.public),
+            "user_data": base64.b64encode(user_data(KEY.public).encode()).decode(),
             "tags": [MARK],
             "metadata": {FINGERPRINT: KEY.fingerprint},
         },

@@ -11,8 +11,9 @@ from typing import Any
 from openstack.exceptions import DuplicateResource
 
 from cloudscale.drivers.openstack.cloud import Cloud
-from cloudscale.drivers.openstack.inventory import MIB, read_together
+from cloudscale.drivers.openstack.inventory import read_together
 from cloudscale.errors import SettingsError
+from cloudscale.hostfacts import usable_memory
 from cloudscale.model import Kind
 from cloudscale.settings import OpenStackSettings
 
@@ -77,11 +78,6 @@ def choose(cloud: Cloud, settings: OpenStackSettings) -> Choices:
         cidrs=frozenset(subnet.cidr for subnet in subnets),
         external_id=external.id if external else None,
     )
-
-
-def usable_memory(ram: int) -> int:
-    """Bytes that Linux has to give, of a flavor's `ram` in MiB: 1475 MiB of 1536 were measured, 63.0 GiB of 64."""
-    return int((ram * 0.97 - 64) * MIB)
 
 
 def _find(cloud: Cloud, key: str, wanted: str, find: Callable[..., Any], listing: Callable[[], Iterable[Any]]) -> Any:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import partial
 from typing import NoReturn
 
 from slugify import slugify
 
 from cloudscale.course import Course
-from cloudscale.drivers.openstack import inventory, login, quota, security, sweep
-from cloudscale.drivers.openstack.choices import Choices, choose, usable_memory
+from cloudscale.drivers.openstack import inventory, quota, security, sweep
+from cloudscale.drivers.openstack.choices import Choices, choose
 from cloudscale.drivers.openstack.cloud import open_cloud
 from cloudscale.drivers.openstack.inventory import MIB, Inventory, Server, natural, read_inventory, read_servers
 from cloudscale.drivers.openstack.making import GOING, Blueprint, Faulty, Maker
@@ -20,7 +20,8 @@ from cloudscale.drivers.openstack.watch import Watch
 from cloudscale.drivers.over_ssh import OverSsh
 from cloudscale.engine import Engine
 from cloudscale.errors import MachineError, NotSetUp, RequestError
-from cloudscale.hostfacts import Facts
+from cloudscale.first_login import Booting, Silent, log_in
+from cloudscale.hostfacts import Facts, usable_memory
 from cloudscale.model import Kind, Machine, Order, Outcome, Say, Survey
 from cloudscale.settings import OpenStackSettings
 from cloudscale.ssh import Target
@@ -29,7 +30,10 @@ from cloudscale.sshkey import KEY_FILE, SshKey, ssh_key
 REPLACEMENTS = 2  # servers after the first that a machine may take to come up
 INSTALLING = 1800.0  # seconds for the packages of the first boot
 BOOTED = "[ ! -e /var/lib/cloudscale/course/begun ] || flock -w 1800 /var/lib/cloudscale/course/lock true"
-GROW = "invoke themachine makes as many as the students need; --nodes N as many as you say."
+GROW = (
+    "invoke themachine makes as many as the students need; --nodes N as many as you say."
+    " With --driver qemu or virtualbox, a VM on this computer is made."
+)
 ON_ITS_WAY = {"BUILD", "REBOOT", "HARD_REBOOT", "SHUTOFF"}
 
 
@@ -230,13 +234,12 @@ class OpenStack(OverSsh):
         address = ip.address if ip else port.address
         target = self._target_of(server, address)
         maker.await_active(name, server)
+        booting = Booting(partial(inventory.read_console, self._cloud, server.id), self._cloud.clock)
         try:
-            connection = login.log_in(
-                self._cloud, server.id, target, self._known, self._settings.boot_timeout, self._say
-            )
-        except login.Silent as silence:
-            end = login.console_end(self._cloud, server.id)
-            raise Faulty(f"{name}: its server runs, but {silence}.\n{end}", server.id) from None
+            connection = log_in(booting, target, self._known, self._settings.boot_timeout, self._say)
+        except Silent as silence:
+            told = f"{name}: its server runs, but {silence}.\n{booting.console_end()}"
+            raise Faulty(told, server.id) from None
         self._login.keep(connection)
         maker.mark_answered(server)
         self._say(f"{name}: up, at {address}")
@@ -245,10 +248,12 @@ class OpenStack(OverSsh):
             self._up.add(name)
         return address
 
-    def open_ports(self, ports: Collection[int]) -> None:
+    def open_ports(self, ports: Mapping[str, Collection[int]]) -> None:
         self._remove_surplus()
         group = security.ensure_group(self._cloud, self._mark)
-        wanted = security.base_rules(self._settings) | security.seat_rules(ports, self._settings)
+        wanted = security.base_rules(self._settings) | security.seat_rules(
+            {*itertools.chain(*ports.values())}, self._settings
+        )
         security.add_rules(self._cloud, self._mark, group, wanted)
         security.remove_others(self._cloud, self._mark, group, wanted)
 

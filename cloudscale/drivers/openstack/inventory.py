@@ -18,6 +18,7 @@ from cloudscale.fanout import fan_out
 FINGERPRINT = "cloudscale.key"  # in a server's metadata: which SSH key it lets in
 ANSWERED = "cloudscale.answered"  # a server's tag: it has been up, and may hold students' work
 MIB = 1024**2
+CONSOLE = 20.0  # seconds for a console, with all attempts
 
 
 def mark(course: str) -> str:
@@ -157,6 +158,17 @@ def read_fault(cloud: Cloud, server_id: str) -> str:
     with contextlib.suppress(CloudError):
         return " ".join(str(cloud.attempt("Reading a fault", read).get("message", "")).split()).rstrip(".")
     return ""
+
+
+def read_console(cloud: Cloud, server_id: str) -> str | None:
+    """What a server has printed; None where the cloud does not tell."""
+    compute = cloud.api.compute
+    with contextlib.suppress(CloudError):
+        answer = cloud.attempt(
+            "Reading the console", lambda: compute.get_server_console_output(server_id), patience=CONSOLE
+        )
+        return str(answer.get("output") or "")
+    return None
 
 
 def _server(found: Mapping[str, Any]) -> Server:

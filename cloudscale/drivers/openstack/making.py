@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,9 +14,9 @@ from cloudscale.drivers.openstack import inventory, security
 from cloudscale.drivers.openstack.choices import GIB, Choices
 from cloudscale.drivers.openstack.cloud import MICROVERSION, Cloud, status
 from cloudscale.drivers.openstack.inventory import ANSWERED, FINGERPRINT, FloatingIp, Inventory, Named, Port, Server
-from cloudscale.drivers.openstack.userdata import user_data
 from cloudscale.drivers.openstack.watch import Watch
 from cloudscale.errors import CloudError, MachineError
+from cloudscale.first_boot import user_data
 from cloudscale.settings import OpenStackSettings
 from cloudscale.sshkey import SshKey
 
@@ -189,7 +190,7 @@ class Maker:
             "name": name,
             "flavor_id": plan.choices.flavor_id,
             "networks": [{"port": port.id}],
-            "user_data": user_data(plan.key.public),
+            "user_data": base64.b64encode(user_data(plan.key.public).encode()).decode(),
             "tags": [plan.mark],
             "metadata": {FINGERPRINT: plan.key.fingerprint},
             "scheduler_hints": {"group": self._server_group(name)},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from email.mime.multipart import MIMEMultipart
 from email.mime.text import MIMEText
@@ -10,7 +9,7 @@ from importlib import resources
 
 
 def user_data(public_key: str) -> str:
-    """cloud-init's input, as nova wants it: the course's key is let in, and scripts/boot.sh is run.
+    """cloud-init's input: the course's key is let in, and scripts/boot.sh is run.
 
     Fewer kinds of host keys than usual: one of RSA takes a small machine seconds to make.
     """
@@ -21,4 +20,4 @@ def user_data(public_key: str) -> str:
     parts.attach(MIMEText(f"#cloud-config\n{json.dumps(config)}\n", "cloud-config", "utf-8"))
     # a boothook runs before all else (cloudinit.readthedocs.io, "User data formats")
     parts.attach(MIMEText(f"#cloud-boothook\n{script}", "cloud-boothook", "utf-8"))
-    return base64.b64encode(parts.as_bytes()).decode()
+    return parts.as_string()

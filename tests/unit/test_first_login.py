@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import dataclasses
+import functools
 import random
 import socket
 import threading
@@ -16,20 +18,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudscale.drivers.openstack import login
+from cloudscale import first_login
 from cloudscale.drivers.openstack.cloud import Cloud
-from cloudscale.drivers.openstack.login import (
-    CONSOLE,
-    LINES,
-    SETTLING,
-    TELLING,
-    Silent,
-    console_end,
-    host_keys,
-    log_in,
-    read_console,
-)
-from cloudscale.errors import ConnectionFailed, HostKeyChanged, LoginRefused
+from cloudscale.drivers.openstack.inventory import CONSOLE, read_console
+from cloudscale.errors import ConnectionFailed, HostKeyChanged, LoginRefused, MachineError
+from cloudscale.first_login import LINES, SETTLING, TELLING, Booting, Silent, host_keys, log_in
 from cloudscale.known_hosts import KnownHosts
 from cloudscale.ssh import Connection, Target
 from tests.lab.stand_in import Fault
@@ -69,8 +62,12 @@ class Machine:
         self.target = Target("192.0.2.7", user="debian", label="bio-1", alias=server.id)
         self.known = KnownHosts(tmp_path / "known_hosts", self.said.append)
 
+    @property
+    def booting(self) -> Booting:
+        return Booting(functools.partial(read_console, self.cloud, self.server.id), self.cloud.clock)
+
     def enter(self, timeout: float = 600) -> Connection:
-        return log_in(self.cloud, self.server.id, self.target, self.known, timeout, self.said.append)
+        return log_in(self.booting, self.target, self.known, timeout, self.said.append)
 
     def file(self) -> list[str]:
         return self.known.path.read_text().splitlines() if self.known.path.exists() else []
@@ -81,7 +78,7 @@ def client(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> type[Client]:
     """A host that shows KEY, and lets everybody in."""
     client = own_client(monkeypatch, tmp_path)
     meet(client, monkeypatch, KEY)
-    monkeypatch.setattr(login, "_answers", lambda target: True)
+    monkeypatch.setattr(first_login, "_answers", lambda target: True)
     return client
 
 
@@ -236,13 +233,13 @@ def test_one_that_stays_away_is_none(stand_in: OwnCloud, machine: Machine, cloud
 
 
 def test_a_machine_that_is_slow_is_waited_for(machine: Machine, monkeypatch: pytest.MonkeyPatch, clock: Time) -> None:
-    monkeypatch.setattr(login, "_answers", lambda target: clock.now() > 100)
+    monkeypatch.setattr(first_login, "_answers", lambda target: clock.now() > 100)
     machine.enter()
     assert 100 < clock.now() < 103
 
 
 def test_one_that_never_answers_is_silent(machine: Machine, monkeypatch: pytest.MonkeyPatch, clock: Time) -> None:
-    monkeypatch.setattr(login, "_answers", lambda target: False)
+    monkeypatch.setattr(first_login, "_answers", lambda target: False)
     with pytest.raises(Silent, match=r"^nothing answers on 192\.0\.2\.7, port 22, after 90 s$"):
         machine.enter(timeout=90)
     assert 90 <= clock.now() < 92
@@ -291,17 +288,30 @@ def test_a_refusal_is_told_as_one_however_short_the_patience_is(
 def test_the_last_login_is_given_its_time_however_late_the_machine_is(
     machine: Machine, client: type[Client], monkeypatch: pytest.MonkeyPatch, clock: Time
 ) -> None:
-    monkeypatch.setattr(login, "_answers", lambda target: clock.now() > 89)
+    monkeypatch.setattr(first_login, "_answers", lambda target: clock.now() > 89)
     failing(client, monkeypatch, EOFError(), EOFError(), EOFError())
     assert machine.enter(timeout=90)
+
+
+def test_one_that_is_gone_is_not_waited_for(machine: Machine, monkeypatch: pytest.MonkeyPatch, clock: Time) -> None:
+    monkeypatch.setattr(first_login, "_answers", lambda target: False)
+
+    def check() -> None:
+        if clock.now() > 10:
+            raise MachineError("bio-1: its process has ended.")
+
+    booting = dataclasses.replace(machine.booting, check=check)
+    with pytest.raises(MachineError, match="has ended"):
+        log_in(booting, machine.target, machine.known, 600, machine.said.append)
+    assert clock.now() < 15
 
 
 # --- the console's end, for a message ---
 
 
-def test_the_last_lines_of_the_console_are_shown(stand_in: OwnCloud, machine: Machine, cloud: Cloud) -> None:
+def test_the_last_lines_of_the_console_are_shown(stand_in: OwnCloud, machine: Machine) -> None:
     stand_in.compute.consoles["bio-1"] = "\n\n".join(f"line {number} " for number in range(100))
-    shown = console_end(cloud, machine.server.id).splitlines()
+    shown = machine.booting.console_end().splitlines()
     assert shown == ["The end of its console:", *(f"  | line {number}" for number in range(100 - LINES, 100))]
 
 
@@ -310,22 +320,20 @@ def test_they_are_shown_without_what_a_terminal_would_obey(
 ) -> None:
     wild = "\x1b[2J\x1b[31mKernel panic\x1b[0m\x07 - \x1b[?25lnot \x00syncing\r\n\x1b[1;1H"
     monkeypatch.setattr(cloud.api.compute, "get_server_console_output", lambda id: {"output": wild})
-    assert console_end(cloud, machine.server.id) == "The end of its console:\n  | Kernel panic - not syncing"
+    assert machine.booting.console_end() == "The end of its console:\n  | Kernel panic - not syncing"
 
 
 @pytest.mark.parametrize(
     ("console", "told"),
     [
-        (None, "The cloud does not show its console."),
+        (None, "Its console is not shown."),
         ("", "Its console is empty."),
         ("\n \n\r\n", "Its console is empty."),
     ],
 )
-def test_a_console_without_words_is_told(
-    stand_in: OwnCloud, machine: Machine, cloud: Cloud, console: str | None, told: str
-) -> None:
+def test_a_console_without_words_is_told(stand_in: OwnCloud, machine: Machine, console: str | None, told: str) -> None:
     stand_in.compute.consoles["bio-1"] = console
-    assert console_end(cloud, machine.server.id) == told
+    assert machine.booting.console_end() == told
 
 
 # --- whether anything answers ---
@@ -363,12 +371,12 @@ def listen(loopback: str) -> Iterator[Callable[[bytes | None], Target]]:
 def test_what_answers_is_an_ssh_server_or_nothing(
     listen: Callable[[bytes | None], Target], monkeypatch: pytest.MonkeyPatch, words: bytes | None, is_ssh: bool
 ) -> None:
-    monkeypatch.setattr(login, "PROBE", 0.05)
-    assert login._answers(listen(words)) == is_ssh
+    monkeypatch.setattr(first_login, "PROBE", 0.05)
+    assert first_login._answers(listen(words)) == is_ssh
 
 
 def test_where_nothing_listens_nothing_answers(loopback: str) -> None:
-    assert not login._answers(Target(loopback, 1))
+    assert not first_login._answers(Target(loopback, 1))
 
 
 def test_the_stand_ins_own_console_tells_a_key_of_its_form(stand_in: OwnCloud, machine: Machine) -> None:
