@@ -94,6 +94,15 @@ def test_settings_are_shown_as_they_were_given(ann: VBoxManage, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
+    ("bus", "asked", "kind"),
+    [("virtio", "VirtIO", "VirtioSCSI"), ("virtio-scsi", "virtio-scsi", "VirtioSCSI"), ("pcie", "NVMe", "NVMe")],
+)
+def test_controllers_are_of_their_buses_kinds(ann: VBoxManage, bus: str, asked: str, kind: str) -> None:
+    did(ann("storagectl", "ann", "--name", "Second", "--add", bus, "--controller", asked, "--bootable", "on"))
+    assert info(ann)["storagecontrollertype1"] == kind
+
+
+@pytest.mark.parametrize(
     ("arguments", "line", "code"),
     [
         ("nonsense", "Invalid command 'nonsense'", 2),

@@ -27,7 +27,7 @@ BUSES = {
     "pcie": Bus(("NVMe",), 1, 255),
     "virtio": Bus(("VirtioSCSI",), 1, 256),
 }
-SAME = {"virtio-scsi": "virtio", "VirtIO": "VirtioSCSI"}
+SAME = {"virtio-scsi": "VirtioSCSI", "VirtIO": "VirtioSCSI"}
 NO_DISCS = ("pcie",)
 
 
@@ -46,7 +46,7 @@ def storagectl(box: Box, given: Given) -> str:
         line, call = f"Storage controller named '{name}' already exists", "AddStorageController(Bstr(pszCtl).raw(), …)"
         raise Refused(line, code="VBOX_E_OBJECT_IN_USE", interface="SessionMachine", call=call)
     if bus:
-        bus = SAME.get(bus, bus)
+        bus = "virtio" if bus == "virtio-scsi" else bus
         if bus not in BUSES:
             raise Misused(f"Invalid --add argument '{bus}'", exit_code=1, usage=False)
         known = {"name": name, "bus": bus, "kind": BUSES[bus].kinds[0], "ports": BUSES[bus].ports, "slots": {}}
@@ -58,11 +58,11 @@ def storagectl(box: Box, given: Given) -> str:
     kind = SAME.get(given.get("--controller", ""), given.get("--controller", known["kind"]))
     ports, most = given.get("--portcount", known["ports"]), BUSES[known["bus"]].most
     wrong: Json = {"code": "NS_ERROR_INVALID_ARG", "interface": "IStorageController", "call": "COMSETTER"}
-    if kind not in BUSES[known["bus"]].kinds and SAME.get(kind, kind) != known["bus"]:
+    if kind not in BUSES[known["bus"]].kinds:
         raise Refused(f"Invalid controller type: {kind}", **wrong)
     if not 1 <= ports <= most:
         raise Refused(f"Invalid port count: {ports} (must be in range [1, {most}])", **wrong)
-    known.update(kind=known["kind"] if kind == "virtio-scsi" else kind, ports=ports)
+    known.update(kind=kind, ports=ports)
     known.update(name=given.get("--rename", name), bootable=given.get("--bootable", known["bootable"]))
     return ""
 
