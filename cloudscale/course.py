@@ -1,7 +1,7 @@
 """A course's folder: its secrets, and nothing else.
 
 `$CLOUDSCALE_HOME/COURSE/DRIVER`, mode 0700. It is all that another trainer needs to take the
-course over, and all that is kept on the trainer's computer.
+course over, and all that is kept on the trainer's computer. (VMs that are on it lie there, too.)
 """
 
 from __future__ import annotations

@@ -18,7 +18,8 @@ hold_engine() { # one that is in the image would start with the image's settings
   rm -rf /etc/docker/key.json /var/lib/docker/swarm
 }
 
-write_firewall() { # seats reach neither the metadata service nor the machine, nor the ports of engines and swarm
+write_firewall() { # seats reach neither the metadata service nor the machine, nor the ports of engines and swarm,
+  # nor more of the gateway than a name server: behind that of a VM on the trainer's computer is this one's loopback
   cat >$COURSE/firewall.sh <<'END'
 add() {
   iptables -w -C "$@" 2>/dev/null || iptables -w -I "$@"
@@ -27,6 +28,11 @@ iptables -w -N DOCKER-USER 2>/dev/null || true # the engine keeps what it finds 
 add DOCKER-USER -d 169.254.169.254 -j DROP
 add DOCKER-USER -p tcp -m multiport --dports 2376,2377,7946 -j DROP
 add DOCKER-USER -p udp -m multiport --dports 4789,7946 -j DROP
+for gateway in $(ip -4 route show default | sed -n 's/.* via \([^ ]*\).*/\1/p'); do
+  for protocol in tcp udp; do
+    add DOCKER-USER -d $gateway -p $protocol ! --dport 53 -m conntrack --ctstate NEW -j DROP
+  done
+done
 for bridge in docker0 docker_gwbridge; do
   add INPUT -i $bridge -m conntrack --ctstate NEW -j DROP
 done
@@ -34,6 +40,8 @@ END
   cat >$FIREWALL <<END
 [Unit]
 Before=docker.service
+Wants=network-online.target
+After=network-online.target
 [Service]
 Type=oneshot
 RemainAfterExit=yes

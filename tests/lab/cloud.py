@@ -23,7 +23,7 @@ from tests.lab.enclosure import Enclosure
 from tests.lab.engine import clear
 from tests.lab.namespace import FOLDER, PREFIX, Namespace
 from tests.lab.stock import GATEWAY
-from tests.lab.vm_image import vm_images
+from tests.lab.vm_image import VmImages, vm_images
 
 NAME = "cloud"
 INNER = "veth-world"  # has the world's address in the public network
@@ -49,6 +49,7 @@ class LabCloud:
         self.namespace = Namespace(NAME)
         self._enclosure = Enclosure(folder, self.namespace)
         self._services = CloudServices(self._enclosure)
+        self.images = VmImages(folder)  # the real ones from `start` on
 
     def start(self) -> None:
         """Starts everything, and returns when VMs can be asked for."""
@@ -59,7 +60,7 @@ class LabCloud:
             self._services.start_all(self._seed_identity)
             with self._connected() as admin, self._connected("course") as course:
                 cloud_seed.seed_networks(admin, course)
-                images = building.result()
+                self.images = images = building.result()
                 self.engine_key = images.engine_key.read_text()
                 self._services.serve(images.repository)
                 cloud_seed.seed_compute(admin, images)

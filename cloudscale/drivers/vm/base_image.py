@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import lzma
 import os
 import shutil
 import subprocess
+import tarfile
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,6 +39,8 @@ def base_image(wanted: str, say: Say) -> BaseImage:
     if not path.is_file():
         raise RequestError(f"There is no disk image {wanted} (--base-image).", "Name a file, or an https:// address.")
     path = path.resolve()
+    if path.name.endswith(".tar.xz"):
+        path = _unpacked(path)
     format, size = _inspected(path)
     if _can_boot(path, format):
         return BaseImage(path, format, size)
@@ -85,6 +89,30 @@ def _beside(path: Path, patterns: tuple[str, ...]) -> Path | None:
         if found := sorted(other for other in path.parent.glob(pattern) if other.is_file() and other != path):
             return found[-1]
     return None
+
+
+def _unpacked(archive: Path) -> Path:
+    """The one disk in an archive, as Debian publishes them, unpacked once beside it."""
+    path = archive.with_name(archive.name.removesuffix(".tar.xz") + ".raw")
+    with _alone(path.with_name(f"{path.name}.lock")):
+        if not path.exists():
+            part = path.with_name(f"{path.name}.part")
+            try:
+                with tarfile.open(archive) as opened, part.open("wb") as file:
+                    disk = next((member for member in opened if member.isfile()), None)
+                    source = disk and opened.extractfile(disk)
+                    if not disk or not source:
+                        raise RequestError(f"There is no disk in {archive}.")
+                    while chunk := source.read(CHUNK):
+                        # what is empty stays so
+                        file.write(chunk) if any(chunk) else file.seek(len(chunk), os.SEEK_CUR)
+                    file.truncate(disk.size)
+                os.replace(part, path)
+            except (tarfile.TarError, lzma.LZMAError, EOFError) as error:
+                raise RequestError(f"{archive} can't be unpacked ({error}).") from None
+            finally:
+                part.unlink(missing_ok=True)
+    return path
 
 
 def _downloaded(url: str, say: Say) -> Path:

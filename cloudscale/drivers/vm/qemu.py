@@ -106,7 +106,7 @@ class Qemu:
         arguments = ["-name", vm.name, "-uuid", vm.id, "-nodefaults", "-no-user-config", "-display", "none"]
         arguments += ["-machine", "q35", "-smp", str(vm.cpus), "-m", f"{vm.memory // 1024**2}M", "-rtc", "base=utc"]
         arguments += ["-accel", "kvm"] if self._uses_kvm(vm) else []
-        arguments += ["-accel", "tcg,thread=multi", "-cpu", "max"]
+        arguments += ["-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max"]
         for name, drive in drives.items():
             arguments += [
                 "-blockdev",
