@@ -158,10 +158,10 @@ def _ordered(
     if short:
         fitting = order.fits * seats_in(kind.cpus, kind.memory, limits) + sum(rooms.values())
         raise CapacityError(
-            f"The project's quota is too small for {max(count, 0)} machines of the kind {kind.name}:\n"
+            f"{order.quota} is too small for {max(count, 0)} machines of the kind {kind.name}:\n"
             f"{report.quotas(short, 'table')}\n"
             f"What would fit: {order.fits} machines more, with room for {fitting} seats in all.",
-            "Ask who runs the cloud for more, remove what is not used any more, or choose another openstack.flavor.",
+            order.remedy,
         )
     return order
 

@@ -81,11 +81,16 @@ class Demand:
 
 @dataclass(frozen=True)
 class Order:
-    """Machines to be made, what they take of the quota, and how many of them fit. Nothing of it is there yet."""
+    """Machines to be made, what they take of the quota, and how many of them fit. Nothing of it is there yet.
+
+    `quota`: what it is called; `remedy`: what is to be done where it is too small.
+    """
 
     surveys: tuple[Survey, ...] = ()
     demands: tuple[Demand, ...] = ()
     fits: int = 0
+    quota: str = ""
+    remedy: str = ""
 
 
 @dataclass(frozen=True)

@@ -183,13 +183,15 @@ class _FreePorts:
     ) -> None:
         self._range = range(ports.start, ports.last + 1)
         self._others = {node.machine.name: node.taken_ports for node in nodes}
-        self._address = {**hosts, **{node.machine.name: node.machine.address for node in nodes}}
+        addresses = {**hosts, **{node.machine.name: node.machine.address for node in nodes}}
+        # one that is to be made yet has no address, and all of its ports
+        self._address = {name: address or name for name, address in addresses.items()}
         self._taken: defaultdict[str, set[int]] = defaultdict(set)  # by address
         self._passed: set[Place] = set()
         for node in nodes:
-            self._taken[node.machine.address] |= node.taken_ports
+            self._taken[self._address[node.machine.name]] |= node.taken_ports
         for place in places:
-            self._taken[self._address.get(place.machine, "")].add(place.port)
+            self._taken[self._address.get(place.machine, place.machine)].add(place.port)
 
     def take(self, place: Place) -> bool:
         taken = self._taken[self._address[place.machine]]

@@ -108,6 +108,8 @@ class FakeCloud(FakeDriver):
             surveys=tuple(self._coming(Machine(name, self._address(name))) for name in names),
             demands=tuple(demands),
             fits=min(count, *(max(0, self.limits[what] // size - used) for what, size in each.items())),
+            quota="The project's quota",
+            remedy="Ask who runs the cloud for more.",
         )
 
     @staticmethod

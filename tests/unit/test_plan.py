@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import assume, given
@@ -335,3 +335,22 @@ def test_the_needs_are_told_for_each_machine() -> None:
     (need,) = make_plan(people(6), [node("m1", room=8, cpus=2)], {}, {}, PORTS, LIMITS).needs
     assert (need.machine, need.seats, need.memory, need.free_memory) == ("m1", 6, 3 * GIB, 4 * GIB)
     assert (need.cores, need.free_cores) == (1.5, 2)
+
+
+# --- machines behind one address -------------------------------------------------------------
+
+
+def test_machines_behind_one_address_share_its_ports() -> None:
+    nodes = [replace(node(name), machine=Machine(name, "127.0.0.1")) for name in ("vm-1", "vm-2")]
+    plan = make_plan(people(4), nodes, {}, {}, PortRange(4321), SeatSettings())
+    assert sorted(seat.place.port for seat in plan.seats) == [4321, 4322, 4323, 4324]
+    assert {seat.place.machine for seat in plan.seats} == {"vm-1", "vm-2"}
+
+
+def test_so_do_those_that_are_lost() -> None:
+    hosts = {"vm-1": "127.0.0.1", "vm-2": "127.0.0.1"}
+    here = replace(node("vm-1"), machine=Machine("vm-1", "127.0.0.1"))
+    (first, second) = people(2)
+    seated = {first.id: Place("vm-2", 4321)}
+    plan = make_plan([first, second], [here], seated, {}, PortRange(4321), SeatSettings(), lost=["vm-2"], hosts=hosts)
+    assert [seat.place for seat in plan.seats] == [Place("vm-2", 4321), Place("vm-1", 4322)]

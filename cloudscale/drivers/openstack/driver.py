@@ -166,6 +166,9 @@ class OpenStack(OverSsh):
             surveys=tuple(self._coming(machine, kind.cpus, kind.memory) for machine in machines),
             demands=quota.demands(recipe, count, allowances),
             fits=quota.most(recipe, count, allowances),
+            quota="The project's quota",
+            remedy="Ask who runs the cloud for more, remove what is not used any more, or choose another"
+            " openstack.flavor.",
         )
 
     def _names(self, count: int, former: Collection[str]) -> list[str]:

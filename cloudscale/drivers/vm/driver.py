@@ -158,6 +158,8 @@ class LocalVms(OverSsh):
                 Demand("memory of this computer (MiB)", need // MIB, used // MIB, memory.total // MIB),
             ),
             fits=max(0, memory.available - (need - count * each)) // each,
+            quota="This computer",
+            remedy="Make them smaller (--memory), end other programs, or use more computers (--driver generic).",
         )
 
     def _planned(self, name: str) -> Vm:

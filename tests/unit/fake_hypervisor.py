@@ -1,0 +1,470 @@
+"""VMs on this computer as the ring has them: a hypervisor in memory, a course on it, and QEMU's programs on a PATH."""
+
+from __future__ import annotations
+
+import json
+import struct
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cloudscale import first_login, ssh
+from cloudscale.course import Course
+from cloudscale.drivers import over_ssh
+from cloudscale.drivers.vm import driver as module
+from cloudscale.drivers.vm import seed
+from cloudscale.drivers.vm.driver import LocalVms
+from cloudscale.drivers.vm.hypervisor import BaseImage, PortTaken, Vm
+from cloudscale.errors import CloudscaleError, ConnectionFailed
+from cloudscale.known_hosts import KnownHosts
+from cloudscale.model import Machine, Survey
+from cloudscale.settings import VmSettings
+from cloudscale.ssh import Target
+from tests.unit.conftest import Walls
+from tests.unit.fake_host import FRESH, FakeHost
+from tests.unit.fake_ssh import KEY
+from tests.unit.fakes import FakeClock
+
+COURSE = "bio"
+MIB, GIB = 1024**2, 1024**3
+HOST_KEYS = f"-----BEGIN SSH HOST KEY KEYS-----\n{KEY.get_name()} {KEY.get_base64()} root@vm\n-----END SSH HOST KEY KEYS-----\n"
+PYTHON = f"#!{sys.executable} -IS\n"
+
+
+def one_vm(folder: Path, name: str = "bio-1", **changes: Any) -> Vm:
+    vm = Vm(
+        id="8c3f9b12-1d5e-4f6a-9a7b-0123456789ab",
+        name=name,
+        folder=folder / name,
+        number=1,
+        cpus=2,
+        memory=2 * GIB,
+        disk=20 * GIB,
+        ssh_port=40022,
+        engine_port=42376,
+        fingerprint="SHA256:of-a-key",
+    )
+    return replace(vm, **changes)
+
+
+def raw_image(path: Path, size: int = 3 * MIB, *, boots: bool = True) -> Path:
+    """A disk that is mostly empty, with a first sector that a BIOS starts, or without."""
+    with path.open("wb") as file:
+        file.write((b"\xeb" + bytes(509) + b"\x55\xaa") if boots else bytes(1024) + b"ext4")
+        file.truncate(size)
+    return path
+
+
+def qcow2_image(path: Path, size: int = 3 * GIB, *, boots: bool = True) -> Path:
+    """The same in QEMU's form (docs/interop/qcow2.txt): header, one table, another one, and one cluster of data."""
+    cluster = 65536
+    header = struct.pack(">4sIQIIQIIQQIIQ", b"QFI\xfb", 2, 0, 0, 16, size, 0, 8, cluster, 0, 0, 0, 0)
+    with path.open("wb") as file:
+        file.write(header)
+        for at, to in ((1, 2), (2, 3)):
+            file.seek(at * cluster)
+            file.write(struct.pack(">Q", to * cluster | 1 << 63))
+        file.seek(3 * cluster)
+        file.write(bytes(510) + (b"\x55\xaa" if boots else bytes(2)))
+        file.truncate(4 * cluster)
+    return path
+
+
+class FakeHypervisor:
+    """In memory; refuses what a hypervisor refuses. `taken`: ports that other programs have, or get at the next start.
+
+    `dies_after`: so many looks at a VM of the name while it runs; `mendings`: what `mend` does for it, in words.
+    """
+
+    name = "qemu"
+
+    def __init__(self, image: Path) -> None:
+        self.image = image
+        self.made: dict[str, tuple[str, BaseImage]] = {}
+        self.states: dict[str, str] = {}
+        self.forwards: dict[str, dict[str, tuple[str, int, int]]] = {}
+        self.calls: list[str] = []
+        self.taken: set[int] = set()
+        self.dies_after: dict[str, int] = {}
+        self.mendings: dict[str, str] = {}
+        self.console = f"Linux version 6.1\n{HOST_KEYS}"
+        self.checked = 0
+
+    def check(self) -> None:
+        self.checked += 1
+
+    def default_image(self) -> str:
+        return str(self.image)
+
+    def state(self, vm: Vm) -> str:
+        state = self.states.get(vm.id, "off")
+        if state == "running" and vm.name in self.dies_after:
+            self.dies_after[vm.name] -= 1
+            if self.dies_after[vm.name] < 0:
+                self.stop(vm)
+                return "off"
+        return state
+
+    def stop(self, vm: Vm) -> None:
+        self.states[vm.id] = "off"
+        self.forwards.pop(vm.id)
+
+    def is_made(self, vm: Vm) -> bool:
+        return vm.id in self.made
+
+    def make(self, vm: Vm, base: BaseImage) -> None:
+        assert vm.id not in self.made
+        assert (vm.folder / "vm.json").exists()  # written down before
+        assert vm.seed.exists()
+        self.calls.append(f"make {vm.name}")
+        self.made[vm.id] = (vm.name, base)
+
+    def start(self, vm: Vm) -> None:
+        assert self.is_made(vm)
+        assert self.states.get(vm.id, "off") == "off"
+        self.calls.append(f"start {vm.name}")
+        self._check_ports(vm, vm.forwards)
+        self.states[vm.id], self.forwards[vm.id] = "running", vm.forwards
+        vm.console.write_text(self.console)
+
+    def _check_ports(self, vm: Vm, forwards: dict[str, tuple[str, int, int]]) -> None:
+        others = {port for id, rules in self.forwards.items() if id != vm.id for _, port, _ in rules.values()}
+        for address, port, _ in forwards.values():
+            if port in self.taken | others:
+                raise PortTaken(vm, f"tcp:{address}:{port}")
+
+    def mend(self, vm: Vm, seconds: float) -> str:
+        assert seconds >= 0
+        return self.mendings.pop(vm.name, "")
+
+    def forward(self, vm: Vm, wanted: Vm) -> None:
+        assert self.states[vm.id] == "running"
+        assert self.forwards[vm.id] == vm.forwards
+        assert {"ssh", "engine"} <= vm.forwards.items() & wanted.forwards.items() or vm.ssh_port == wanted.ssh_port
+        self.calls.append(f"forward {vm.name} {sorted(wanted.seat_ports)}")
+        self._check_ports(vm, wanted.forwards)
+        self.forwards[vm.id] = wanted.forwards
+
+    def delete(self, vm: Vm) -> None:
+        self.calls.append(f"delete {vm.name}")
+        for known in (self.made, self.states, self.forwards):
+            known.pop(vm.id, None)  # type: ignore[attr-defined]
+
+
+class VmLab:
+    """A course whose VMs are `hypervisor`'s. `mute`: names of VMs whose SSH says nothing."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        self.hypervisor = FakeHypervisor(raw_image(tmp_path / "base.raw"))
+        self.course = Course.named(COURSE, "qemu")
+        self.clock = FakeClock()
+        self.said: list[str] = []
+        self.mute: set[str] = set()
+        self.listening: set[int] = set()
+        self.hosts: dict[str, FakeHost] = {}
+        self.logins: list[Target] = []
+        self.clients: list[dict[str, Any]] = []
+        self.memory = SimpleNamespace(total=16 * GIB, available=10 * GIB)
+        monkeypatch.setattr(module, "SystemClock", lambda: self.clock)
+        monkeypatch.setattr(module, "listening_here", lambda: frozenset(self.listening))
+        monkeypatch.setattr(module.psutil, "virtual_memory", lambda: self.memory)
+        monkeypatch.setattr(first_login, "_answers", lambda target: self._serving(target) is not None)
+        monkeypatch.setattr(first_login, "connect", self._connect)
+        monkeypatch.setattr(ssh, "connect", self._connect)
+        monkeypatch.setattr(over_ssh, "over_tls", self._over_tls)
+
+    def driver(self, course: str = COURSE, **given: Any) -> LocalVms:
+        """As the next run has it."""
+        self.course = Course.named(course, "qemu")
+        return LocalVms(self.hypervisor, VmSettings(**given), self.course, self.said.append)
+
+    def vm(self, name: str = "bio-1") -> Vm:
+        """As it is written down."""
+        folder = self.course.folder / "vms" / name
+        values = json.loads((folder / "vm.json").read_text())
+        return Vm(folder=folder, **{**values, "seat_ports": tuple(values["seat_ports"])})
+
+    def _serving(self, target: Target) -> str | None:
+        assert target.host == "127.0.0.1"
+        for id, forwards in self.hypervisor.forwards.items():
+            name = self.hypervisor.made[id][0]
+            if forwards["ssh"] == ("127.0.0.1", target.port, 22) and name not in self.mute:
+                return id
+        return None
+
+    def _connect(self, target: Target, *, timeout: float, known: KnownHosts) -> FakeHost:
+        assert timeout > 0
+        assert known.path == self.course.known_hosts
+        assert target.key_file == self.course.folder / "id_ed25519"
+        self.logins.append(target)
+        id = self._serving(target)
+        if id is None:
+            raise ConnectionFailed(f"{target.name}: no answer in {timeout:g} s.")
+        assert target.alias == id  # whose host key it is to be
+        own = seed.own_address(self.vm(self.hypervisor.made[id][0]))
+        values = {name: value.replace("192.0.2.11", own) for name, value in FRESH.items()}
+        host = self.hosts.setdefault(id, FakeHost(values=values))
+        host.target = target
+        return host
+
+    def _over_tls(self, machine: str, host: str, port: int, *, ca: Path, certificate: tuple[Path, Path]) -> Any:
+        self.clients.append({"machine": machine, "host": host, "port": port})
+        return SimpleNamespace(host=host)
+
+
+@pytest.fixture(name="lab")
+def vm_lab_fixture(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> VmLab:
+    return VmLab(monkeypatch, tmp_path)
+
+
+def brought(driver: LocalVms, count: int = 1, *former: str) -> list[Survey]:
+    """So many VMs more, made one after the other."""
+    driver.machines()
+    return [driver.bring(survey.machine) for survey in driver.order(count, former).surveys]
+
+
+def surveyed(driver: LocalVms, name: str = "bio-1") -> Survey:
+    (machine,) = (machine for machine in driver.machines() if machine.name == name)
+    return driver.survey(machine)
+
+
+def names(machines: list[Machine]) -> list[str]:
+    return [machine.name for machine in machines]
+
+
+def failure(error: CloudscaleError) -> tuple[str, str]:
+    return error.message, error.remedy
+
+
+# --- QEMU's own programs ---
+
+QEMU_IMG = r"""
+import json, struct, sys
+with open(FOLDER + "/img-calls", "a") as calls:
+    calls.write(json.dumps(sys.argv[1:]) + "\n")
+
+def refuse(text):
+    sys.exit("qemu-img: " + text)
+
+if sys.argv[1] == "create":
+    quiet, f, format, b, base, F, base_format, path, size = sys.argv[2:]
+    assert (quiet, f, format, b, F) == ("-q", "-f", "qcow2", "-b", "-F"), sys.argv
+    try:
+        open(base, "rb").close()
+    except OSError as error:
+        refuse(f"{path}: Could not open '{base}': {error.strerror}")
+    with open(path, "wb") as file:
+        file.write(struct.pack(">4sIQIIQ", b"QFI\xfb", 3, 0, 0, 16, int(size)))
+elif sys.argv[1] == "dd":
+    f, format, O, raw, bs, count, source, target = sys.argv[2:]
+    assert (f, format, O, raw, bs, count) == ("-f", "qcow2", "-O", "raw", "bs=512", "count=1"), sys.argv
+    with open(source.removeprefix("if="), "rb") as file:
+        head = file.read(72)
+        if len(head) < 72 or head[:4] != b"QFI\xfb" or head[4:8] not in (b"\0\0\0\2", b"\0\0\0\3"):
+            refuse(f"Could not open '{source[3:]}': Image is not in qcow2 format")
+        def at(offset):
+            file.seek(offset)
+            return struct.unpack(">Q", file.read(8))[0] & 0x00FFFFFFFFFFFE00
+        file.seek(at(at(struct.unpack_from(">Q", head, 40)[0])))
+        sector = file.read(512)
+    with open(target.removeprefix("of="), "wb") as file:
+        file.write(sector)
+else:
+    refuse("Command not found: " + sys.argv[1])
+"""
+
+QEMU = r"""
+import fcntl, json, os, signal, socket, sys
+with open(FOLDER + "/calls", "a") as calls:
+    calls.write(json.dumps(sys.argv[1:]) + "\n")
+
+def told(name):
+    path = f"{FOLDER}/{name}"
+    return open(path).read() if os.path.exists(path) else ""
+
+def refuse(text):
+    sys.exit("qemu-system-x86_64: warning: something else\nqemu-system-x86_64: " + text)
+
+SINGLE = {"-nodefaults", "-no-user-config", "-daemonize"}
+ONCE = set("-name -uuid -display -machine -smp -m -rtc -cpu -chardev -serial -qmp -kernel -append -initrd -pidfile".split())
+MANY = {"-accel", "-blockdev", "-device", "-netdev"}
+words, given, many = iter(sys.argv[1:]), {}, {name: [] for name in MANY}
+for word in words:
+    if word not in SINGLE | ONCE | MANY or word in given:
+        refuse(f"{word}: invalid option")
+    value = "" if word in SINGLE else next(words)
+    given[word] = value
+    if word in MANY:
+        many[word].append(value)
+        del given[word]
+
+def options(text):  # a comma in a value is written twice
+    parts = text.replace(",,", "\0").split(",")
+    return [tuple(part.replace("\0", ",").partition("=")[::2]) for part in parts]
+
+def free(rule):
+    return rule not in rules and rule.split("-")[0].rpartition(":")[2] not in told("taken").split()
+
+rules, nodes = [], set()
+for text in many["-blockdev"]:
+    drive = json.loads(text)
+    if not os.path.exists(drive["file"]["filename"]):
+        refuse(f"-blockdev {text}: Could not open '{drive['file']['filename']}': No such file or directory")
+    nodes.add(drive["node-name"])
+networks = {}
+for text in many["-netdev"]:
+    kind, *rest = options(text)
+    networks[dict(rest)["id"]] = kind[0]
+    for name, value in rest:
+        if name == "hostfwd":
+            if not free(value):
+                refuse(f"-netdev {text}: Could not set up host forwarding rule '{value}'")
+            rules.append(value)
+for text in many["-device"]:
+    known = dict(options(text))
+    assert known.get("drive", next(iter(nodes))) in nodes and known.get("netdev", "out") in networks, text
+for name in ("-kernel", "-initrd"):
+    if name in given and not os.path.exists(given[name]):
+        refuse(f"could not open kernel file '{given[name]}': No such file or directory")
+if told("refusal"):
+    refuse(told("refusal"))
+kind, *console = options(given["-chardev"])
+console = dict(console)
+assert kind[0] == "file" and console["append"] == "on" and given["-serial"] == "chardev:" + console["id"]
+with open(console["path"], "a") as file:
+    file.write(told("words"))
+path = dict([options(given["-qmp"])[0]])
+(path,) = path
+path = path.removeprefix("unix:")
+assert len(path) < 108, path
+if os.path.exists(path):
+    os.unlink(path)
+server = socket.socket(socket.AF_UNIX)
+server.bind(path)
+server.listen()
+server.settimeout(0.02)
+done, ready = os.pipe()
+if os.fork():
+    os.close(ready)
+    sys.exit(0 if os.read(done, 1) else 1)
+os.setsid()
+signal.alarm(120)
+pid_file = open(given["-pidfile"], "a+")
+fcntl.lockf(pid_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+pid_file.truncate(0)
+pid_file.write(str(os.getpid()))
+pid_file.flush()
+nowhere = os.open(os.devnull, os.O_RDWR)
+for number in range(3):
+    os.dup2(nowhere, number)
+
+def monitor(line):
+    command, net, rule = line.split()
+    assert command in ("hostfwd_add", "hostfwd_remove"), line
+    if networks.get(net) != "user":
+        return f"unrecognized netdev id '{net}'\r\n"
+    if command == "hostfwd_add":
+        if not free(rule):
+            return f"Could not set up host forwarding rule '{rule}'\r\n"
+        rules.append(rule)
+        return ""
+    found = [known for known in rules if known.startswith(rule + "-")]
+    for known in found:
+        rules.remove(known)
+    return f"host forwarding rule for {rule} {'removed' if found else 'not found'}\r\n"
+
+def note():
+    with open(f"{FOLDER}/rules-{given['-name']}", "w") as file:
+        file.write("\n".join(rules))
+
+def serve(stream):
+    def send(message):
+        stream.write(json.dumps(message) + "\n")
+        stream.flush()
+    send({"QMP": {"version": {"qemu": {"major": 7, "minor": 2, "micro": 0}, "package": ""}, "capabilities": []}})
+    for line in stream:
+        asked = json.loads(line)
+        what, answer = asked["execute"], {}
+        if what == "query-status":
+            answer = {"status": told("state") or "running", "running": True}
+        elif what == "human-monitor-command":
+            answer = monitor(asked["arguments"]["command-line"])
+            note()
+        elif what not in ("qmp_capabilities", "quit"):
+            send({"error": {"class": "CommandNotFound", "desc": "unknown"}, "id": asked.get("id")})
+            continue
+        send({"return": answer, "id": asked.get("id")})
+        if what == "quit":
+            os._exit(0)
+
+note()
+os.write(ready, b"y")
+while not os.path.exists(FOLDER + "/stop") and os.path.exists(FOLDER):
+    if told("deaf"):
+        signal.pause()
+    try:
+        connection, _ = server.accept()
+    except TimeoutError:
+        continue
+    connection.settimeout(None)
+    try:
+        serve(connection.makefile("rw"))
+    except OSError:
+        pass
+    connection.close()
+"""
+
+
+class QemuPrograms:
+    """qemu-system-x86_64 and qemu-img on a PATH with nothing else. What they are told, they read at each start:
+
+    `taken`: ports that others have; `refusal`: why it does not start; `words`: what the console says; `state`; `deaf`.
+    """
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._folder = folder
+        self.path = folder / "bin"
+        self.path.mkdir(parents=True)
+        for name, text in (("qemu-system-x86_64", QEMU), ("qemu-img", QEMU_IMG)):
+            program = self.path / name
+            program.write_text(f"{PYTHON}FOLDER = {str(folder)!r}\n{text}")
+            program.chmod(0o755)
+        monkeypatch.setenv("PATH", str(self.path))
+
+    def tell(self, **told: str) -> None:
+        for name, text in told.items():
+            (self._folder / name).write_text(text)
+
+    @property
+    def calls(self) -> list[list[str]]:
+        """The arguments of each QEMU that was started."""
+        return self._read("calls")
+
+    @property
+    def img_calls(self) -> list[list[str]]:
+        return self._read("img-calls")
+
+    def _read(self, name: str) -> list[list[str]]:
+        file = self._folder / name
+        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+    def rules(self, vm: Vm) -> set[str]:
+        """What leads into a VM, in QEMU's words."""
+        return set((self._folder / f"rules-{vm.name}").read_text().split())
+
+    def end(self) -> None:
+        self.tell(stop="yes")
+
+
+@pytest.fixture(name="qemu_programs")
+def qemu_programs_fixture(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, walls: Walls) -> Iterator[QemuPrograms]:
+    walls.processes = True
+    walls.reachable = lambda address: isinstance(address, str)  # sockets in the file system
+    programs = QemuPrograms(tmp_path / "qemu", monkeypatch)
+    yield programs
+    programs.end()

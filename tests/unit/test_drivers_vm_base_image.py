@@ -1,0 +1,349 @@
+"""The disk image that VMs are made from: which it is, what boots it, and how it comes from the web."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import io
+import tarfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cloudscale.drivers.vm.base_image import base_image
+from cloudscale.errors import MachineError, RequestError
+from tests.unit.fake_hypervisor import (  # noqa: F401 - fixtures
+    GIB,
+    MIB,
+    QemuPrograms,
+    qcow2_image,
+    qemu_programs_fixture,
+    raw_image,
+)
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """Without any of QEMU's programs, and with a cache of its own."""
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return []
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    return folder
+
+
+# --- files ---
+
+
+def test_a_disk_with_a_boot_loader_needs_nothing_else(said: list[str], folder: Path) -> None:
+    path = raw_image(folder / "disk.img", 3 * GIB)
+    (folder / "vmlinuz").write_text("kernel")
+    image = base_image(str(path), said.append)
+    assert (image.path, image.format, image.size) == (path, "raw", 3 * GIB)
+    assert (image.kernel, image.ramdisk) == (None, None)
+    assert said == []
+
+
+@pytest.mark.parametrize(
+    ("kernels", "ramdisks"),
+    [
+        (["vmlinuz"], ["initrd.img"]),
+        (["vmlinuz-6.1.0-9", "vmlinuz-6.1.0-10"], ["initrd.img-6.1.0-9", "initramfs.img"]),
+        (["kernel"], ["initramfs-linux.img"]),
+        (["debian.vmlinuz"], ["debian.initrd"]),
+        (["debian.kernel"], ["ramdisk"]),
+        (["vmlinuz"], []),
+    ],
+)
+def test_one_without_takes_the_kernel_beside_it(
+    said: list[str], folder: Path, kernels: list[str], ramdisks: list[str]
+) -> None:
+    path = raw_image(folder / "disk.img", boots=False)
+    (folder / "initrd.d").mkdir()
+    for name in (*kernels, *ramdisks):
+        (folder / name).write_text(name)
+    image = base_image(str(path), said.append)
+    assert image.kernel == folder / sorted(kernels)[-1]
+    assert image.ramdisk == (folder / sorted(ramdisks, reverse="initramfs.img" in ramdisks)[-1] if ramdisks else None)
+
+
+def test_one_without_and_with_no_kernel_is_refused(said: list[str], folder: Path) -> None:
+    path = raw_image(folder / "kernel.img", boots=False)  # which is not its own kernel
+    with pytest.raises(RequestError, match=f"{path} has no boot loader") as raised:
+        base_image(str(path), said.append)
+    assert "vmlinuz" in raised.value.remedy
+
+
+def test_a_link_is_followed_to_where_the_kernel_is(said: list[str], folder: Path, tmp_path: Path) -> None:
+    path = raw_image(folder / "disk.img", boots=False)
+    (folder / "vmlinuz").touch()
+    (tmp_path / "link.img").symlink_to(path)
+    assert base_image(str(tmp_path / "link.img"), said.append).kernel == folder / "vmlinuz"
+
+
+def test_a_home_folder_is_written_short(
+    said: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = raw_image(folder / "disk.img")
+    assert base_image("~/images/disk.img", said.append).path == path
+
+
+@pytest.mark.parametrize("size", [0, 512, MIB])
+def test_a_file_that_is_empty_is_no_disk(said: list[str], folder: Path, size: int) -> None:
+    path = folder / "disk.img"
+    path.write_bytes(bytes(size))
+    with pytest.raises(RequestError, match="is no disk image"):
+        base_image(str(path), said.append)
+
+
+@pytest.mark.parametrize("name", ["nothing.img", "", "ftp://127.0.0.1/disk.img", "."])
+def test_what_is_not_there_is_told(said: list[str], folder: Path, name: str) -> None:
+    with pytest.raises(RequestError, match="There is no disk image") as raised:
+        base_image(name if ":" in name else str(folder / name), said.append)
+    assert raised.value.exit_code == 2
+
+
+# --- forms ---
+
+
+@pytest.mark.parametrize(
+    ("head", "format"),
+    [
+        (b"KDMV", "vmdk"),
+        (b"# Disk DescriptorFile\nversion=1\n", "vmdk"),
+        (b"<<< Oracle VM VirtualBox Disk Image >>>\n", "vdi"),
+        (b"vhdxfile", "vhdx"),
+        (b"conectix", "vpc"),
+    ],
+)
+def test_other_forms_are_known_by_their_first_bytes_and_believed_to_boot(
+    said: list[str], folder: Path, head: bytes, format: str
+) -> None:
+    path = folder / "disk"
+    path.write_bytes(head.ljust(2048, b"\0"))
+    image = base_image(str(path), said.append)
+    assert (image.format, image.kernel) == (format, None)
+
+
+def test_a_qcow2_tells_the_size_of_its_disk(said: list[str], folder: Path) -> None:
+    image = base_image(str(qcow2_image(folder / "disk.qcow2", 3 * GIB, boots=False)), said.append)
+    assert (image.format, image.size, image.kernel) == ("qcow2", 3 * GIB, None)  # nobody there to look inside
+
+
+def test_qemu_looks_whether_a_qcow2_has_a_boot_loader(
+    said: list[str], folder: Path, qemu_programs: QemuPrograms
+) -> None:
+    with_loader, without = qcow2_image(folder / "with"), qcow2_image(folder / "without", boots=False)
+    assert base_image(str(with_loader), said.append).kernel is None
+    with pytest.raises(RequestError, match="has no boot loader"):
+        base_image(str(without), said.append)
+    (folder / "vmlinuz").touch()
+    assert base_image(str(with_loader), said.append).kernel is None
+    assert base_image(str(without), said.append).kernel == folder / "vmlinuz"
+
+
+def test_a_qcow2_that_is_spoilt_is_told_in_qemus_words(
+    said: list[str], folder: Path, qemu_programs: QemuPrograms
+) -> None:
+    path = folder / "disk.qcow2"
+    path.write_bytes(b"QFI\xfb\0\0\0\x09".ljust(100, b"\0"))
+    with pytest.raises(RequestError, match=r"can't be read: qemu-img: Could not open .*not in qcow2 format"):
+        base_image(str(path), said.append)
+
+
+# --- archives ---
+
+
+def archive(path: Path, *members: tuple[str, bytes]) -> Path:
+    with tarfile.open(path, "w:xz", preset=0) as made:
+        for name, data in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            made.addfile(member, io.BytesIO(data))
+    return path
+
+
+def test_an_archive_is_unpacked_once_and_what_is_empty_takes_no_room(said: list[str], folder: Path) -> None:
+    data = bytes(510) + b"\x55\xaa" + bytes(40 * MIB) + b"end" + bytes(9 * MIB)
+    path = archive(folder / "disk.tar.xz", ("disk.raw", data))
+    image = base_image(str(path), said.append)
+    assert (image.path, image.format, image.size) == (folder / "disk.raw", "raw", len(data))
+    assert image.path.read_bytes() == data
+    assert image.path.stat().st_blocks * 512 < 10 * MIB
+    before = image.path.stat()
+    assert base_image(str(path), said.append) == image
+    assert image.path.stat().st_mtime_ns == before.st_mtime_ns
+    assert {path.name for path in folder.iterdir()} == {"disk.tar.xz", "disk.raw", "disk.raw.lock"}
+
+
+@pytest.mark.parametrize("kind", ["empty", "cut", "other"])
+def test_an_archive_that_has_no_disk_is_told_and_leaves_nothing(said: list[str], folder: Path, kind: str) -> None:
+    path = archive(folder / "disk.tar.xz", *([] if kind == "empty" else [("disk.raw", bytes(range(256)) * 9000)]))
+    if kind == "cut":
+        path.write_bytes(path.read_bytes()[:-400])
+    if kind == "other":
+        path.write_bytes(b"something else")
+    with pytest.raises(RequestError, match=r"There is no disk in|can't be unpacked"):
+        base_image(str(path), said.append)
+    assert {path.name for path in folder.iterdir()} == {"disk.tar.xz", "disk.raw.lock"}
+
+
+# --- from the web ---
+
+
+class Site:
+    """Files by their paths; of those in `cut`, the line breaks in the middle. `asked`: the paths that were."""
+
+    def __init__(self, address: str) -> None:
+        self.files: dict[str, bytes] = {}
+        self.cut: set[str] = set()
+        self.asked: list[str] = []
+        site = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                site.asked.append(self.path)
+                data = site.files.get(self.path)
+                self.send_response(404 if data is None else 200)
+                self.send_header("Content-Length", str(len(data or b"")))
+                self.end_headers()
+                data = data or b""
+                self.wfile.write(data[: len(data) // 2] if self.path in site.cut else data)
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        self._server = http.server.ThreadingHTTPServer((address, 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
+        self._thread.start()
+        self.address = f"http://{address}:{self._server.server_address[1]}"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+DISK = b"\xeb" + bytes(509) + b"\x55\xaa" + bytes(range(256)) * 9000
+
+
+@pytest.fixture
+def site(loopback: str, monkeypatch: pytest.MonkeyPatch, said: list[str]) -> Iterator[Site]:
+    monkeypatch.setenv("no_proxy", loopback)
+    monkeypatch.setenv("NO_PROXY", loopback)
+    site = Site(loopback)
+    site.files["/latest/disk.raw"] = DISK
+    yield site
+    site.close()
+
+
+def kept(tmp_path: Path) -> list[str]:
+    folder = tmp_path / "cache" / "cloudscale" / "images"
+    return sorted(path.name.partition("-")[2] for path in folder.iterdir() if path.suffix != ".lock")
+
+
+def fetch(site: Site, said: list[str]) -> bytes:
+    return base_image(f"{site.address}/latest/disk.raw", said.append).path.read_bytes()
+
+
+def sums(kind: str, data: bytes = DISK, name: str = "disk.raw") -> bytes:
+    other = hashlib.new(kind, b"other").hexdigest()
+    return f"{other}  disk.raw.sig\n\n{hashlib.new(kind, data).hexdigest()}  {name}\n".encode()
+
+
+@pytest.mark.parametrize(("file", "kind"), [("SHA512SUMS", "sha512"), ("SHA256SUMS", "sha256")])
+def test_an_image_is_fetched_once_and_compared_with_its_checksum(
+    site: Site, said: list[str], tmp_path: Path, file: str, kind: str
+) -> None:
+    site.files[f"/latest/{file}"] = sums(kind)
+    assert fetch(site, said) == DISK
+    assert said == [f"Disk image: fetching {site.address}/latest/disk.raw (2 MiB)"]
+    asked = list(site.asked)
+    assert fetch(site, said) == DISK
+    assert site.asked == asked
+    assert kept(tmp_path) == ["disk.raw"]
+
+
+def test_a_checksum_of_another_form_is_read_too(site: Site, said: list[str]) -> None:
+    site.files["/latest/SHA256SUMS"] = sums("sha256", name="*disk.raw")
+    fetch(site, said)
+    assert len(said) == 1
+
+
+def test_two_images_of_one_name_are_two(site: Site, said: list[str], tmp_path: Path) -> None:
+    site.files["/daily/disk.raw"] = other = DISK + b"other"
+    fetch(site, said)
+    assert base_image(f"{site.address}/daily/disk.raw", said.append).path.read_bytes() == other
+    assert kept(tmp_path) == ["disk.raw", "disk.raw"]
+
+
+def test_an_image_that_is_not_what_its_checksum_says_is_not_kept(site: Site, said: list[str], tmp_path: Path) -> None:
+    site.files["/latest/SHA512SUMS"] = sums("sha512", b"other")
+    with pytest.raises(MachineError, match=r"is not what http://.*/latest/SHA512SUMS says") as raised:
+        fetch(site, said)
+    assert raised.value.remedy == "Run again."
+    assert kept(tmp_path) == []
+    site.files["/latest/SHA512SUMS"] = sums("sha512")
+    assert fetch(site, said) == DISK
+
+
+@pytest.mark.parametrize("text", [None, b"", sums("sha512", name="other.raw")])
+def test_an_image_without_a_checksum_is_taken_and_that_is_said(site: Site, said: list[str], text: bytes | None) -> None:
+    if text is not None:
+        site.files["/latest/SHA512SUMS"] = text
+    assert fetch(site, said) == DISK
+    assert said[1:] == [
+        f"Disk image: there are no checksums beside {site.address}/latest/disk.raw, so it is not verified"
+    ]
+
+
+def test_an_image_that_is_not_there_is_told(site: Site, said: list[str], tmp_path: Path) -> None:
+    with pytest.raises(MachineError, match=r"/latest/other can't be fetched \(HTTP 404\)") as raised:
+        base_image(f"{site.address}/latest/other", said.append)
+    assert "--base-image FILE" in raised.value.remedy
+    assert kept(tmp_path) == []
+
+
+def test_a_line_that_breaks_leaves_no_part_of_it(site: Site, said: list[str], tmp_path: Path) -> None:
+    site.cut.add("/latest/disk.raw")
+    with pytest.raises(MachineError, match=r"can't be fetched \(\w+\)"):
+        fetch(site, said)
+    assert kept(tmp_path) == []
+    site.cut.clear()
+    assert fetch(site, said) == DISK
+
+
+def test_nobody_at_the_address_is_told(site: Site, said: list[str], tmp_path: Path) -> None:
+    site.close()
+    with pytest.raises(MachineError, match=r"can't be fetched \(ConnectionError\)") as raised:
+        fetch(site, said)
+    assert "Is there a network?" in raised.value.remedy
+    assert kept(tmp_path) == []
+
+
+def test_several_runs_fetch_an_image_once(site: Site, said: list[str], tmp_path: Path) -> None:
+    threads = [threading.Thread(target=fetch, args=(site, said)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert site.asked.count("/latest/disk.raw") == 1
+    assert kept(tmp_path) == ["disk.raw"]
+
+
+def test_an_archive_of_the_web_is_unpacked_in_the_cache(
+    site: Site, said: list[str], tmp_path: Path, folder: Path
+) -> None:
+    site.files["/latest/disk.tar.xz"] = archive(folder / "made", ("disk.raw", DISK)).read_bytes()
+    image = base_image(f"{site.address}/latest/disk.tar.xz?x=1", said.append)
+    assert image.path.read_bytes() == DISK
+    assert kept(tmp_path) == ["disk.raw", "disk.tar.xz"]
