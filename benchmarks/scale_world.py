@@ -27,11 +27,11 @@ import paramiko
 from openstack.config import OpenStackConfig
 from openstack.connection import Connection
 
-from cloudscale import jupyter, launching, ssh, workflow
+from cloudscale import first_login, jupyter, launching, ssh, workflow
 from cloudscale.bringup import bring_up
 from cloudscale.cluster import Session
 from cloudscale.drivers import over_ssh
-from cloudscale.drivers.openstack import inventory, login, watch
+from cloudscale.drivers.openstack import inventory, watch
 from cloudscale.drivers.openstack.driver import OpenStack
 from cloudscale.drivers.openstack.making import Maker
 from cloudscale.fanout import fan_out
@@ -208,8 +208,8 @@ def stood_in(meter: Meter, machines: int) -> Iterator[None]:
 
     with contextlib.ExitStack() as stack:
         for place, name, other in (
-            (login, "_answers", lambda target: True),
-            (login, "connect", world.connect),
+            (first_login, "_answers", lambda target: True),
+            (first_login, "connect", world.connect),
             (ssh, "connect", world.connect),
             (over_ssh, "over_tls", meter.timed(STOOD_IN, meter.counted(world.over_tls))),
             (jupyter, "answers", meter.timed(STOOD_IN, meter.counted(world.answers))),

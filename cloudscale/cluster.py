@@ -20,12 +20,16 @@ from cloudscale.swarm import Membership, SwarmNode, check_ours, check_usable, me
 
 @dataclass(frozen=True)
 class Session:
-    """One run of one task: what was asked for, and the way to talk with the user meanwhile."""
+    """One run of one task: what was asked for, and the way to talk with the user meanwhile.
+
+    `names_driver`: a flag chose the driver.
+    """
 
     settings: Settings
     common: Common
     progress: Progress
     ask: Callable[[str], None]  # raises RequestError unless the user agrees
+    names_driver: bool = False
 
     @property
     def course(self) -> Course:

@@ -98,6 +98,7 @@ def _session(context: Context, common: Mapping[str, Any], flags: dict[str, Any])
         common=checked,
         progress=progress_on(sys.stderr),
         ask=functools.partial(_ask, checked.yes),
+        names_driver=common["driver"] is not None,
     )
 
 

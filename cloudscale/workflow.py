@@ -282,11 +282,12 @@ def machine_rm(session: Session, name: str) -> Report:
 
 
 def _on_this_computer(session: Session) -> Session:
-    """With a driver for VMs here, where none was named: as in 2016."""
-    if "driver" in session.settings.model_fields_set:
+    """With a driver for VMs here, unless a flag names another: as in 2016, single machines are not made in a cloud."""
+    if session.names_driver or session.settings.driver != "openstack":
         return session
     only_virtualbox = shutil.which("VBoxManage") and not shutil.which("qemu-system-x86_64")
     driver = "virtualbox" if only_virtualbox else "qemu"
+    session.progress.say(f"A single machine is a VM on this computer (--driver {driver})")
     return replace(session, settings=session.settings.model_copy(update={"driver": driver}))
 
 

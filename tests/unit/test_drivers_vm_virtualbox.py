@@ -1,0 +1,294 @@
+"""VirtualBox as the driver uses it, at a strict stand-in for its command."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cloudscale.drivers.vm import virtualbox as module
+from cloudscale.drivers.vm.hypervisor import BaseImage, PortTaken, Vm
+from cloudscale.drivers.vm.records import free_ports
+from cloudscale.drivers.vm.virtualbox import VirtualBox
+from cloudscale.errors import MachineError, RequestError
+from tests.lab.vboxmanage import VBoxManage
+from tests.unit.fake_hypervisor import GIB, one_vm, qcow2_image, raw_image
+from tests.unit.fakes import poll_at_once
+
+
+@pytest.fixture(name="vbox")
+def vbox_fixture(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[VBoxManage]:
+    """Without a process for each command, and without waiting."""
+    with VBoxManage(tmp_path / "vbox") as vbox:
+
+        def called(*words: str, timeout: float = 1) -> subprocess.CompletedProcess[str]:
+            assert timeout > 0
+            answer = vbox(*words)
+            return subprocess.CompletedProcess(["VBoxManage", *words], answer.code, answer.out, answer.err)
+
+        monkeypatch.setattr(module, "_called", called)
+        monkeypatch.setattr(module, "poll", poll_at_once)
+        monkeypatch.setenv("PATH", str(vbox.command.parent))
+        yield vbox
+
+
+@pytest.fixture
+def virtualbox(vbox: VBoxManage) -> VirtualBox:
+    return VirtualBox("bio")
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> BaseImage:
+    return BaseImage(raw_image(tmp_path / "base.raw", 3 * GIB), "raw", 3 * GIB)
+
+
+def planned(folder: Path, name: str = "bio-1", **changes: Any) -> Vm:
+    """A VM with its folder and its seed, on ports that are free."""
+    ssh_port, engine_port, *_ = free_ports(2, ())
+    vm = one_vm(folder / "vms", name, **{"ssh_port": ssh_port, "engine_port": engine_port, **changes})
+    vm.folder.mkdir(parents=True, exist_ok=True)
+    vm.seed.write_bytes(bytes(40960))
+    return vm
+
+
+@pytest.fixture
+def vm(virtualbox: VirtualBox, base: BaseImage, tmp_path: Path) -> Vm:
+    vm = planned(tmp_path)
+    virtualbox.make(vm, base)
+    return vm
+
+
+def info(vbox: VBoxManage, name: str = "bio-1") -> dict[str, str]:
+    answer = vbox("showvminfo", name, "--machinereadable")
+    assert answer.code == 0, answer.err
+    lines = (line.partition("=") for line in answer.out.splitlines())
+    return {name.strip('"'): value.strip('"') for name, _, value in lines}
+
+
+def rules(vbox: VBoxManage) -> set[str]:
+    return {value for name, value in info(vbox).items() if name.startswith("Forwarding")}
+
+
+def rule(name: str, port: int, inside: int, address: str = "127.0.0.1") -> str:
+    return f"{name},tcp,{address},{port},,{inside}"
+
+
+# --- installed or not ---
+
+
+def test_what_is_missing_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, vbox: VBoxManage) -> None:
+    VirtualBox("bio").check()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(RequestError, match="The driver virtualbox needs VBoxManage, and it is not here") as raised:
+        VirtualBox("bio").check()
+    assert raised.value.exit_code == 2
+    assert "virtualbox.org" in raised.value.remedy
+
+
+@pytest.mark.usefixtures("processes")
+def test_its_command_is_called_as_a_program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with VBoxManage(tmp_path / "vbox") as vbox:
+        monkeypatch.setenv("PATH", str(vbox.command.parent))
+        virtualbox, vm = VirtualBox("bio"), planned(tmp_path)
+        assert virtualbox.state(vm) == "off"
+        path = raw_image(tmp_path / "base.raw", 3 * GIB)
+        virtualbox.make(vm, BaseImage(path, "raw", 3 * GIB))
+        virtualbox.start(vm)
+        assert virtualbox.state(vm) == "running"
+        vbox.fault("^showvminfo", seconds=60)
+        monkeypatch.setattr(module._called, "__kwdefaults__", {"timeout": 1.0})
+        with pytest.raises(MachineError, match="VBoxManage showvminfo did not end within 1 s"):
+            virtualbox.state(vm)
+
+
+def test_its_own_image_is_one_that_its_command_reads(virtualbox: VirtualBox) -> None:
+    assert virtualbox.default_image().startswith("https://cloud.debian.org/")
+    assert virtualbox.default_image().endswith(".tar.xz")
+
+
+# --- made ---
+
+
+def test_a_vm_is_made_as_it_was_planned(virtualbox: VirtualBox, vbox: VBoxManage, vm: Vm) -> None:
+    known = info(vbox)
+    assert (known["UUID"], known["name"], known["groups"]) == (vm.id, "bio-1", "/cloudscale-bio")
+    assert (known["cpus"], known["memory"], known["boot1"]) == ("2", "2048", "disk")
+    assert (known["nic1"], known["nic2"], known["intnet2"]) == ("nat", "intnet", "cloudscale-bio")
+    assert [known["macaddress1"], known["macaddress2"]] == [card.replace(":", "").upper() for card in vm.cards]
+    assert (known["uart1"], known["uartmode1"]) == ("0x03f8,4", f"file,{vm.console}")
+    assert (known["disks-0-0"], known["disks-1-0"]) == (str(vm.folder / "disk.vdi"), str(vm.seed))
+    assert Path(known["CfgFile"]).is_relative_to(vm.folder)
+    assert virtualbox.is_made(vm)
+    assert virtualbox.state(vm) == "off"
+
+
+@pytest.mark.parametrize("kind", ["raw", "qcow2"])
+def test_its_disk_is_a_copy_that_is_as_large_as_asked(
+    virtualbox: VirtualBox, vbox: VBoxManage, tmp_path: Path, kind: str
+) -> None:
+    path = (raw_image if kind == "raw" else qcow2_image)(tmp_path / "base", 3 * GIB)
+    before = path.read_bytes() if kind == "qcow2" else b""
+    vm = planned(tmp_path)
+    virtualbox.make(vm, BaseImage(path, kind, 3 * GIB))
+    disk = vm.folder / "disk.vdi"
+    assert disk.read_bytes()[:3] == b"<<<"[:3] if kind == "qcow2" else disk.open("rb").read(3) == b"<<<"
+    listed = vbox("list", "hdds").out
+    assert f"Location:       {disk}\n" in listed
+    assert f"Capacity:       {20 * 1024} MBytes" in listed
+    assert str(path) not in listed
+    assert kind == "raw" or path.read_bytes() == before
+    virtualbox.start(vm)
+
+
+def test_a_base_that_is_larger_than_asked_is_not_cut(
+    virtualbox: VirtualBox, vbox: VBoxManage, base: BaseImage, tmp_path: Path
+) -> None:
+    virtualbox.make(planned(tmp_path, disk=GIB), base)
+    assert f"Capacity:       {3 * 1024} MBytes" in vbox("list", "hdds").out
+
+
+def test_what_virtualbox_can_not_boot_or_read_is_refused(virtualbox: VirtualBox, vbox: VBoxManage, tmp_path: Path) -> None:
+    vm, path = planned(tmp_path), tmp_path / "base"
+    with pytest.raises(RequestError, match="has no boot loader, which VirtualBox needs"):
+        virtualbox.make(vm, BaseImage(path, "raw", GIB, kernel=tmp_path / "vmlinuz"))
+    assert vbox.machines == {}
+    with pytest.raises(RequestError, match=f"does not read disk images of the format vhdx: {path}"):
+        virtualbox.make(vm, BaseImage(path, "vhdx", GIB))
+    virtualbox.delete(vm)
+    assert vbox.machines == {}
+
+
+@pytest.mark.parametrize("step", ["modifyvm", "convertfromraw", "storagectl", "storageattach"])
+def test_a_make_that_was_cut_off_is_made_anew(
+    virtualbox: VirtualBox, vbox: VBoxManage, base: BaseImage, tmp_path: Path, step: str
+) -> None:
+    vm = planned(tmp_path)
+    vbox.fault(f"^{step}", "the power is cut", after=int(step == "storageattach"))
+    with pytest.raises(MachineError, match=f"^bio-1: VirtualBox says of {step}: the power is cut"):
+        virtualbox.make(vm, base)
+    assert not virtualbox.is_made(vm)
+    virtualbox.make(vm, base)
+    assert virtualbox.is_made(vm)
+    virtualbox.start(vm)
+    assert list(vbox.machines) == ["bio-1"]
+
+
+def test_another_vm_of_the_same_name_is_told_and_untouched(
+    virtualbox: VirtualBox, vbox: VBoxManage, base: BaseImage, tmp_path: Path
+) -> None:
+    assert vbox("createvm", "--name", "bio-1", "--ostype", "Debian_64", "--register").code == 0
+    before = vbox.machines
+    vm = planned(tmp_path)
+    with pytest.raises(MachineError, match=r"VirtualBox says of createvm: Registered machine .* already exists\."):
+        virtualbox.make(vm, base)
+    assert not virtualbox.is_made(vm)
+    virtualbox.delete(vm)
+    assert vbox.machines == before
+
+
+# --- running ---
+
+
+def test_from_the_first_start_to_the_last(virtualbox: VirtualBox, vbox: VBoxManage, vm: Vm) -> None:
+    login, engine = rule("ssh", vm.ssh_port, 22), rule("engine", vm.engine_port, 2376)
+    virtualbox.start(vm)
+    assert virtualbox.state(vm) == "running"
+    assert rules(vbox) == {login, engine}
+    with_seats = replace(vm, address="192.0.2.9", seat_ports=(4321, 4322))
+    virtualbox.forward(vm, with_seats)
+    first, second = (rule(f"seat-{port}", port, port, "192.0.2.9") for port in (4321, 4322))
+    assert rules(vbox) == {login, engine, first, second}
+    virtualbox.forward(with_seats, replace(with_seats, seat_ports=(4322,)))
+    assert rules(vbox) == {login, engine, second}
+    virtualbox.delete(vm)
+    assert vbox.machines == {}
+    assert vbox("list", "hdds").out == ""
+    left = {path.name for path in vm.folder.rglob("*") if path.is_file()}
+    assert left == {"seed.iso", "console.log"}  # which are ours
+    virtualbox.delete(vm)
+    assert virtualbox.state(vm) == "off"
+
+
+def test_looking_changes_nothing(virtualbox: VirtualBox, vbox: VBoxManage, vm: Vm) -> None:
+    before = len(vbox.calls)
+    virtualbox.state(vm)
+    virtualbox.is_made(vm)
+    assert virtualbox.mend(vm, 1000) == ""
+    assert {call[0] for call in vbox.calls[before:]} == {"showvminfo"}
+
+
+def test_ports_that_were_chosen_anew_replace_those_of_the_last_start(
+    virtualbox: VirtualBox, vbox: VBoxManage, vm: Vm
+) -> None:
+    virtualbox.start(replace(vm, seat_ports=(4321,)))
+    vbox.crash("bio-1")
+    assert virtualbox.state(vm) == "off"
+    ssh_port, engine_port = free_ports(2, {vm.ssh_port, vm.engine_port})
+    virtualbox.start(replace(vm, ssh_port=ssh_port, engine_port=engine_port))
+    assert rules(vbox) == {rule("ssh", ssh_port, 22), rule("engine", engine_port, 2376)}
+
+
+def test_a_port_that_is_taken_is_told_before_it_starts(virtualbox: VirtualBox, vbox: VBoxManage, vm: Vm) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        for taken in (replace(vm, ssh_port=port), replace(vm, seat_ports=(port,))):
+            with pytest.raises(PortTaken, match=rf"127\.0\.0\.1:{port}, Address already in use"):
+                virtualbox.start(taken)
+    assert not any(call[0] == "startvm" for call in vbox.calls)
+    virtualbox.start(replace(vm, ssh_port=port))
+
+
+def test_one_that_does_not_start_is_told_in_virtualboxs_words(
+    virtualbox: VirtualBox, vbox: VBoxManage, vm: Vm
+) -> None:
+    vbox.fault("^startvm", "Not in a hypervisor partition (HVP=0) (VERR_NEM_NOT_AVAILABLE).")
+    with pytest.raises(MachineError) as raised:
+        virtualbox.start(vm)
+    said = "Not in a hypervisor partition (HVP=0) (VERR_NEM_NOT_AVAILABLE)"
+    assert raised.value.message == f"bio-1: VirtualBox says of startvm: {said}."
+    assert virtualbox.state(vm) == "off"
+
+
+def test_one_whose_disk_is_gone_is_told_without_details(virtualbox: VirtualBox, vm: Vm) -> None:
+    (vm.folder / "disk.vdi").unlink()
+    with pytest.raises(MachineError, match=r"says of startvm: Could not open the medium '.*/disk\.vdi'\.$"):
+        virtualbox.start(vm)
+
+
+def test_the_state_is_virtualboxs_own_word(virtualbox: VirtualBox, vbox: VBoxManage, vm: Vm) -> None:
+    virtualbox.start(vm)
+    assert vbox("controlvm", "bio-1", "pause").code == 0
+    assert virtualbox.state(vm) == "paused"
+    virtualbox.delete(vm)
+    assert vbox.machines == {}
+
+
+def test_one_that_is_locked_for_a_moment_is_waited_for(virtualbox: VirtualBox, vbox: VBoxManage, vm: Vm) -> None:
+    vbox.behave("bio-1", tries_to_unlock=2)
+    virtualbox.start(vm)
+    vbox.crash("bio-1")
+    virtualbox.start(vm)
+    virtualbox.delete(vm)
+    assert vbox.machines == {}
+    assert sum(call[0] == "unregistervm" for call in vbox.calls) == 3
+
+
+def test_one_that_stays_locked_is_told(virtualbox: VirtualBox, vbox: VBoxManage, vm: Vm) -> None:
+    virtualbox.start(vm)
+    vbox.behave("bio-1", tries_to_unlock=1000)
+    with pytest.raises(MachineError, match="says of unregistervm: Cannot unregister the machine 'bio-1' while it is"):
+        virtualbox.delete(vm)
+    assert "bio-1" in vbox.machines
+
+
+def test_what_goes_wrong_at_a_look_is_told(virtualbox: VirtualBox, vbox: VBoxManage, vm: Vm) -> None:
+    vbox.fault("^showvminfo", "Failed to create the VirtualBox object!")
+    with pytest.raises(MachineError, match="VirtualBox says of showvminfo: Failed to create the VirtualBox object!"):
+        virtualbox.state(vm)
