@@ -42,5 +42,7 @@ def test_all_that_is_of_it_lies_in_its_folder(tmp_path: Path) -> None:
 def test_a_port_that_is_taken_is_a_machines_error_with_a_remedy(tmp_path: Path) -> None:
     error = PortTaken(one_vm(tmp_path), "tcp:127.0.0.1:4321")
     assert isinstance(error, MachineError)
-    assert error.message.startswith("bio-1: a port of this computer that should lead to it is taken (tcp:127.0.0.1:4321")
+    assert error.message.startswith(
+        "bio-1: a port of this computer that should lead to it is taken (tcp:127.0.0.1:4321"
+    )
     assert "--start" in error.remedy

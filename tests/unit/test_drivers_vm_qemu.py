@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import platform
@@ -61,7 +62,7 @@ def vm(qemu: Qemu, tmp_path: Path) -> Vm:
 
 
 def values(arguments: list[str], option: str) -> list[str]:
-    return [value for name, value in zip(arguments, arguments[1:], strict=False) if name == option]
+    return [value for name, value in itertools.pairwise(arguments) if name == option]
 
 
 def rules(arguments: list[str]) -> list[str]:
@@ -314,6 +315,13 @@ def test_kvm_is_tried_where_it_is_and_software_is_there_for_both(
     qemu.start(vms[1])
     Qemu("bio", kvm=False).start(vms[2])
     assert [accelerators(call) for call in qemu_programs.calls] == [["tcg"], ["kvm", "tcg"], ["tcg"]]
+
+
+def test_a_computer_without_kvm_is_told_of_what_that_means(qemu: Qemu, kvm: Callable[[bool], None]) -> None:
+    assert "/dev/kvm can't be used, so VMs are emulated" in qemu.drawback()
+    assert Qemu("bio", kvm=False).drawback() == ""  # who says so knows
+    kvm(True)
+    assert qemu.drawback() == ""
 
 
 def test_without_kvm_a_vm_that_is_slow_is_left_alone(qemu: Qemu, vm: Vm, qemu_programs: QemuPrograms) -> None:

@@ -227,6 +227,8 @@ class LocalVms(OverSsh):
     def _base_image(self) -> BaseImage:
         with self._lock:
             if self._base is None:
+                if drawback := self._hypervisor.drawback():
+                    self._say(drawback)
                 self._base = base_image(self._settings.base_image or self._hypervisor.default_image(), self._say)
             return self._base
 

@@ -88,6 +88,9 @@ class Hypervisor(Protocol):
     def check(self) -> None:
         """Raises RequestError where it is not installed, with how to install it."""
 
+    def drawback(self) -> str:
+        """What the user should know before VMs are made, in words; "" for nothing."""
+
     def default_image(self) -> str:
         """Where the image comes from that VMs are made from, unless the user names another."""
 

@@ -25,6 +25,8 @@ from cloudscale.drivers.vm.hypervisor import LOOPBACK, BaseImage, PortTaken, Vm
 from cloudscale.errors import MachineError, RequestError
 from cloudscale.waiting import poll
 
+KVM = "/dev/kvm"
+SLOW = "emulated in software, many times slower"
 PROGRAM = "qemu-system-x86_64"
 IMAGE = "https://cloud.debian.org/images/cloud/bookworm/latest/debian-12-genericcloud-amd64.qcow2"
 ROOT = "root=/dev/vda console=tty0 console=ttyS0,115200 ci.ds=NoCloud"  # for a kernel without a boot loader
@@ -54,6 +56,11 @@ class Qemu:
                 f"The driver qemu needs {' and '.join(missing)}, and it is not here.",
                 "Install it: sudo apt-get install --no-install-recommends qemu-system-x86 qemu-utils.",
             )
+
+    def drawback(self) -> str:
+        if not self._kvm or os.access(KVM, os.R_OK | os.W_OK):
+            return ""
+        return f"{KVM} can't be used, so VMs are {SLOW} (Does the processor do it? Are you in the group kvm?)"
 
     def default_image(self) -> str:
         return IMAGE
@@ -127,7 +134,7 @@ class Qemu:
 
     def _uses_kvm(self, vm: Vm) -> bool:
         """Whether to try it: it can be opened, and none of the course's VMs was seen to hang with it."""
-        if not self._kvm or not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        if not self._kvm or not os.access(KVM, os.R_OK | os.W_OK):
             return False
         return not any(_hung(folder).exists() for folder in vm.folder.parent.iterdir())
 
@@ -138,7 +145,7 @@ class Qemu:
         self.stop(vm)
         _hung(vm.folder).touch()
         self.start(vm)
-        return "KVM does not work on this computer, so it is emulated in software, which is many times slower"
+        return f"KVM does not work on this computer, so it is {SLOW}"
 
     def forward(self, vm: Vm, wanted: Vm) -> None:
         before, after = vm.forwards, wanted.forwards

@@ -41,6 +41,9 @@ class VirtualBox:
                 "Install VirtualBox (virtualbox.org/wiki/Downloads), or use --driver qemu.",
             )
 
+    def drawback(self) -> str:
+        return ""
+
     def default_image(self) -> str:
         return IMAGE
 

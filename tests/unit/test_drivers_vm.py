@@ -1,0 +1,137 @@
+"""VMs on this computer as a task asks for them: which driver it is, and for whom."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cloudscale import workflow
+from cloudscale.cluster import Session
+from cloudscale.course import Course
+from cloudscale.drivers import load_driver
+from cloudscale.drivers.vm.driver import LocalVms
+from cloudscale.drivers.vm.qemu import Qemu
+from cloudscale.drivers.vm.virtualbox import VirtualBox
+from cloudscale.errors import RequestError
+from cloudscale.model import Say
+from cloudscale.settings import Common, Settings, read_flags, read_settings
+from tests.unit.classroom import Said
+from tests.unit.fake_hypervisor import VmLab, vm_lab_fixture  # noqa: F401 - fixtures
+from tests.unit.openstack_cloud import (  # noqa: F401 - fixtures
+    MARKS,
+    OwnCloud,
+    own_cloud_fixture,
+    standing_fixture,
+)
+
+pytestmark = MARKS
+
+
+def agree(question: str) -> None:
+    pass
+
+
+def session(*, names_driver: bool = False, **settings: Any) -> Session:
+    common = read_flags(Common)
+    return Session(read_settings({"course": "bio", **settings}), common, Said(), agree, names_driver=names_driver)
+
+
+@pytest.fixture(name="programs")
+def programs_fixture(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A PATH with nothing on it."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+    return folder
+
+
+def install(programs: Path, *names: str) -> None:
+    for name in names:
+        (programs / name).write_text("#!/bin/sh\n")
+        (programs / name).chmod(0o755)
+
+
+@pytest.fixture(name="chosen")
+def chosen_fixture(monkeypatch: pytest.MonkeyPatch, lab: VmLab) -> list[str]:
+    """The drivers that a workflow asked for; each is the lab's."""
+    chosen: list[str] = []
+
+    def load(settings: Settings, course: Course, say: Say) -> LocalVms:
+        chosen.append(settings.driver)
+        assert course == Course.named("bio", settings.driver)
+        lab.course = course
+        return LocalVms(lab.hypervisor, settings.vm, course, lab.said.append)
+
+    monkeypatch.setattr(workflow, "load_driver", load)
+    return chosen
+
+
+@pytest.mark.parametrize(("driver", "hypervisor"), [("qemu", Qemu), ("virtualbox", VirtualBox)])
+def test_each_driver_has_its_hypervisor_and_is_refused_without_it(
+    programs: Path, monkeypatch: pytest.MonkeyPatch, driver: str, hypervisor: type
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    settings = read_settings({"driver": driver})
+    with pytest.raises(RequestError, match=f"The driver {driver} needs") as raised:
+        load_driver(settings, Course.named("bio", driver), pytest.fail)
+    assert raised.value.exit_code == 2
+    install(programs, "qemu-system-x86_64", "qemu-img", "VBoxManage")
+    loaded = load_driver(settings, Course.named("bio", driver), pytest.fail)
+    assert isinstance(loaded, LocalVms)
+    assert isinstance(loaded._hypervisor, hypervisor)
+    assert loaded.machines() == []
+
+
+@pytest.mark.parametrize(
+    ("installed", "driver"),
+    [
+        ((), "qemu"),
+        (("qemu-system-x86_64",), "qemu"),
+        (("qemu-system-x86_64", "VBoxManage"), "qemu"),
+        (("VBoxManage",), "virtualbox"),
+    ],
+)
+def test_a_machine_is_made_here_where_no_driver_is_named(
+    programs: Path, chosen: list[str], lab: VmLab, installed: tuple[str, ...], driver: str
+) -> None:
+    install(programs, *installed)
+    report = workflow.machine_new(session(), "ann")
+    assert report.text.startswith("ann is up.")
+    assert chosen == [driver]
+    assert "exists already" in workflow.machine_new(session(), "ann").text
+    assert lab.hypervisor.calls == ["make ann", "start ann"]
+
+
+@pytest.mark.parametrize("names_driver", [True, False])
+def test_a_driver_that_is_configured_or_named_is_taken(programs: Path, chosen: list[str], names_driver: bool) -> None:
+    install(programs, "qemu-system-x86_64")
+    workflow.machine_new(session(driver="virtualbox", names_driver=names_driver), "ann")
+    assert chosen == ["virtualbox"]
+
+
+@pytest.mark.usefixtures("programs")
+def test_beside_a_cloud_of_the_configuration_it_is_made_here_and_that_is_said(chosen: list[str]) -> None:
+    given = session(driver="openstack", openstack={"cloud": "course"})
+    workflow.machine_new(given, "ann")
+    assert chosen == ["qemu"]
+    assert isinstance(given.progress, Said)
+    assert given.progress.lines == ["A single machine is a VM on this computer (--driver qemu)"]
+
+
+def test_a_cloud_that_is_named_names_its_machines_itself(stand_in: OwnCloud) -> None:
+    with pytest.raises(RequestError, match="The driver openstack names its machines itself: ann can't be") as raised:
+        workflow.machine_new(session(driver="openstack", openstack={"cloud": "course"}, names_driver=True), "ann")
+    assert raised.value.exit_code == 2
+    assert "--nodes" in raised.value.remedy
+    assert {made.method for made in stand_in.requests if "/identity/" not in made.path} <= {"GET"}
+
+
+@pytest.mark.usefixtures("programs")
+def test_a_machine_that_is_not_there_is_not_removed(chosen: list[str], lab: VmLab) -> None:
+    with pytest.raises(RequestError, match="There is no VM ann in the course 'bio'") as raised:
+        workflow.machine_rm(session(), "ann")
+    assert raised.value.exit_code == 2
+    assert chosen == ["qemu"]
+    assert not lab.course.folder.exists()
