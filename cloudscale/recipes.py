@@ -135,4 +135,5 @@ def recipe_on(engine: Engine, image: str) -> str:
 
 
 def label_on(engine: Engine, image: str, label: str) -> str:
-    return str((engine.api.inspect_image(image)["Config"].get("Labels") or {}).get(label, ""))
+    config = engine.api.inspect_image(image).get("Config") or {}
+    return str((config.get("Labels") or {}).get(label, ""))
