@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 
 def run_lesson(*cells: str) -> str:
     """A shell command that writes the notebook, runs all of it, and prints it with its outputs, or why it failed."""
-    written = [
+    written: list[dict[str, Any]] = [
         {"cell_type": "code", "id": f"c{at}", "source": text, "metadata": {}, "outputs": [], "execution_count": None}
         for at, text in enumerate(cells)
     ]

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from docker.errors import BuildError, ContainerError
+from docker.errors import BuildError
 
-from cloudscale import building
+from cloudscale import building, recipes
 from cloudscale.building import DEBIAN, WITHOUT_REGISTRY, build
 from cloudscale.engine import Engine
 from cloudscale.errors import EngineError, ImageError
@@ -72,7 +72,7 @@ class Builder:
         assert network_mode == "none" and remove
         if entrypoint == ["pip"]:
             if not self.installed:
-                raise ContainerError(None, 127, "pip", image, b"not found")
+                raise api_error(400, 'exec: "pip": executable file not found in $PATH')
             return self.installed.encode()
         return f"{command} of {image}".encode()
 
@@ -165,8 +165,8 @@ def test_an_image_whose_base_is_of_a_new_recipe_is_built_anew(
     builder: Builder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     builder.build("ml")
-    shutil.copytree(building.RECIPES, tmp_path / "images")
-    monkeypatch.setattr("cloudscale.recipes.RECIPES", tmp_path / "images")
+    shutil.copytree(recipes.RECIPES, tmp_path / "images")
+    monkeypatch.setattr(recipes, "RECIPES", tmp_path / "images")
     (tmp_path / "images" / "pydata" / "packages.txt").write_text("python3-venv\nnano\n")
     builder.build("ml")
     assert tags(builder) == [PYDATA, ML] * 2

@@ -202,9 +202,9 @@ def test_an_image_that_nobody_has_is_told_with_the_way_to_build_it(lab: Class) -
 
 def test_an_image_that_is_nowhere_is_told_before_anything_is_made(lab: Class) -> None:
     lab.image = "spark"
-    for launch in (lab.launch, lambda: lab.launch(plan=True)):
+    for plan in (True, False):
         with pytest.raises(ImageError, match="The image spark is not built yet") as raised:
-            launch()
+            lab.launch(plan=plan)
         assert "invoke image_build spark" in raised.value.remedy
         assert lab.changes == [] and lab.driver.done == []
 
