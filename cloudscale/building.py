@@ -83,6 +83,7 @@ def _add(engine: Engine, recipe: Recipe, base: str, context: Path, say: Say) -> 
                 shutil.copy(recipe.folder / name, context)
     else:
         shutil.copytree(recipe.folder, context, dirs_exist_ok=True)
+    _wheels(engine, recipe, context, say, base)
     if (context / PACKAGES).is_file() and label_on(engine, base, GROUND) == WITHOUT_REGISTRY:
         say(f"Packages: fetching those of Debian for {recipe.name}")
         fetch_debs(
@@ -92,7 +93,6 @@ def _add(engine: Engine, recipe: Recipe, base: str, context: Path, say: Say) -> 
             architecture=engine.api.inspect_image(base)["Architecture"],
             target=context / "debs",
         )
-    _wheels(engine, recipe, context, say, base)
 
 
 def _wheels(engine: Engine, recipe: Recipe, context: Path, say: Say, base: str = "") -> None:

@@ -155,7 +155,7 @@ def _make_wheel(requirement: str, target: Path) -> None:
 
 
 def _pip(what: str) -> list[str]:
-    return [sys.executable, "-m", "pip", what, "--quiet", "--disable-pip-version-check"]
+    return [sys.executable, "-m", "pip", what, "--progress-bar=off", "--disable-pip-version-check"]
 
 
 def canonical(name: str) -> str:
@@ -177,17 +177,23 @@ def _run(command: Sequence[str], what: str) -> None:
     except OSError as error:
         raise ImageError(f"{what} can't be run: {error}.") from None
     if done.returncode:
-        said = _last_words(done.stderr.strip() or done.stdout.strip())
-        remedy = "Change what they ask for." if CONFLICT in said else "Is there a network? Then run again."
+        said = _last_words(done.stdout, done.stderr)
+        remedy = (
+            "Ask for other versions of these." if CONFLICT in done.stdout else "Is there a network? Then run again."
+        )
         raise ToolError(f"{what} failed: {said}", remedy, said)
 
 
-def _last_words(text: str) -> str:
-    """What a program said at last; of packages that don't fit together, which."""
-    lines = [line.strip() for line in text.splitlines() if line.strip() and "WARNING" not in line]
-    starts = [at for at, line in enumerate(lines) if line == CONFLICT]
-    if not starts:
-        return " / ".join(lines[-3:])
-    told = lines[max(starts[0] - 1, 0) :]
-    end = next((at for at, line in enumerate(told) if line.startswith(("To fix this", "ERROR: Resolution"))), None)
-    return " / ".join(told[:end])
+def _last_words(stdout: str, stderr: str) -> str:
+    """What a program said at last; of packages that don't fit together, which (pip tells that on standard output)."""
+    output, errors = _lines(stdout), _lines(stderr)
+    if CONFLICT not in output:
+        return " / ".join((errors or output)[-3:])
+    causes = output[output.index(CONFLICT) + 1 :]
+    end = next((at for at, line in enumerate(causes) if line.startswith("To fix this")), None)
+    return " / ".join([*errors[:1], *causes[:end]])
+
+
+def _lines(text: str) -> list[str]:
+    lines = [line.strip() for line in text.splitlines() if "WARNING" not in line]
+    return [line for line in lines if line and not line.startswith(("note:", "hint:"))]

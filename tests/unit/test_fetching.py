@@ -15,8 +15,7 @@ from cloudscale.fetching import fetch_debs, fetch_wheels, make_debian, wheel_ver
 Answer = subprocess.CompletedProcess[str]
 
 CONFLICT = """\
-WARNING: Retrying
-ERROR: Cannot install numpy<2 because these package versions have conflicting dependencies.
+Looking in indexes: https://pypi.org/simple
 
 The conflict is caused by:
     The user requested numpy<2
@@ -24,7 +23,10 @@ The conflict is caused by:
 
 To fix this you could try to:
 1. loosen the range of package versions you've specified
-
+"""
+CONFLICTS = """\
+WARNING: Retrying
+ERROR: Cannot install numpy<2 because these package versions have conflicting dependencies.
 ERROR: ResolutionImpossible: for help visit https://pip.pypa.io
 """
 
@@ -195,12 +197,12 @@ def test_what_is_no_wheel_is_told_by_name(programs: Programs, listed: Path, tmp_
 
 
 def test_what_does_not_fit_together_is_named(programs: Programs, listed: Path, tmp_path: Path) -> None:
-    programs.outcome = subprocess.CompletedProcess([], 1, "", CONFLICT)
+    programs.outcome = subprocess.CompletedProcess([], 1, CONFLICT, CONFLICTS)
     with pytest.raises(ImageError) as raised:
         fetch_wheels(listed, tmp_path / "wheels", "x86_64", {"numpy": "2.5.5"})
     assert raised.value.message == (
         "pip download failed: ERROR: Cannot install numpy<2 because these package versions have conflicting"
-        " dependencies. / The conflict is caused by: / The user requested numpy<2"
+        " dependencies. / The user requested numpy<2"
         " / The user requested (constraint) numpy==2.5.5"
     )
     assert "network" not in raised.value.remedy
