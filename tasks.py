@@ -16,7 +16,7 @@ install()
 @cloudscale_task(
     students="the students' file: id;name;surname;email",
     nodes="how many machines; 0: as many as the students need",
-    image="the notebook image",
+    image="the notebook image: a reference, or the short name of a built one",
     port="the port of Jupyter inside a container (8888)",
     start="the first port of a machine that seats use (4321)",
     end="the last one; 0: as far as needed",

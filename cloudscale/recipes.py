@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from docker.errors import APIError, ImageNotFound
 from slugify import slugify
 
 from cloudscale.engine import Engine, engine_errors
@@ -125,12 +124,8 @@ def full_reference(image: str, engines: Iterable[Engine]) -> str:
 
 def recipe_on(engine: Engine, image: str) -> str:
     """The fingerprint of the recipe that an engine's image was built from; empty where it has none, or no answer."""
-    with contextlib.suppress(EngineError), engine_errors(engine.name), contextlib.suppress(ImageNotFound):
-        try:
-            return label_on(engine, image, RECIPE)
-        except APIError as error:
-            if error.status_code != 400:  # no name of an image
-                raise
+    with contextlib.suppress(EngineError), engine_errors(engine.name):  # 404: no such image, 400: no name of one
+        return label_on(engine, image, RECIPE)
     return ""
 
 

@@ -67,9 +67,13 @@ def test_spark_counts_words_in_a_cell_and_with_spark_submit_in_the_memory_of_a_s
     assert submitted == f"100000 50000 1\n{size} 2\noom_kill 0\n"
     assert seat_containers(client) == seat
 
-    # twice the memory: twice the heap
+    # twice the memory: twice the heap, of the Java machine that a session starts
     tool.launch(*file, "--image", spark, INVOKE_CLOUDSCALE_SEAT_MEMORY="2G")
-    size, cores = map(int, in_seat(tool, SESSION + HEAP)[0].split())
+    machine = (
+        "from pyspark.java_gateway import launch_gateway; java = launch_gateway().jvm.java.lang.Runtime.getRuntime()"
+    )
+    told = tool("com_containers", f"python -c '{machine}; print(java.maxMemory(), java.availableProcessors())'")
+    size, cores = map(int, told.out.splitlines()[1].split())
     assert 950 * MIB < size <= 1024 * MIB and cores == 1
 
 
