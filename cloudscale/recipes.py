@@ -58,8 +58,8 @@ class Recipe:
         return digest.hexdigest()[:16]
 
     def _files(self) -> list[Path]:
-        if self.is_own and not self.has_dockerfile:  # whatever else lies there is not in the image
-            return [self.folder / name for name in (PACKAGES, REQUIREMENTS) if (self.folder / name).is_file()]
+        if self.is_own and not self.has_dockerfile:  # what else lies there is not in the image
+            return list(self.folder.glob("*.txt"))
         return [path for path in self.folder.rglob("*") if path.is_file()]
 
 
