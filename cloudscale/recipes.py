@@ -19,7 +19,7 @@ DOCKERFILE, PACKAGES, REQUIREMENTS = "Dockerfile", "packages.txt", "requirements
 ADDING = (DOCKERFILE, "add.sh")  # in RECIPES, for all that lack a Dockerfile of their own; add.sh for every one
 REPOSITORY = "cloudscale"
 RECIPE = "cloudscale.recipe"  # the label that tells which recipe an image was built from
-GROUND = "pydata"  # what the others stand on
+DEFAULT = "pydata"  # what is built, and stood on, where nothing else is said
 
 SHORT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")  # a name without registry, tag or digest
 STANDS_ON = re.compile(rf"^ARG BASE={REPOSITORY}/(\S+):latest$", re.MULTILINE)
@@ -94,7 +94,7 @@ def own_recipe(folder: Path, name: str, base: str) -> Recipe:
         )
     if name in (RESERVED, *recipe_names()) or name.startswith("brought-"):  # as what the course brought is marked
         raise RequestError(f"{name!r} is an image of the project's own.", f"Choose another name than {name}.")
-    return Recipe(name, folder, base or GROUND, is_own=True)
+    return Recipe(name, folder, base or DEFAULT, is_own=True)
 
 
 def reference(name: str) -> str:
