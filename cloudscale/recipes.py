@@ -94,7 +94,7 @@ def own_recipe(folder: Path, name: str, base: str) -> Recipe:
         )
     if name in (RESERVED, *recipe_names()) or name.startswith("brought-"):  # as what the course brought is marked
         raise RequestError(f"{name!r} is an image of the project's own.", f"Choose another name than {name}.")
-    return Recipe(name, folder, base or DEFAULT, is_own=True)
+    return Recipe(name, folder, base, is_own=True)
 
 
 def reference(name: str) -> str:

@@ -48,7 +48,7 @@ class Builder:
     def build(self, name: str = "pydata") -> str:
         return build(self.engine, find_recipe(name), self.said.append)
 
-    def own(self, folder: Path, name: str = "maps", base: str = "") -> str:
+    def own(self, folder: Path, name: str = "maps", base: str = "pydata") -> str:
         return build(self.engine, own_recipe(folder, name, base), self.said.append)
 
     def _pull(self, reference: str) -> None:

@@ -123,21 +123,21 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
-def test_a_trainers_own_has_its_folders_name_and_stands_on_pydata(folder: Path) -> None:
-    recipe = own_recipe(folder, "", "")
-    assert (recipe.name, recipe.base, recipe.reference) == ("prufung-maps", "pydata", "cloudscale/prufung-maps:latest")
+def test_a_trainers_own_has_its_folders_name(folder: Path) -> None:
+    recipe = own_recipe(folder, "", "ml")
+    assert (recipe.name, recipe.base, recipe.reference) == ("prufung-maps", "ml", "cloudscale/prufung-maps:latest")
 
 
 @pytest.mark.parametrize("name", ["pydata", "spark", "base", "brought-1", "Maps", "maps:1", "me/maps", "-"])
 def test_a_name_that_is_taken_or_none_is_a_wrong_request(folder: Path, name: str) -> None:
     with pytest.raises(RequestError):
-        own_recipe(folder, name, "")
+        own_recipe(folder, name, "pydata")
 
 
 @pytest.mark.parametrize("where", ["", "nowhere"])
 def test_a_folder_without_a_recipe_is_told_what_is_expected(tmp_path: Path, where: str) -> None:
     with pytest.raises(RequestError, match=r"neither a requirements.txt nor a Dockerfile"):
-        own_recipe(tmp_path / where, "maps", "")
+        own_recipe(tmp_path / where, "maps", "pydata")
 
 
 def test_of_requirements_nothing_else_in_the_folder_counts_and_of_a_dockerfile_all(folder: Path) -> None:

@@ -272,7 +272,9 @@ def test_an_image_is_built_on_this_computers_engine(bio: Class, built: list[Reci
 def test_a_trainers_own_image_is_built_and_looked_into(bio: Class, built: list[Recipe], tmp_path: Path) -> None:
     (tmp_path / "requirements.txt").write_text("folium")
     workflow.image_build(bio.session(), "maps", str(tmp_path), "ml")
-    assert [(recipe.name, recipe.base, recipe.is_own) for recipe in built] == [("maps", "ml", True)]
+    workflow.image_build(bio.session(), "atlas", str(tmp_path), None)
+    made = [(recipe.name, recipe.base, recipe.is_own) for recipe in built]
+    assert made == [("maps", "ml", True), ("atlas", "pydata", True)]
 
 
 def test_what_an_image_of_the_projects_own_stands_on_is_no_choice(bio: Class, built: list[Recipe]) -> None:
