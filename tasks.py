@@ -16,7 +16,7 @@ install()
 @cloudscale_task(
     students="the students' file: id;name;surname;email",
     nodes="how many machines; 0: as many as the students need",
-    image="the notebook image",
+    image="the notebook image: a reference, or the short name of a built one",
     **VM_FLAGS,
     port="the port of Jupyter inside a container (8888)",
     start="the first port of a machine that seats use (4321)",
@@ -157,9 +157,21 @@ def remote_com(
     return workflow.remote_com(session, remote)
 
 
-@cloudscale_task(name="which image: pydata")
-def image_build(session: Session, name: str = "pydata") -> Report:
-    """Build the project's own notebook image on this computer's engine."""
+@cloudscale_task(
+    name="which image: pydata (default), ml, spark; with --from its name (the folder's)",
+    from_="build one of your own: a folder with a requirements.txt or a Dockerfile",
+    on="what your own stands on (pydata)",
+)
+def image_build(session: Session, name: str = "", from_: str | None = None, on: str | None = None) -> Report:
+    """Build a notebook image on this computer's engine: one of the project's, or one of your own."""
     from cloudscale import workflow
 
-    return workflow.image_build(session, name)
+    return workflow.image_build(session, name, from_, on)
+
+
+@cloudscale_task()
+def image_list(session: Session) -> Report:
+    """Which notebook images are built, their size, and the machines that have them."""
+    from cloudscale import workflow
+
+    return workflow.image_list(session)

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cloudscale import recipes
 from cloudscale.cluster import Cluster, Session
 from cloudscale.distribution import Distribution
-from cloudscale.engine import Engine, from_environment
+from cloudscale.engine import Engine, trainers_engine
 from cloudscale.fanout import MACHINES_WIDTH, fan_out
 from cloudscale.gathering import Gathering, Member
 from cloudscale.hostfacts import SWARM_NETWORKS, spare_network
-from cloudscale.model import Machine, Outcome, Survey
+from cloudscale.model import Outcome, Survey
 from cloudscale.notebook import BytesDone
 from cloudscale.phases import Phases
+from cloudscale.recipes import is_ours
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,14 @@ def bring_up(
         manager=cluster.managers[0] if cluster.managers else None,
         adopts=driver.adopts_swarm,
     )
-    reference = recipes.full_reference(settings.image)
     distribution = Distribution(
-        reference,
+        settings.image,
         settings.course,
         driver,
         # there, the engine of this computer is the machine
         engines=cluster.engines.values(),
-        trainer=lambda: None if driver.adopts_swarm else _own_engine(),
-        is_own=reference != settings.image,
+        trainer=lambda: None if driver.adopts_swarm else trainers_engine(),
+        is_own=is_ours(settings.image),
         bytes_done=bytes_done,
         say=session.progress.say,
     )
@@ -79,7 +78,3 @@ def bring_up(
             raise
 
     return fan_out(one, surveys.values(), name=lambda survey: survey.machine.name, width=MACHINES_WIDTH)
-
-
-def _own_engine() -> Engine:
-    return Engine(Machine("this computer", ""), from_environment(timeout=recipes.DOWNLOAD_TIMEOUT))

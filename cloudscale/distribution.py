@@ -21,6 +21,7 @@ from cloudscale.errors import CloudscaleError, EngineError, ImageError
 from cloudscale.model import Survey
 from cloudscale.notebook import BytesDone, Held, find_image, pull_image
 from cloudscale.plan import GIB, MIB
+from cloudscale.recipes import short_name
 
 LEAST_FREE = GIB // 2  # bytes of disk for an image whose size nobody knows yet
 SENDS = 2  # at once from one machine: an engine may write each of them to its disk first
@@ -168,7 +169,7 @@ class Distribution:
         if trainer is None:
             raise refusal or ImageError(
                 f"The image {self._reference} is neither on {engine.name} nor on this computer's engine.",
-                "Build it here first: invoke image_build.",
+                f"Build it here first: invoke image_build {short_name(self._reference)}.",
             )
         own, held = trainer
         with engine_errors(engine.name):

@@ -24,6 +24,7 @@ from cloudscale.model import Machine, Node
 
 CONNECT_TIMEOUT = 10  # seconds for another machine to take a connection
 REQUEST_TIMEOUT = 60  # seconds for one answer of an engine; a loaded one is slow to create containers
+IMAGE_TIMEOUT = 1800  # the same for one that is given an image, or builds it
 
 
 OLDEST_API = "1.41"  # limits of a service's processes
@@ -61,6 +62,11 @@ def from_environment(timeout: float = REQUEST_TIMEOUT) -> docker.DockerClient:
         ) from None
     with engine_errors(f"this computer (DOCKER_HOST={host})" if host else "this computer"):
         return _new_enough(docker.from_env(version="auto", timeout=int(timeout), max_pool_size=WIDTH), "this computer")
+
+
+def trainers_engine() -> Engine:
+    """The engine of the trainer's own computer, for images. Raises EngineError, RequestError."""
+    return Engine(Machine("this computer", ""), from_environment(timeout=IMAGE_TIMEOUT))
 
 
 def over_tls(machine: str, host: str, port: int, *, ca: Path, certificate: tuple[Path, Path]) -> docker.DockerClient:

@@ -9,14 +9,16 @@ import functools
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import invoke.executor
 import invoke.parser.parser
 from invoke.context import Context
 from invoke.exceptions import AmbiguousEnvVar, Exit, ParseError, UncastableEnvVar, UnexpectedExit
+from invoke.parser.argument import Argument
 from invoke.parser.context import ParserContext
+from invoke.parser.parser import ParseMachine
 from invoke.tasks import Task
 
 from cloudscale.errors import CloudscaleError, RequestError
@@ -69,18 +71,46 @@ def _make_task(help: Mapping[str, str], body: Callable[..., Report]) -> Task[Any
         session = _session(context, common, flags)
         present(body(session, *args, **flags))
 
-    positional = [parameter.name for parameter in own if parameter.default is inspect.Parameter.empty]
+    leavable = [parameter.name for parameter in own if parameter.default == ""]
+    positional = [p.name for p in own if p.name in leavable or p.default is inspect.Parameter.empty]
+    own = [p.replace(default=None) if p.name in leavable else p for p in own]
     context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD)
     vars(run)["__signature__"] = inspect.Signature([context, *own, *shared])
     lists = [parameter.name for parameter in own if str(parameter.annotation).startswith("list[")]
-    return Task(
+    return _Task(
         run,
+        leavable,
         name=body.__name__,
         positional=positional,
         iterable=lists,
         auto_shortflags=False,  # -f after a task would no longer be Invoke's own -f FILE
         help={**COMMON_FLAGS, **help},
     )
+
+
+class _Task(Task[Any]):
+    """A task of whose positional arguments some may be left out."""
+
+    def __init__(self, body: Callable[..., None], leavable: Sequence[str], **settings: Any) -> None:
+        super().__init__(body, **settings)
+        self._leavable = leavable
+
+    def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
+        arguments = super().get_arguments(ignore_unknown_help)
+        for argument in arguments:
+            vars(argument)["leavable"] = argument.name in self._leavable
+        return arguments
+
+
+def _complete_context(machine: ParseMachine) -> None:
+    """Gives positional arguments that were left out an empty value, before Invoke finds them missing."""
+    for argument in machine.context.missing_positional_args if machine.context else ():
+        if vars(argument).get("leavable"):
+            argument.value = ""
+    _complete(machine)
+
+
+_complete = ParseMachine.complete_context
 
 
 def _session(context: Context, common: Mapping[str, Any], flags: dict[str, Any]) -> Session:
@@ -206,6 +236,8 @@ def install() -> None:
     """Has Invoke end in the project's exit codes where no Executor is at work yet: flags and configuration files."""
     # load-bearing: Program.run gives a ParseError exit code 1, and has no setting for it
     invoke.parser.parser.ParseError = _UsageError  # type: ignore[attr-defined, assignment]
+    # load-bearing: to Invoke, a positional argument is one that can't be left out
+    ParseMachine.complete_context = _complete_context  # type: ignore[assignment, method-assign]
     sys.excepthook = _last_resort
 
 

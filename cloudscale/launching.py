@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from cloudscale import containers, recipes, report, seating, spawner, swarm
+from cloudscale import containers, report, seating, spawner, swarm
 from cloudscale.bringup import Ready, bring_up
 from cloudscale.cluster import Cluster, Session, look
 from cloudscale.drivers import Driver
-from cloudscale.errors import CapacityError, CloudscaleError, RequestError, SwarmError
+from cloudscale.engine import Engine, trainers_engine
+from cloudscale.errors import CapacityError, CloudscaleError, EngineError, ImageError, RequestError, SwarmError
 from cloudscale.fanout import fan_out
 from cloudscale.gathering import balance_managers
 from cloudscale.model import Machine, Order, Outcome, Student, Survey
-from cloudscale.notebook import check_reference, look_inside
+from cloudscale.notebook import check_reference, find_image, look_inside
 from cloudscale.phases import Phases
 from cloudscale.plan import Plan, machines_to_make, seats_in
 from cloudscale.planning import plan_launch
+from cloudscale.recipes import full_reference, is_ours, short_name
 from cloudscale.report import Report
 from cloudscale.seatspec import Template
 from cloudscale.settings import Launch
@@ -55,6 +58,7 @@ def deleted(cluster: Cluster) -> set[str]:
 def planned(session: Session, driver: Driver, launch: Launch, students: Sequence[Student]) -> Report:
     """What would be done, and what it needs. Makes nothing."""
     seen = _seen(session, driver, launch, students, Phases())
+    _with_image(session, seen)
     plan = _plan(seen, session, launch, students)
     text = report.plan(plan, seen.cluster.machines, seen.order.demands, session.common.format)
     return Report(text, seen.problems)
@@ -65,6 +69,7 @@ def launched(session: Session, driver: Driver, launch: Launch, students: Sequenc
     say, phases = session.progress.say, Phases()
     with session.course.locked():
         seen = _seen(session, driver, launch, students, phases)
+        session = _with_image(session, seen)
         plan = _plan(seen, session, launch, students)
         _check_key(seen.cluster, session)
         say(f"Plan: {', '.join(seen.usable)}" + ("" if launch.onlycreate else f" for {len(plan.seats)} students"))
@@ -98,7 +103,7 @@ def _seen(session: Session, driver: Driver, launch: Launch, students: Sequence[S
         with phases.timed("login", machine.name):
             return driver.survey(machine)
 
-    check_reference(recipes.full_reference(session.settings.image))
+    check_reference(session.settings.image)
     machines = driver.machines()
     outcomes = fan_out(survey, machines, name=lambda machine: machine.name)
     for outcome in outcomes:
@@ -179,6 +184,26 @@ def _wanted(cluster: Cluster, surveys: dict[str, Survey], session: Session, laun
     meant = {name: survey for name, survey in surveys.items() if session.selection.uses(name, cluster.hosts)}
     first = list(meant)[: launch.nodes or None]
     return {name: survey for name, survey in meant.items() if name in first or name in in_use}
+
+
+def _with_image(session: Session, seen: Seen) -> Session:
+    """The session with the image's full name. Raises ImageError where it is to be built here, and is nowhere yet."""
+    engines = list(seen.cluster.engines.values())
+    if not seen.cluster.driver.adopts_swarm:  # there, the engine of this computer is among them
+        with contextlib.suppress(EngineError):
+            engines.append(trainers_engine())
+    image = full_reference(session.settings.image, engines)
+    asleep = any(survey.is_set_up and not survey.has_engine for survey in seen.answering.values())  # who may have it
+    if is_ours(image) and not asleep and not any(_holds(engine, image) for engine in engines):
+        name = short_name(image)
+        raise ImageError(f"The image {name} is not built yet.", f"Build it here first: invoke image_build {name}.")
+    return replace(session, settings=session.settings.model_copy(update={"image": image}))
+
+
+def _holds(engine: Engine, image: str) -> bool:
+    with contextlib.suppress(EngineError):
+        return find_image(engine, image) is not None
+    return False
 
 
 def _plan(seen: Seen, session: Session, launch: Launch, students: Sequence[Student]) -> Plan:
@@ -297,9 +322,9 @@ def _strike_off(cluster: Cluster, given_up: Sequence[str]) -> None:
 
 def _template(ready: Mapping[str, Ready], session: Session, launch: Launch) -> Template:
     """What the seats have in common."""
-    settings, reference = session.settings, recipes.full_reference(session.settings.image)
+    settings = session.settings
     first = next(iter(ready.values()))
-    image = look_inside(first.engine, reference, first.pinned, settings.course)
+    image = look_inside(first.engine, settings.image, first.pinned, settings.course)
     key = session.course.key()
     assert key
     pinned = {name: machine.pinned for name, machine in ready.items()}

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from tabulate import tabulate
 
 from cloudscale.model import CommandResult, Demand, Machine, Outcome, Row
-from cloudscale.plan import GIB, Plan
+from cloudscale.plan import GIB, MIB, Plan
 
 SEAT_KEYS = ("student", "email", "url", "host", "port", "password", "node", "state")
 
@@ -24,6 +24,19 @@ class CommandRow:
     exit_code: int
     stdout: str
     stderr: str
+
+
+@dataclass(frozen=True)
+class ImageRow:
+    """One of the project's images: when it was built here, its bytes, those of them that another's layers are, and the
+    machines that have it, as `--format json` has it.
+    """
+
+    image: str
+    built: str | None
+    size: int | None
+    shared: int | None
+    machines: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -148,3 +161,24 @@ def plan(plan: Plan, machines: Sequence[Machine], demands: Sequence[Demand], for
 
 def machines(rows: Sequence[Mapping[str, object]], format: str) -> str:
     return records(rows, ("machine", "address", "engine", "cores", "memory", "seats"), format)
+
+
+def images(rows: Sequence[ImageRow], format: str) -> str:
+    keys = ("image", "built", "size", "shared", "machines")
+    if format == "json":
+        return records([asdict(row) for row in rows], keys, format)
+    told = [
+        {
+            "image": row.image,
+            "built": row.built or "no",
+            "size": _mebibytes(row.size),
+            "shared": _mebibytes(row.shared),
+            "machines": ", ".join(row.machines),
+        }
+        for row in rows
+    ]
+    return records(told, keys, format)
+
+
+def _mebibytes(size: int | None) -> str:
+    return f"{size / MIB:.0f} MiB" if size else ""

@@ -6,15 +6,29 @@ import getpass
 import shutil
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from cloudscale import containers, launching, readiness, recipes, removal, report, seating, spawner, ssh
+from cloudscale import (
+    building,
+    catalogue,
+    containers,
+    launching,
+    readiness,
+    recipes,
+    removal,
+    report,
+    seating,
+    spawner,
+    ssh,
+)
 from cloudscale.cluster import Cluster, Session, look
 from cloudscale.drivers import Driver, load_driver
-from cloudscale.engine import Engine, from_environment
-from cloudscale.errors import CloudscaleError, RequestError
+from cloudscale.engine import trainers_engine
+from cloudscale.errors import CloudscaleError, EngineError, RequestError
 from cloudscale.fanout import fan_out
 from cloudscale.known_hosts import KnownHosts
 from cloudscale.model import UNREACHED, CommandResult, Machine, Outcome, Place, Seat, Student
+from cloudscale.notebook import look_inside
 from cloudscale.output import check_writable, write_private
 from cloudscale.report import Report
 from cloudscale.roster import read_roster
@@ -294,9 +308,40 @@ def _on_this_computer(session: Session) -> Session:
 # --- images ----------------------------------------------------------------------------------
 
 
-def image_build(session: Session, name: str) -> Report:
-    """Builds one of the project's own notebook images on the trainer's own engine."""
-    machine = "this computer"
-    engine = Engine(Machine(machine, ""), from_environment(timeout=recipes.DOWNLOAD_TIMEOUT))
-    with session.progress.bar(f"Building {name}", 0):
-        return Report(recipes.build(engine, name, session.progress.say))
+def image_build(session: Session, name: str, folder: str | None, on: str | None) -> Report:
+    """Builds a notebook image on the trainer's own engine: one of the project's, or what a trainer's folder has."""
+    if on and not folder:
+        raise RequestError("--on says what an image of your own stands on.", "Add --from FOLDER, or leave out --on.")
+    if folder:
+        recipe = recipes.own_recipe(Path(folder), name, on or recipes.DEFAULT)
+    else:
+        recipe = recipes.find_recipe(name or recipes.DEFAULT)
+    engine = trainers_engine()
+    with session.progress.bar(f"Building {recipe.name}", 0):
+        built = building.build(engine, recipe, session.progress.say)
+        if recipe.is_own:
+            look_inside(engine, built, built, session.settings.course)
+    return Report(built)
+
+
+def image_list(session: Session) -> Report:
+    """The project's images and those that trainers built: which are built here, and on which machines they are."""
+    here: dict[str, catalogue.Built] = {}
+    try:
+        here = catalogue.built_on(trainers_engine())
+    except EngineError as error:
+        session.progress.say(f"What is built here can't be told. {error}")
+    there: dict[str, dict[str, catalogue.Built]] = {}
+    problems: tuple[str, ...] = ()
+    try:
+        cluster = look(session, _driver(session))
+    except CloudscaleError as error:  # no cloud or no hosts yet, say
+        problems = (f"The machines can't be told: {error}",)
+    else:
+        engines = session.selection.choose(list(cluster.engines.values()), lambda engine: (engine.name,))
+        outcomes = fan_out(catalogue.built_on, engines, name=lambda engine: engine.name)
+        there = {outcome.target: outcome.value for outcome in outcomes if outcome.value is not None}
+        problems = (*_lost_problems(cluster, session), *report.problems(outcomes))
+    for line in catalogue.differing(here, there):
+        session.progress.say(line)
+    return Report(report.images(catalogue.rows(here, there), session.common.format), problems)

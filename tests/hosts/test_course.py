@@ -14,6 +14,7 @@ import pytest
 from tests.hosts.conftest import EMMETT, JENNIFER, MARTY, Roster, Tool, seat_containers, services
 from tests.lab.engine import LabEngine
 from tests.lab.jupyter_client import Student
+from tests.lab.lesson import run_lesson
 
 
 def test_each_student_gets_a_server_that_lets_in_nobody_else(tool: Tool, roster: Roster) -> None:
@@ -132,17 +133,7 @@ def test_a_cell_of_the_courses_kind_runs_in_a_seat(tool: Tool, roster: Roster) -
         "print(int(frame.y.sum()), scipy.stats.pearsonr(frame.x, frame.x)[0] > 0.99)\n"
     )
     cython = "%load_ext Cython\n", "%%cython\ndef twice(int n): return 2 * n\n", "print(twice(21))\n"
-    cells: list[dict[str, Any]] = [
-        {"cell_type": "code", "id": f"c{at}", "source": text, "metadata": {}, "outputs": [], "execution_count": None}
-        for at, text in enumerate((cell, *cython))
-    ]
-    notebook = json.dumps({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
-    done = tool(
-        "com_containers",
-        f"cat >lesson.ipynb <<'END'\n{notebook}\nEND\n"
-        "jupyter nbconvert --to notebook --execute --stdout lesson.ipynb 2>log || cat log\n"
-        "head -c 4 plot.png | tail -c 3",
-    )
+    done = tool("com_containers", f"{run_lesson(cell, *cython)}\nhead -c 4 plot.png | tail -c 3")
     assert done.code == 0, done.out
     assert '"204 True\\n"' in done.out and '"42\\n"' in done.out and done.out.rstrip().endswith("PNG")
 

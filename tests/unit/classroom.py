@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cloudscale import bringup, containers, gathering, jupyter, launching, readiness, removal, workflow
+from cloudscale import containers, engine, gathering, jupyter, launching, readiness, removal, workflow
 from cloudscale.cluster import Session
 from cloudscale.errors import EngineError, RequestError
 from cloudscale.progress import Advance
@@ -63,7 +63,7 @@ class Class:
         self.kind = "local" if machines == 1 else "generic"
         self.image = IMAGE
         monkeypatch.setattr(workflow, "load_driver", lambda *given: self.driver(*given))
-        monkeypatch.setattr(bringup, "from_environment", self._trainers_client)
+        monkeypatch.setattr(engine, "from_environment", self._trainers_client)
         monkeypatch.setattr(jupyter, "answers", self._answers)
         for module in (containers, gathering, launching, readiness, removal):
             monkeypatch.setattr(module, "poll", poll_at_once)

@@ -38,10 +38,13 @@ class FakeImages(FakeCalls):
 
     @call
     def images(self, filters: Mapping[str, Any]) -> list[Json]:
-        """Those that a filter `reference` matches, each with just the names that it matches, as the engine does it."""
-        (pattern,) = filters.values()
-        assert set(filters) == {"reference"} and "*" not in pattern
+        """Those with a label, or that a filter `reference` matches, each then with just the names that it matches."""
+        ((kind, pattern),) = filters.items()
         ids = dict.fromkeys(image["Id"] for image in self.images_.values())
+        if kind == "label":
+            labels = {i["Id"]: (i.get("Config") or {}).get("Labels") or {} for i in self.images_.values()}
+            return [{"Id": id, "RepoTags": self._tags(id)} for id in ids if pattern in labels[id]]
+        assert kind == "reference" and "*" not in pattern
         matching = {id: [tag for tag in self._tags(id) if tag in (pattern, f"{pattern}:{_tag(tag)}")] for id in ids}
         return [{"Id": id, "RepoTags": tags, "RepoDigests": []} for id, tags in matching.items() if tags]
 

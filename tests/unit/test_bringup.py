@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cloudscale import bringup
+from cloudscale import engine
 from cloudscale.bringup import Ready, bring_up
 from cloudscale.cluster import look
 from cloudscale.errors import EngineError, MachineError
@@ -117,7 +117,7 @@ def test_bytes_on_their_way_are_told(lab: Class) -> None:
 
 
 def test_our_own_image_comes_from_the_trainers_engine(lab: Class) -> None:
-    lab.image = "pydata"
+    lab.image = OWN
     lab.trainer = FakeApi(in_swarm=False)
     lab.trainer.images_[OWN] = BUILT
     assert [outcome.get().pinned for outcome in bring(lab)] == ["sha256:22"] * 3
@@ -129,7 +129,7 @@ def test_where_the_machine_is_the_trainers_computer_itself_nothing_is_sent_to_it
     def another(timeout: float) -> object:
         raise AssertionError("there is no other engine")
 
-    monkeypatch.setattr(bringup, "from_environment", another)
+    monkeypatch.setattr(engine, "from_environment", another)
     assert [outcome.get().pinned for outcome in bring(bio)] == [PINNED]
     assert f"pull {IMAGE}" in bio.api.changes
 
@@ -143,8 +143,8 @@ def test_the_trainers_engine_is_given_time_for_a_large_image(lab: Class, monkeyp
         trainer.images_[OWN] = BUILT
         return fake_engine(trainer).client
 
-    lab.image = "pydata"
-    monkeypatch.setattr(bringup, "from_environment", client)
+    lab.image = OWN
+    monkeypatch.setattr(engine, "from_environment", client)
     bring(lab)
     assert len(times) == 1
     assert times[0] >= 600

@@ -10,6 +10,9 @@ from cloudscale.drivers.generic import Generic
 from cloudscale.drivers.local import Local
 from cloudscale.drivers.openstack import driver as openstack
 from cloudscale.drivers.openstack.driver import OpenStack
+from cloudscale.drivers.vm.driver import LocalVms
+from cloudscale.drivers.vm.qemu import Qemu
+from cloudscale.drivers.vm.virtualbox import VirtualBox
 from cloudscale.errors import RequestError
 from cloudscale.settings import OpenStackSettings, read_settings
 
@@ -32,28 +35,34 @@ def test_a_cloud_is_loaded_where_the_settings_name_it(monkeypatch: pytest.Monkey
     assert opened == [settings.openstack]
 
 
-@pytest.mark.parametrize("name", ["virtualbox", "qemu"])
-def test_a_driver_that_is_not_there_yet_is_a_wrong_request(name: str) -> None:
-    with pytest.raises(RequestError, match=name) as raised:
-        load_driver(read_settings({"driver": name}), COURSE, pytest.fail)
-    assert "openstack" in raised.value.remedy
-    assert "--driver local" in raised.value.remedy
-    assert "--driver generic" in raised.value.remedy
+@pytest.mark.parametrize("hypervisor", [Qemu, VirtualBox])
+def test_vms_of_this_computer_need_their_hypervisor(
+    monkeypatch: pytest.MonkeyPatch, hypervisor: type[Qemu | VirtualBox]
+) -> None:
+    settings = read_settings({"driver": hypervisor.name})
+    with pytest.MonkeyPatch.context() as bare:
+        bare.setenv("PATH", "/nowhere")
+        with pytest.raises(RequestError, match=f"The driver {hypervisor.name} needs"):
+            load_driver(settings, COURSE, pytest.fail)
+    monkeypatch.setattr(hypervisor, "check", lambda self: None)
+    assert isinstance(load_driver(settings, COURSE, pytest.fail), LocalVms)
 
 
 def test_a_swarm_of_somebody_else_is_used_on_this_computer_only() -> None:
     assert Local.adopts_swarm
     assert not Generic.adopts_swarm
     assert not OpenStack.adopts_swarm
+    assert not LocalVms.adopts_swarm
 
 
-def test_machines_are_made_in_the_cloud_and_nowhere_else() -> None:
+def test_machines_are_made_in_the_cloud_and_as_vms() -> None:
     assert OpenStack.makes_machines
+    assert LocalVms.makes_machines
     assert not Generic.makes_machines
     assert not Local.makes_machines
 
 
-@pytest.mark.parametrize("driver", [Local, Generic, OpenStack])
+@pytest.mark.parametrize("driver", [Local, Generic, OpenStack, LocalVms])
 def test_a_driver_does_what_a_workflow_asks(driver: type) -> None:
     asked = {name for name, member in vars(Driver).items() if inspect.isfunction(member) and not name.startswith("_")}
     for name in asked:

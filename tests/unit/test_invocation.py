@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from invoke.exceptions import ParseError
+from invoke.parser.parser import ParseMachine
 from invoke.program import Program
 
 from cloudscale import workflow
@@ -69,13 +70,14 @@ def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     monkeypatch.setattr("invoke.parser.parser.ParseError", ParseError)
+    monkeypatch.setattr(ParseMachine, "complete_context", ParseMachine.complete_context)
     return tmp_path
 
 
 @pytest.fixture
 def called(here: Path, monkeypatch: pytest.MonkeyPatch) -> Workflow:
     stand_in = Workflow()
-    for name in TASKS | {"image_build"}:
+    for name in TASKS | {"image_build", "image_list"}:
         monkeypatch.setattr(workflow, name, stand_in)
     return stand_in
 
@@ -184,6 +186,27 @@ def test_an_unknown_key_in_the_environment_ends_in_2(
     done = run("status", capsys)
     assert done.code == 2
     assert variable in done.err
+
+
+# --- positional arguments --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "given"),
+    [
+        ("image_build", ("", None, None)),
+        ("image_build spark", ("spark", None, None)),
+        ("image_build --name spark", ("spark", None, None)),
+        ("image_build --from maps", ("", "maps", None)),
+        ("image_build --from maps --on ml atlas", ("atlas", "maps", "ml")),
+        ("image_build atlas --from maps", ("atlas", "maps", None)),
+    ],
+)
+def test_an_images_name_may_be_left_out(
+    called: Workflow, capsys: pytest.CaptureFixture[str], words: str, given: tuple[str | None, ...]
+) -> None:
+    assert run(words, capsys).code == 0
+    assert called.given["args"] == given
 
 
 # --- flags, environment and files ------------------------------------------------------------

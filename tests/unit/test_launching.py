@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from cloudscale.errors import CloudscaleError, RequestError
+from cloudscale.errors import CloudscaleError, ImageError, RequestError
 from cloudscale.plan import GIB
 from tests.unit.api_schema import Json, api_error
 from tests.unit.classroom import IMAGE, Class, states
@@ -197,6 +198,36 @@ def test_an_image_that_nobody_has_is_told_with_the_way_to_build_it(lab: Class) -
     with pytest.raises(CloudscaleError) as raised:
         lab.launch()
     assert "invoke image_build" in str(raised.value)
+
+
+def test_an_image_that_is_nowhere_is_told_before_anything_is_made(lab: Class) -> None:
+    lab.image = "spark"
+    for plan in (True, False):
+        with pytest.raises(ImageError, match="The image spark is not built yet") as raised:
+            lab.launch(plan=plan)
+        assert "invoke image_build spark" in raised.value.remedy
+        assert lab.changes == [] and lab.driver.done == []
+
+
+def test_a_stopped_machine_may_have_it_still(lab: Class, monkeypatch: pytest.MonkeyPatch) -> None:
+    own_image(lab)
+    lab.launch()
+    lab.trainer = None
+    survey = lab.driver.survey
+    monkeypatch.setattr(lab.driver, "survey", lambda m: replace(survey(m), has_engine=False, is_set_up=True))
+    assert lab.launch().problems == ()
+
+
+def test_the_short_name_of_a_trainers_own_image_means_it_also_where_only_a_machine_has_it(lab: Class) -> None:
+    own = {**BUILT, "Config": {"Labels": {"cloudscale.recipe": "abc"}}}
+    lab.trainer = FakeApi(in_swarm=False)
+    lab.trainer.images_["cloudscale/maps:latest"] = own
+    lab.image = "maps"
+    assert lab.launch().problems == ()
+    lab.trainer = None
+    lab.add_machines("m4")
+    assert lab.launch().problems == ()
+    assert any("copy cloudscale/maps:latest" in done for done in lab.driver.done)
 
 
 def test_an_image_built_anew_reaches_every_machine_and_the_seats(lab: Class) -> None:

@@ -2,221 +2,152 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
-from docker.errors import BuildError
 
 from cloudscale import recipes
 from cloudscale.engine import Engine
-from cloudscale.errors import EngineError, ImageError, RequestError
-from cloudscale.recipes import build, full_reference, recipe_names
-from tests.unit.api_schema import Json, api_error
+from cloudscale.errors import RequestError
+from cloudscale.fetching import canonical
+from cloudscale.recipes import find_recipe, full_reference, is_ours, own_recipe, recipe_names, recipe_on, short_name
 from tests.unit.fake_api import FakeApi
 from tests.unit.fakes import fake_engine
 
-
-def test_a_recipes_short_name_means_its_image() -> None:
-    assert full_reference("pydata") == "cloudscale/pydata:latest"
+OURS = {"Id": "sha256:55", "Config": {"Labels": {recipes.RECIPE: "abc"}}}
 
 
-@pytest.mark.parametrize("image", ["pydata:1", "jupyter/pydata", "quay.io/jupyter/scipy-notebook:1", "", "../images"])
+def engine_with(**images: object) -> Engine:
+    api = FakeApi(in_swarm=False)
+    for name, image in images.items():
+        api.images_[f"cloudscale/{name}:latest"] = image  # type: ignore[assignment]
+    return fake_engine(api)
+
+
+@pytest.mark.parametrize("name", ["pydata", "ml", "spark"])
+def test_a_recipes_short_name_means_its_image_wherever_that_is(name: str) -> None:
+    assert full_reference(name, []) == f"cloudscale/{name}:latest"
+
+
+@pytest.mark.parametrize(
+    "image", ["pydata:1", "jupyter/pydata", "quay.io/jupyter/scipy-notebook:1", "", "../images", "ubuntu", "Not A Name"]
+)
 def test_every_other_name_stays_as_it_is(image: str) -> None:
-    assert full_reference(image) == image
+    assert full_reference(image, [engine_with(maps=OURS)]) == image
+
+
+def test_the_short_name_of_what_was_built_here_means_that_if_any_engine_has_it() -> None:
+    assert full_reference("maps", [engine_with(), engine_with(maps=OURS)]) == "cloudscale/maps:latest"
+    assert full_reference("maps", [engine_with(maps={"Id": "sha256:66", "Config": {"Labels": None}})]) == "maps"
+
+
+def test_an_engine_that_does_not_answer_has_nothing() -> None:
+    engine = engine_with(maps=OURS)
+    assert recipe_on(engine, "cloudscale/maps:latest") == "abc"
+    assert recipe_on(engine, "Not A Name") == ""
+    engine.api.is_down = True
+    assert recipe_on(engine, "cloudscale/maps:latest") == ""
+
+
+def test_what_is_built_here_is_known_by_its_name() -> None:
+    assert is_ours("cloudscale/maps:latest") and not is_ours("cloudscale-tests/tiny:1") and not is_ours("maps")
+    assert short_name("cloudscale/maps:latest") == "maps" and short_name("ubuntu:latest") == "ubuntu:latest"
+
+
+# --- the project's own -----------------------------------------------------------------------
+
+
+def pins(name: str) -> dict[str, str]:
+    lines = (recipes.RECIPES / name / "requirements.txt").read_text().splitlines()
+    found = [line.split("==") for line in lines if not line.startswith("#")]
+    return {canonical(package): version for package, version in found}
 
 
 @pytest.mark.parametrize("name", recipe_names())
-def test_a_recipe_pins_every_package_and_takes_its_base(name: str) -> None:
-    folder = recipes.RECIPES / name
-    lines = [line for line in (folder / "requirements.txt").read_text().splitlines() if not line.startswith("#")]
-    assert lines
-    assert all(re.fullmatch(r"[\w.-]+(\[[\w,]+\])?==[\w.+!]+", line) for line in lines)
-    assert any(line.lower().startswith("jupyterlab==") for line in lines)
-    dockerfile = (folder / "Dockerfile").read_text()
-    assert "ARG BASE" in dockerfile
-    assert "USER" in dockerfile
+def test_a_recipe_pins_every_package(name: str) -> None:
+    assert pins(name)
+    assert all(re.fullmatch(r"[\w.+!]+", version) for version in pins(name).values())
 
 
-class Builder:
-    """An engine that builds, on a computer whose programs are these."""
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_recipe_adds_nothing_that_is_there_already(name: str) -> None:
+    base = find_recipe(name).base
+    assert not base or not pins(name).keys() & pins(base).keys()
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.api = FakeApi()
-        self.built: list[Json] = []
-        self.said: list[str] = []
-        self.commands: list[list[str]] = []
-        self.failure: Exception | None = None
-        self.monkeypatch = monkeypatch
-        monkeypatch.setattr(self.api, "prune_images", self._prune, raising=False)
-        monkeypatch.setattr(self.api, "import_image_from_file", self._import, raising=False)
-        monkeypatch.setattr(subprocess, "run", self._run)
-        self.programs("mmdebstrap")
 
-    def programs(self, *names: str) -> None:
-        self.monkeypatch.setattr(shutil, "which", lambda name: name if name in names else None)
+def test_what_stands_on_what() -> None:
+    assert {name: find_recipe(name).base for name in recipe_names()} == {
+        "ml": "pydata",
+        "pydata": "",
+        "spark": "pydata",
+    }
 
-    @property
-    def engine(self) -> Engine:
-        engine = fake_engine(self.api)
-        vars(engine.client)["images"] = SimpleNamespace(pull=self._pull, build=self._build)
-        return engine
 
-    def build(self, name: str = "pydata") -> str:
-        return build(self.engine, name, self.said.append)
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_recipe_ends_as_an_ordinary_user(name: str) -> None:
+    recipe = find_recipe(name)
+    folder = recipe.folder if recipe.has_dockerfile else recipes.RECIPES
+    _, _, last = (folder / "Dockerfile").read_text().rpartition("\nFROM ")
+    assert ("USER 1000" in last) == (not recipe.base) and "USER 0" not in last
 
-    def _pull(self, reference: str) -> None:
-        repository, _, tag = reference.partition(":")
-        for event in self.api.pull(repository, tag, stream=True, decode=True):
-            assert "error" not in event
 
-    def _build(self, path: str, tag: str, buildargs: Json, labels: Json, rm: bool, forcerm: bool) -> None:
-        files = sorted(file.name for file in Path(path).iterdir())
-        self.built.append({"files": files, "tag": tag, "base": buildargs["BASE"], "rm": rm and forcerm})
-        if self.failure:
-            raise self.failure
-        self.api.images_[tag] = {"Id": "sha256:55", "Config": {"Labels": labels}}
-
-    def _import(self, filename: str, repository: str, tag: str) -> None:
-        self.api.images_[f"{repository}:{tag}"] = {"Id": "sha256:33"}
-
-    def _prune(self, filters: Json) -> None:
-        assert filters["dangling"] is True
-        assert filters["label"] == ["cloudscale.build=stage"]
-
-    def _run(self, command: list[str], **settings: Any) -> subprocess.CompletedProcess[str]:
-        assert settings["timeout"] > 0
-        self.commands.append(command)
-        if "--dest" in command:
-            Path(command[command.index("--dest") + 1]).mkdir()
-        return subprocess.CompletedProcess(command, 0, "", "")
+def test_an_unknown_recipe_is_a_wrong_request_that_names_those_there_are() -> None:
+    with pytest.raises(RequestError, match="There is: ml, pydata, spark"):
+        find_recipe("fortran")
 
 
 @pytest.fixture
-def builder(monkeypatch: pytest.MonkeyPatch) -> Builder:
-    return Builder(monkeypatch)
-
-
-def test_an_unknown_recipe_is_a_wrong_request_that_names_those_there_are(builder: Builder) -> None:
-    with pytest.raises(RequestError, match=r"There is: .*pydata"):
-        builder.build("fortran")
-    assert builder.commands == []
-
-
-def test_a_base_that_is_there_is_used(builder: Builder) -> None:
-    builder.api.images_[recipes.BASE] = {"Id": "sha256:44"}
-    assert builder.build() == "cloudscale/pydata:latest"
-    (image,) = builder.built
-    assert (image["tag"], image["base"]) == ("cloudscale/pydata:latest", recipes.BASE)
-    assert {"Dockerfile", "requirements.txt", "packages.txt", "wheels"} <= set(image["files"])
-    assert builder.api.changes == []
-
-
-def test_a_base_that_a_registry_has_is_pulled(builder: Builder) -> None:
-    builder.api.registry[recipes.BASE] = {"Id": "sha256:44"}
-    builder.build()
-    assert builder.api.changes == [f"pull {recipes.BASE}"]
-    assert builder.built[0]["base"] == recipes.BASE
-
-
-def test_an_image_of_this_very_recipe_is_not_built_again(builder: Builder) -> None:
-    for _ in range(2):
-        assert builder.build() == "cloudscale/pydata:latest"
-    assert len(builder.built) == 1
-
-
-@pytest.mark.parametrize("labels", [None, {}, {"cloudscale.recipe": "an older one"}])
-def test_an_image_of_another_recipe_is_built_anew(builder: Builder, labels: Json | None) -> None:
-    builder.api.images_["cloudscale/pydata:latest"] = {"Id": "sha256:55", "Config": {"Labels": labels}}
-    builder.build()
-    assert len(builder.built) == 1
-
-
-def test_a_changed_recipe_is_another_recipe(builder: Builder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def images(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The project's recipes, to be changed."""
     shutil.copytree(recipes.RECIPES, tmp_path / "images")
     monkeypatch.setattr(recipes, "RECIPES", tmp_path / "images")
-    builder.build()
-    (tmp_path / "images" / "pydata" / "packages.txt").write_text("python3-venv\nnano\n")
-    builder.build()
-    assert len(builder.built) == 2
+    return tmp_path / "images"
 
 
-def test_without_a_registry_a_base_is_made_here_once(builder: Builder) -> None:
-    for _ in range(2):
-        builder.build()
-        del builder.api.images_["cloudscale/pydata:latest"]
-    assert [image["base"] for image in builder.built] == [recipes.WITHOUT_REGISTRY] * 2
-    assert [command[0] for command in builder.commands].count("mmdebstrap") == 1
+@pytest.mark.parametrize("changed", ["ml/requirements.txt", "Dockerfile", "add.sh"])
+def test_a_changed_recipe_is_another_recipe(images: Path, changed: str) -> None:
+    before = find_recipe("ml").fingerprint("base")
+    assert find_recipe("ml").fingerprint("base") == before != find_recipe("ml").fingerprint("another base")
+    (images / changed).write_text((images / changed).read_text() + "# changed\n")
+    assert find_recipe("ml").fingerprint("base") != before
 
 
-def test_without_a_registry_and_mmdebstrap_it_is_told_what_to_install(builder: Builder) -> None:
-    builder.programs()
-    with pytest.raises(ImageError, match="apt-get install mmdebstrap"):
-        builder.build()
+# --- a trainer's own -------------------------------------------------------------------------
 
 
-def test_the_wheels_are_those_of_the_images_python_not_of_this_one(builder: Builder) -> None:
-    builder.api.images_[recipes.BASE] = {"Id": "sha256:44"}
-    builder.build()
-    (command,) = builder.commands
-    assert f"--python-version={recipes.PYTHON}" in command
-    assert "--only-binary=:all:" in command
-    assert "--platform=manylinux2014_x86_64" in command
-    assert not any("index" in word or "proxy" in word for word in command)
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "Prüfung Maps"
+    made.mkdir()
+    (made / "requirements.txt").write_text("folium\n")
+    return made
 
 
-def test_a_build_that_fails_is_told_with_its_last_lines(builder: Builder) -> None:
-    builder.api.images_[recipes.BASE] = {"Id": "sha256:44"}
-    log = [
-        {"stream": "Step 1\n"},
-        {"stream": "\x1b[91mE: no package tini\x1b[0m\n"},
-        {"error": "code 100"},
-    ]
-    builder.failure = BuildError("failed", iter(log))
-    with pytest.raises(ImageError) as raised:
-        builder.build()
-    assert "Step 1 / E: no package tini / code 100" in raised.value.message
+def test_a_trainers_own_has_its_folders_name(folder: Path) -> None:
+    recipe = own_recipe(folder, "", "ml")
+    assert (recipe.name, recipe.base, recipe.reference) == ("prufung-maps", "ml", "cloudscale/prufung-maps:latest")
 
 
-@pytest.mark.parametrize(
-    "failure",
-    [
-        BuildError("failed", iter([{"error": "write: no space left on device"}])),
-        api_error(500, "no space left on device"),
-    ],
-)
-def test_a_full_disk_is_told_as_such(builder: Builder, failure: Exception) -> None:
-    builder.api.images_[recipes.BASE] = {"Id": "sha256:44"}
-    builder.failure = failure
-    with pytest.raises(EngineError, match="is full"):
-        builder.build()
+@pytest.mark.parametrize("name", ["pydata", "spark", "base", "brought-1", "Maps", "maps:1", "me/maps", "-"])
+def test_a_name_that_is_taken_or_none_is_a_wrong_request(folder: Path, name: str) -> None:
+    with pytest.raises(RequestError):
+        own_recipe(folder, name, "pydata")
 
 
-@pytest.mark.parametrize(
-    ("outcome", "message"),
-    [
-        (
-            subprocess.CompletedProcess([], 1, "", "WARNING: old pip\nERROR: no route to host\n"),
-            "no route to host",
-        ),
-        (subprocess.TimeoutExpired([], 1800), "took more than 1800 s"),
-        (FileNotFoundError(2, "No such file"), "can't be run"),
-    ],
-    ids=["failed", "too long", "not there"],
-)
-def test_a_download_that_fails_is_told(
-    builder: Builder, monkeypatch: pytest.MonkeyPatch, outcome: object, message: str
-) -> None:
-    def run(command: list[str], **settings: Any) -> object:
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
+@pytest.mark.parametrize("where", ["", "nowhere"])
+def test_a_folder_without_a_recipe_is_told_what_is_expected(tmp_path: Path, where: str) -> None:
+    with pytest.raises(RequestError, match=r"neither a requirements.txt nor a Dockerfile"):
+        own_recipe(tmp_path / where, "maps", "pydata")
 
-    builder.api.images_[recipes.BASE] = {"Id": "sha256:44"}
-    monkeypatch.setattr(subprocess, "run", run)
-    with pytest.raises(ImageError, match=message) as raised:
-        builder.build()
-    assert "old pip" not in raised.value.message
-    assert builder.built == []
+
+def test_of_requirements_nothing_else_in_the_folder_counts_and_of_a_dockerfile_all(folder: Path) -> None:
+    recipe = own_recipe(folder, "maps", "ml")
+    before = recipe.fingerprint("base")
+    (folder / "lesson.ipynb").write_text("{}")
+    assert recipe.fingerprint("base") == before
+    (folder / "packages.txt").write_text("graphviz")
+    assert recipe.fingerprint("base") != before
+    (folder / "Dockerfile").write_text("ARG BASE\nFROM ${BASE}\n")
+    before = recipe.fingerprint("base")
+    (folder / "lesson.ipynb").write_text("{ }")
+    assert recipe.fingerprint("base") != before

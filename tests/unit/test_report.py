@@ -18,6 +18,24 @@ OTHER = Row("王 小明", "", "http://192.0.2.1:4322", "192.0.2.1", 4322, "m1", 
 KEYS = ["student", "email", "url", "host", "port", "password", "node", "state"]
 
 
+# --- images ----------------------------------------------------------------------------------
+
+
+IMAGES = [
+    report.ImageRow("ml", "2026-01-01 10:00", 300 << 20, 200 << 20, ["m1", "m2"]),
+    report.ImageRow("spark", None, None, None, []),
+]
+
+
+def test_images_are_told_in_round_numbers_to_people_and_exactly_to_programs() -> None:
+    lines = report.images(IMAGES, "csv").splitlines()
+    assert lines == ["image,built,size,shared,machines", 'ml,2026-01-01 10:00,300 MiB,200 MiB,"m1, m2"', "spark,no,,,"]
+    ml, spark = json.loads(report.images(IMAGES, "json"))
+    assert (ml["size"], ml["shared"], ml["machines"]) == (300 << 20, 200 << 20, ["m1", "m2"])
+    assert (spark["built"], spark["machines"]) == (None, [])
+    assert "300 MiB" in report.images(IMAGES, "table")
+
+
 # --- seats -----------------------------------------------------------------------------------
 
 

@@ -1,0 +1,267 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from docker.errors import BuildError
+
+from cloudscale import building, recipes
+from cloudscale.building import DEBIAN, WITHOUT_REGISTRY, build
+from cloudscale.engine import Engine
+from cloudscale.errors import EngineError, ImageError
+from cloudscale.recipes import find_recipe, own_recipe
+from tests.unit.api_schema import Json, api_error
+from tests.unit.fake_api import FakeApi
+from tests.unit.fakes import fake_engine
+
+PYDATA, ML, SPARK = (f"cloudscale/{name}:latest" for name in ("pydata", "ml", "spark"))
+
+
+class Builder:
+    """An engine that builds, on a computer that fetches what it is asked for."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.api = FakeApi()
+        self.built: list[Json] = []
+        self.said: list[str] = []
+        self.fetched: list[str] = []
+        self.installed = "numpy==2.5.5\npip==25.1\n"
+        self.failure: Exception | None = None
+        self.pruned = 0
+        monkeypatch.setattr(self.api, "prune_images", self._prune, raising=False)
+        monkeypatch.setattr(self.api, "import_image_from_file", self._import, raising=False)
+        monkeypatch.setattr(building, "make_debian", lambda tar, packages: self.fetched.append("a Debian"))
+        monkeypatch.setattr(building, "fetch_debs", self._fetch_debs)
+        monkeypatch.setattr(building, "fetch_wheels", self._fetch_wheels)
+
+    @property
+    def engine(self) -> Engine:
+        engine = fake_engine(self.api)
+        vars(engine.client)["images"] = SimpleNamespace(pull=self._pull, build=self._build)
+        vars(engine.client)["containers"] = SimpleNamespace(run=self._run)
+        return engine
+
+    def build(self, name: str = "pydata") -> str:
+        return build(self.engine, find_recipe(name), self.said.append)
+
+    def own(self, folder: Path, name: str = "maps", base: str = "pydata") -> str:
+        return build(self.engine, own_recipe(folder, name, base), self.said.append)
+
+    def _pull(self, reference: str) -> None:
+        repository, _, tag = reference.partition(":")
+        for event in self.api.pull(repository, tag, stream=True, decode=True):
+            assert "error" not in event
+
+    def _build(self, path: str, tag: str, buildargs: Json, labels: Json, rm: bool, forcerm: bool) -> None:
+        files = {file.name: file.read_text() for file in Path(path).iterdir() if file.is_file()}
+        self.built.append({"files": files, "tag": tag, "base": buildargs["BASE"], "rm": rm and forcerm})
+        if self.failure:
+            raise self.failure
+        config = {"Labels": {**self._labels(buildargs["BASE"]), **labels}}  # those of the base are inherited
+        self.api.images_[tag] = {"Id": f"sha256:{len(self.built)}", "Config": config, "Architecture": "amd64"}
+
+    def _labels(self, image: str) -> Json:
+        labels: Json = self.api.images_[image].get("Config", {}).get("Labels") or {}
+        return labels
+
+    def _run(self, image: str, entrypoint: list[str], command: list[str], network_mode: str, remove: bool) -> bytes:
+        assert network_mode == "none" and remove
+        if entrypoint == ["pip"]:
+            if not self.installed:
+                raise api_error(400, 'exec: "pip": executable file not found in $PATH')
+            return self.installed.encode()
+        return f"{command} of {image}".encode()
+
+    def _import(self, filename: str, repository: str, tag: str) -> None:
+        self.api.images_[f"{repository}:{tag}"] = {"Id": "sha256:33"}
+
+    def _prune(self, filters: Json) -> None:
+        assert filters["dangling"] is True
+        assert filters["label"] == ["cloudscale.build=stage"]
+        self.pruned += 1
+
+    def _fetch_debs(self, packages: Path, status: str, sources: str, architecture: str, target: Path) -> None:
+        assert f"status'] of {PYDATA}" in status and f"sources.list'] of {PYDATA}" in sources
+        self.fetched.append(f"{packages.read_text().strip()} for {architecture}")
+        target.mkdir()
+
+    def _fetch_wheels(
+        self, requirements: Path, target: Path, architecture: str, installed: Mapping[str, str] | None = None
+    ) -> dict[str, str]:
+        assert not target.exists() and architecture == "x86_64"
+        self.fetched.append(f"wheels of {requirements.parent.name}, with {installed}")
+        return {"folium": "0.20", "branca": "0.8"}
+
+
+@pytest.fixture
+def builder(monkeypatch: pytest.MonkeyPatch) -> Builder:
+    return Builder(monkeypatch)
+
+
+def tags(builder: Builder) -> Sequence[str]:
+    return [image["tag"] for image in builder.built]
+
+
+# --- what all stand on -----------------------------------------------------------------------
+
+
+def test_a_base_that_is_there_is_used(builder: Builder) -> None:
+    builder.api.images_[DEBIAN] = {"Id": "sha256:44"}
+    assert builder.build() == PYDATA
+    (image,) = builder.built
+    assert (image["tag"], image["base"]) == (PYDATA, DEBIAN)
+    assert {"Dockerfile", "requirements.txt", "packages.txt"} <= set(image["files"])
+    assert builder.api.changes == [] and builder.pruned == 1
+
+
+def test_a_base_that_a_registry_has_is_pulled(builder: Builder) -> None:
+    builder.api.registry[DEBIAN] = {"Id": "sha256:44"}
+    builder.build()
+    assert builder.api.changes == [f"pull {DEBIAN}"]
+    assert builder.built[0]["base"] == DEBIAN
+
+
+def test_without_a_registry_a_base_is_made_here_once(builder: Builder) -> None:
+    for _ in range(2):
+        builder.build()
+        del builder.api.images_[PYDATA]
+    assert [image["base"] for image in builder.built] == [WITHOUT_REGISTRY] * 2
+    assert builder.fetched.count("a Debian") == 1
+
+
+def test_an_image_of_this_very_recipe_is_not_built_again(builder: Builder) -> None:
+    for _ in range(2):
+        assert builder.build() == PYDATA
+    assert len(builder.built) == 1
+
+
+@pytest.mark.parametrize("labels", [None, {}, {"cloudscale.recipe": "an older one"}])
+def test_an_image_of_another_recipe_is_built_anew(builder: Builder, labels: Json | None) -> None:
+    builder.api.images_[PYDATA] = {"Id": "sha256:55", "Config": {"Labels": labels}}
+    builder.build()
+    assert len(builder.built) == 1
+
+
+# --- what is added to it ---------------------------------------------------------------------
+
+
+def test_what_an_image_stands_on_is_built_before_it_where_it_is_missing_or_old(builder: Builder) -> None:
+    builder.build("ml")
+    assert tags(builder) == [PYDATA, ML]
+    assert builder.built[1]["base"] == PYDATA
+    assert {"Dockerfile", "add.sh", "requirements.txt"} <= set(builder.built[1]["files"])
+    builder.build("ml")
+    assert len(builder.built) == 2
+    builder.api.images_[PYDATA]["Config"]["Labels"]["cloudscale.recipe"] = "an older one"
+    builder.build("ml")
+    assert tags(builder)[2:] == [PYDATA]  # the recipe is the same again, and so is that of what stands on it
+
+
+def test_an_image_whose_base_is_of_a_new_recipe_is_built_anew(
+    builder: Builder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    builder.build("ml")
+    shutil.copytree(recipes.RECIPES, tmp_path / "images")
+    monkeypatch.setattr(recipes, "RECIPES", tmp_path / "images")
+    (tmp_path / "images" / "pydata" / "packages.txt").write_text("python3-venv\nnano\n")
+    builder.build("ml")
+    assert tags(builder) == [PYDATA, ML] * 2
+
+
+def test_debian_packages_are_fetched_here_where_no_registry_answers(builder: Builder) -> None:
+    builder.build("spark")
+    assert "openjdk-21-jre-headless for amd64" in builder.fetched
+
+
+def test_debian_packages_are_left_to_the_build_where_the_base_came_from_a_registry(builder: Builder) -> None:
+    builder.api.registry[DEBIAN] = {"Id": "sha256:44"}
+    builder.build("spark")
+    assert not any("openjdk" in what for what in builder.fetched)
+    assert "openjdk" in builder.built[1]["files"]["packages.txt"]
+
+
+# --- a trainer's own -------------------------------------------------------------------------
+
+
+def test_requirements_are_resolved_against_what_the_base_has_and_pinned(builder: Builder, tmp_path: Path) -> None:
+    (tmp_path / "requirements.txt").write_text("folium\n")
+    (tmp_path / "lesson.ipynb").write_text("{}")
+    assert builder.own(tmp_path) == "cloudscale/maps:latest"
+    assert f"wheels of {tmp_path.name}, with {{'numpy': '2.5.5', 'pip': '25.1'}}" in builder.fetched
+    files = builder.built[-1]["files"]
+    assert files["requirements.txt"] == "branca==0.8\nfolium==0.20\n"
+    assert set(files) == {"Dockerfile", "add.sh", "requirements.txt"}
+    builder.own(tmp_path)
+    assert tags(builder) == [PYDATA, "cloudscale/maps:latest"]
+
+
+def test_it_stands_on_what_the_trainer_says_even_on_another_of_his_own(builder: Builder, tmp_path: Path) -> None:
+    (tmp_path / "requirements.txt").write_text("folium\n")
+    with pytest.raises(ImageError, match="no image 'maps'"):
+        builder.own(tmp_path, "more", "maps")
+    builder.own(tmp_path, "maps", "spark")
+    builder.own(tmp_path, "more", "maps")
+    assert [image["base"] for image in builder.built[1:]] == [PYDATA, SPARK, "cloudscale/maps:latest"]
+
+
+def test_a_dockerfile_is_built_where_it_lies(builder: Builder, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("ARG BASE\nFROM ${BASE}\n")
+    (tmp_path / "requirements.txt").write_text("its own matter\n")
+    builder.own(tmp_path, base="ml")
+    assert builder.built[-1]["base"] == ML
+    assert set(builder.built[-1]["files"]) == {"Dockerfile", "requirements.txt"}
+    assert not any(tmp_path.name in what for what in builder.fetched)
+
+
+def test_an_image_that_pip_does_not_run_in_cannot_be_added_to(builder: Builder, tmp_path: Path) -> None:
+    (tmp_path / "requirements.txt").write_text("folium\n")
+    builder.installed = ""
+    with pytest.raises(ImageError, match="pip does not run"):
+        builder.own(tmp_path)
+
+
+# --- failures --------------------------------------------------------------------------------
+
+
+def test_a_build_that_fails_is_told_with_its_last_lines(builder: Builder) -> None:
+    builder.api.images_[DEBIAN] = {"Id": "sha256:44"}
+    log = [
+        {"stream": "Step 1\n"},
+        {"stream": "\x1b[91mE: no package tini\x1b[0m\n"},
+        {"error": "code 100"},
+    ]
+    builder.failure = BuildError("failed", iter(log))
+    with pytest.raises(ImageError) as raised:
+        builder.build()
+    assert "Step 1 / E: no package tini / code 100" in raised.value.message
+    assert "pydata/Dockerfile" in raised.value.remedy
+    assert builder.pruned == 1
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        BuildError("failed", iter([{"error": "write: no space left on device"}])),
+        api_error(500, "no space left on device"),
+    ],
+)
+def test_a_full_disk_is_told_as_such(builder: Builder, failure: Exception) -> None:
+    builder.api.images_[DEBIAN] = {"Id": "sha256:44"}
+    builder.failure = failure
+    with pytest.raises(EngineError, match="is full"):
+        builder.build()
+
+
+def test_nothing_is_built_of_what_could_not_be_fetched(builder: Builder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*given: Any) -> None:
+        raise ImageError("pip download failed: no route to host")
+
+    builder.api.images_[DEBIAN] = {"Id": "sha256:44"}
+    monkeypatch.setattr(building, "fetch_wheels", fails)
+    with pytest.raises(ImageError, match="no route to host"):
+        builder.build()
+    assert builder.built == []

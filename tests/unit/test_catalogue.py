@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import pytest
+
+from cloudscale.catalogue import Built, built_on, differing, rows
+from cloudscale.errors import EngineError
+from cloudscale.recipes import RECIPE, find_recipe
+from tests.unit.fake_api import FakeApi
+from tests.unit.fakes import fake_engine
+
+PYDATA = Built("p", "2026-01-01 10:00", 100, ("a", "b"))
+ML = Built("m", "2026-01-01 11:00", 120, ("a", "b", "c"))
+MAPS = Built("x", "2026-01-01 12:00", 130, ("a", "b", "c", "d"))
+
+
+def test_an_engine_is_asked_for_what_was_built_here_by_its_short_name() -> None:
+    api = FakeApi(in_swarm=False)
+    image = {
+        "Id": "sha256:77",
+        "Created": "2026-01-02T03:04:05.6Z",
+        "Size": 300,
+        "RootFS": {"Layers": ["a", "b"]},
+        "Config": {"Labels": {RECIPE: "abc"}},
+    }
+    # what the course brought has a second name, and what somebody made of ours has the label, too
+    for name in ("cloudscale/ml:latest", "cloudscale/brought-1:77", "theirs:latest"):
+        api.images_[name] = image
+    api.images_["cloudscale/base:13"] = {"Id": "sha256:88"}
+    assert built_on(fake_engine(api)) == {"ml": Built("abc", "2026-01-02 03:04", 300, ("a", "b"))}
+    api.is_down = True
+    with pytest.raises(EngineError):
+        built_on(fake_engine(api))
+
+
+def test_each_image_has_a_row_with_what_it_shares_and_where_it_is() -> None:
+    found = rows({"pydata": PYDATA, "ml": ML}, {"m1": {"ml": ML, "pydata": PYDATA, "maps": MAPS}, "m2": {"maps": MAPS}})
+    assert [(row.image, row.built, row.size, row.shared, row.machines) for row in found] == [
+        ("ml", ML.made, 120, 100, ["m1"]),
+        ("pydata", PYDATA.made, 100, 0, ["m1"]),
+        ("spark", None, None, None, []),
+        ("maps", None, 130, 120, ["m1", "m2"]),
+    ]
+
+
+def test_what_would_be_another_image_now_is_told() -> None:
+    current = Built(find_recipe("pydata").fingerprint(""), "", 1, ("a",))
+    assert differing({"pydata": current, "maps": MAPS}, {"m1": {"maps": MAPS}}) == []
+    old, elsewhere = differing({"ml": ML, "maps": MAPS}, {"m1": {"ml": ML}, "m2": {"maps": PYDATA}})
+    assert old.startswith("ml: its recipe has changed") and "invoke image_build ml" in old
+    assert elsewhere.startswith("maps: another build of it is on m2")
