@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,6 +23,9 @@ MACHINE = "cloudscale.machine"  # a node's label: the machine's name, known whil
 ADDRESS = "cloudscale.address"  # and the address that it came with: a clone has the label and another address
 
 DEMOTING = 20.0  # seconds for the managers to agree that one is none any more
+AGREEING = 20.0  # seconds for managers to agree on a change
+# a node has reported something in between, or the managers are just choosing another leader
+UNDECIDED = re.compile("out of sequence|lost leader status|not have a leader|no leader")
 NOBODYS = dict.fromkeys((naming.MARK, MACHINE, ADDRESS, BRIDGE_LABEL), "")  # what takes all of them away
 
 
@@ -131,7 +135,8 @@ def remove_node(manager: Engine, node_id: str) -> None:
             try:
                 manager.api.remove_node(node_id, force=True)
             except APIError as error:
-                if "demoted" not in str(error.explanation):  # the managers have not agreed on it yet
+                said = str(error.explanation)
+                if "demoted" not in said and not UNDECIDED.search(said):  # the managers have not agreed on it yet
                     raise
                 return False
             return True
@@ -144,18 +149,24 @@ def update_node(
     manager: Engine, node_id: str, *, labels: Mapping[str, str] | None = None, role: str | None = None
 ) -> None:
     """Sets labels (an empty value takes one away) and role of a node."""
-    for attempt in range(5):
-        node = manager.api.inspect_node(node_id)
-        spec: dict[str, Any] = node["Spec"]
-        spec["Labels"] = {k: v for k, v in {**spec.get("Labels", {}), **(labels or {})}.items() if v}
-        spec["Role"] = role or spec["Role"]
+    refusals: list[APIError] = []
+
+    def step() -> bool:
         try:
+            node = manager.api.inspect_node(node_id)
+            spec: dict[str, Any] = node["Spec"]
+            spec["Labels"] = {k: v for k, v in {**spec.get("Labels", {}), **(labels or {})}.items() if v}
+            spec["Role"] = role or spec["Role"]
             manager.api.update_node(node_id, node["Version"]["Index"], spec)
-            return
+            return True
         except APIError as error:
-            # the node has reported something in between, or the managers are just agreeing on another change
-            if attempt == 4 or "out of sequence" not in str(error.explanation):
+            if not UNDECIDED.search(str(error.explanation)):
                 raise
+            refusals.append(error)
+            return False
+
+    if not poll(step, timeout=AGREEING):
+        raise refusals[-1]
 
 
 def leave_swarm(manager: Engine, engines: Sequence[Engine], course: str) -> tuple[str, list[Outcome[str]]]:

@@ -59,6 +59,10 @@ def _inspected(path: Path) -> tuple[str, int]:
         head = file.read(SECTOR)
     if head.startswith(b"QFI\xfb"):
         return "qcow2", int.from_bytes(head[24:32], "big")  # QEMU's docs/interop/qcow2.txt, "Header"
+    if head.startswith(b"KDMV"):
+        return "vmdk", int.from_bytes(head[12:20], "little") * SECTOR  # SparseExtentHeader.capacity
+    if head.startswith(b"<<< "):
+        return "vdi", int.from_bytes(head[368:376], "little")  # VirtualBox's VDICore.h, VDIHEADER1.cbDisk
     for magic, format in MAGIC.items():
         if head.startswith(magic):
             return format, 0
@@ -84,10 +88,10 @@ def _can_boot(path: Path, format: str) -> bool:
 
 
 def _beside(path: Path, patterns: tuple[str, ...]) -> Path | None:
-    """A file of one of these names in the same folder: of several, the last."""
+    """A file of one of these names in the same folder: of several, the newest."""
     for pattern in patterns:
-        if found := sorted(other for other in path.parent.glob(pattern) if other.is_file() and other != path):
-            return found[-1]
+        if found := [other for other in path.parent.glob(pattern) if other.is_file() and other != path]:
+            return max(found, key=lambda other: (other.stat().st_mtime, other.name))
     return None
 
 
@@ -95,7 +99,7 @@ def _unpacked(archive: Path) -> Path:
     """The one disk in an archive, as Debian publishes them, unpacked once beside it."""
     path = archive.with_name(archive.name.removesuffix(".tar.xz") + ".raw")
     with _alone(path.with_name(f"{path.name}.lock")):
-        if not path.exists():
+        if not path.exists() or path.stat().st_mtime < archive.stat().st_mtime:
             part = path.with_name(f"{path.name}.part")
             try:
                 with tarfile.open(archive) as opened, part.open("wb") as file:
@@ -110,6 +114,8 @@ def _unpacked(archive: Path) -> Path:
                 os.replace(part, path)
             except (tarfile.TarError, lzma.LZMAError, EOFError) as error:
                 raise RequestError(f"{archive} can't be unpacked ({error}).") from None
+            except OSError as error:
+                raise _not_written(part, error) from None
             finally:
                 part.unlink(missing_ok=True)
     return path
@@ -118,7 +124,6 @@ def _unpacked(archive: Path) -> Path:
 def _downloaded(url: str, say: Say) -> Path:
     """The file of an address, fetched once. Raises RequestError, MachineError."""
     folder = user_cache_path("cloudscale") / "images"
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{hashlib.sha256(url.encode()).hexdigest()[:12]}-{Path(urlsplit(url).path).name}"
     with _alone(path.with_name(f"{path.name}.lock")):
         if not path.exists():
@@ -132,6 +137,8 @@ def _downloaded(url: str, say: Say) -> Path:
                     f"The disk image {url} can't be fetched ({_cause(error)}).",
                     "Is there a network? Or fetch it yourself, and name the file: --base-image FILE.",
                 ) from None
+            except OSError as error:  # a RequestException is one, too
+                raise _not_written(part, error) from None
             finally:
                 part.unlink(missing_ok=True)
     return path
@@ -139,9 +146,18 @@ def _downloaded(url: str, say: Say) -> Path:
 
 @contextlib.contextmanager
 def _alone(lock: Path) -> Iterator[None]:
-    with lock.open("w") as file:
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        file = lock.open("w")
+    except OSError as error:
+        raise _not_written(lock, error) from None
+    with file:
         fcntl.flock(file, fcntl.LOCK_EX)  # two runs fetch it once
         yield
+
+
+def _not_written(path: Path, error: OSError) -> MachineError:
+    return MachineError(f"{path} can't be written ({error.strerror}).", "Is the disk full, or the folder not yours?")
 
 
 def _fetch(url: str, path: Path, say: Say) -> None:

@@ -238,6 +238,7 @@ class LocalVms(OverSsh):
                 return vm
             try:
                 self._hypervisor.start(vm)
+                return vm  # one that ends at once is told as it boots
             except PortTaken:
                 if attempt == ATTEMPTS:
                     raise

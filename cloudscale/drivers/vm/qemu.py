@@ -46,6 +46,7 @@ class Qemu:
     def __init__(self, course: str, *, kvm: bool = True) -> None:
         self._course = course
         self._kvm = kvm
+        self._tries_kvm: dict[str, bool] = {}  # by the names of the VMs that this run has started
         self._said_before: dict[str, int] = {}  # bytes of a VM's console when it was started
 
     def check(self) -> None:
@@ -90,6 +91,7 @@ class Qemu:
 
     def start(self, vm: Vm) -> None:
         self._said_before[vm.name] = _size(vm.console)
+        self._tries_kvm[vm.name] = self._uses_kvm(vm)
         with _short(vm.folder) as folder:
             command = [PROGRAM, *self._arguments(vm, folder)]
             try:
@@ -112,7 +114,7 @@ class Qemu:
         drives["seed"] = {"driver": "raw", "file": _file(vm.seed), "read-only": True}
         arguments = ["-name", vm.name, "-uuid", vm.id, "-nodefaults", "-no-user-config", "-display", "none"]
         arguments += ["-machine", "q35", "-smp", str(vm.cpus), "-m", f"{vm.memory // 1024**2}M", "-rtc", "base=utc"]
-        arguments += ["-accel", "kvm"] if self._uses_kvm(vm) else []
+        arguments += ["-accel", "kvm"] if self._tries_kvm[vm.name] else []
         arguments += ["-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max"]
         for name, drive in drives.items():
             arguments += [
@@ -140,7 +142,8 @@ class Qemu:
 
     def mend(self, vm: Vm, seconds: float) -> str:
         hangs = seconds > SILENT and _size(vm.console) == self._said_before.get(vm.name, 0)
-        if not self._uses_kvm(vm) or not (hangs or self.state(vm) == "internal-error"):
+        # another VM of the course may have been seen to hang since this one was started
+        if not self._tries_kvm.get(vm.name, self._uses_kvm(vm)) or not (hangs or self.state(vm) == "internal-error"):
             return ""
         self.stop(vm)
         _hung(vm.folder).touch()
@@ -152,11 +155,15 @@ class Qemu:
         for name in before.keys() - after.keys():
             address, port, _ = before[name]
             self._monitor(vm, f"hostfwd_remove out tcp:{address}:{port}")
+        added: list[str] = []
         for name in sorted(after.keys() - before.keys()):
             address, port, inside = after[name]
             said = self._monitor(vm, f"hostfwd_add out tcp:{address}:{port}-:{inside}")
             if said.strip():
+                for rule in added:  # all or none, so that the next run can add them
+                    self._monitor(vm, f"hostfwd_remove out {rule}")
                 raise PortTaken(vm, f"{address}:{port}")
+            added.append(f"tcp:{address}:{port}")
 
     def delete(self, vm: Vm) -> None:
         self.stop(vm)  # what there is of it lies in its folder
@@ -234,7 +241,7 @@ def _process(vm: Vm) -> int | None:
                 fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 return None
             except BlockingIOError:
-                return int(file.read())
+                return int(file.read() or 0) or None  # it holds the lock a moment before it writes
     except FileNotFoundError:
         return None
 

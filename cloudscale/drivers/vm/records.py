@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -56,7 +57,7 @@ class Records:
             if path.name != RECORD:
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         shutil.rmtree(folder, ignore_errors=True)
-        if self._folder.exists() and not any(self._folder.iterdir()):
+        with contextlib.suppress(OSError):  # rmdir removes empty folders only, and another may have done it
             self._folder.rmdir()
 
 

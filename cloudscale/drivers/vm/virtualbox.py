@@ -6,6 +6,7 @@ import re
 import shutil
 import socket
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 from cloudscale.drivers.vm.hypervisor import BaseImage, PortTaken, Vm
@@ -58,6 +59,7 @@ class VirtualBox:
         if base.kernel:
             raise RequestError(f"The disk image {base.path} has no boot loader, which VirtualBox needs.")
         self.delete(vm)  # what an earlier run that was cut off left of it
+        shutil.rmtree(vm.folder / "virtualbox", ignore_errors=True)  # with settings that were never registered
         for path in (_disk(vm), vm.console):
             path.unlink(missing_ok=True)
         out, course = (card.replace(":", "") for card in vm.cards)
@@ -88,13 +90,7 @@ class VirtualBox:
             self._run(vm, "modifymedium", "disk", disk, "--resize", str(vm.disk // MIB))
 
     def start(self, vm: Vm) -> None:
-        for address, port, _ in vm.forwards.values():  # it starts a VM without a port that is taken, and tells nobody
-            with socket.socket() as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                try:
-                    probe.bind((address, port))
-                except OSError as error:
-                    raise PortTaken(vm, f"{address}:{port}, {error.strerror}") from None
+        _check_free(vm, vm.forwards)
         self._lead(vm, vm, "modifyvm", "--natpf1")
         self._run_unlocked(vm, "startvm", vm.id, "--type", "headless")
 
@@ -102,6 +98,7 @@ class VirtualBox:
         return ""
 
     def forward(self, vm: Vm, wanted: Vm) -> None:
+        _check_free(vm, {name: to for name, to in wanted.forwards.items() if name not in vm.forwards})
         self._lead(vm, wanted, "controlvm", "natpf1")
 
     def _lead(self, vm: Vm, wanted: Vm, command: str, rule: str) -> None:
@@ -116,11 +113,12 @@ class VirtualBox:
             self._run_unlocked(vm, command, vm.id, rule, after[name])
 
     def delete(self, vm: Vm) -> None:
-        if not self._info(vm):
-            return
-        if self.state(vm) != "off":
-            self._run_unlocked(vm, "controlvm", vm.id, "poweroff")
-        self._run_unlocked(vm, "unregistervm", vm.id, "--delete")
+        if self._info(vm):
+            if self.state(vm) != "off":
+                self._run_unlocked(vm, "controlvm", vm.id, "poweroff")
+            self._run_unlocked(vm, "unregistervm", vm.id, "--delete")
+        if _disk(vm).exists():  # known to VirtualBox, maybe, though it was not attached yet
+            _called("closemedium", "disk", str(_disk(vm)), "--delete")
 
     def _info(self, vm: Vm) -> str:
         """All that VirtualBox tells of the VM; empty where it has none."""
@@ -152,6 +150,17 @@ class VirtualBox:
             (line for line in said if line and not line.startswith(("Details:", "Context:"))), "no reason given"
         )
         return MachineError(f"{vm.name}: VirtualBox says of {what}: {text.rstrip('.')}.", "Mend that, then run again.")
+
+
+def _check_free(vm: Vm, forwards: Mapping[str, tuple[str, int, int]]) -> None:
+    """Raises PortTaken: VirtualBox itself leaves out a port that is taken, and tells nobody."""
+    for address, port, _ in forwards.values():
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((address, port))
+            except OSError as error:
+                raise PortTaken(vm, f"{address}:{port}, {error.strerror}") from None
 
 
 def _disk(vm: Vm) -> Path:
