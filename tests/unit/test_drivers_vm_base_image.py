@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import http.server
 import io
+import os
+import struct
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -70,9 +73,29 @@ def test_one_without_takes_the_kernel_beside_it(
     (folder / "initrd.d").mkdir()
     for name in (kernel, *ramdisk.split(), *others.split()):
         (folder / name).touch()
+        os.utime(folder / name, (1, 1))
     image = base_image(str(path), said.append)
     assert image.kernel == folder / kernel
     assert image.ramdisk == (folder / ramdisk if ramdisk else None)
+
+
+def test_of_several_kernels_the_newest_is_taken(said: list[str], folder: Path) -> None:
+    path = raw_image(folder / "disk.img", boots=False)
+    for age, version in enumerate(("6.1.0-10", "6.1.0-9")):
+        for name in ("vmlinuz", "initrd.img"):
+            file = folder / f"{name}-{version}"
+            file.touch()
+            os.utime(file, (1000 - age, 1000 - age))
+    image = base_image(str(path), said.append)
+    assert (image.kernel, image.ramdisk) == (folder / "vmlinuz-6.1.0-10", folder / "initrd.img-6.1.0-10")
+
+
+def test_the_ramdisk_is_that_of_the_kernel(said: list[str], folder: Path) -> None:
+    path = raw_image(folder / "disk.img", boots=False)
+    for age, name in enumerate(("initrd.img-6.1.0-9", "vmlinuz-6.1.0-10", "initrd.img-6.1.0-10")):
+        (folder / name).touch()
+        os.utime(folder / name, (1000 - age, 1000 - age))
+    assert base_image(str(path), said.append).ramdisk == folder / "initrd.img-6.1.0-10"
 
 
 def test_one_without_and_with_no_kernel_is_refused(said: list[str], folder: Path) -> None:
@@ -139,6 +162,20 @@ def test_a_qcow2_tells_the_size_of_its_disk(said: list[str], folder: Path) -> No
     assert (image.format, image.size, image.kernel) == ("qcow2", 3 * GIB, None)  # nobody there to look inside
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"KDMV" + struct.pack("<IIQ", 1, 3, 40 * GIB // 512),
+        b"<<< Oracle VM VirtualBox Disk Image >>>\n".ljust(0x170, b"\0") + struct.pack("<Q", 40 * GIB),
+    ],
+    ids=["vmdk", "vdi"],
+)
+def test_a_vmdk_and_a_vdi_tell_the_size_of_their_disks_too(said: list[str], folder: Path, head: bytes) -> None:
+    path = folder / "disk"
+    path.write_bytes(head.ljust(2048, b"\0"))
+    assert base_image(str(path), said.append).size == 40 * GIB
+
+
 def test_qemu_looks_whether_a_qcow2_has_a_boot_loader(
     said: list[str], folder: Path, qemu_programs: QemuPrograms
 ) -> None:
@@ -194,6 +231,33 @@ def test_an_archive_that_has_no_disk_is_told_and_leaves_nothing(said: list[str],
         path.write_bytes(b"something else")
     with pytest.raises(RequestError, match=r"There is no disk in|can't be unpacked"):
         base_image(str(path), said.append)
+    assert {path.name for path in folder.iterdir()} == {"disk.tar.xz", "disk.raw.lock"}
+
+
+def test_an_archive_that_is_newer_than_what_was_unpacked_is_unpacked_again(said: list[str], folder: Path) -> None:
+    path = archive(folder / "disk.tar.xz", ("disk.raw", b"first" + bytes(2 * MIB) + b"\x55\xaa"))
+    (folder / "vmlinuz").touch()
+    unpacked = base_image(str(path), said.append).path
+    os.utime(unpacked, (1, 1))
+    archive(path, ("disk.raw", b"second" + bytes(2 * MIB)))
+    assert base_image(str(path), said.append).path.read_bytes().startswith(b"second")
+
+
+def fill_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*given: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "replace", refuse)
+
+
+def test_an_archive_that_there_is_no_room_for_is_told(
+    said: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = archive(folder / "disk.tar.xz", ("disk.raw", b"x" * 1000))
+    fill_the_disk(monkeypatch)
+    with pytest.raises(MachineError, match=r"disk\.raw.* can't be written \(No space left on device\)") as raised:
+        base_image(str(path), said.append)
+    assert "Is the disk full" in raised.value.remedy
     assert {path.name for path in folder.iterdir()} == {"disk.tar.xz", "disk.raw.lock"}
 
 
@@ -320,6 +384,24 @@ def test_a_line_that_breaks_leaves_no_part_of_it(site: Site, said: list[str], tm
     assert kept(tmp_path) == []
     site.cut.clear()
     assert fetch(site, said) == DISK
+
+
+def test_an_image_that_there_is_no_room_for_is_told_and_not_kept(
+    site: Site, said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill_the_disk(monkeypatch)
+    with pytest.raises(MachineError, match=r"disk\.raw.* can't be written \(No space left on device\)") as raised:
+        fetch(site, said)
+    assert "Is the disk full" in raised.value.remedy
+    assert kept(tmp_path) == []
+
+
+def test_a_folder_that_images_can_not_be_kept_in_is_told(site: Site, said: list[str], tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("no folder")
+    with pytest.raises(MachineError, match=r"/cache/.* can't be written \(Not a directory\)") as raised:
+        fetch(site, said)
+    assert "or the folder not yours" in raised.value.remedy
+    assert site.asked == []
 
 
 def test_nobody_at_the_address_is_told(site: Site, said: list[str], tmp_path: Path) -> None:

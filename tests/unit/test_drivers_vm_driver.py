@@ -283,6 +283,16 @@ def test_a_vm_that_dies_while_it_boots_is_told_with_its_last_words(lab: VmLab) -
     assert not lab.vm().has_answered
 
 
+def test_one_that_dies_at_once_is_told_and_not_started_again(lab: VmLab) -> None:
+    lab.mute.add("bio-1")
+    lab.hypervisor.dies_after["bio-1"] = 0
+    lab.hypervisor.console = "Kernel panic\n"
+    with pytest.raises(MachineError, match="the VM is off while it should boot") as raised:
+        brought(lab.driver())
+    assert "  | Kernel panic" in raised.value.message
+    assert lab.hypervisor.calls == ["make bio-1", "start bio-1"]
+
+
 def test_one_that_says_nothing_is_told_with_its_consoles_end(lab: VmLab) -> None:
     lab.mute.add("bio-1")
     lab.hypervisor.console = "Linux version 6.1\ngrub rescue>\n"

@@ -280,6 +280,21 @@ def test_a_port_that_is_taken_is_told_of_a_running_vm_too(qemu: Qemu, vm: Vm, qe
     assert len(qemu_programs.rules(vm)) == 2
 
 
+def test_ports_of_which_one_is_taken_stay_closed_and_can_be_opened_later(
+    qemu: Qemu, vm: Vm, qemu_programs: QemuPrograms
+) -> None:
+    qemu.start(vm)
+    wanted = replace(vm, seat_ports=(4321, 4322))
+    before = qemu_programs.rules(vm)
+    qemu_programs.tell(taken="4322")
+    with pytest.raises(PortTaken, match="4322"):
+        qemu.forward(vm, wanted)
+    assert qemu_programs.rules(vm) == before
+    qemu_programs.tell(taken="")
+    qemu.forward(vm, wanted)
+    assert qemu_programs.rules(vm) - before == {"tcp:127.0.0.1:4321-:4321", "tcp:127.0.0.1:4322-:4322"}
+
+
 def test_a_vm_ends_and_can_be_started_again(qemu: Qemu, vm: Vm, qemu_programs: QemuPrograms) -> None:
     for _ in range(2):
         qemu.start(vm)
@@ -364,3 +379,16 @@ def test_one_that_hangs_with_kvm_is_started_without_and_no_other_tries_it(
     assert [accelerators(call) for call in qemu_programs.calls] == [["kvm", "tcg"], ["tcg"], ["tcg"]]
     assert qemu.mend(vm, 2 * seconds) == ""
     assert len(qemu_programs.calls) == 3
+
+
+def test_two_that_hang_with_kvm_are_both_started_without(
+    qemu: Qemu, qemu_programs: QemuPrograms, kvm: Callable[[bool], None], tmp_path: Path
+) -> None:
+    kvm(True)
+    vms = [made(qemu, tmp_path / "vms", f"bio-{number}", number=number) for number in (1, 2)]
+    for vm in vms:
+        qemu.start(vm)
+    for vm in vms:
+        assert "KVM does not work on this computer" in qemu.mend(vm, 1000)
+    assert [accelerators(call) for call in qemu_programs.calls] == [["kvm", "tcg"]] * 2 + [["tcg"]] * 2
+    assert [qemu.mend(vm, 2000) for vm in vms] == ["", ""]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
+import os
 import socket
 from pathlib import Path
 
@@ -89,6 +91,20 @@ def test_a_removal_that_was_cut_off_goes_on(records: Records, tmp_path: Path, mo
     assert list(records.read()) == ["bio-1"]
     (vm.folder / "disk").unlink()
     (vm.folder / "seed").unlink()
+    records.remove("bio-1")
+    assert not (tmp_path / "vms").exists()
+
+
+def test_the_folder_of_all_may_go_with_another_that_is_removed_at_the_same_time(
+    records: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records.write(one_vm(tmp_path / "vms"))
+
+    def too_late(self: Path) -> None:
+        os.rmdir(self)
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self))
+
+    monkeypatch.setattr(Path, "rmdir", too_late)
     records.remove("bio-1")
     assert not (tmp_path / "vms").exists()
 

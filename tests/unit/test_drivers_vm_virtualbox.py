@@ -181,6 +181,41 @@ def test_a_make_that_was_cut_off_is_made_anew(
     assert list(vbox.machines) == ["bio-1"]
 
 
+@pytest.mark.parametrize("step", ["modifymedium", "storagectl"])
+def test_a_make_that_was_cut_off_after_its_disk_was_copied_is_made_anew(
+    virtualbox: VirtualBox, vbox: VBoxManage, tmp_path: Path, step: str
+) -> None:
+    base = BaseImage(qcow2_image(tmp_path / "base"), "qcow2", 3 * GIB)
+    vm = planned(tmp_path)
+    vbox.fault(f"^{step}", "the power is cut")
+    with pytest.raises(MachineError, match="the power is cut"):
+        virtualbox.make(vm, base)
+    virtualbox.make(vm, base)
+    assert virtualbox.is_made(vm)
+    virtualbox.start(vm)
+
+
+def test_a_half_made_vm_leaves_no_disk_behind(virtualbox: VirtualBox, vbox: VBoxManage, tmp_path: Path) -> None:
+    vm = planned(tmp_path)
+    vbox.fault("^storagectl", "the power is cut")
+    with pytest.raises(MachineError, match="the power is cut"):
+        virtualbox.make(vm, BaseImage(qcow2_image(tmp_path / "base"), "qcow2", 3 * GIB))
+    virtualbox.delete(vm)
+    assert vbox("list", "hdds").out == ""
+    assert not (vm.folder / "disk.vdi").exists()
+
+
+def test_settings_that_were_never_registered_are_replaced(
+    virtualbox: VirtualBox, vbox: VBoxManage, base: BaseImage, tmp_path: Path
+) -> None:
+    vm = planned(tmp_path)
+    words = ["--name", vm.name, "--uuid", vm.id, "--ostype", "Debian_64", "--groups", "/cloudscale-bio"]
+    assert vbox("createvm", *words, "--basefolder", str(vm.folder / "virtualbox")).code == 0
+    assert vbox.machines == {}
+    virtualbox.make(vm, base)
+    assert virtualbox.is_made(vm)
+
+
 def test_another_vm_of_the_same_name_is_told_and_untouched(
     virtualbox: VirtualBox, vbox: VBoxManage, base: BaseImage, tmp_path: Path
 ) -> None:
@@ -247,6 +282,18 @@ def test_a_port_that_is_taken_is_told_before_it_starts(virtualbox: VirtualBox, v
                 virtualbox.start(taken)
     assert not any(call[0] == "startvm" for call in vbox.calls)
     virtualbox.start(replace(vm, ssh_port=port))
+
+
+def test_a_port_that_is_taken_is_told_of_a_running_vm_too(virtualbox: VirtualBox, vbox: VBoxManage, vm: Vm) -> None:
+    virtualbox.start(vm)
+    before = rules(vbox)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(PortTaken, match=rf"127\.0\.0\.1:{port}, Address already in use"):
+            virtualbox.forward(vm, replace(vm, seat_ports=(port,)))
+    assert rules(vbox) == before
 
 
 def test_one_that_does_not_start_is_told_in_virtualboxs_words(virtualbox: VirtualBox, vbox: VBoxManage, vm: Vm) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from docker.errors import APIError
 
 from cloudscale.errors import EngineError, SwarmError
 from cloudscale.swarm import (
@@ -14,8 +15,10 @@ from cloudscale.swarm import (
     swarm_nodes,
     update_node,
 )
+from tests.unit.api_schema import Json, api_error
 from tests.unit.fake_api import FakeApi
-from tests.unit.fakes import fake_apis, fake_engine
+from tests.unit.fake_swarm import FakeNode
+from tests.unit.fakes import fake_apis, fake_engine, poll_at_once
 
 MINE = {"cloudscale.course": "bio"}
 
@@ -192,6 +195,35 @@ def test_an_update_that_comes_too_late_is_made_again(
     except Exception as error:
         assert "out of sequence" in str(error)
     assert (three[1].node_labels.get("new") == "y") is succeeds
+
+
+@pytest.mark.parametrize(
+    ("refusal", "asks_again"),
+    [
+        ("rpc error: code = Unknown desc = raft: failed to process the request: node lost leader status", True),
+        ("rpc error: code = InvalidArgument desc = invalid name", False),
+    ],
+)
+def test_an_update_waits_for_managers_that_choose_a_leader_and_for_nothing_else(
+    three: list[FakeApi], monkeypatch: pytest.MonkeyPatch, refusal: str, asks_again: bool
+) -> None:
+    monkeypatch.setattr("cloudscale.swarm.poll", poll_at_once)
+    swarm, change, asked = three[0].swarm, three[0].swarm.change, []
+
+    def refuse_twice(node: FakeNode, version: int, spec: Json) -> None:
+        asked.append(node.id)
+        if len(asked) < 3:
+            raise api_error(500, refusal)
+        change(node, version, spec)
+
+    monkeypatch.setattr(swarm, "change", refuse_twice)
+    if asks_again:
+        update_node(fake_engine(three[0]), three[1].node_id, labels={"new": "y"})
+    else:
+        with pytest.raises(APIError, match="invalid name"):
+            update_node(fake_engine(three[0]), three[1].node_id, labels={"new": "y"})
+    assert len(asked) == (3 if asks_again else 1)
+    assert ("new" in three[1].node_labels) is asks_again
 
 
 def test_a_manager_that_does_not_come_back_is_struck_off_once_or_twice(three: list[FakeApi]) -> None:

@@ -44,13 +44,14 @@ def base_image(wanted: str, say: Say) -> BaseImage:
     format, size = _inspected(path)
     if _can_boot(path, format):
         return BaseImage(path, format, size)
-    kernel, ramdisk = _beside(path, KERNELS), _beside(path, RAMDISKS)
+    kernel = _beside(path, KERNELS)
     if kernel is None:
         raise RequestError(
             f"The disk image {path} has no boot loader, and there is no kernel beside it.",
             "Put its vmlinuz and initrd.img into the same folder, or use a distribution's cloud image.",
         )
-    return BaseImage(path, format, size, kernel, ramdisk)
+    version = kernel.name.partition("-")[2]
+    return BaseImage(path, format, size, kernel, _beside(path, RAMDISKS, version))
 
 
 def _inspected(path: Path) -> tuple[str, int]:
@@ -87,11 +88,11 @@ def _can_boot(path: Path, format: str) -> bool:
         return first.read_bytes().endswith(BOOT_SIGNATURE)
 
 
-def _beside(path: Path, patterns: tuple[str, ...]) -> Path | None:
-    """A file of one of these names in the same folder: of several, the newest."""
+def _beside(path: Path, patterns: tuple[str, ...], version: str = "") -> Path | None:
+    """A file of one of these names in the same folder: of several, that of the version, or the newest."""
     for pattern in patterns:
         if found := [other for other in path.parent.glob(pattern) if other.is_file() and other != path]:
-            return max(found, key=lambda other: (other.stat().st_mtime, other.name))
+            return max(found, key=lambda other: (version in other.name, other.stat().st_mtime, other.name))
     return None
 
 

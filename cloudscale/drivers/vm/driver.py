@@ -309,7 +309,7 @@ class LocalVms(OverSsh):
             )
         self.machines()
         existed = name in self._vms
-        machine = Machine(name, self._settings.address)
+        machine = Machine(name, self._vms[name].address if existed else self._settings.address)
         survey = self.survey(machine) if existed else None
         if survey is None or survey.is_coming:
             self.bring(machine)
