@@ -22,7 +22,7 @@ from cloudscale.swarm import Membership, SwarmNode, check_ours, check_usable, me
 class Session:
     """One run of one task: what was asked for, and the way to talk with the user meanwhile.
 
-    `names_driver`: a flag chose the driver.
+    `names_driver`: a flag chose the driver; `vm_flags`: those that were given and are for VMs on this computer alone.
     """
 
     settings: Settings
@@ -30,6 +30,7 @@ class Session:
     progress: Progress
     ask: Callable[[str], None]  # raises RequestError unless the user agrees
     names_driver: bool = False
+    vm_flags: tuple[str, ...] = ()
 
     @property
     def course(self) -> Course:

@@ -122,6 +122,7 @@ def _session(context: Context, common: Mapping[str, Any], flags: dict[str, Any])
     configured = {name: common[name] for name in ("driver", "course")}
     configured |= {name: flags.pop(name) for name in ("students", "image") if name in flags}
     of_vms = {name: flags.pop(name) for name in VM_FLAGS if name in flags}
+    of_vms = {name: value for name, value in of_vms.items() if value is not None}
     checked = read_flags(Common, **{name: value for name, value in common.items() if name not in configured})
     return Session(
         settings=read_settings(_with_vms(configuration, of_vms), **configured),
@@ -129,14 +130,14 @@ def _session(context: Context, common: Mapping[str, Any], flags: dict[str, Any])
         progress=progress_on(sys.stderr),
         ask=functools.partial(_ask, checked.yes),
         names_driver=common["driver"] is not None,
+        vm_flags=tuple(f"--{name.replace('_', '-')}" for name in of_vms),
     )
 
 
 def _with_vms(configuration: Mapping[str, Any], flags: Mapping[str, Any]) -> Mapping[str, Any]:
     """The configuration with what the flags say of VMs on this computer."""
-    given = {name: value for name, value in flags.items() if value is not None}
     section = configuration.get("vm") or {}
-    return {**configuration, "vm": {**section, **given}} if given and isinstance(section, Mapping) else configuration
+    return {**configuration, "vm": {**section, **flags}} if flags and isinstance(section, Mapping) else configuration
 
 
 def _ask(yes: bool, question: str) -> None:

@@ -61,6 +61,12 @@ def themachine(session: Session, launch: Launch) -> Report:
 
 
 def _driver(session: Session) -> Driver:
+    if session.vm_flags and session.settings.driver not in ("qemu", "virtualbox"):
+        raise RequestError(
+            f"{', '.join(session.vm_flags)}: for VMs on this computer alone, not with the driver"
+            f" {session.settings.driver}.",
+            "A seat's limits are seat.cpus and seat.memory, a cloud's machines as large as openstack.flavor.",
+        )
     return load_driver(session.settings, session.course, session.progress.say)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from cloudscale.drivers.vm.qemu import Qemu
 from cloudscale.drivers.vm.virtualbox import VirtualBox
 from cloudscale.errors import RequestError
 from cloudscale.model import Say
-from cloudscale.settings import Common, Settings, read_flags, read_settings
+from cloudscale.settings import Common, Launch, Settings, read_flags, read_settings
 from tests.unit.classroom import Said
 from tests.unit.fake_hypervisor import VmLab, vm_lab_fixture  # noqa: F401 - fixtures
 from tests.unit.openstack_cloud import (  # noqa: F401 - fixtures
@@ -135,3 +136,10 @@ def test_a_machine_that_is_not_there_is_not_removed(chosen: list[str], lab: VmLa
     assert raised.value.exit_code == 2
     assert chosen == ["qemu"]
     assert not lab.course.folder.exists()
+
+
+@pytest.mark.parametrize("driver", ["openstack", "local", "generic"])
+def test_sizes_of_vms_are_for_no_other_driver(driver: str) -> None:
+    meant = replace(session(driver=driver), vm_flags=("--memory",))
+    with pytest.raises(RequestError, match=rf"^--memory: for VMs on this computer alone, not with the driver {driver}"):
+        workflow.themachine(meant, Launch(onlycreate=True))
