@@ -11,7 +11,7 @@ from cloudscale.engine import Engine, trainers_engine
 from cloudscale.fanout import MACHINES_WIDTH, fan_out
 from cloudscale.gathering import Gathering, Member
 from cloudscale.hostfacts import SWARM_NETWORKS, spare_network
-from cloudscale.model import Outcome, Survey
+from cloudscale.model import Outcomes, Survey
 from cloudscale.notebook import BytesDone
 from cloudscale.phases import Phases
 from cloudscale.recipes import is_ours
@@ -28,7 +28,7 @@ class Ready:
 
 def bring_up(
     cluster: Cluster, surveys: Mapping[str, Survey], session: Session, phases: Phases, bytes_done: BytesDone
-) -> list[Outcome[Ready]]:
+) -> Outcomes[Ready]:
     """Engine, swarm and image of each machine, without one waiting for another but to join the first one's swarm.
 
     Every machine's outcome is kept; the others go on.

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cloudscale.engine import Engine, engine_errors
 from cloudscale.recipes import RECIPE, find_recipe, recipe_names, reference, short_name
-from cloudscale.report import ImageRow
 
 
 @dataclass(frozen=True)
@@ -18,6 +17,20 @@ class Built:
     made: str
     size: int
     layers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ImageRow:
+    """An image as `--format json` has it: when it was built here, its size, and the machines that have it.
+
+    `shared`: how many of its bytes are another image's layers.
+    """
+
+    image: str
+    built: str | None
+    size: int | None
+    shared: int | None
+    machines: Sequence[str]
 
 
 def built_on(engine: Engine) -> dict[str, Built]:

@@ -10,7 +10,7 @@ from cloudscale.drivers import Driver
 from cloudscale.engine import Engine, describe
 from cloudscale.errors import CloudscaleError, EngineError, MachineError, NotSetUp, SwarmError
 from cloudscale.fanout import fan_out
-from cloudscale.model import Machine, Node, Outcome, Survey
+from cloudscale.model import Machine, Node, Survey
 from cloudscale.progress import Progress
 from cloudscale.selection import Selection
 from cloudscale.settings import Common, Settings
@@ -156,8 +156,8 @@ def look(
         return engine, describe(engine, course, manages=found.is_active and found.manages), found
 
     outcomes = fan_out(view, machines, name=lambda machine: machine.name)
-    lost = {outcome.target: _told(outcome) for outcome in outcomes if not outcome.ok}
-    views = {outcome.target: outcome.value for outcome in outcomes if outcome.value}
+    lost = {name: _cause(name, error) for name, error in outcomes.errors.items()}
+    views = outcomes.values
     if driver.adopts_swarm:
         for name, (_, _, found) in views.items():
             check_usable(name, found)
@@ -208,9 +208,8 @@ def _is_itself(engine: Engine, found: Membership) -> bool:
     return own is not None and own.machine in ("", engine.name)
 
 
-def _told(outcome: Outcome[object]) -> CloudscaleError:
-    error = outcome.error
-    return error if isinstance(error, CloudscaleError) else CloudscaleError(f"{outcome.target}: {error!r}")
+def _cause(name: str, error: Exception) -> CloudscaleError:
+    return error if isinstance(error, CloudscaleError) else CloudscaleError(f"{name}: {error!r}")
 
 
 def _cut_off(views: Mapping[str, tuple[Engine, Node, Membership]]) -> dict[str, Engine]:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from cloudscale.model import Outcome
+from cloudscale.model import Outcome, Outcomes
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -22,12 +22,11 @@ def fan_out(
     *,
     name: Callable[[T], str] = str,
     width: int = WIDTH,
-    done: Callable[[Outcome[R]], None] | None = None,
-) -> list[Outcome[R]]:
+) -> Outcomes[R]:
     """Calls `function` on every item, at most `width` at a time, and returns their outcomes in order.
 
-    `done` is called in the caller's thread as each one ends. Ctrl-C stops the wait at once: the
-    workers are daemon threads, so the interpreter does not wait for a call that hangs.
+    Ctrl-C stops the wait at once: the workers are daemon threads, so the interpreter does not wait
+    for a call that hangs.
     (concurrent.futures joins its threads at exit, which is why it is not used here.)
     """
     work = list(items)
@@ -51,15 +50,13 @@ def fan_out(
                 outcome = Outcome(name(item), error=RuntimeError(f"the worker ended: {error!r}"))
             finished.put((index, outcome))
 
-    for _ in range(min(width, len(work))):
-        threading.Thread(target=worker, daemon=True).start()
     results: dict[int, Outcome[R]] = {}
     try:
+        for _ in range(min(width, len(work))):
+            threading.Thread(target=worker, daemon=True).start()
         while len(results) < len(work):
             index, outcome = finished.get()
             results[index] = outcome
-            if done:
-                done(outcome)
     except BaseException:
         while not todo.empty():  # nothing new is begun after an interrupt
             try:
@@ -67,4 +64,4 @@ def fan_out(
             except queue.Empty:
                 break
         raise
-    return [results[index] for index in range(len(work))]
+    return Outcomes(results[index] for index in range(len(work)))

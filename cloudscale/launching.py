@@ -15,7 +15,7 @@ from cloudscale.engine import Engine, trainers_engine
 from cloudscale.errors import CapacityError, CloudscaleError, EngineError, ImageError, RequestError, SwarmError
 from cloudscale.fanout import fan_out
 from cloudscale.gathering import balance_managers
-from cloudscale.model import Machine, Order, Outcome, Student, Survey
+from cloudscale.model import Machine, Order, Outcome, Outcomes, Student, Survey
 from cloudscale.notebook import check_reference, find_image, look_inside
 from cloudscale.phases import Phases
 from cloudscale.plan import Plan, machines_to_make, seats_in
@@ -81,8 +81,8 @@ def launched(session: Session, driver: Driver, launch: Launch, students: Sequenc
         steps = "boot, engine, swarm, image" if driver.makes_machines else "engine, swarm, image"
         with session.progress.bar(f"Machines: {steps}", 0) as advance:
             outcomes = bring_up(seen.cluster, seen.usable, session, phases, advance)
-        ready = {outcome.target: outcome.value for outcome in outcomes if outcome.value}
-        problems = seen.problems + report.problems(outcomes)
+        ready = outcomes.values
+        problems = seen.problems + outcomes.problems
         if not ready:
             raise _first_error(outcomes)
         say(f"Machines: {len(ready)} of {len(seen.usable)} ready, in one swarm, with the image")
@@ -109,10 +109,10 @@ def _seen(session: Session, driver: Driver, launch: Launch, students: Sequence[S
     for outcome in outcomes:
         if isinstance(outcome.error, RequestError):
             raise outcome.error
-    answering = {outcome.target: outcome.value for outcome in outcomes if outcome.value}
+    answering = outcomes.values
     _check_distinct(answering)
     cluster = look(session, driver, answering, machines)
-    lost = {outcome.target: outcome for outcome in outcomes if not outcome.ok}
+    lost = {outcome.target: outcome for outcome in outcomes.failed}
     causes = {name: outcome.error for name, outcome in lost.items() if isinstance(outcome.error, CloudscaleError)}
     cluster = replace(cluster, lost={**cluster.lost, **causes})
     lost |= {n: Outcome(n, error=error) for n, error in cluster.lost.items() if isinstance(error, SwarmError)}
@@ -123,13 +123,13 @@ def _seen(session: Session, driver: Driver, launch: Launch, students: Sequence[S
     if not usable and not lost and session.common.only:
         raise RequestError("There is no machine yet, and with --only none is made.", "Leave out --only.")
     if not usable:
-        raise _first_error(list(lost.values()))
+        raise _first_error(Outcomes(lost.values()))
     stopped = any(survey.is_set_up and not survey.has_engine for survey in usable.values())  # it will be started
     is_headless = driver.makes_machines and cluster.is_beheaded and not stopped and not lost
     if not is_headless and not launch.replace_lost and not stopped:
         cluster.check_head("Bring those machines back; or seat everyone anew on the others with --replace-lost.")
     named = {name: outcome for name, outcome in lost.items() if session.selection.uses(name, cluster.hosts)}
-    problems = (*report.problems(named.values()), *(() if driver.makes_machines else cluster.strays))
+    problems = (*Outcomes(named.values()).problems, *(() if driver.makes_machines else cluster.strays))
     return Seen(answering, usable, order, cluster, is_headless, problems)
 
 
@@ -173,8 +173,7 @@ def _ordered(
 
 def _without_own_ports(cluster: Cluster, surveys: Mapping[str, Survey], course: str) -> dict[str, Survey]:
     """The surveys without the ports that the course's own seats hold."""
-    seats = fan_out(lambda e: containers.seat_ports(e, course), cluster.engines.values(), name=lambda e: e.name)
-    own = {outcome.target: outcome.value or frozenset() for outcome in seats}
+    own = fan_out(lambda e: containers.seat_ports(e, course), cluster.engines.values(), name=lambda e: e.name).values
     return {n: replace(survey, held_ports=survey.held_ports - own.get(n, frozenset())) for n, survey in surveys.items()}
 
 
@@ -220,8 +219,7 @@ def _check_key(cluster: Cluster, session: Session) -> None:
 
 def _give_up_swarm(cluster: Cluster) -> None:
     """Takes engines out of a swarm whose managers are lost."""
-    for outcome in fan_out(swarm.depart, cluster.cut_off.values(), name=lambda engine: engine.name):
-        outcome.get()
+    fan_out(swarm.depart, cluster.cut_off.values(), name=lambda engine: engine.name).get()
 
 
 def _seated(
@@ -241,7 +239,7 @@ def _seated(
     # one that has not got the image may manage the swarm all the same
     cluster = look(session, seen.cluster.driver, {**seen.answering, **up})
     _check_key(cluster, session)
-    died = report.problems([Outcome[object](name, error=cluster.lost[name]) for name in ready if name in cluster.lost])
+    died = Outcomes(Outcome[object](name, error=cluster.lost[name]) for name in ready if name in cluster.lost).problems
     usable = {name: survey for name, survey in up.items() if name in ready and name in cluster.nodes}
     given_up = _given_up(cluster, usable, launch, session)
     _strike_off(cluster, given_up)
@@ -278,12 +276,12 @@ def _check_distinct(surveys: Mapping[str, Survey]) -> None:
         names[survey.addresses] = name
 
 
-def _first_error(outcomes: Sequence[Outcome[object]]) -> CloudscaleError:
+def _first_error(outcomes: Outcomes[object]) -> CloudscaleError:
     """One error for a launch that no machine is left for."""
     if len(outcomes) == 1 and isinstance(error := outcomes[0].error, CloudscaleError):
         # something may have been done by now: not a request that changed nothing
         return CloudscaleError(error.message, error.remedy) if isinstance(error, RequestError) else error
-    return CloudscaleError("No machine can be used.\n" + "\n".join(report.problems(outcomes)))
+    return CloudscaleError("No machine can be used.\n" + "\n".join(outcomes.problems))
 
 
 def _given_up(cluster: Cluster, usable: Mapping[str, Survey], launch: Launch, session: Session) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 T = TypeVar("T", covariant=True)
 
@@ -141,8 +141,40 @@ class Outcome(Generic[T]):
         """The value; raises the error of a target that failed."""
         if self.error is not None:
             raise self.error
-        assert self.value is not None
-        return self.value
+        return cast(T, self.value)
+
+    @property
+    def problem(self) -> str:
+        """The failure, with its target and cause."""
+        text = str(self.error)
+        return text if text.startswith(self.target) else f"{self.target}: {text}"
+
+
+class Outcomes(tuple[Outcome[T], ...]):
+    """What came of several targets, in the order in which they were given."""
+
+    @property
+    def values(self) -> dict[str, T]:
+        """The values of those that succeeded, by target."""
+        return {outcome.target: outcome.get() for outcome in self if outcome.ok}
+
+    @property
+    def errors(self) -> dict[str, Exception]:
+        """The errors of those that failed, by target."""
+        return {outcome.target: outcome.error for outcome in self if outcome.error}
+
+    @property
+    def failed(self) -> Outcomes[T]:
+        return Outcomes(outcome for outcome in self if not outcome.ok)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """The failures, each with its target and cause."""
+        return tuple(outcome.problem for outcome in self.failed)
+
+    def get(self) -> list[T]:
+        """All values; raises the first error."""
+        return [outcome.get() for outcome in self]
 
 
 @dataclass(frozen=True)

@@ -32,10 +32,8 @@ def plan_launch(
     seen = fan_out(lambda engine: _seen(engine, course), cluster.engines.values(), name=lambda engine: engine.name)
     volumes: list[tuple[datetime, str, Place]] = []
     ours: dict[str, frozenset[int]] = {}
-    for outcome in seen:
-        if outcome.value is None:  # it has died since it was looked at
-            continue
-        places, ours[outcome.target] = outcome.value
+    for name, (places, own) in seen.values.items():  # without those that have died since they were looked at
+        ours[name] = own
         volumes += [(since, student_id, place) for student_id, (since, place) in places.items()]
     # of several places, of a student who was moved from a lost machine, the latest
     remembered = {student_id: place for _, student_id, place in sorted(volumes, key=lambda volume: volume[0])}

@@ -12,7 +12,7 @@ from cloudscale import jupyter
 from cloudscale.engine import Engine, engine_errors
 from cloudscale.errors import CloudscaleError, SeatError, SlowSeat
 from cloudscale.fanout import WIDTH, fan_out
-from cloudscale.model import Outcome, Place, Seat, Student
+from cloudscale.model import Outcome, Outcomes, Place, Seat, Student
 from cloudscale.seatspec import covers
 from cloudscale.spawner import Change, RunningSeat
 from cloudscale.waiting import Clock, SystemClock, poll
@@ -34,7 +34,7 @@ def wait_ready(
     timeout: float,
     ready: Callable[[int], None] = lambda count: None,
     clock: Clock | None = None,
-) -> list[Outcome[str]]:
+) -> Outcomes[str]:
     """Waits until every seat answers over HTTP. `hosts` and `engines` by machine; `timeout` in seconds.
 
     A seat that can't come up any more is given up at once, with its cause; the others go on. `ready`
@@ -61,7 +61,7 @@ class _Wait:
         self._pending = list(changes)
         self._unplaced_since: dict[str, float] = {}
 
-    def run(self, timeout: float, ready: Callable[[int], None]) -> list[Outcome[str]]:
+    def run(self, timeout: float, ready: Callable[[int], None]) -> Outcomes[str]:
         # failures from before this run are not held against a seat
         earlier = {task["ID"] for tasks in _all_tasks(self._manager).values() for task in tasks if _failed(task)}
 
@@ -80,7 +80,7 @@ class _Wait:
             tasks = _all_tasks(self._manager)
             for seat, change in self._pending:
                 self._settle(seat, self._overdue(seat, tasks.get(change.service_id, []), timeout))
-        return [self._results[seat.student.id] for seat, _ in self._changes]
+        return Outcomes(self._results[seat.student.id] for seat, _ in self._changes)
 
     def _ask(self, tasks: Mapping[str, Sequence[Task]]) -> None:
         """Asks every seat that has a container whether it answers."""
@@ -224,4 +224,4 @@ def seat_states(
             return SeatState("starting")
         return SeatState("failed", SeatError(f"{_who(seat)}: the server does not answer.", "Look at its log."))
 
-    return [outcome.get() for outcome in fan_out(one, seats, name=lambda seat: seat.name)]
+    return fan_out(one, seats, name=lambda seat: seat.name).get()

@@ -13,7 +13,7 @@ from cloudscale.engine import Engine, engine_errors
 from cloudscale.errors import EngineError, SwarmError
 from cloudscale.fanout import MACHINES_WIDTH, fan_out
 from cloudscale.gathering import balance_managers
-from cloudscale.model import Machine, Outcome
+from cloudscale.model import Machine, Outcome, Outcomes
 from cloudscale.spawner import RunningSeat, Spawner
 from cloudscale.swarm import depart, leave_swarm, membership, remove_node, update_node
 from cloudscale.waiting import poll
@@ -62,20 +62,21 @@ def removable(cluster: Cluster, session: Session, *, with_volumes: bool) -> Remo
     )
 
 
-def remove(cluster: Cluster, session: Session, chosen: Removable) -> list[Outcome[str]]:
+def remove(cluster: Cluster, session: Session, chosen: Removable) -> Outcomes[str]:
     """Removes the seats and volumes; each is an outcome."""
     outcomes: list[Outcome[str]] = []
     # where there is no manager to end the seats, they end as their machine leaves
     leaving = [cluster.cut_off[machine.name] for machine in chosen.machines if machine.name in cluster.cut_off]
-    outcomes += [left for left in fan_out(depart, leaving, name=lambda engine: engine.name) if not left.ok]
+    outcomes += fan_out(depart, leaving, name=lambda engine: engine.name).failed
     if cluster.in_swarm:
         spawn = Spawner(cluster.manager, session.settings.course)
         outcomes += remove_seats(cluster, chosen.seats, spawn)
         spawn.remove_unused_secrets()
-    return outcomes + fan_out(lambda item: containers.remove_volume(*item), chosen.volumes, name=lambda item: item[1])
+    volumes = fan_out(lambda item: containers.remove_volume(*item), chosen.volumes, name=lambda item: item[1])
+    return Outcomes([*outcomes, *volumes])
 
 
-def remove_seats(cluster: Cluster, seats: Sequence[RunningSeat], spawn: Spawner) -> list[Outcome[str]]:
+def remove_seats(cluster: Cluster, seats: Sequence[RunningSeat], spawn: Spawner) -> Outcomes[str]:
     """Removes services and waits until their containers are gone, so that ports and volumes are free."""
     outcomes = spawn.remove(seats)
     students = {seat.student_id: seat.name for seat in seats}
@@ -84,11 +85,13 @@ def remove_seats(cluster: Cluster, seats: Sequence[RunningSeat], spawn: Spawner)
         cluster.engines.values(),
         name=lambda engine: engine.name,
     )
-    lingering = {students[left.target]: left.error for wait in waits for left in wait.value or ()}
-    return [
-        Outcome(outcome.target, error=lingering[outcome.target]) if outcome.target in lingering else outcome
-        for outcome in outcomes
-    ] + [Outcome[str](wait.target, error=wait.error) for wait in waits if not wait.ok]
+    lingering = {students[left.target]: left.error for found in waits.values.values() for left in found}
+    return Outcomes(
+        [
+            *(Outcome(o.target, error=lingering[o.target]) if o.target in lingering else o for o in outcomes),
+            *(Outcome[str](name, error=error) for name, error in waits.errors.items()),
+        ]
+    )
 
 
 def without_stuck(cluster: Cluster, chosen: Removable, outcomes: Sequence[Outcome[str]]) -> Removable:
@@ -104,14 +107,15 @@ def release(cluster: Cluster, session: Session, chosen: Removable) -> list[Outco
     course = session.settings.course
     engines = [cluster.engines[machine.name] for machine in chosen.machines if machine.name in cluster.engines]
     cleared = fan_out(lambda engine: _clear(engine, cluster, course), engines, name=lambda engine: engine.name)
-    failed = [outcome for outcome in cleared if not outcome.ok]
+    failed = list(cleared.failed)
     if cluster.driver.makes_machines:
         cluster = _without_lost(cluster, {m.name for m in chosen.machines})
     if cluster.in_swarm and (failed or len(chosen.machines) < len(cluster.machines)):
         stuck = {outcome.target for outcome in failed}
         failed += _shrink_swarm(cluster, [engine for engine in engines if engine.name not in stuck])
     elif cluster.in_swarm:
-        said, failed = leave_swarm(cluster.manager, engines, course)
+        said, left = leave_swarm(cluster.manager, engines, course)
+        failed = list(left)
         if said:
             session.progress.say(said)
         left_behind = {outcome.target for outcome in failed}
@@ -125,7 +129,7 @@ def release(cluster: Cluster, session: Session, chosen: Removable) -> list[Outco
     bad = {outcome.target for outcome in failed} | out_of_reach
     if cluster.driver.makes_machines:  # one that is out of reach can be deleted all the same
         stuck = {outcome.target for outcome in failed}
-        return failed + _delete(cluster, [machine.name for machine in chosen.machines if machine.name not in stuck])
+        return [*failed, *_delete(cluster, [m.name for m in chosen.machines if m.name not in stuck])]
     machines = [machine for machine in chosen.machines if machine.name not in bad]
     with session.progress.bar("Giving the machines back", len(machines)):
         released = fan_out(cluster.driver.release, machines, name=lambda machine: machine.name, width=MACHINES_WIDTH)
@@ -145,7 +149,7 @@ def _without_lost(cluster: Cluster, going: set[str]) -> Cluster:
     return replace(cluster, swarm={id: node for id, node in cluster.swarm.items() if id not in gone})
 
 
-def _delete(cluster: Cluster, names: Sequence[str]) -> list[Outcome[str]]:
+def _delete(cluster: Cluster, names: Sequence[str]) -> Outcomes[str]:
     """Deletes machines; with the last of them goes what they shared."""
     return cluster.driver.sweep(None if {*names} >= cluster.hosts.keys() else names)
 
@@ -201,4 +205,4 @@ def _shrink_swarm(cluster: Cluster, engines: Sequence[Engine]) -> list[Outcome[s
     left = fan_out(leave, [engine for engine in engines if engine.name in ids], name=lambda e: e.name, width=1)
     with contextlib.suppress(EngineError):  # the next run of themachine does it, if not this
         balance_managers(head)
-    return [outcome for outcome in left if not outcome.ok]
+    return list(left.failed)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from tabulate import tabulate
 
-from cloudscale.model import CommandResult, Demand, Machine, Outcome, Row
+from cloudscale.catalogue import ImageRow
+from cloudscale.model import CommandResult, Demand, Machine, Outcome, Outcomes, Row
 from cloudscale.plan import GIB, MIB, Plan
 
 SEAT_KEYS = ("student", "email", "url", "host", "port", "password", "node", "state")
@@ -24,19 +25,6 @@ class CommandRow:
     exit_code: int
     stdout: str
     stderr: str
-
-
-@dataclass(frozen=True)
-class ImageRow:
-    """One of the project's images: when it was built here, its bytes, those of them that another's layers are, and the
-    machines that have it, as `--format json` has it.
-    """
-
-    image: str
-    built: str | None
-    size: int | None
-    shared: int | None
-    machines: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -74,8 +62,8 @@ def seats(rows: Sequence[Row], format: str, *, passwords: bool) -> str:
 def command_rows(outcomes: Sequence[Outcome[CommandResult]], unreached: int) -> list[CommandRow]:
     """One row a target; one that the command never ran on has the exit code `unreached`."""
     return [
-        CommandRow(outcome.target, result.exit_code, result.stdout, result.stderr)
-        if (result := outcome.value)
+        CommandRow(outcome.target, (result := outcome.get()).exit_code, result.stdout, result.stderr)
+        if outcome.ok
         else CommandRow(outcome.target, unreached, "", str(outcome.error))
         for outcome in outcomes
     ]
@@ -92,22 +80,12 @@ def commands(rows: Sequence[CommandRow], format: str) -> str:
     return "\n\n".join(blocks)
 
 
-def told(outcome: Outcome[object]) -> str:
-    """A failure, named with its target and cause."""
-    text = str(outcome.error)
-    return text if text.startswith(outcome.target) else f"{outcome.target}: {text}"
-
-
-def problems(outcomes: Iterable[Outcome[object]]) -> tuple[str, ...]:
-    return tuple(told(outcome) for outcome in outcomes if not outcome.ok)
-
-
-def removed(outcomes: Sequence[Outcome[str]], format: str) -> Report:
+def removed(outcomes: Outcomes[str], format: str) -> Report:
     """What a reset removed, and what it could not."""
     rows = [{"target": outcome.target, "state": outcome.value} for outcome in outcomes if outcome.ok]
     if format in ("csv", "json"):
-        return Report(records(rows, ("target", "state"), format), problems(outcomes))
-    return Report("\n".join(f"{row['state']} {row['target']}" for row in rows), problems(outcomes))
+        return Report(records(rows, ("target", "state"), format), outcomes.problems)
+    return Report("\n".join(f"{row['state']} {row['target']}" for row in rows), outcomes.problems)
 
 
 def quotas(demands: Sequence[Demand], format: str) -> str:

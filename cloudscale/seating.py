@@ -26,9 +26,9 @@ def seat_everyone(cluster: Cluster, plan: Plan, template: Template, session: Ses
     stranded = [seat for seat in plan.seats if seat.place.machine not in template.pinned]
     seats = [seat for seat in plan.seats if seat.place.machine in template.pinned]
     changes = spawn.converge(seats, cluster.nodes, cluster.seats, template)
-    done = [outcome.value.what for outcome in changes if outcome.value]
+    done = [outcome.get().what for outcome in changes if outcome.ok]
     say("Seats: " + ", ".join(f"{done.count(what)} {what}" for what in ("created", "updated", "unchanged")))
-    started = [(seat, outcome.value) for seat, outcome in zip(seats, changes, strict=True) if outcome.value]
+    started = [(seat, outcome.get()) for seat, outcome in zip(seats, changes, strict=True) if outcome.ok]
     timeout = session.common.timeout or READY_TIMEOUT
     with session.progress.bar("Seats ready", len(started)) as advance:
         answers = readiness.wait_ready(
@@ -53,7 +53,7 @@ def seat_everyone(cluster: Cluster, plan: Plan, template: Template, session: Ses
         state = "ready" if outcome.ok else "starting" if isinstance(outcome.error, SlowSeat) else "failed"
         rows.append(seat_row(seat, cluster.hosts, state, naming.password(template.key, seat.student.id)))
         if not outcome.ok:
-            problems.append(report.told(outcome))
+            problems.append(outcome.problem)
     ready = sum(row.state == "ready" for row in rows)
     untouched = set(done) <= {"unchanged"} and not (launch.prune and plan.leavers)
     say(f"Done: {ready} of {len(rows)} seats are ready" + ("; nothing was changed" if untouched else ""))
@@ -82,7 +82,7 @@ def _prune(cluster: Cluster, plan: Plan, spawn: Spawner, session: Session, launc
     if not launch.prune:
         session.progress.say(f"No longer among the students, kept: {listed} (--prune removes their seats)")
         return []
-    problems = list(report.problems(removal.remove_seats(cluster, leaving, spawn)))
+    problems = list(removal.remove_seats(cluster, leaving, spawn).problems)
     session.progress.say(f"Removed the seats of those who left: {listed} (their volumes stay)")
     return problems
 

@@ -15,7 +15,7 @@ from cloudscale import jupyter, naming
 from cloudscale.engine import Engine, engine_errors
 from cloudscale.errors import RequestError, SeatError
 from cloudscale.fanout import fan_out
-from cloudscale.model import Node, Outcome, Seat
+from cloudscale.model import Node, Outcomes, Seat
 from cloudscale.seatspec import Spec, Template, covers, wanted_spec
 
 
@@ -95,7 +95,7 @@ class Spawner:
         nodes: Mapping[str, Node],
         running: Iterable[RunningSeat],
         template: Template,
-    ) -> list[Outcome[Change]]:
+    ) -> Outcomes[Change]:
         """Creates what is missing and updates what differs, side by side; what is right is not touched."""
         present = {seat.student_id: seat for seat in running}
         with engine_errors(self._manager.name):
@@ -169,7 +169,7 @@ class Spawner:
         created = self._api.create_secret(secret, data, naming.student_labels(self.course, student_id))
         return secret, str(created["ID"])
 
-    def remove(self, seats: Iterable[RunningSeat]) -> list[Outcome[str]]:
+    def remove(self, seats: Iterable[RunningSeat]) -> Outcomes[str]:
         """Removes the seats' services, side by side. Volumes stay: they are the student's, not the seat's."""
 
         def one(seat: RunningSeat) -> str:

@@ -14,7 +14,7 @@ from cloudscale import naming
 from cloudscale.engine import Engine, engine_errors
 from cloudscale.errors import SwarmError
 from cloudscale.fanout import fan_out
-from cloudscale.model import Outcome
+from cloudscale.model import Outcomes
 from cloudscale.waiting import poll
 
 BRIDGE = "docker_gwbridge"  # made by the engine when it enters a swarm, and not removed by it
@@ -169,19 +169,19 @@ def update_node(
         raise refusals[-1]
 
 
-def leave_swarm(manager: Engine, engines: Sequence[Engine], course: str) -> tuple[str, list[Outcome[str]]]:
+def leave_swarm(manager: Engine, engines: Sequence[Engine], course: str) -> tuple[str, Outcomes[str]]:
     """Dissolves the swarm if the course made it: what was done, in words ("" for nothing), and who did not leave.
 
     Where others still use it, it is handed over to them instead: to another course by changing the
     mark, else by taking the mark away.
     """
     if not membership(manager).manages:
-        return "", []
+        return "", Outcomes()
     with engine_errors(manager.name):
         swarm = manager.api.inspect_swarm()
         marks = swarm["Spec"].get("Labels") or {}
         if marks.get(naming.MARK) != course:
-            return "", []
+            return "", Outcomes()
         nodes = {node["ID"]: node for node in manager.api.nodes()}
         others = _of_others(manager, course)
         if others or any(node["Spec"].get("Labels", {}).get(naming.MARK) != course for node in nodes.values()):
@@ -196,11 +196,11 @@ def leave_swarm(manager: Engine, engines: Sequence[Engine], course: str) -> tupl
                     update_node(manager, node, labels={naming.MARK: courses[0]} if courses else NOBODYS)
             return (
                 f"The swarm of {manager.name} stays: others have {len(others)} services, networks or secrets in it.",
-                [],
+                Outcomes(),
             )
     made_bridge = {node_id for node_id, node in nodes.items() if BRIDGE_LABEL in node["Spec"].get("Labels", {})}
     left = fan_out(lambda engine: depart(engine, made_bridge), engines, name=lambda engine: engine.name)
-    return f"The swarm of {manager.name} was dissolved.", [outcome for outcome in left if not outcome.ok]
+    return f"The swarm of {manager.name} was dissolved.", left.failed
 
 
 def depart(engine: Engine, made_bridge: Iterable[str] | None = None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from cloudscale.engine import trainers_engine
 from cloudscale.errors import CloudscaleError, EngineError, RequestError
 from cloudscale.fanout import fan_out
 from cloudscale.known_hosts import KnownHosts
-from cloudscale.model import UNREACHED, CommandResult, Machine, Outcome, Place, Seat, Student
+from cloudscale.model import UNREACHED, CommandResult, Machine, Outcome, Outcomes, Place, Seat, Student
 from cloudscale.notebook import look_inside
 from cloudscale.output import check_writable, write_private
 from cloudscale.report import Report
@@ -126,8 +126,7 @@ def _seat_targets(cluster: Cluster, course: str) -> list[SeatTarget]:
         cluster.engines.values(),
         name=lambda engine: engine.name,
     )
-    running = {outcome.target: outcome.value for outcome in found if outcome.value}
-    errors = {outcome.target: outcome.error for outcome in found}
+    running, errors = found.values, found.errors
     if cluster.cut_off:
         return [
             SeatTarget((container.service, student, machine), machine, container.id)
@@ -147,14 +146,14 @@ def _seat_targets(cluster: Cluster, course: str) -> list[SeatTarget]:
 def _lost_problems(cluster: Cluster, session: Session, *, but: Collection[str] = ()) -> tuple[str, ...]:
     """What is to be said of the lost machines, but for those that were left out or are done with."""
     lost = {n: e for n, e in cluster.failures.items() if n not in but and session.selection.is_about(n)}
-    return (*report.problems([Outcome[object](name, error=error) for name, error in lost.items()]), *cluster.strays)
+    return (*Outcomes(Outcome[object](name, error=error) for name, error in lost.items()).problems, *cluster.strays)
 
 
-def command_report(outcomes: Sequence[Outcome[CommandResult]], format: str) -> Report:
+def command_report(outcomes: Outcomes[CommandResult], format: str) -> Report:
     """The blocks of a command's targets, and the targets on which it failed."""
     rows = report.command_rows(outcomes, UNREACHED)
     problems = [
-        report.told(outcome) if not outcome.ok else f"{row.target}: exit code {row.exit_code}"
+        outcome.problem if not outcome.ok else f"{row.target}: exit code {row.exit_code}"
         for outcome, row in zip(outcomes, rows, strict=True)
         if row.exit_code
     ]
@@ -227,7 +226,7 @@ def containers_reset(session: Session, *, with_volumes: bool) -> Report:
         problems = _lost_problems(cluster, session)
         if not chosen.seats and not chosen.volumes:
             session.progress.say(f"The course {course!r} has none: nothing to remove")
-            return Report(report.removed((), session.common.format).text, problems)
+            return Report(report.removed(Outcomes(), session.common.format).text, problems)
         extra = f" and {len(chosen.volumes)} volumes with the students' work" if with_volumes else ""
         session.ask(f"Remove {len(chosen.seats)} seats{extra} of the course {course!r}?")
         outcomes = removal.remove(cluster, session, chosen)
@@ -255,7 +254,7 @@ def driver_reset(session: Session) -> Report:
             removed = {outcome.target for outcome in outcomes if outcome.ok}
             driver.open_ports(cluster.ports(seat for seat in cluster.seats if seat.name not in removed))
         chosen = removal.without_stuck(cluster, chosen, outcomes)
-        outcomes += removal.release(cluster, session, chosen)
+        outcomes = Outcomes([*outcomes, *removal.release(cluster, session, chosen)])
         done = report.removed(outcomes, session.common.format)
         released = [outcome.target for outcome in outcomes if outcome.ok]
         if driver.makes_machines:
@@ -346,8 +345,8 @@ def image_list(session: Session) -> Report:
     else:
         engines = session.selection.choose(list(cluster.engines.values()), lambda engine: (engine.name,))
         outcomes = fan_out(catalogue.built_on, engines, name=lambda engine: engine.name)
-        there = {outcome.target: outcome.value for outcome in outcomes if outcome.value is not None}
-        problems = (*_lost_problems(cluster, session), *report.problems(outcomes))
+        there = outcomes.values
+        problems = (*_lost_problems(cluster, session), *outcomes.problems)
     for line in catalogue.differing(here, there):
         session.progress.say(line)
     return Report(report.images(catalogue.rows(here, there), session.common.format), problems)

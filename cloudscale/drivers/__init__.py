@@ -7,7 +7,7 @@ from typing import Protocol
 
 from cloudscale.course import Course
 from cloudscale.engine import Engine
-from cloudscale.model import CommandResult, Heard, Kind, Machine, Order, Outcome, Say, Survey
+from cloudscale.model import CommandResult, Heard, Kind, Machine, Order, Outcomes, Say, Survey
 from cloudscale.settings import Settings
 
 
@@ -59,7 +59,7 @@ class Driver(Protocol):
     def belongings(self) -> str:
         """All that was made for the course, in words; empty where nothing is there."""
 
-    def sweep(self, only: Collection[str] | None = None) -> list[Outcome[str]]:
+    def sweep(self, only: Collection[str] | None = None) -> Outcomes[str]:
         """Deletes all that was made for the course, or for the machines of these names, for good."""
 
     def add(self, name: str) -> str:

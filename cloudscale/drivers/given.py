@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from cloudscale.model import Machine, Order, Outcome, Survey
+from cloudscale.model import Machine, Order, Outcomes, Survey
 
 
 class GivenMachines:
@@ -25,5 +25,5 @@ class GivenMachines:
     def belongings(self) -> str:
         return ""
 
-    def sweep(self, only: Collection[str] | None = None) -> list[Outcome[str]]:
-        return []
+    def sweep(self, only: Collection[str] | None = None) -> Outcomes[str]:
+        return Outcomes()

@@ -14,7 +14,7 @@ from cloudscale.drivers.openstack import inventory, quota, security, sweep
 from cloudscale.drivers.openstack.choices import choose
 from cloudscale.drivers.openstack.cloud import open_cloud
 from cloudscale.drivers.openstack.making import Blueprint, Maker
-from cloudscale.model import Outcome
+from cloudscale.model import Outcomes
 from cloudscale.settings import OpenStackSettings
 from cloudscale.sshkey import ssh_key
 from tests.cloud.classroom import Project
@@ -66,7 +66,7 @@ class Life:
 
     made: dict[str, int]
     unharmed: list[Fault]
-    removed: list[Outcome[str]]
+    removed: Outcomes[str]
     left: dict[str, int]
 
 

@@ -8,7 +8,7 @@ from cloudscale import naming
 from cloudscale.distribution import Distribution
 from cloudscale.engine import Engine
 from cloudscale.fanout import fan_out
-from cloudscale.model import Outcome, Survey
+from cloudscale.model import Outcomes, Survey
 from cloudscale.plan import GIB
 from tests.unit.api_schema import Json
 from tests.unit.fake_api import FakeApi
@@ -58,7 +58,7 @@ class Course:
     def survey(self, engine: Engine) -> Survey:
         return Survey(engine.machine, "10.0.0.1", free_disk=self.free_disk.get(engine.name))
 
-    def deliver(self, reference: str, *names: str, distribution: Distribution | None = None) -> list[Outcome[str]]:
+    def deliver(self, reference: str, *names: str, distribution: Distribution | None = None) -> Outcomes[str]:
         """To machines, one after another; all where none is named."""
         way = distribution or self.distribution(reference)
         engines = [self.driver.engines[name] for name in names or ("m1", "m2", "m3")]

@@ -14,7 +14,7 @@ from cloudscale import jupyter
 from cloudscale.course import Course
 from cloudscale.engine import Engine
 from cloudscale.errors import CloudError, CloudscaleError, MachineError, NotSetUp
-from cloudscale.model import Demand, Kind, Machine, Order, Outcome, Survey
+from cloudscale.model import Demand, Kind, Machine, Order, Outcome, Outcomes, Survey
 from cloudscale.plan import GIB
 from tests.unit.api_schema import Json
 from tests.unit.classroom import Class
@@ -193,7 +193,7 @@ class FakeCloud(FakeDriver):
         counts = {"servers": len(self.servers), "ports": len(self.ports), "security groups": int(self.has_group)}
         return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
 
-    def sweep(self, only: Collection[str] | None = None) -> list[Outcome[str]]:
+    def sweep(self, only: Collection[str] | None = None) -> Outcomes[str]:
         outcomes = []
         for name in [name for name in self.servers if only is None or name in only]:
             if name in self.stuck:
@@ -207,7 +207,7 @@ class FakeCloud(FakeDriver):
         if only is None and self.has_group and not self.servers:
             self.has_group = False
             outcomes.append(Outcome("security group cloudscale:bio", "deleted"))
-        return outcomes
+        return Outcomes(outcomes)
 
 
 class CloudClass(Class):

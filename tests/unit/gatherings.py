@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from cloudscale.fanout import fan_out
 from cloudscale.gathering import Gathering, Member
-from cloudscale.model import Outcome
+from cloudscale.model import Outcomes
 from cloudscale.swarm import swarm_nodes
 from tests.unit.fake_api import FakeApi
 from tests.unit.fakes import fake_engine
@@ -23,7 +23,7 @@ def gather(*apis: FakeApi, manager: FakeApi | None = None, adopts: bool = False,
     return Gathering(course, [api.name for api in apis], pool=POOL, manager=gate, adopts=adopts)
 
 
-def enter_all(way: Gathering, apis: Sequence[FakeApi]) -> list[Outcome[str]]:
+def enter_all(way: Gathering, apis: Sequence[FakeApi]) -> Outcomes[str]:
     """All at once; one that fails gives up."""
 
     def one(api: FakeApi) -> str:

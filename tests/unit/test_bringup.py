@@ -10,7 +10,7 @@ from cloudscale import engine
 from cloudscale.bringup import Ready, bring_up
 from cloudscale.cluster import look
 from cloudscale.errors import EngineError, MachineError
-from cloudscale.model import Machine, Outcome
+from cloudscale.model import Machine, Outcomes
 from cloudscale.phases import Phases
 from tests.unit.api_schema import Json
 from tests.unit.classroom import IMAGE, Class
@@ -22,7 +22,7 @@ OWN = "cloudscale/pydata:latest"
 BUILT: Json = {"Id": "sha256:22"}
 
 
-def bring(lab: Class, bytes_done: Callable[[int, int], None] = lambda done, of: None) -> list[Outcome[Ready]]:
+def bring(lab: Class, bytes_done: Callable[[int, int], None] = lambda done, of: None) -> Outcomes[Ready]:
     session = lab.session()
     surveys = {machine.name: lab.driver.survey(machine) for machine in lab.driver.machines()}
     return bring_up(look(session, lab.driver, surveys), surveys, session, Phases(), bytes_done)

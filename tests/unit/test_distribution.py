@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import gzip
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -10,7 +10,7 @@ import pytest
 from cloudscale.engine import Engine
 from cloudscale.errors import EngineError, ImageError, MachineError, RequestError
 from cloudscale.fanout import fan_out
-from cloudscale.model import Machine, Outcome
+from cloudscale.model import Machine, Outcome, Outcomes
 from cloudscale.plan import GIB
 from tests.unit.deliveries import BUILT, LAB, OWN, PULLED, Course
 from tests.unit.fakes import FakeDriver, fake_apis
@@ -21,7 +21,7 @@ def course() -> Course:
     return Course()
 
 
-def pinned(outcomes: list[Outcome[str]]) -> list[str]:
+def pinned(outcomes: Iterable[Outcome[str]]) -> list[str]:
     return [outcome.get() for outcome in outcomes]
 
 
@@ -197,7 +197,7 @@ def test_those_who_wait_for_a_sending_that_fails_try_themselves(
 
     monkeypatch.setattr(course.apis[0], "load_image", breaks)
     way = course.distribution(OWN)
-    results: dict[str, list[Outcome[str]]] = {}
+    results: dict[str, Outcomes[str]] = {}
 
     def one(name: str) -> threading.Thread:
         thread = threading.Thread(

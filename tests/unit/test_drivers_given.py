@@ -31,7 +31,7 @@ def test_the_network_of_given_machines_is_left_to_its_owner() -> None:
 def test_nothing_is_there_to_be_swept_away() -> None:
     given = GivenMachines()
     assert given.belongings() == ""
-    assert given.sweep() == given.sweep(["m1"]) == []
+    assert given.sweep() == given.sweep(["m1"]) == ()
 
 
 @pytest.mark.parametrize("driver", [Local, Generic])

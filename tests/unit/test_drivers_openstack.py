@@ -52,6 +52,6 @@ def test_a_course_that_only_looks_leaves_nothing_behind(stand_in: OwnCloud) -> N
     driver = load_driver(read_settings({"openstack": {"cloud": "course"}}), course, pytest.fail)
     assert driver.kind()
     assert driver.order(2, ()).fits == 2
-    assert driver.sweep() == []
+    assert driver.sweep() == ()
     assert {made.method for made in stand_in.requests if "/identity/" not in made.path} == {"GET"}
     assert not course.folder.exists()

@@ -10,7 +10,7 @@ from cloudscale.drivers.openstack import sweep as module
 from cloudscale.drivers.openstack.cloud import Cloud
 from cloudscale.drivers.openstack.sweep import GOING, LETTING_GO, find, sweep
 from cloudscale.errors import CloudError
-from cloudscale.model import Outcome
+from cloudscale.model import Outcomes
 from tests.lab.stand_in import Fault
 from tests.lab.stand_in.wire import new_id
 from tests.unit.openstack_cloud import (  # noqa: F401 - fixtures
@@ -46,7 +46,7 @@ def course(stand_in: OwnCloud) -> None:
             stand_in.volumes.attach(volume, server.id)
 
 
-def failed(outcomes: list[Outcome[str]]) -> dict[str, str]:
+def failed(outcomes: Outcomes[str]) -> dict[str, str]:
     return {outcome.target: str(outcome.error) for outcome in outcomes if not outcome.ok}
 
 
@@ -114,7 +114,7 @@ def test_all_that_there_is_can_be_told_before(stand_in: OwnCloud, cloud: Cloud) 
 def test_where_there_is_nothing_nothing_is_done(stand_in: OwnCloud, cloud: Cloud) -> None:
     stand_in.renew()
     assert find(cloud, MARK).told() == ""
-    assert sweep(cloud, MARK) == []
+    assert sweep(cloud, MARK) == ()
     assert {made.method for made in stand_in.requests} == {"GET"}
 
 
@@ -139,8 +139,8 @@ def test_what_belongs_to_one_machine_goes_alone(stand_in: OwnCloud, cloud: Cloud
 
 
 def test_a_name_is_taken_as_a_whole(stand_in: OwnCloud, cloud: Cloud) -> None:
-    assert sweep(cloud, MARK, only=["bio", "bio-", "bio-11", "io-1"]) == []
-    assert sweep(cloud, MARK, only=[]) == []
+    assert sweep(cloud, MARK, only=["bio", "bio-", "bio-11", "io-1"]) == ()
+    assert sweep(cloud, MARK, only=[]) == ()
     assert stand_in.totals()["servers"] == 2
 
 

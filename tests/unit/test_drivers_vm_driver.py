@@ -31,7 +31,7 @@ def test_a_course_that_only_looks_leaves_nothing_behind(lab: VmLab) -> None:
     assert driver.machines() == []
     assert driver.belongings() == ""
     assert driver.order(2, ()).fits == 5
-    assert driver.sweep() == []
+    assert driver.sweep() == ()
     assert driver.makes_machines
     assert not driver.adopts_swarm
     assert not lab.course.folder.exists()

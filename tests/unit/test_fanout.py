@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import _thread
 import threading
 
 import pytest
@@ -20,7 +21,7 @@ def test_outcomes_come_in_the_order_of_the_input_whichever_ends_first() -> None:
         return item * item
 
     outcomes = fan_out(slow_first, range(5), width=2)
-    assert outcomes == [Outcome(str(item), item * item) for item in range(5)]
+    assert outcomes == tuple(Outcome(str(item), item * item) for item in range(5))
 
 
 def test_one_failure_spoils_no_other() -> None:
@@ -54,14 +55,7 @@ def test_at_most_width_run_at_once_and_that_many_do() -> None:
 
 
 def test_nothing_to_do_is_done() -> None:
-    assert fan_out(str, []) == []
-
-
-def test_done_is_called_for_each_in_the_callers_thread() -> None:
-    seen: list[tuple[str, threading.Thread]] = []
-    fan_out(str, range(5), done=lambda outcome: seen.append((outcome.target, threading.current_thread())))
-    assert sorted(target for target, _ in seen) == ["0", "1", "2", "3", "4"]
-    assert {thread for _, thread in seen} == {threading.current_thread()}
+    assert fan_out(str, []) == ()
 
 
 def test_an_interrupt_goes_through_and_nothing_new_is_begun() -> None:
@@ -73,12 +67,11 @@ def test_an_interrupt_goes_through_and_nothing_new_is_begun() -> None:
         begun.append(item)
         if item:
             interrupted.wait()
-
-    def interrupt(outcome: Outcome[None]) -> None:
-        raise KeyboardInterrupt
+        else:
+            _thread.interrupt_main()
 
     with pytest.raises(KeyboardInterrupt):
-        fan_out(work, range(50), width=1, done=interrupt)
+        fan_out(work, range(50), width=1)
     interrupted.set()
     for worker in set(threading.enumerate()) - before:
         worker.join()
@@ -89,14 +82,14 @@ def test_an_interrupt_does_not_wait_for_what_hangs() -> None:
     before = set(threading.enumerate())
     let_go = threading.Event()
 
-    def interrupt(outcome: Outcome[bool]) -> None:
-        raise KeyboardInterrupt
-
-    def hang_unless_first(item: int) -> bool:
-        return item == 0 or let_go.wait()
+    def hang_unless_first(item: int) -> None:
+        if item == 0:
+            _thread.interrupt_main()
+        else:
+            let_go.wait()
 
     with pytest.raises(KeyboardInterrupt):
-        fan_out(hang_unless_first, range(3), width=3, done=interrupt)
+        fan_out(hang_unless_first, range(3), width=3)
     hanging = set(threading.enumerate()) - before
     assert all(worker.daemon for worker in hanging)  # the interpreter's end does not wait for them either
     let_go.set()

@@ -8,7 +8,7 @@ import pytest
 
 from cloudscale import model
 from cloudscale.errors import SeatError
-from cloudscale.model import Demand, Outcome, Student
+from cloudscale.model import Demand, Outcome, Outcomes, Student
 
 
 def test_every_value_is_frozen() -> None:
@@ -36,6 +36,29 @@ def test_an_outcome_gives_its_value_or_raises_its_error() -> None:
     assert not failed.ok
     with pytest.raises(SeatError, match="broken"):
         failed.get()
+
+
+@pytest.mark.parametrize("value", [None, 0, "", False])
+def test_a_value_that_is_nothing_is_a_value(value: object) -> None:
+    assert Outcome("a", value).ok
+    assert Outcome("a", value).get() == value
+
+
+def test_a_failure_is_named_with_its_target_once() -> None:
+    assert Outcome[str]("m1", error=OSError("no answer")).problem == "m1: no answer"
+    assert Outcome[str]("m1", error=OSError("m1: no answer")).problem == "m1: no answer"
+
+
+def test_outcomes_are_sorted_into_values_and_failures() -> None:
+    broken = OSError("no answer")
+    outcomes = Outcomes([Outcome("m1", 0), Outcome[int]("m2", error=broken), Outcome("m3", 3)])
+    assert outcomes.values == {"m1": 0, "m3": 3}
+    assert outcomes.errors == {"m2": broken}
+    assert outcomes.failed == (Outcome[int]("m2", error=broken),)
+    assert outcomes.problems == ("m2: no answer",)
+    with pytest.raises(OSError, match="no answer"):
+        outcomes.get()
+    assert Outcomes([Outcome("m1", 0), Outcome("m3", 3)]).get() == [0, 3]
 
 
 @pytest.mark.parametrize(

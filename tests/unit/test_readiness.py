@@ -7,7 +7,7 @@ import pytest
 
 from cloudscale import jupyter, readiness
 from cloudscale.errors import EngineError, SeatError, SlowSeat
-from cloudscale.model import Outcome, Place, Seat, Student
+from cloudscale.model import Outcome, Outcomes, Place, Seat, Student
 from cloudscale.readiness import SeatState, failure, seat_states, wait_ready
 from cloudscale.spawner import Change, RunningSeat
 from tests.unit.api_schema import Json, api_error
@@ -95,7 +95,7 @@ class Course:
         self.task(seat, "running")
         self.answering.add(seat.place.port)
 
-    def wait(self, *seats: Seat, timeout: float = 100) -> list[Outcome[str]]:
+    def wait(self, *seats: Seat, timeout: float = 100) -> Outcomes[str]:
         changes = [(seat, Change("created", f"service{seat.student.id}", NEW)) for seat in seats]
         return wait_ready(
             self.engine,
@@ -122,7 +122,7 @@ def test_seats_that_answer_are_ready_at_once(course: Course) -> None:
     course.task(ANN, "running")
     course.task(BOB, "running")
     course.answering = {4321, 4322}
-    assert course.wait(ANN, BOB) == [Outcome("Ann Lee", "ready"), Outcome("Bob Ray", "ready")]
+    assert course.wait(ANN, BOB) == (Outcome("Ann Lee", "ready"), Outcome("Bob Ray", "ready"))
     assert course.clock.pauses == []
 
 
@@ -233,7 +233,7 @@ def test_the_log_of_a_container_that_is_gone_is_done_without(course: Course) -> 
 
 
 def test_no_seats_are_ready_at_once(course: Course) -> None:
-    assert course.wait() == []
+    assert course.wait() == ()
 
 
 def test_an_engine_that_goes_away_ends_the_wait(course: Course, monkeypatch: pytest.MonkeyPatch) -> None:

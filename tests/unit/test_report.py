@@ -10,7 +10,8 @@ from tabulate import tabulate_formats
 from wcwidth import wcswidth
 
 from cloudscale import report
-from cloudscale.model import CommandResult, Demand, Machine, Outcome, Place, Row, Seat, Student
+from cloudscale.catalogue import ImageRow
+from cloudscale.model import CommandResult, Demand, Machine, Outcome, Outcomes, Place, Row, Seat, Student
 from cloudscale.plan import GIB, Need, Plan
 
 ROW = Row("Ann Lee", "ann@example.org", "http://192.0.2.1:4321", "192.0.2.1", 4321, "m1", "ready", "kw4h-7txe-cdrp")
@@ -22,8 +23,8 @@ KEYS = ["student", "email", "url", "host", "port", "password", "node", "state"]
 
 
 IMAGES = [
-    report.ImageRow("ml", "2026-01-01 10:00", 300 << 20, 200 << 20, ["m1", "m2"]),
-    report.ImageRow("spark", None, None, None, []),
+    ImageRow("ml", "2026-01-01 10:00", 300 << 20, 200 << 20, ["m1", "m2"]),
+    ImageRow("spark", None, None, None, []),
 ]
 
 
@@ -212,13 +213,7 @@ def test_machines_are_a_table() -> None:
 
 # --- failures and removals -------------------------------------------------------------------
 
-REMOVED = [Outcome("course-ann", "removed"), Outcome[str]("course-bob", error=OSError("it is in use"))]
-
-
-def test_a_failure_is_named_with_its_target_once() -> None:
-    assert report.told(Outcome[str]("m1", error=OSError("no answer"))) == "m1: no answer"
-    assert report.told(Outcome[str]("m1", error=OSError("m1: no answer"))) == "m1: no answer"
-    assert report.problems(REMOVED) == ("course-bob: it is in use",)
+REMOVED = Outcomes([Outcome("course-ann", "removed"), Outcome[str]("course-bob", error=OSError("it is in use"))])
 
 
 def test_what_was_removed_is_told_and_what_was_not_is_a_problem() -> None:

@@ -9,7 +9,7 @@ from argon2 import PasswordHasher
 
 from cloudscale import naming
 from cloudscale.errors import EngineError, RequestError, SeatError
-from cloudscale.model import Node, Outcome, Place, Seat, Student
+from cloudscale.model import Node, Outcome, Outcomes, Place, Seat, Student
 from cloudscale.notebook import NotebookImage
 from cloudscale.seatspec import Template
 from cloudscale.settings import SeatSettings
@@ -35,7 +35,7 @@ class Swarm:
         self.spawner = Spawner(self.engine, course)
         self.node = Node(self.engine.machine, "node1", 8, 2**34)
 
-    def converge(self, seats: Sequence[Seat], template: Template = TEMPLATE) -> list[Outcome[Change]]:
+    def converge(self, seats: Sequence[Seat], template: Template = TEMPLATE) -> Outcomes[Change]:
         self.api.changes.clear()
         running = running_seats(self.engine, self.course)
         return self.spawner.converge(seats, {"m1": self.node}, running, replace(template, course=self.course))
@@ -244,7 +244,7 @@ def test_seats_without_the_key_that_made_them_are_refused(swarm: Swarm) -> None:
 def test_removed_seats_leave_their_volumes(swarm: Swarm) -> None:
     swarm.converge([ANN, BOB])
     ann, bob = running_seats(swarm.engine, "bio")
-    assert swarm.spawner.remove([ann]) == [Outcome(ann.name, "removed")]
+    assert swarm.spawner.remove([ann]) == (Outcome(ann.name, "removed"),)
     assert running_seats(swarm.engine, "bio") == [bob]
     assert len(swarm.api.volumes_) == 2
 

@@ -12,7 +12,7 @@ from cloudscale import ssh, workflow
 from cloudscale.cluster import look
 from cloudscale.errors import ConnectionFailed, RequestError
 from cloudscale.known_hosts import KnownHosts
-from cloudscale.model import CommandResult, Machine, Outcome
+from cloudscale.model import CommandResult, Machine, Outcome, Outcomes
 from cloudscale.settings import Remote, read_flags
 from tests.unit.classroom import Class
 
@@ -86,7 +86,7 @@ def test_a_course_without_seats_is_told(bio: Class) -> None:
 
 
 def test_what_could_not_be_done_is_named_once() -> None:
-    outcomes = [Outcome[CommandResult]("host", error=ConnectionFailed("host: no answer in 5 s."))]
+    outcomes = Outcomes([Outcome[CommandResult]("host", error=ConnectionFailed("host: no answer in 5 s."))])
     assert workflow.command_report(outcomes, "json").problems == ("host: no answer in 5 s.",)
 
 

@@ -22,7 +22,7 @@ from cloudscale.engine import Engine
 from cloudscale.errors import MachineError, NotSetUp, RequestError
 from cloudscale.first_login import Booting, Silent, log_in
 from cloudscale.hostfacts import Facts, usable_memory
-from cloudscale.model import Kind, Machine, Order, Outcome, Say, Survey
+from cloudscale.model import Kind, Machine, Order, Outcomes, Say, Survey
 from cloudscale.settings import OpenStackSettings
 from cloudscale.ssh import Target
 from cloudscale.sshkey import KEY_FILE, SshKey, ssh_key
@@ -265,7 +265,7 @@ class OpenStack(OverSsh):
     def belongings(self) -> str:
         return sweep.find(self._cloud, self._mark).told()
 
-    def sweep(self, only: Collection[str] | None = None) -> list[Outcome[str]]:
+    def sweep(self, only: Collection[str] | None = None) -> Outcomes[str]:
         return sweep.sweep(self._cloud, self._mark, only)
 
     def add(self, name: str) -> str:

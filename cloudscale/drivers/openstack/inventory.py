@@ -119,8 +119,7 @@ def read_inventory(cloud: Cloud, mark: str) -> Inventory:
 
 def read_together(readers: Mapping[str, Callable[[], Any]]) -> list[Any]:
     """What several lists hold, read side by side. Raises CloudError where one can't be read."""
-    outcomes = fan_out(lambda name: (readers[name](),), readers)
-    return [outcome.get()[0] for outcome in outcomes]
+    return fan_out(lambda name: readers[name](), readers).get()
 
 
 def read_servers(cloud: Cloud, mark: str) -> list[Server]:

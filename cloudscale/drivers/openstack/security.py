@@ -91,12 +91,10 @@ def add_rules(cloud: Cloud, mark: str, group: str, wanted: frozenset[Rule]) -> N
     """Adds those that are missing. Raises CloudError."""
     there = {_read(found, group) for found in _rules(cloud, group)}
 
-    def add(rule: Rule) -> str:
+    def add(rule: Rule) -> None:
         cloud.attempt(f"Opening port {rule.first}", partial(_create, cloud, mark, group, rule))
-        return "added"
 
-    for outcome in fan_out(add, wanted - there):
-        outcome.get()
+    fan_out(add, wanted - there).get()
 
 
 def remove_others(cloud: Cloud, mark: str, group: str, wanted: frozenset[Rule]) -> None:
@@ -104,12 +102,10 @@ def remove_others(cloud: Cloud, mark: str, group: str, wanted: frozenset[Rule]) 
     ours = [found for found in _rules(cloud, group) if found.description == mark]
     surplus = [found.id for found in ours if _read(found, group) not in wanted]
 
-    def remove(number: str) -> str:
-        cloud.attempt("Closing a port", lambda: cloud.api.network.delete_security_group_rule(number))
-        return "removed"
+    def remove(rule_id: str) -> None:
+        cloud.attempt("Closing a port", lambda: cloud.api.network.delete_security_group_rule(rule_id))
 
-    for outcome in fan_out(remove, surplus):
-        outcome.get()
+    fan_out(remove, surplus).get()
 
 
 def _rules(cloud: Cloud, group: str) -> list[Any]:

@@ -14,7 +14,7 @@ from cloudscale.drivers.openstack.inventory import Named, Server, read_together
 from cloudscale.drivers.openstack.watch import Watch
 from cloudscale.errors import CloudError
 from cloudscale.fanout import fan_out
-from cloudscale.model import Outcome
+from cloudscale.model import Outcome, Outcomes
 
 GOING = 300.0  # seconds for servers to be gone
 LETTING_GO = 60.0  # seconds for a port, a group or a volume to be free for deletion
@@ -111,7 +111,7 @@ def find(cloud: Cloud, mark: str, only: Collection[str] | None = None) -> Everyt
     )
 
 
-def sweep(cloud: Cloud, mark: str, only: Collection[str] | None = None) -> list[Outcome[str]]:
+def sweep(cloud: Cloud, mark: str, only: Collection[str] | None = None) -> Outcomes[str]:
     """Deletes all that `find` finds, side by side, and waits until it is gone; what refuses is named."""
     done: dict[str, Outcome[str]] = {}
     watch: Watch[Server] = Watch(lambda: inventory.read_servers(cloud, mark), cloud.clock)
@@ -131,7 +131,7 @@ def sweep(cloud: Cloud, mark: str, only: Collection[str] | None = None) -> list[
         if done[doomed.id].ok:
             error = CloudError("It was deleted, and is there all the same.", ASK)
             done[doomed.id] = Outcome(doomed.name, error=error)
-    return list(done.values())
+    return Outcomes(done.values())
 
 
 def _name(doomed: Doomed) -> str:

@@ -24,7 +24,7 @@ from cloudscale.errors import MachineError, NotSetUp, RequestError
 from cloudscale.fanout import fan_out
 from cloudscale.first_login import Booting, Silent, log_in
 from cloudscale.hostfacts import Facts, listening_here, usable_memory
-from cloudscale.model import Demand, Kind, Machine, Order, Outcome, Say, Survey
+from cloudscale.model import Demand, Kind, Machine, Order, Outcomes, Say, Survey
 from cloudscale.settings import VmSettings
 from cloudscale.ssh import Target
 from cloudscale.sshkey import KEY_FILE, SshKey, ssh_key
@@ -271,16 +271,14 @@ class LocalVms(OverSsh):
         # what one VM lets go of another may take
         for step in ({name: {*vm.seat_ports} & wanted[name] for name, vm in self._vms.items()}, wanted):
             changed = [replace(vm, seat_ports=tuple(sorted(step[name]))) for name, vm in self._vms.items()]
-            for outcome in fan_out(self._forward, changed, name=_name):
-                outcome.get()
+            fan_out(self._forward, changed, name=_name).get()
 
-    def _forward(self, wanted: Vm) -> str:
+    def _forward(self, wanted: Vm) -> None:
         vm = self._vms[wanted.name]
         if vm.seat_ports != wanted.seat_ports:
             if self._hypervisor.state(vm) == "running":
                 self._hypervisor.forward(vm, wanted)
             self._keep(wanted)
-        return "open"
 
     # --- the end -----------------------------------------------------------------------------
 
@@ -288,7 +286,7 @@ class LocalVms(OverSsh):
         count = len(self._records.read())
         return f"{count} VMs" if count else ""
 
-    def sweep(self, only: Collection[str] | None = None) -> list[Outcome[str]]:
+    def sweep(self, only: Collection[str] | None = None) -> Outcomes[str]:
         self._vms = self._records.read()
         doomed = [vm for vm in self._vms.values() if only is None or vm.name in only]
         return fan_out(self._delete, doomed, name=_name)
@@ -328,8 +326,7 @@ class LocalVms(OverSsh):
 
     def remove(self, name: str) -> str:
         self._wanted(name)
-        for outcome in self.sweep({name}):
-            outcome.get()
+        self.sweep({name}).get()
         return f"{name} is deleted."
 
     def removal(self, name: str) -> str:
