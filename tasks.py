@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from cloudscale.invocation import VM_FLAGS, cloudscale_task, install
 
 if TYPE_CHECKING:
-    from cloudscale.cluster import Session
     from cloudscale.report import Report
+    from cloudscale.session import Session
 
 install()
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cloudscale.cluster import Cluster, Session
+from cloudscale.cluster import Cluster
 from cloudscale.distribution import Distribution
 from cloudscale.engine import Engine, trainers_engine
 from cloudscale.fanout import MACHINES_WIDTH, fan_out
 from cloudscale.gathering import Gathering, Member
-from cloudscale.hostfacts import SWARM_NETWORKS, spare_network
 from cloudscale.model import Outcomes, Survey
+from cloudscale.networks import SWARM_NETWORKS, spare_network
 from cloudscale.notebook import BytesDone
 from cloudscale.phases import Phases
 from cloudscale.recipes import is_ours
+from cloudscale.session import Session
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def bring_up(
     distribution = Distribution(
         settings.image,
         settings.course,
-        driver,
+        copy=None if driver.adopts_swarm else driver.copy_image,
         # there, the engine of this computer is the machine
         engines=cluster.engines.values(),
         trainer=lambda: None if driver.adopts_swarm else trainers_engine(),

@@ -13,6 +13,7 @@ from docker.errors import APIError, BuildError, ContainerError, ImageNotFound
 from cloudscale.engine import Engine, engine_errors, explain_text
 from cloudscale.errors import ImageError
 from cloudscale.fetching import fetch_debs, fetch_wheels, make_debian
+from cloudscale.model import last_lines
 from cloudscale.recipes import (
     ADDING,
     DOCKERFILE,
@@ -167,8 +168,8 @@ def _docker_build(engine: Engine, context: Path, recipe: Recipe, base: str, labe
             forcerm=True,
         )
     except BuildError as error:
-        said = [TERMINAL_CODES.sub("", line.get("stream") or line.get("error") or "") for line in error.build_log]
-        text = " / ".join([line.strip() for line in said if line.strip()][-3:])
+        log = "\n".join(line.get("stream") or line.get("error") or "" for line in error.build_log)
+        text = last_lines(TERMINAL_CODES.sub("", log), 3)
         if "no space left" in text:
             raise explain_text(text, engine.name) from None
         where = recipe.folder / DOCKERFILE if recipe.has_dockerfile else RECIPES / DOCKERFILE

@@ -8,9 +8,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import ipaddress
-import os
-import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from cloudscale.errors import RequestError
+from cloudscale.files import make_once, replace_file
 
 DAY = datetime.timedelta(days=1)
 AUTHORITY_LIFE = 3650 * DAY
@@ -130,45 +129,24 @@ def authority(folder: Path, course: str, *, create: bool = True) -> Authority | 
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if (folder / "ca.pem").exists() and not (folder / "ca-key.pem").exists():
             raise ValueError("ca-key.pem is missing")
-        key_pem = _first_wins(folder / "ca-key.pem", lambda: _key_pem(ec.generate_private_key(ec.SECP256R1())))
+        key_pem = make_once(folder / "ca-key.pem", lambda: _key_pem(ec.generate_private_key(ec.SECP256R1())))
         key = serialization.load_pem_private_key(key_pem, password=None)
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise ValueError("ca-key.pem has another kind of key")
-        pem = _first_wins(folder / "ca.pem", lambda: _pem(_new_authority(course, key)))
+        pem = make_once(folder / "ca.pem", lambda: _pem(_new_authority(course, key)))
         found = Authority(folder, x509.load_pem_x509_certificate(pem), key)
         if key.public_key() != found.certificate.public_key():
             raise ValueError("ca.pem and ca-key.pem do not belong together")
         client = found.client_files[0]
         if not client.exists() or found.fault(client.read_bytes()):
             pair = found.client("cloudscale trainer")
-            with _written(client, pair.certificate + pair.key) as temporary:
-                os.replace(temporary, client)
+            replace_file(client, pair.certificate + pair.key)
         return found
     except (OSError, ValueError, TypeError) as error:
         raise RequestError(
             f"The course's certificates in {folder} can't be used ({error}).",
             "Put back the files that the course was made with: without them its engines let nobody in.",
         ) from None
-
-
-def _first_wins(path: Path, make: Callable[[], bytes]) -> bytes:
-    """What the file holds; where there is none, it is made, by one of those who try."""
-    if not path.exists():
-        with _written(path, make()) as temporary, contextlib.suppress(FileExistsError):
-            os.link(temporary, path)
-    return path.read_bytes()
-
-
-@contextlib.contextmanager
-def _written(path: Path, data: bytes) -> Iterator[Path]:
-    """The data in a file of its own beside the path, with mode 0600, to be put in its place whole."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(data)
-        yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _new_authority(course: str, key: ec.EllipticCurvePrivateKey) -> x509.Certificate:

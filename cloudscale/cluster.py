@@ -2,43 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from cloudscale.course import Course
-from cloudscale.drivers import Driver
+from cloudscale.drivers.protocols import Driver
 from cloudscale.engine import Engine, describe
 from cloudscale.errors import CloudscaleError, EngineError, MachineError, NotSetUp, SwarmError
 from cloudscale.fanout import fan_out
 from cloudscale.model import Machine, Node, Survey
-from cloudscale.progress import Progress
-from cloudscale.selection import Selection
-from cloudscale.settings import Common, Settings
+from cloudscale.session import Session
 from cloudscale.spawner import RunningSeat, running_seats
 from cloudscale.swarm import Membership, SwarmNode, check_ours, check_usable, membership, swarm_nodes
-
-
-@dataclass(frozen=True)
-class Session:
-    """One run of one task: what was asked for, and the way to talk with the user meanwhile.
-
-    `names_driver`: a flag chose the driver; `vm_flags`: those that were given and are for VMs on this computer alone.
-    """
-
-    settings: Settings
-    common: Common
-    progress: Progress
-    ask: Callable[[str], None]  # raises RequestError unless the user agrees
-    names_driver: bool = False
-    vm_flags: tuple[str, ...] = ()
-
-    @property
-    def course(self) -> Course:
-        return Course.named(self.settings.course, self.settings.driver)
-
-    @property
-    def selection(self) -> Selection:
-        return Selection(self.common.only, self.common.skip)
 
 
 @dataclass(frozen=True)

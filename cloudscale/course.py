@@ -19,6 +19,7 @@ from pathlib import Path
 from platformdirs import user_state_dir
 
 from cloudscale.errors import CloudscaleError, RequestError
+from cloudscale.files import make_once
 
 KEY_BYTES = 32
 ATTEMPTS = 100  # to lock a folder that other runs remove when they are done
@@ -57,14 +58,7 @@ class Course:
                 if not create:
                     return None
                 self.make_folder()
-                # linked into place whole, so that of two runs at once both read the same key
-                temporary = path.with_name(f"key.{secrets.token_hex(8)}")
-                with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-                    file.write(secrets.token_hex(KEY_BYTES) + "\n")
-                with contextlib.suppress(FileExistsError):
-                    os.link(temporary, path)
-                temporary.unlink()
-            key = bytes.fromhex(path.read_text().strip())
+            key = bytes.fromhex(make_once(path, lambda: f"{secrets.token_hex(KEY_BYTES)}\n".encode()).decode().strip())
         except OSError as error:
             raise self._unusable(error) from None
         except ValueError:

@@ -15,13 +15,15 @@ from collections.abc import Callable, Iterable, Iterator
 from docker.errors import APIError
 
 from cloudscale import naming
-from cloudscale.drivers import Driver
 from cloudscale.engine import Engine, engine_errors
 from cloudscale.errors import CloudscaleError, EngineError, ImageError
-from cloudscale.model import Survey
+from cloudscale.model import Heard, Machine, Survey
 from cloudscale.notebook import BytesDone, Held, find_image, pull_image
-from cloudscale.plan import GIB, MIB
 from cloudscale.recipes import short_name
+from cloudscale.units import GIB, gib, mib
+
+# From a machine, to another, an image; told what dd(1) says of the bytes sent.
+Copy = Callable[[Machine, Machine, str, Heard], None]
 
 LEAST_FREE = GIB // 2  # bytes of disk for an image whose size nobody knows yet
 SENDS = 2  # at once from one machine: an engine may write each of them to its disk first
@@ -32,6 +34,7 @@ COPIED = re.compile(rb"(\d+) bytes[^\r\n]*copied")  # of dd(1)
 class Distribution:
     """One image for one launch; each machine calls `deliver` as soon as its engine answers.
 
+    `copy` sends an image from one machine to another; None where there is but one, which is the trainer's own engine.
     `trainer` is the trainer's own engine, which may have what no registry has; None where there is none.
     `engines` are those of machines that answer already, which may have it too.
     """
@@ -40,8 +43,8 @@ class Distribution:
         self,
         reference: str,
         course: str,
-        driver: Driver,
         *,
+        copy: Copy | None,
         trainer: Callable[[], Engine | None],
         engines: Iterable[Engine] = (),
         is_own: bool,
@@ -50,7 +53,7 @@ class Distribution:
     ) -> None:
         self._reference = reference
         self._course = course
-        self._driver = driver
+        self._copy = copy
         self._find_trainer = trainer
         self._engines = tuple(engines)
         self._is_own = is_own
@@ -79,7 +82,7 @@ class Distribution:
             held = find_image(engine, self._reference)
             if held is None or (newest and not held.is_same(newest[1])):
                 raise ImageError(f"The image {self._reference} did not arrive on {engine.name}.", "Run again.")
-            if not self._driver.adopts_swarm:
+            if self._copy:  # what an engine of its owner's has is its owner's
                 mark_brought(engine, self._reference, self._course)
         with self._changed:
             self._sources[engine.name] = engine
@@ -154,14 +157,15 @@ class Distribution:
         held = find_image(source, self._reference)
         size = held.size if held else 0
         self._check_disk(engine, survey, 2 * size)
-        self._say(f"Image: from {source.name} to {engine.name}, {size / MIB:.0f} MiB")
+        self._say(f"Image: from {source.name} to {engine.name}, {mib(size)}")
         advance = self._advance(engine.name)
 
         def heard(piece: bytes) -> None:
             if found := COPIED.findall(piece):
                 advance(int(found[-1]), size)
 
-        self._driver.copy_image(source.machine, engine.machine, self._reference, heard)
+        assert self._copy
+        self._copy(source.machine, engine.machine, self._reference, heard)
 
     def _send(self, engine: Engine, survey: Survey, refusal: CloudscaleError | None) -> None:
         """From the trainer's engine to the first machine."""
@@ -181,7 +185,7 @@ class Distribution:
                 "Use an image from a registry, or build it on a machine of that kind.",
             )
         self._check_disk(engine, survey, 2 * held.size)
-        self._say(f"Image: from this computer to {engine.name}, {held.size / MIB:.0f} MiB")
+        self._say(f"Image: from this computer to {engine.name}, {mib(held.size)}")
         with engine_errors("this computer"):
             saved = own.api.get_image(self._reference)
         counted = _counted(saved, held.size, self._advance(engine.name))
@@ -206,8 +210,8 @@ class Distribution:
     def _check_disk(self, engine: Engine, survey: Survey, needed: int) -> None:
         if survey.free_disk is not None and survey.free_disk < needed:
             raise ImageError(
-                f"{engine.name}: its disk has {survey.free_disk / GIB:.1f} GiB free, and the image {self._reference}"
-                f" needs {needed / GIB:.1f} GiB to be unpacked.",
+                f"{engine.name}: its disk has {gib(survey.free_disk)} free, and the image {self._reference}"
+                f" needs {gib(needed)} to be unpacked.",
                 "Make room there (docker system df shows what takes it), then run again.",
             )
 

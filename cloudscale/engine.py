@@ -21,6 +21,7 @@ from cloudscale import naming
 from cloudscale.errors import CloudscaleError, EngineError, NotSetUp, RequestError
 from cloudscale.fanout import WIDTH
 from cloudscale.model import Machine, Node
+from cloudscale.networks import endpoint
 
 CONNECT_TIMEOUT = 10  # seconds for another machine to take a connection
 REQUEST_TIMEOUT = 60  # seconds for one answer of an engine; a loaded one is slow to create containers
@@ -83,7 +84,7 @@ def over_tls(machine: str, host: str, port: int, *, ca: Path, certificate: tuple
             f"{where} can't be reached ({told}).", f"Is the machine up, and is its port {port} open to you?"
         ) from None
     tls = TLSConfig(client_cert=(str(certificate[0]), str(certificate[1])), ca_cert=str(ca), verify=True)
-    url = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+    url = f"https://{endpoint(host, port)}"
 
     def client(version: str) -> docker.DockerClient:
         made = docker.DockerClient(url, version=version, timeout=REQUEST_TIMEOUT, tls=tls, max_pool_size=WIDTH)

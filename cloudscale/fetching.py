@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from cloudscale.errors import ImageError
+from cloudscale.model import TIMED_OUT
+from cloudscale.shell import run_program
 
 SUITE = "trixie"  # Debian 13, which all images stand on
 PYTHON = "3.13"  # that Debian's
@@ -170,13 +171,10 @@ def wheel_versions(names: Iterable[str]) -> dict[str, str]:
 
 
 def _run(command: Sequence[str], what: str) -> None:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
-    except subprocess.TimeoutExpired:
-        raise ImageError(f"{what} took more than {TIMEOUT} s.", "Is the network slow? Run again.") from None
-    except OSError as error:
-        raise ImageError(f"{what} can't be run: {error}.") from None
-    if done.returncode:
+    done = run_program(command, TIMEOUT)
+    if done.exit_code == TIMED_OUT:
+        raise ImageError(f"{what} took more than {TIMEOUT} s.", "Is the network slow? Run again.")
+    if done.exit_code:
         said = _last_words(done.stdout, done.stderr)
         remedy = (
             "Ask for other versions of these." if CONFLICT in done.stdout else "Is there a network? Then run again."

@@ -11,6 +11,7 @@ from docker.errors import APIError
 from cloudscale import naming
 from cloudscale.engine import Engine, engine_errors
 from cloudscale.errors import SwarmError
+from cloudscale.networks import endpoint
 from cloudscale.swarm import (
     ADDRESS,
     BRIDGE,
@@ -124,7 +125,7 @@ class Gathering:
             bridge = _bridge_label(engine)
             engine.api.init_swarm(
                 advertise_addr=member.address,
-                listen_addr=_endpoint(member.address),
+                listen_addr=endpoint(member.address, SWARM_PORT),
                 data_path_addr=member.address,
                 default_addr_pool=[self._pool],
                 swarm_spec=engine.api.create_swarm_spec(labels=naming.labels(self._course)),
@@ -175,7 +176,7 @@ class Gathering:
 def _reachable_managers(gate: Engine, member: Member) -> list[str]:
     """Where a machine can join: the other managers' addresses, with their ports."""
     statuses = [node.get("ManagerStatus", {}) for node in gate.api.nodes()]
-    own = _endpoint(member.address)
+    own = endpoint(member.address, SWARM_PORT)
     return [s["Addr"] for s in statuses if s.get("Reachability") == "reachable" and s["Addr"] != own]
 
 
@@ -222,7 +223,7 @@ def _joined(member: Member, token: str, remotes: Sequence[str]) -> Membership:
             engine.api.join_swarm(
                 remote_addrs=list(remotes),
                 join_token=token,
-                listen_addr=_endpoint(member.address),
+                listen_addr=endpoint(member.address, SWARM_PORT),
                 advertise_addr=member.address,
                 data_path_addr=member.address,
             )
@@ -237,10 +238,6 @@ def _joined(member: Member, token: str, remotes: Sequence[str]) -> Membership:
             f"Are the ports {SWARM_PORT}, 7946 and 4789 open between the machines?",
         )
     return found
-
-
-def _endpoint(address: str) -> str:
-    return f"[{address}]:{SWARM_PORT}" if ":" in address else f"{address}:{SWARM_PORT}"
 
 
 def _bridge_label(engine: Engine) -> dict[str, str]:

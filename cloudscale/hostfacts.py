@@ -9,11 +9,17 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from cloudscale.errors import MachineError
+from cloudscale.model import CommandResult
+from cloudscale.ssh import Connection
+from cloudscale.units import MIB
 
+READING = 60  # seconds for the facts
+OURS = "cloudscale: "  # what the scripts write before their own messages
 LISTENING = "0A"  # the state in /proc/net/tcp (Linux, include/net/tcp_states.h)
 # devices that come and go with the engine, or with virtual machines and tunnels
 TUNNELS = "veth|virbr|vnet|lxc|lxd|incus|podman|cni|tun|utun|tap|wg|ppp|zt|tailscale"
@@ -21,11 +27,6 @@ PASSING = re.compile(rf"lo|docker0|docker_gwbridge|br-[0-9a-f]{{12}}|({TUNNELS})
 ENGINES_OWN = re.compile(r"lo|docker0|docker_gwbridge|br-[0-9a-f]{12}|veth.*")
 
 LINK = re.compile(r"^\d+: ([^:@ ]+).* mtu (\d+)", re.MULTILINE)  # a line of `ip -o link`
-
-# Ranges for networks of our own, best first: the one for benchmarks of network devices (RFC 2544),
-# hardly ever in use elsewhere, then private ones (RFC 1918).
-SWARM_NETWORKS = ("198.18.0.0/16", *(f"10.{number}.0.0/16" for number in range(200, 216)))
-ENGINE_NETWORKS = ("198.19.0.0/16", *(f"172.{number}.0.0/16" for number in range(17, 32)))
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,22 @@ class Facts:
         """The largest packet, in bytes, of the card that has the address; 1500 where none has."""
         device = next((found.device for found in self.addresses if found.address == address), "")
         return self.mtus.get(device, 1500)
+
+
+def read_facts(connection: Connection) -> Facts:
+    """What the host is. Changes nothing. Raises ConnectionFailed, MachineError."""
+    name = connection.target.name
+    script = resources.files("cloudscale").joinpath("scripts", "facts.sh").read_text()
+    done = connection.run_root(script, timeout=READING)
+    if done.exit_code:
+        raise MachineError(f"{name}: it can't be looked at ({script_failure(done)}).", "Look at the machine: ps, df.")
+    return parse_facts(done.stdout, name)
+
+
+def script_failure(done: CommandResult) -> str:
+    """What a script of ours says of its failure, else the end of what it printed."""
+    ours = [line for line in done.stderr.splitlines() if line.startswith(OURS)]
+    return (ours[-1].removeprefix(OURS) if ours else done.last_words()).rstrip(".")
 
 
 def parse_facts(text: str, name: str) -> Facts:
@@ -202,7 +219,7 @@ def listening_here() -> frozenset[int]:
 
 def usable_memory(ram: int) -> int:
     """Bytes that Linux has to give, of a VM's `ram` in MiB: 1475 MiB of 1536 were measured, 63.0 GiB of 64."""
-    return int((ram * 0.97 - 64) * 1024**2)
+    return int((ram * 0.97 - 64) * MIB)
 
 
 def _version(text: str) -> tuple[int, int] | None:
@@ -220,13 +237,3 @@ def _start_command(text: str) -> tuple[str, ...]:
         elif not word.startswith(("-H", "--host=", "--tls", "--live-restore")):
             kept.append(word)
     return tuple(kept)
-
-
-def spare_network(taken: Iterable[str], candidates: Iterable[str]) -> str:
-    """The first of some ranges that collides with no network that is in use; the first of all where all do.
-
-    A tunnel's halves of the whole internet (0.0.0.0/1) say nothing about who lives there.
-    """
-    busy = [network for network in map(ipaddress.ip_network, taken) if network.version == 4 and network.prefixlen > 1]
-    ranges = [ipaddress.IPv4Network(candidate) for candidate in candidates]
-    return str(next((found for found in ranges if not any(map(found.overlaps, busy))), ranges[0]))

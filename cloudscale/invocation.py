@@ -24,8 +24,8 @@ from invoke.tasks import Task
 from cloudscale.errors import CloudscaleError, RequestError
 
 if TYPE_CHECKING:
-    from cloudscale.cluster import Session
     from cloudscale.report import Report
+    from cloudscale.session import Session
 
 INTERRUPTED = 130
 ENVIRONMENT = "INVOKE_CLOUDSCALE_"
@@ -114,8 +114,8 @@ _complete = ParseMachine.complete_context
 
 
 def _session(context: Context, common: Mapping[str, Any], flags: dict[str, Any]) -> Session:
-    from cloudscale.cluster import Session
     from cloudscale.progress import progress_on
+    from cloudscale.session import Session
     from cloudscale.settings import Common, read_flags, read_settings
 
     configuration = context.config.get("cloudscale") or {}

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 
 from cloudscale import containers, report, seating, spawner, swarm
 from cloudscale.bringup import Ready, bring_up
-from cloudscale.cluster import Cluster, Session, look
-from cloudscale.drivers import Driver
+from cloudscale.cluster import Cluster, look
+from cloudscale.drivers.protocols import Driver
 from cloudscale.engine import Engine, trainers_engine
 from cloudscale.errors import CapacityError, CloudscaleError, EngineError, ImageError, RequestError, SwarmError
 from cloudscale.fanout import fan_out
@@ -23,6 +23,7 @@ from cloudscale.planning import plan_launch
 from cloudscale.recipes import full_reference, is_ours, short_name
 from cloudscale.report import Report
 from cloudscale.seatspec import Template
+from cloudscale.session import Session
 from cloudscale.settings import Launch
 from cloudscale.waiting import poll
 

@@ -185,8 +185,18 @@ class CommandResult:
     stdout: str
     stderr: str
 
+    def last_words(self, lines: int = 1) -> str:
+        """The last lines on standard error, or else on standard output, as one line."""
+        return last_lines(self.stderr, lines) or last_lines(self.stdout, lines) or "no reason given"
+
+
+def last_lines(text: str, count: int = 1) -> str:
+    """The last lines of a text that are not blank, as one line."""
+    return " / ".join([line.strip() for line in text.splitlines() if line.strip()][-count:])
+
 
 TIMED_OUT = 124  # exit code of a command past its deadline, as timeout(1) has it
+NOT_STARTED = 127  # exit code of a program that can't be started, as sh(1) has it
 UNREACHED = 255  # exit code of a target that the command never ran on, as ssh(1) has it
 
 

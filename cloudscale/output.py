@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
-import tempfile
 from pathlib import Path
 
 from cloudscale.errors import RequestError
@@ -32,16 +30,3 @@ def check_writable(path: Path) -> None:
             f"--output {path} can't be written: its folder is not there, or closed to you.",
             f"Make it first: mkdir -p {path.parent}",
         )
-
-
-def write_private(path: Path, text: str) -> None:
-    """Writes the file whole, with mode 0600, whatever was there before. Raises OSError."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".cloudscale-")  # mode 0600
-    try:
-        with open(descriptor, "w", encoding="utf-8") as file:
-            file.write(text + "\n")
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise

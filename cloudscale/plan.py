@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from cloudscale.errors import CapacityError
 from cloudscale.model import Kind, Node, Place, Seat, Student
 from cloudscale.settings import SeatSettings
+from cloudscale.units import gib, mib
 
-GIB = 1024**3
-MIB = 1024**2
 LAST_PORT = 65535
 
 
@@ -130,8 +129,8 @@ def _too_little_memory(seats: int, nodes: Sequence[Node], room: int, limits: Sea
     free = sum(max(0, node.memory - node.taken_memory) for node in nodes)
     those = f"{nodes[0].machine.name} has" if len(nodes) == 1 else f"the {len(nodes)} machines have"
     return CapacityError(
-        f"{seats} seats need {seats * limits.reserve / GIB:.1f} GiB of memory"
-        f" ({limits.reserve / MIB:.0f} MiB each), and {those} {free / GIB:.1f} GiB for them: room for {room}.",
+        f"{seats} seats need {gib(seats * limits.reserve)} of memory"
+        f" ({mib(limits.reserve)} each), and {those} {gib(free)} for them: room for {room}.",
         "Use more or larger machines, shorten the students' file, or lower seat.reserve in the configuration.",
     )
 
@@ -168,7 +167,7 @@ def machines_to_make(seats: int, rooms: Collection[int], kind: Kind, limits: Sea
     if not room or limits.cpus > kind.cpus:
         raise CapacityError(
             f"Not one seat fits a machine of kind {kind.name}: it has {kind.cpus} cores and"
-            f" {kind.memory / GIB:.1f} GiB for seats; a seat takes {limits.reserve / GIB:.1f} GiB (seat.reserve)"
+            f" {gib(kind.memory)} for seats; a seat takes {gib(limits.reserve)} (seat.reserve)"
             f" and up to {limits.cpus:g} cores (seat.cpus), with at most {limits.per_core:g} a core (seat.per_core).",
             "Choose larger machines, or lower seat.reserve or seat.cpus, or raise seat.per_core.",
         )

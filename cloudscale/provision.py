@@ -17,14 +17,14 @@ from typing import Any
 
 from cloudscale.certificates import Authority
 from cloudscale.errors import MachineError
-from cloudscale.hostfacts import ENGINE_NETWORKS, Facts, parse_facts, spare_network
+from cloudscale.hostfacts import Facts, script_failure
 from cloudscale.model import TIMED_OUT
+from cloudscale.networks import ENGINE_NETWORKS, spare_network
 from cloudscale.ssh import Connection
 
 TLS_PORT = 2376  # of an engine with TLS, as IANA has it (docker-s)
 OLDEST = (20, 10)
 
-READING = 60  # seconds for the facts
 INSTALLING = 2700  # for the packages, with the waits for cloud-init, for locks and for an earlier run
 RESTORING = 600
 
@@ -45,17 +45,6 @@ class Setup:
     files: Mapping[str, bytes] = field(repr=False)
     reasons: tuple[str, ...]
     warning: str = ""
-
-
-def read_facts(connection: Connection) -> Facts:
-    """What the host is. Changes nothing. Raises ConnectionFailed, MachineError."""
-    name = connection.target.name
-    done = connection.run_root(_script("facts"), timeout=READING)
-    if done.exit_code:
-        raise MachineError(
-            f"{name}: it can't be looked at ({_last_line(done.stderr)}).", "Look at the machine: ps, df."
-        )
-    return parse_facts(done.stdout, name)
 
 
 def check(facts: Facts, name: str, course: str, authority: Authority | None) -> None:
@@ -209,7 +198,7 @@ def apply(connection: Connection, setup: Setup) -> None:
     if done.exit_code == TIMED_OUT:
         raise MachineError(f"{name}: its engine was not set up within {INSTALLING} s.", "Look at the machine: ps, df.")
     if done.exit_code:
-        raise MachineError(f"{name}: {_last_line(done.stderr)}.", "Mend that there, then run again.")
+        raise MachineError(f"{name}: {script_failure(done)}.", "Mend that there, then run again.")
 
 
 def release(connection: Connection, facts: Facts) -> str:
@@ -217,7 +206,7 @@ def release(connection: Connection, facts: Facts) -> str:
     name = connection.target.name
     done = connection.run_root(_script("engine-down"), timeout=RESTORING, data=_restored(facts, name))
     if done.exit_code:
-        raise MachineError(f"{name}: {_last_line(done.stderr)}.", "Mend that there, then run again.")
+        raise MachineError(f"{name}: {script_failure(done)}.", "Mend that there, then run again.")
     return "engine removed" if facts.is_brought else "engine as before"
 
 
@@ -243,10 +232,3 @@ def tar(files: Mapping[str, bytes]) -> bytes:
 
 def _script(name: str) -> str:
     return resources.files("cloudscale").joinpath("scripts", f"{name}.sh").read_text()
-
-
-def _last_line(text: str) -> str:
-    """What a script of ours said of its failure, else the end of what it printed."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    ours = [line.removeprefix("cloudscale: ") for line in lines if line.startswith("cloudscale: ")]
-    return (ours or lines or ["no reason given"])[-1].rstrip(".")

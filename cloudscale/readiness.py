@@ -12,7 +12,7 @@ from cloudscale import jupyter
 from cloudscale.engine import Engine, engine_errors
 from cloudscale.errors import CloudscaleError, SeatError, SlowSeat
 from cloudscale.fanout import WIDTH, fan_out
-from cloudscale.model import Outcome, Outcomes, Place, Seat, Student
+from cloudscale.model import Outcome, Outcomes, Place, Seat, Student, last_lines
 from cloudscale.seatspec import covers
 from cloudscale.spawner import Change, RunningSeat
 from cloudscale.waiting import Clock, SystemClock, poll
@@ -139,7 +139,7 @@ def _last_words(engine: Engine | None, task: Task) -> str:
     # the log of a container is told where it can be had
     with contextlib.suppress(CloudscaleError), engine_errors(engine.name):
         text = engine.api.logs(container, tail=3).decode(errors="replace")
-        return " / ".join(line.strip() for line in text.splitlines() if line.strip())
+        return last_lines(text, 3)
     return ""
 
 

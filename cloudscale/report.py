@@ -12,7 +12,8 @@ from tabulate import tabulate
 
 from cloudscale.catalogue import ImageRow
 from cloudscale.model import CommandResult, Demand, Machine, Outcome, Outcomes, Row
-from cloudscale.plan import GIB, MIB, Plan
+from cloudscale.plan import Plan
+from cloudscale.units import gib, mib
 
 SEAT_KEYS = ("student", "email", "url", "host", "port", "password", "node", "state")
 
@@ -109,8 +110,8 @@ def plan(plan: Plan, machines: Sequence[Machine], demands: Sequence[Demand], for
         {
             "machine": need.machine,
             "seats": need.seats,
-            "memory needed": f"{need.memory / GIB:.2f} GiB",
-            "memory there": f"{need.free_memory / GIB:.2f} GiB",
+            "memory needed": gib(need.memory, 2),
+            "memory there": gib(need.free_memory, 2),
             "cores needed": f"{need.cores:g}",
             "cores there": need.free_cores,
         }
@@ -159,4 +160,4 @@ def images(rows: Sequence[ImageRow], format: str) -> str:
 
 
 def _mebibytes(size: int | None) -> str:
-    return f"{size / MIB:.0f} MiB" if size else ""
+    return mib(size) if size else ""

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cloudscale import jupyter, naming, readiness, removal, report
-from cloudscale.cluster import Cluster, Session
+from cloudscale import address, jupyter, naming, readiness, removal, report
+from cloudscale.cluster import Cluster
 from cloudscale.errors import SeatError, SlowSeat, SwarmError
 from cloudscale.model import Outcome, Row, Seat
-from cloudscale.plan import GIB, Plan
+from cloudscale.plan import Plan
 from cloudscale.report import Report
 from cloudscale.seatspec import Template
+from cloudscale.session import Session
 from cloudscale.settings import Launch
 from cloudscale.spawner import Spawner
+from cloudscale.units import gib
 
 READY_TIMEOUT = 600.0  # seconds for all seats to answer
 
@@ -92,19 +94,13 @@ def seat_row(seat: Seat, hosts: Mapping[str, str], state: str, password: str | N
     return Row(
         student=seat.student.full_name,
         email=seat.student.email,
-        url=url(host, seat.place.port),
+        url=address.url(host, seat.place.port),
         host=host,
         port=seat.place.port,
         node=seat.place.machine,
         state=state,
         password=password,
     )
-
-
-def url(host: str, port: int) -> str:
-    if not host:
-        return ""
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def machine_table(cluster: Cluster, format: str) -> str:
@@ -118,7 +114,7 @@ def machine_table(cluster: Cluster, format: str) -> str:
                 "address": machine.address,
                 "engine": _engine_state(cluster, machine.name),
                 "cores": node.cpus if node else "",
-                "memory": f"{node.memory / GIB:.1f} GiB" if node else "",
+                "memory": gib(node.memory) if node else "",
                 "seats": "" if cluster.cut_off else seats,  # then nobody can tell
             }
         )

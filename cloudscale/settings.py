@@ -15,23 +15,20 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from cloudscale.errors import SettingsError
+from cloudscale.units import GIB, MIB, parse_size
 
 # A tag that does not move: `latest` would give each class another image.
 DEFAULT_IMAGE = "quay.io/jupyter/scipy-notebook:2025-03-14"
 
-RESERVE = 512 * 1024**2  # bytes that a plan counts for a seat, unless its limit is lower
+RESERVE = 512 * MIB  # bytes that a plan counts for a seat, unless its limit is lower
 
 Driver = Literal["openstack", "local", "generic", "virtualbox", "qemu"]
 
 
 def _size(value: object) -> object:
-    """Bytes from `2G`, `512M`, `1.5GiB` (powers of 1024, as Docker has them) or a plain number."""
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         raise ValueError("should be a size such as 2G or 512M")
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)(?:i?b)?", str(value).strip().lower())
-    if not match:
-        raise ValueError("should be a size such as 2G or 512M")
-    return int(float(match[1]) * 1024 ** " kmgt".index(match[2] or " "))
+    return parse_size(str(value))
 
 
 def _number(value: object) -> object:
@@ -40,7 +37,7 @@ def _number(value: object) -> object:
     return value
 
 
-Size = Annotated[int, BeforeValidator(_size), Field(ge=6 * 1024 * 1024)]  # Docker's own lower limit
+Size = Annotated[int, BeforeValidator(_size), Field(ge=6 * MIB)]  # Docker's own lower limit
 Integer = Annotated[int, BeforeValidator(_number)]
 Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 
@@ -72,7 +69,7 @@ class SeatSettings(Section):
     """Limits of one seat (`cpus`, `memory`, `pids`), and what a plan counts (`reserve`, `per_core`)."""
 
     cpus: Number = Field(1.0, ge=0.01)  # Docker's own lower limit
-    memory: Size = 2 * 1024**3
+    memory: Size = 2 * GIB
     pids: Integer = Field(512, ge=16)
     reserve: Size = Field(None, validate_default=True)  # the validator's default
     per_core: Number = Field(4, gt=0)
@@ -139,8 +136,8 @@ class VmSettings(Section):
     """
 
     cpus: Integer = Field(2, ge=1, le=64)
-    memory: Size = Field(2 * 1024**3, ge=256 * 1024**2)
-    disk: Size = Field(20 * 1024**3, ge=1024**3)
+    memory: Size = Field(2 * GIB, ge=256 * MIB)
+    disk: Size = Field(20 * GIB, ge=GIB)
     base_image: str | None = Field(None, min_length=1)
     user: str = Field("debian", min_length=1)
     address: str = Field("127.0.0.1", pattern=r"^\d+\.\d+\.\d+\.\d+$")

@@ -11,10 +11,10 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from cloudscale.errors import CloudscaleError, RequestError
-from cloudscale.model import TIMED_OUT, CommandResult
+from cloudscale.model import NOT_STARTED, TIMED_OUT, CommandResult
 
 
 def run_shell(command: str, timeout: float) -> CommandResult:
@@ -52,6 +52,31 @@ def on_terminal() -> bool:
     return sys.stdin is not None and sys.stdin.isatty()
 
 
+def run_program(
+    command: Sequence[str], timeout: float, *, environment: Mapping[str, str] | None = None
+) -> CommandResult:
+    """Runs a program to its end, with the terminal as its input where there is one.
+
+    Past `timeout` seconds it is ended, with exit code 124; one that can't be started has exit code 127.
+    """
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            stdin=None if on_terminal() else subprocess.DEVNULL,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            env={**os.environ, **(environment or {})},
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return CommandResult(TIMED_OUT, "", f"it did not end within {timeout:.0f} s")
+    except OSError as error:
+        return CommandResult(NOT_STARTED, "", str(error))
+    return CommandResult(done.returncode, done.stdout, done.stderr)
+
+
 def as_root(command: Sequence[str]) -> list[str]:
     """The command as root runs it: itself, or with sudo. Raises RequestError where there is neither."""
     if os.geteuid() == 0:
@@ -65,22 +90,7 @@ def as_root(command: Sequence[str]) -> list[str]:
 def run_root(command: Sequence[str], what: str, timeout: float = 900) -> str:
     """Runs a command as root and returns its output. Raises CloudscaleError, saying what failed and how."""
     full = as_root(command)
-    try:
-        done = subprocess.run(
-            full,
-            capture_output=True,
-            stdin=None if on_terminal() else subprocess.DEVNULL,
-            text=True,
-            errors="replace",
-            timeout=timeout,
-            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise CloudscaleError(f"{what} did not end within {timeout:.0f} s.", f"Try by hand: {' '.join(full)}") from None
-    except OSError as error:
-        raise CloudscaleError(f"{what} failed: {error}.") from None
-    if done.returncode:
-        lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
-        raise CloudscaleError(f"{what} failed: {' / '.join(lines[-3:])}", f"Try by hand: {' '.join(full)}")
+    done = run_program(full, timeout, environment={"DEBIAN_FRONTEND": "noninteractive"})
+    if done.exit_code:
+        raise CloudscaleError(f"{what} failed: {done.last_words(3)}", f"Try by hand: {' '.join(full)}")
     return done.stdout

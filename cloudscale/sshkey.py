@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
-import os
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +11,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from cloudscale.errors import RequestError
+from cloudscale.files import make_once
 
 KEY_FILE = "id_ed25519"
 
@@ -39,11 +37,9 @@ def ssh_key(folder: Path, *, create: bool) -> SshKey | None:
     """
     file = folder / KEY_FILE
     try:
-        if not file.exists():
-            if not create:
-                return None
-            _write(file, ed25519.Ed25519PrivateKey.generate())
-        private = serialization.load_ssh_private_key(file.read_bytes(), password=None)
+        if not create and not file.exists():
+            return None
+        private = serialization.load_ssh_private_key(make_once(file, _new_key), password=None)
     except OSError as error:
         raise RequestError(f"The course's SSH key {file} can't be used: {error.strerror}.") from None
     except (ValueError, TypeError) as error:
@@ -54,16 +50,7 @@ def ssh_key(folder: Path, *, create: bool) -> SshKey | None:
     return SshKey(file, f"{public.decode()} cloudscale")
 
 
-def _write(file: Path, key: ed25519.Ed25519PrivateKey) -> None:
-    """Linked into place whole, so that of two runs at once both read the same key."""
-    text = key.private_bytes(
+def _new_key() -> bytes:
+    return ed25519.Ed25519PrivateKey.generate().private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
     )
-    temporary = file.with_name(f"{file.name}.{secrets.token_hex(8)}")
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
-        out.write(text)
-    try:
-        with contextlib.suppress(FileExistsError):
-            os.link(temporary, file)
-    finally:
-        temporary.unlink()

@@ -21,17 +21,20 @@ from cloudscale import (
     spawner,
     ssh,
 )
-from cloudscale.cluster import Cluster, Session, look
-from cloudscale.drivers import Driver, load_driver
+from cloudscale.cluster import Cluster, look
+from cloudscale.drivers import load_driver
+from cloudscale.drivers.protocols import Driver
 from cloudscale.engine import trainers_engine
 from cloudscale.errors import CloudscaleError, EngineError, RequestError
 from cloudscale.fanout import fan_out
+from cloudscale.files import replace_file
 from cloudscale.known_hosts import KnownHosts
 from cloudscale.model import UNREACHED, CommandResult, Machine, Outcome, Outcomes, Place, Seat, Student
 from cloudscale.notebook import look_inside
-from cloudscale.output import check_writable, write_private
+from cloudscale.output import check_writable
 from cloudscale.report import Report
 from cloudscale.roster import read_roster
+from cloudscale.session import Session
 from cloudscale.settings import Launch, Remote
 from cloudscale.shell import on_terminal
 
@@ -54,7 +57,7 @@ def themachine(session: Session, launch: Launch) -> Report:
     done = (launching.planned if launch.plan else launching.launched)(session, driver, launch, students)
     if launch.output:
         try:
-            write_private(launch.output, done.text)
+            replace_file(launch.output, f"{done.text}\n".encode())
         except OSError as error:
             return replace(done, problems=(*done.problems, f"{launch.output} was not written: {error.strerror}."))
     return done

@@ -12,9 +12,10 @@ from cloudscale.certificates import Authority, authority
 from cloudscale.course import Course
 from cloudscale.engine import Engine, over_tls
 from cloudscale.errors import EngineError, MachineError, NotSetUp
-from cloudscale.hostfacts import Facts
+from cloudscale.hostfacts import Facts, read_facts
 from cloudscale.known_hosts import KnownHosts
 from cloudscale.model import CommandResult, Heard, Machine, Say, Survey
+from cloudscale.networks import endpoint
 from cloudscale.ssh import Connection, Logins, Target
 
 LOGIN = 15.0  # seconds for each step of a login
@@ -84,7 +85,7 @@ class OverSsh(ABC):
         return facts.own_address(machine.address, self._connection(machine).peer)
 
     def _look(self, machine: Machine) -> Facts:
-        facts = provision.read_facts(self._connection(machine))
+        facts = read_facts(self._connection(machine))
         provision.check(facts, machine.name, self._course.name, self._authority())
         self._facts[machine.name] = facts
         return facts
@@ -125,7 +126,7 @@ class OverSsh(ABC):
         pair = signer.client("cloudscale guest", GUEST)
         files = {"ca.pem": signer.pem, "cert.pem": pair.certificate, "key.pem": pair.key}
         address = self._address(target, self._facts[target.name])
-        where = f"[{address}]:{provision.TLS_PORT}" if ":" in address else f"{address}:{provision.TLS_PORT}"
+        where = endpoint(address, provision.TLS_PORT)
         done = self._connection(source).run_root(
             COPY, image, where, timeout=COPYING, data=provision.tar(files), heard=heard
         )
@@ -138,7 +139,7 @@ class OverSsh(ABC):
             )
 
     def release(self, machine: Machine) -> str:
-        facts = provision.read_facts(self._connection(machine))
+        facts = read_facts(self._connection(machine))
         if facts.mark.get("course") != self._course.name:
             return ""
         provision.check(facts, machine.name, self._course.name, self._authority())

@@ -9,7 +9,7 @@ from cloudscale.distribution import Distribution
 from cloudscale.engine import Engine
 from cloudscale.fanout import fan_out
 from cloudscale.model import Outcomes, Survey
-from cloudscale.plan import GIB
+from cloudscale.units import GIB
 from tests.unit.api_schema import Json
 from tests.unit.fake_api import FakeApi
 from tests.unit.fakes import FakeDriver, fake_apis, fake_engine
@@ -48,7 +48,7 @@ class Course:
         return Distribution(
             reference,
             "bio",
-            self.driver,
+            copy=self.driver.copy_image,
             trainer=trainer or self._trainer,
             is_own=reference == OWN,
             bytes_done=lambda done, of: self.told.append((done, of)),

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
-from cloudscale.plan import GIB
+from cloudscale.units import GIB
 from tests.unit.api_schema import Json, api_error
 from tests.unit.fake_calls import call, labelled
 from tests.unit.fake_images import FakeImages

@@ -15,7 +15,7 @@ from cloudscale.course import Course
 from cloudscale.engine import Engine
 from cloudscale.errors import CloudError, CloudscaleError, MachineError, NotSetUp
 from cloudscale.model import Demand, Kind, Machine, Order, Outcome, Outcomes, Survey
-from cloudscale.plan import GIB
+from cloudscale.units import GIB
 from tests.unit.api_schema import Json
 from tests.unit.classroom import Class
 from tests.unit.fake_api import FakeApi

@@ -13,8 +13,8 @@ from cloudscale.drivers.given import GivenMachines
 from cloudscale.engine import Engine
 from cloudscale.errors import CloudscaleError, ConnectionFailed, EngineError, NotSetUp, RequestError
 from cloudscale.model import CommandResult, Heard, Machine, Say, Survey
-from cloudscale.plan import GIB
 from cloudscale.settings import Settings
+from cloudscale.units import GIB
 from cloudscale.waiting import poll
 from tests.unit.api_schema import Json
 from tests.unit.fake_api import FakeApi

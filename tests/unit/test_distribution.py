@@ -11,7 +11,7 @@ from cloudscale.engine import Engine
 from cloudscale.errors import EngineError, ImageError, MachineError, RequestError
 from cloudscale.fanout import fan_out
 from cloudscale.model import Machine, Outcome, Outcomes
-from cloudscale.plan import GIB
+from cloudscale.units import GIB
 from tests.unit.deliveries import BUILT, LAB, OWN, PULLED, Course
 from tests.unit.fakes import FakeDriver, fake_apis
 

@@ -8,7 +8,7 @@ from cloudscale.distribution import Distribution, mark_brought, remove_brought
 from cloudscale.model import Survey
 from tests.unit.deliveries import BUILT, LAB, MARK, OWN, PULLED, Course
 from tests.unit.fake_api import FakeApi
-from tests.unit.fakes import FakeDriver, fake_engine
+from tests.unit.fakes import fake_engine
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_where_the_swarm_is_adopted_no_mark_is_left() -> None:
     way = Distribution(
         LAB,
         "bio",
-        FakeDriver(api),
+        copy=None,
         trainer=lambda: None,
         is_own=False,
         bytes_done=lambda done, of: None,

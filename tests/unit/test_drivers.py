@@ -5,11 +5,12 @@ import inspect
 import pytest
 
 from cloudscale.course import Course
-from cloudscale.drivers import Driver, load_driver
+from cloudscale.drivers import load_driver
 from cloudscale.drivers.generic import Generic
 from cloudscale.drivers.local import Local
 from cloudscale.drivers.openstack import driver as openstack
 from cloudscale.drivers.openstack.driver import OpenStack
+from cloudscale.drivers.protocols import Driver
 from cloudscale.drivers.vm.driver import LocalVms
 from cloudscale.drivers.vm.qemu import Qemu
 from cloudscale.drivers.vm.virtualbox import VirtualBox

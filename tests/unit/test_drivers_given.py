@@ -4,10 +4,10 @@ import inspect
 
 import pytest
 
-from cloudscale.drivers import Driver
 from cloudscale.drivers.generic import Generic
 from cloudscale.drivers.given import GivenMachines
 from cloudscale.drivers.local import Local
+from cloudscale.drivers.protocols import Driver
 from cloudscale.model import Machine, Order
 from cloudscale.settings import LocalSettings
 

@@ -14,7 +14,6 @@ from cloudscale.drivers.openstack.cloud import Cloud
 from cloudscale.drivers.openstack.inventory import (
     ANSWERED,
     FINGERPRINT,
-    MIB,
     Inventory,
     Server,
     mark,
@@ -23,6 +22,7 @@ from cloudscale.drivers.openstack.inventory import (
     read_inventory,
 )
 from cloudscale.errors import CloudError
+from cloudscale.units import MIB
 from tests.lab.stand_in import Fault, servers
 from tests.lab.stand_in.network_kind import Kind
 from tests.lab.stand_in.servers import Servers

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from cloudscale import workflow
-from cloudscale.cluster import Session
 from cloudscale.course import Course
 from cloudscale.drivers import load_driver
 from cloudscale.drivers.vm.driver import LocalVms
@@ -17,6 +16,7 @@ from cloudscale.drivers.vm.qemu import Qemu
 from cloudscale.drivers.vm.virtualbox import VirtualBox
 from cloudscale.errors import RequestError
 from cloudscale.model import Say
+from cloudscale.session import Session
 from cloudscale.settings import Common, Launch, Settings, read_flags, read_settings
 from tests.unit.classroom import Said
 from tests.unit.fake_hypervisor import VmLab, vm_lab_fixture  # noqa: F401 - fixtures

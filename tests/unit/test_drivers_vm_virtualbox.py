@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from cloudscale.drivers.vm.hypervisor import BaseImage, PortTaken, Vm
 from cloudscale.drivers.vm.records import free_ports
 from cloudscale.drivers.vm.virtualbox import VirtualBox
 from cloudscale.errors import MachineError, RequestError
+from cloudscale.model import CommandResult
 from tests.lab.vboxmanage import VBoxManage
 from tests.unit.fake_hypervisor import GIB, one_vm, qcow2_image, raw_image
 from tests.unit.fakes import poll_at_once
@@ -26,10 +26,10 @@ def vbox_fixture(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[VB
     """Without a process for each command, and without waiting."""
     with VBoxManage(tmp_path / "vbox") as vbox:
 
-        def called(*words: str, timeout: float = 1) -> subprocess.CompletedProcess[str]:
+        def called(*words: str, timeout: float = 1) -> CommandResult:
             assert timeout > 0
             answer = vbox(*words)
-            return subprocess.CompletedProcess(["VBoxManage", *words], answer.code, answer.out, answer.err)
+            return CommandResult(answer.code, answer.out, answer.err)
 
         monkeypatch.setattr(module, "_called", called)
         monkeypatch.setattr(module, "poll", poll_at_once)

@@ -22,7 +22,7 @@ from cloudscale.certificates import Authority, authority
 from cloudscale.engine import describe, engine_errors, explain, from_environment, over_tls
 from cloudscale.errors import EngineError, NotSetUp, RequestError, SeatError
 from cloudscale.model import Machine
-from cloudscale.plan import GIB
+from cloudscale.units import GIB
 from tests.unit.api_schema import Json, api_error
 from tests.unit.fake_api import FakeApi
 from tests.unit.fakes import fake_engine

@@ -12,7 +12,7 @@ from docker import APIClient
 from docker.errors import APIError
 from docker.models.containers import ContainerCollection
 
-from cloudscale.drivers import Driver
+from cloudscale.drivers.protocols import Driver
 from tests.unit.api_schema import SERVICE, check_keys
 from tests.unit.fake_api import FakeApi
 from tests.unit.fake_cloud import FakeCloud

@@ -213,7 +213,7 @@ def test_what_does_not_fit_together_is_named(programs: Programs, listed: Path, t
     [
         (subprocess.CompletedProcess([], 1, "", "WARNING: old pip\nERROR: no route to host\n"), "no route to host"),
         (subprocess.TimeoutExpired([], 1800), "took more than 1800 s"),
-        (FileNotFoundError(2, "No such file"), "can't be run"),
+        (FileNotFoundError(2, "No such file"), "No such file"),
     ],
     ids=["failed", "too long", "not there"],
 )

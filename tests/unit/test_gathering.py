@@ -9,7 +9,7 @@ import pytest
 from cloudscale import gathering
 from cloudscale.errors import CloudscaleError, SwarmError
 from cloudscale.gathering import Gathering
-from cloudscale.hostfacts import SWARM_NETWORKS
+from cloudscale.networks import SWARM_NETWORKS
 from cloudscale.swarm import ADDRESS, MACHINE
 from tests.unit.api_schema import api_error
 from tests.unit.fake_api import FakeApi

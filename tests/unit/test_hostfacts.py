@@ -1,23 +1,13 @@
 from __future__ import annotations
 
-import ipaddress
 import re
 import subprocess
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from cloudscale import provision
 from cloudscale.errors import MachineError
-from cloudscale.hostfacts import (
-    ENGINE_NETWORKS,
-    SWARM_NETWORKS,
-    Address,
-    listening_ports,
-    parse_facts,
-    spare_network,
-)
+from cloudscale.hostfacts import Address, listening_ports, parse_facts
 from tests.unit.fake_host import DEBIAN_START, DOCKER_CE_START, FRESH, WITH_ENGINE, facts, printed
 
 GIB = 1024**3
@@ -343,48 +333,3 @@ def test_what_a_docker_machine_left_of_certificates_is_dropped(form: str) -> Non
         "--storage-driver",
         "overlay2",
     )
-
-
-# --- networks --------------------------------------------------------------------------------
-
-
-def test_the_first_range_that_collides_with_nothing_is_chosen() -> None:
-    assert spare_network([], SWARM_NETWORKS) == SWARM_NETWORKS[0]
-    assert spare_network(["198.18.3.0/24"], SWARM_NETWORKS) == "10.200.0.0/16"
-    assert spare_network(["198.18.0.0/15", "172.17.0.0/16"], ENGINE_NETWORKS) == "172.18.0.0/16"
-    assert spare_network(["198.18.0.0/15", "10.0.0.0/8"], SWARM_NETWORKS) == SWARM_NETWORKS[0]
-
-
-def test_the_way_out_and_what_is_not_ipv4_collide_with_nothing() -> None:
-    assert spare_network(["0.0.0.0/0", "::/0", "2001:db8::/32"], ENGINE_NETWORKS) == ENGINE_NETWORKS[0]
-
-
-def test_a_tunnel_for_everything_does_not_hide_what_is_in_use() -> None:
-    taken = ["0.0.0.0/1", "128.0.0.0/1", "198.18.0.0/16"]  # as OpenVPN's redirect-gateway has it
-    assert spare_network(taken, SWARM_NETWORKS) == "10.200.0.0/16"
-
-
-def test_the_ranges_for_swarm_and_engines_never_meet() -> None:
-    for swarm in map(ipaddress.ip_network, SWARM_NETWORKS):
-        assert not any(swarm.overlaps(ipaddress.ip_network(engine)) for engine in ENGINE_NETWORKS)
-
-
-networks = st.builds(
-    lambda address, bits: str(ipaddress.ip_network((int(address), bits), strict=False)),
-    st.one_of(
-        st.ip_addresses(v=4),
-        st.ip_addresses(v=4, network="172.16.0.0/12"),
-        st.ip_addresses(v=4, network="198.18.0.0/15"),
-    ),
-    st.integers(8, 32),
-)
-
-
-@given(st.lists(networks, max_size=12))
-def test_a_range_collides_only_where_all_do(taken: list[str]) -> None:
-    def collides(candidate: str) -> bool:
-        return any(ipaddress.ip_network(candidate).overlaps(ipaddress.ip_network(network)) for network in taken)
-
-    chosen = spare_network(taken, ENGINE_NETWORKS)
-    assert chosen in ENGINE_NETWORKS
-    assert not collides(chosen) or all(map(collides, ENGINE_NETWORKS))

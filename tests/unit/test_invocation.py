@@ -13,9 +13,9 @@ from invoke.parser.parser import ParseMachine
 from invoke.program import Program
 
 from cloudscale import workflow
-from cloudscale.cluster import Session
 from cloudscale.errors import CloudscaleError, SeatError
 from cloudscale.report import Report
+from cloudscale.session import Session
 from cloudscale.settings import Launch, Remote
 
 PROJECT = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cloudscale.errors import CloudscaleError, ImageError, RequestError
-from cloudscale.plan import GIB
+from cloudscale.units import GIB
 from tests.unit.api_schema import Json, api_error
 from tests.unit.classroom import IMAGE, Class, states
 from tests.unit.fake_api import FakeApi

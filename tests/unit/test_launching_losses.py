@@ -9,7 +9,7 @@ import pytest
 
 from cloudscale import launching
 from cloudscale.errors import CapacityError, CloudscaleError, ImageError, MachineError
-from cloudscale.plan import GIB
+from cloudscale.units import GIB
 from tests.unit.classroom import Class, states, told
 
 # --- a machine that fails --------------------------------------------------------------------

@@ -6,46 +6,7 @@ from pathlib import Path
 import pytest
 
 from cloudscale.errors import RequestError
-from cloudscale.output import check_writable, write_private
-
-
-def mode(path: Path) -> int:
-    return path.stat().st_mode & 0o777
-
-
-def test_a_result_is_for_its_owners_eyes_only_whatever_the_umask(tmp_path: Path) -> None:
-    before = os.umask(0)
-    try:
-        write_private(tmp_path / "out.csv", "password")
-    finally:
-        os.umask(before)
-    assert mode(tmp_path / "out.csv") == 0o600
-    assert (tmp_path / "out.csv").read_text() == "password\n"
-
-
-def test_a_file_that_others_could_read_is_replaced_by_one_that_they_can_not(tmp_path: Path) -> None:
-    path = tmp_path / "out.csv"
-    path.write_text("old")
-    path.chmod(0o644)
-    with path.open() as opened_before:
-        write_private(path, "new")
-        assert opened_before.read() == "old"  # whoever has the old file open sees nothing of the new one
-    assert mode(path) == 0o600
-    assert path.read_text() == "new\n"
-
-
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
-    path = tmp_path / "out.csv"
-    path.write_text("old")
-    with pytest.raises(UnicodeEncodeError):
-        write_private(path, "new \ud800")
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_any_script_is_written_as_utf_8(tmp_path: Path) -> None:
-    write_private(tmp_path / "out.csv", "王小明")
-    assert (tmp_path / "out.csv").read_bytes() == "王小明\n".encode()
+from cloudscale.output import check_writable
 
 
 def test_where_a_file_can_be_written_nothing_is_said_or_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,5 +37,4 @@ def test_a_name_that_is_too_long_is_told_before_anything_is_done(tmp_path: Path)
         check_writable(tmp_path / ("é" * 128))
     with pytest.raises(RequestError):
         check_writable(tmp_path / ("x" * 300) / "out.csv")
-    write_private(tmp_path / ("x" * 255), "the longest")
     check_writable(tmp_path / ("x" * 255))

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from cloudscale.errors import CapacityError
 from cloudscale.model import Machine, Node, Place, Student
-from cloudscale.plan import GIB, Plan, PortRange, make_plan
+from cloudscale.plan import Plan, PortRange, make_plan
 from cloudscale.settings import SeatSettings
+from cloudscale.units import GIB
 
 LIMITS = SeatSettings()  # 512 MiB a seat, 4 seats a core
 PORTS = PortRange(4321)

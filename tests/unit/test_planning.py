@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import pytest
 
-from cloudscale.cluster import Session, look
+from cloudscale.cluster import look
 from cloudscale.errors import CapacityError, RequestError
 from cloudscale.model import Student, Survey
-from cloudscale.plan import GIB, Plan
+from cloudscale.plan import Plan
 from cloudscale.planning import plan_launch
+from cloudscale.session import Session
 from cloudscale.settings import Launch, read_flags
+from cloudscale.units import GIB
 from tests.unit.classroom import Class
 
 ANN, BOB, CID = Student("1", "Ann", "Lee"), Student("2", "Bob", "Ray"), Student("3", "Cid", "Kim")

@@ -10,7 +10,7 @@ import pytest
 from cloudscale import certificates
 from cloudscale.certificates import Authority
 from cloudscale.errors import MachineError
-from cloudscale.hostfacts import ENGINE_NETWORKS
+from cloudscale.networks import ENGINE_NETWORKS
 from cloudscale.provision import MARK, SETTINGS, TLS, UNIT, Setup, check, release
 from tests.unit.authorities import made
 from tests.unit.fake_host import FRESH, WITH_ENGINE, FakeHost, facts

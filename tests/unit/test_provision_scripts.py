@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from cloudscale import provision
 from cloudscale.certificates import Authority
 from cloudscale.errors import ConnectionFailed, MachineError
+from cloudscale.hostfacts import read_facts
 from cloudscale.model import TIMED_OUT, CommandResult
-from cloudscale.provision import UNIT, apply, read_facts, release, tar
+from cloudscale.provision import UNIT, apply, release, tar
 from tests.unit.authorities import made
 from tests.unit.fake_host import FRESH, WITH_ENGINE, FakeHost, facts
 from tests.unit.settling import needed, settle, with_settings

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cloudscale import provision
 from cloudscale.certificates import Authority, authority
-from cloudscale.hostfacts import ENGINE_NETWORKS
+from cloudscale.networks import ENGINE_NETWORKS
 from cloudscale.provision import MARK, UNIT, release
 from tests.unit.authorities import made
 from tests.unit.fake_host import FRESH, WITH_ENGINE, FakeHost

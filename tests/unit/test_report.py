@@ -12,7 +12,8 @@ from wcwidth import wcswidth
 from cloudscale import report
 from cloudscale.catalogue import ImageRow
 from cloudscale.model import CommandResult, Demand, Machine, Outcome, Outcomes, Place, Row, Seat, Student
-from cloudscale.plan import GIB, Need, Plan
+from cloudscale.plan import Need, Plan
+from cloudscale.units import GIB
 
 ROW = Row("Ann Lee", "ann@example.org", "http://192.0.2.1:4321", "192.0.2.1", 4321, "m1", "ready", "kw4h-7txe-cdrp")
 OTHER = Row("王 小明", "", "http://192.0.2.1:4322", "192.0.2.1", 4322, "m1", "failed", "a3c4-d7e3-f4h7")

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from cloudscale import provision
 from cloudscale.drivers import over_ssh
-from cloudscale.provision import MARK, SETTINGS, TLS, UNIT, Setup
+from cloudscale.hostfacts import script_failure
+from cloudscale.model import CommandResult
+from cloudscale.provision import MARK, SETTINGS, TLS, UNIT, Setup, tar
 from tests.unit.fake_host import FRESH, WITH_ENGINE
-from tests.unit.script_host import COURSE, SCRIPTS, Host, setup, succeeded
+from tests.unit.script_host import COURSE, SCRIPTS, Host, script_text, setup, succeeded
 
 pytestmark = pytest.mark.usefixtures("processes")
 
@@ -41,7 +42,7 @@ def kept(tmp_path: Path) -> Setup:
 
 @pytest.mark.parametrize("name", [*SCRIPTS, "copy"])
 def test_a_script_is_one_that_every_sh_can_read(name: str) -> None:
-    script = over_ssh.COPY if name == "copy" else provision._script(name)
+    script = over_ssh.COPY if name == "copy" else script_text(name)
     for shell in ("sh", "dash", "bash"):
         if shutil.which(shell):
             subprocess.run([shell, "-n", "-c", script], check=True)
@@ -51,7 +52,7 @@ def test_a_script_is_one_that_every_sh_can_read(name: str) -> None:
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_a_script_ends_with_a_line_and_fits_into_a_command(name: str) -> None:
-    script = provision._script(name)
+    script = script_text(name)
     assert script.endswith("\n")
     assert len(script) < 32 * 1024  # of 128 KiB that Linux takes as one argument
 
@@ -160,7 +161,7 @@ def test_the_group_goes_only_where_it_came_with_the_engine(host: Host, fresh: Se
 
 def said(done: subprocess.CompletedProcess[bytes]) -> str:
     assert done.returncode == 1
-    return provision._last_line(done.stderr.decode())
+    return script_failure(CommandResult(1, "", done.stderr.decode()))
 
 
 def test_an_engine_that_does_not_start_tells_why(host: Host, fresh: Setup, kept: Setup) -> None:
@@ -281,7 +282,7 @@ def test_two_runs_do_not_set_up_one_host_at_once(host: Host, fresh: Setup) -> No
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for script, what in (("engine-up", "setting this host up"), ("engine-down", "changing this host")):
-            done = host.run(script, "install", data=provision.tar(fresh.files), patience=0)
+            done = host.run(script, "install", data=tar(fresh.files), patience=0)
             assert said(done).startswith(f"another run has been {what}")
     assert not host.has(MARK)
     assert not host.has("calls")

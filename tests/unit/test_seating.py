@@ -9,18 +9,10 @@ from cloudscale import seating
 from cloudscale.cluster import Cluster, look
 from cloudscale.errors import EngineError, NotSetUp, SwarmError
 from cloudscale.model import Place, Seat, Student
-from cloudscale.seating import machine_table, seat_row, url
+from cloudscale.seating import machine_table, seat_row
 from tests.unit.classroom import ANN, BOB, CID, Class
 
 SEAT = Seat(Student("1", "Ann", "Lee", "ann@example.org"), Place("m1", 4321))
-
-
-@pytest.mark.parametrize(
-    ("host", "expected"),
-    [("192.0.2.1", "http://192.0.2.1:80"), ("2001:db8::1", "http://[2001:db8::1]:80"), ("", "")],
-)
-def test_an_address_can_be_clicked_where_there_is_one(host: str, expected: str) -> None:
-    assert url(host, 80) == expected
 
 
 def test_a_row_has_the_address_of_its_machine() -> None:

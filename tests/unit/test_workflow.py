@@ -10,8 +10,8 @@ from cloudscale import building, workflow
 from cloudscale.engine import Engine
 from cloudscale.errors import CapacityError, CloudscaleError, RequestError, RosterError
 from cloudscale.model import Machine
-from cloudscale.plan import GIB
 from cloudscale.recipes import Recipe
+from cloudscale.units import GIB
 from tests.unit.api_schema import Json, api_error
 from tests.unit.classroom import ANN, BOB, CID, IMAGE, Class
 from tests.unit.fake_api import FakeApi
@@ -164,10 +164,10 @@ def test_the_result_is_also_written_for_the_owners_eyes_only(bio: Class, tmp_pat
 def test_a_result_that_can_not_be_written_is_told_all_the_same(
     bio: Class, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def full(path: Path, text: str) -> None:
+    def full(path: Path, data: bytes) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(workflow, "write_private", full)
+    monkeypatch.setattr(workflow, "replace_file", full)
     report = bio.launch(output=tmp_path / "out.json")
     assert len(bio.rows(report)) == 2
     assert any("out.json was not written: No space left" in problem for problem in report.problems)

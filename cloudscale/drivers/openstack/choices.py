@@ -16,8 +16,8 @@ from cloudscale.errors import SettingsError
 from cloudscale.hostfacts import usable_memory
 from cloudscale.model import Kind
 from cloudscale.settings import OpenStackSettings
+from cloudscale.units import GIB
 
-GIB = 1024**3
 SHOWN = 12  # names in a message
 
 

@@ -14,7 +14,7 @@ from cloudscale.course import Course
 from cloudscale.drivers.openstack import inventory, quota, security, sweep
 from cloudscale.drivers.openstack.choices import Choices, choose
 from cloudscale.drivers.openstack.cloud import open_cloud
-from cloudscale.drivers.openstack.inventory import MIB, Inventory, Server, natural, read_inventory, read_servers
+from cloudscale.drivers.openstack.inventory import Inventory, Server, natural, read_inventory, read_servers
 from cloudscale.drivers.openstack.making import GOING, Blueprint, Faulty, Maker
 from cloudscale.drivers.openstack.watch import Watch
 from cloudscale.drivers.over_ssh import OverSsh
@@ -26,6 +26,7 @@ from cloudscale.model import Kind, Machine, Order, Outcomes, Say, Survey
 from cloudscale.settings import OpenStackSettings
 from cloudscale.ssh import Target
 from cloudscale.sshkey import KEY_FILE, SshKey, ssh_key
+from cloudscale.units import MIB
 
 REPLACEMENTS = 2  # servers after the first that a machine may take to come up
 INSTALLING = 1800.0  # seconds for the packages of the first boot

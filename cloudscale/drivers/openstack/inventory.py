@@ -14,10 +14,10 @@ from openstack.exceptions import raise_from_response
 from cloudscale.drivers.openstack.cloud import MICROVERSION, Cloud
 from cloudscale.errors import CloudError
 from cloudscale.fanout import fan_out
+from cloudscale.units import MIB
 
 FINGERPRINT = "cloudscale.key"  # in a server's metadata: which SSH key it lets in
 ANSWERED = "cloudscale.answered"  # a server's tag: it has been up, and may hold students' work
-MIB = 1024**2
 CONSOLE = 20.0  # seconds for a console, with all attempts
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from openstack.exceptions import HttpException, raise_from_response
 
 from cloudscale.drivers.openstack import inventory, security
-from cloudscale.drivers.openstack.choices import GIB, Choices
+from cloudscale.drivers.openstack.choices import Choices
 from cloudscale.drivers.openstack.cloud import MICROVERSION, Cloud, status
 from cloudscale.drivers.openstack.inventory import ANSWERED, FINGERPRINT, FloatingIp, Inventory, Named, Port, Server
 from cloudscale.drivers.openstack.watch import Watch
@@ -19,6 +19,7 @@ from cloudscale.errors import CloudError, MachineError
 from cloudscale.first_boot import user_data
 from cloudscale.settings import OpenStackSettings
 from cloudscale.sshkey import SshKey
+from cloudscale.units import GIB
 
 BOOTING = 900.0  # seconds for a server to become ACTIVE; large images are slow to reach a hypervisor
 COPYING = 1800.0  # the same for a volume that an image is copied to

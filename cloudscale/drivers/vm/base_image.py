@@ -8,7 +8,6 @@ import hashlib
 import lzma
 import os
 import shutil
-import subprocess
 import tarfile
 import tempfile
 from collections.abc import Iterator
@@ -21,8 +20,10 @@ from platformdirs import user_cache_path
 from cloudscale.drivers.vm.hypervisor import BaseImage
 from cloudscale.errors import MachineError, RequestError
 from cloudscale.model import Say
+from cloudscale.shell import run_program
 
 CONNECTING = 20  # seconds for a server to answer
+READING = 60  # seconds for the first sector of a disk
 CHUNK = 1024**2
 SUMS = {"SHA512SUMS": "sha512", "SHA256SUMS": "sha256"}  # as Debian and Ubuntu publish them beside their images
 KERNELS = ("vmlinuz*", "kernel*", "*.vmlinuz", "*.kernel")
@@ -82,9 +83,9 @@ def _can_boot(path: Path, format: str) -> bool:
     with tempfile.TemporaryDirectory(prefix="cloudscale-") as folder:
         first = Path(folder) / "first"
         command = ["qemu-img", "dd", "-f", format, "-O", "raw", f"bs={SECTOR}", "count=1", f"if={path}", f"of={first}"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RequestError(f"The disk image {path} can't be read: {done.stderr.strip()}")
+        done = run_program(command, READING)
+        if done.exit_code:
+            raise RequestError(f"The disk image {path} can't be read: {done.last_words()}")
         return first.read_bytes().endswith(BOOT_SIGNATURE)
 
 

@@ -28,6 +28,7 @@ from cloudscale.model import Demand, Kind, Machine, Order, Outcomes, Say, Survey
 from cloudscale.settings import VmSettings
 from cloudscale.ssh import Target
 from cloudscale.sshkey import KEY_FILE, SshKey, ssh_key
+from cloudscale.units import GIB, MIB
 from cloudscale.waiting import SystemClock
 
 VMS = "vms"  # in the course's folder
@@ -35,7 +36,6 @@ NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 ATTEMPTS = 3  # to start a VM whose ports others take meanwhile
 INSTALLING = 1800.0  # seconds for the packages of the first boot
 BOOTED = "[ ! -e /var/lib/cloudscale/course/begun ] || flock -w 1800 /var/lib/cloudscale/course/lock true"
-MIB, GIB = 1024**2, 1024**3
 
 
 class LocalVms(OverSsh):

@@ -12,7 +12,6 @@ import platform
 import re
 import shutil
 import signal
-import subprocess
 import tempfile
 import zlib
 from collections.abc import Iterator
@@ -23,6 +22,8 @@ from qemu.qmp import QMPClient, QMPError
 
 from cloudscale.drivers.vm.hypervisor import LOOPBACK, BaseImage, PortTaken, Vm
 from cloudscale.errors import MachineError, RequestError
+from cloudscale.model import CommandResult, last_lines
+from cloudscale.shell import run_program
 from cloudscale.waiting import poll
 
 KVM = "/dev/kvm"
@@ -30,6 +31,7 @@ SLOW = "emulated in software, many times slower"
 PROGRAM = "qemu-system-x86_64"
 IMAGE = "https://cloud.debian.org/images/cloud/bookworm/latest/debian-12-genericcloud-amd64.qcow2"
 ROOT = "root=/dev/vda console=tty0 console=ttyS0,115200 ci.ds=NoCloud"  # for a kernel without a boot loader
+MAKING = 60.0  # seconds for an empty disk
 STARTING = 60.0  # seconds for a process to have its VM run
 ANSWERING = 20.0  # seconds for it to answer
 ENDING = 20.0  # seconds for it to be gone
@@ -82,9 +84,9 @@ class Qemu:
         part = disk.with_suffix(".part")
         # the base stays as it is, and is shared; what a VM writes goes to a disk of its own
         command = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(base.path), "-F", base.format, str(part)]
-        done = subprocess.run([*command, str(max(vm.disk, base.size))], capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise MachineError(f"{vm.name}: its disk can't be made ({_last_line(done.stderr)}).")
+        done = run_program([*command, str(max(vm.disk, base.size))], MAKING)
+        if done.exit_code:
+            raise MachineError(f"{vm.name}: its disk can't be made ({_cause(done)}).")
         boot = {"kernel": base.kernel and str(base.kernel), "ramdisk": base.ramdisk and str(base.ramdisk)}
         _boot(vm).write_text(json.dumps(boot))
         os.replace(part, disk)
@@ -94,15 +96,12 @@ class Qemu:
         self._tries_kvm[vm.name] = self._uses_kvm(vm)
         with _short(vm.folder) as folder:
             command = [PROGRAM, *self._arguments(vm, folder)]
-            try:
-                done = subprocess.run(command, capture_output=True, text=True, timeout=STARTING, check=False)
-            except subprocess.TimeoutExpired:
-                raise MachineError(f"{vm.name}: QEMU did not start it within {STARTING:.0f} s.") from None
-        if done.returncode:
+            done = run_program(command, STARTING)
+        if done.exit_code:
             if taken := TAKEN.search(done.stderr):
                 raise PortTaken(vm, taken[1])
             raise MachineError(
-                f"{vm.name}: QEMU does not start it ({_last_line(done.stderr)}).",
+                f"{vm.name}: QEMU does not start it ({_cause(done)}).",
                 "Is there memory for it (--memory)? Then run again.",
             )
 
@@ -255,6 +254,6 @@ def _short(folder: Path) -> Iterator[Path]:
         yield link
 
 
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip() and "warning:" not in line]
-    return (lines or ["no reason given"])[-1].removeprefix(f"{PROGRAM}: ").rstrip(".")
+def _cause(done: CommandResult) -> str:
+    errors = "\n".join(line for line in done.stderr.splitlines() if "warning:" not in line)
+    return (last_lines(errors) or "no reason given").removeprefix(f"{PROGRAM}: ").rstrip(".")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
-import secrets
 import shutil
 import socket
 from collections.abc import Collection
@@ -14,6 +12,7 @@ from pathlib import Path
 
 from cloudscale.drivers.vm.hypervisor import LOOPBACK, Vm
 from cloudscale.errors import MachineError
+from cloudscale.files import replace_file
 
 RECORD = "vm.json"
 
@@ -46,9 +45,7 @@ class Records:
         """Raises OSError."""
         values = {key: value for key, value in dataclasses.asdict(vm).items() if key != "folder"}
         vm.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary = vm.folder / f"{RECORD}.{secrets.token_hex(4)}"
-        temporary.write_text(json.dumps(values, indent=2) + "\n")
-        os.replace(temporary, vm.folder / RECORD)
+        replace_file(vm.folder / RECORD, (json.dumps(values, indent=2) + "\n").encode())
 
     def remove(self, name: str) -> None:
         """The VM's folder with all that is in it; the record goes last, so that a cut-off removal can go on."""

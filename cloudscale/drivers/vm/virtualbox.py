@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import shutil
 import socket
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
 from cloudscale.drivers.vm.hypervisor import BaseImage, PortTaken, Vm
 from cloudscale.errors import MachineError, RequestError
+from cloudscale.model import TIMED_OUT, CommandResult
+from cloudscale.shell import run_program
+from cloudscale.units import MIB
 from cloudscale.waiting import poll
 
 PROGRAM = "VBoxManage"
@@ -18,7 +20,6 @@ IMAGE = "https://cloud.debian.org/images/cloud/bookworm/latest/debian-12-generic
 COMMAND = 120.0  # seconds for a command
 COPYING = 1800.0  # the same for one that copies a disk
 LOCKED = 30.0  # seconds in which a VM that was just ended may be locked yet
-MIB = 1024**2
 CONTROLLER = "disks"
 READ_BY_IT = ("vdi", "vmdk", "vpc", "qcow2")  # formats that it reads itself
 STATE = re.compile(r'^VMState="([^"]*)"', re.MULTILINE)
@@ -123,28 +124,28 @@ class VirtualBox:
     def _info(self, vm: Vm) -> str:
         """All that VirtualBox tells of the VM; empty where it has none."""
         done = _called("showvminfo", vm.id, "--machinereadable")
-        if done.returncode and "Could not find a registered machine" not in done.stderr:
+        if done.exit_code and "Could not find a registered machine" not in done.stderr:
             raise self._failed(vm, "showvminfo", done)
-        return "" if done.returncode else done.stdout
+        return "" if done.exit_code else done.stdout
 
     def _run_unlocked(self, vm: Vm, *words: str) -> None:
         """The same, once the VM is not locked any more: it is for a moment after it has ended."""
-        last: list[subprocess.CompletedProcess[str]] = []
+        last: list[CommandResult] = []
 
         def step() -> bool:
             last.append(_called(*words))
-            return not (last[-1].returncode and BUSY.search(last[-1].stderr))
+            return not (last[-1].exit_code and BUSY.search(last[-1].stderr))
 
         poll(step, timeout=LOCKED, interval=0.5)
-        if last[-1].returncode:
+        if last[-1].exit_code:
             raise self._failed(vm, words[0], last[-1])
 
     def _run(self, vm: Vm, *words: str, timeout: float = COMMAND) -> None:
         done = _called(*words, timeout=timeout)
-        if done.returncode:
+        if done.exit_code:
             raise self._failed(vm, words[0], done)
 
-    def _failed(self, vm: Vm, what: str, done: subprocess.CompletedProcess[str]) -> MachineError:
+    def _failed(self, vm: Vm, what: str, done: CommandResult) -> MachineError:
         said = [line.partition("error: ")[2] for line in done.stderr.splitlines() if "error: " in line]
         text = next(
             (line for line in said if line and not line.startswith(("Details:", "Context:"))), "no reason given"
@@ -167,11 +168,9 @@ def _disk(vm: Vm) -> Path:
     return vm.folder / "disk.vdi"
 
 
-def _called(*words: str, timeout: float = COMMAND) -> subprocess.CompletedProcess[str]:
+def _called(*words: str, timeout: float = COMMAND) -> CommandResult:
     """Raises MachineError where there is no end to it."""
-    try:
-        return subprocess.run([PROGRAM, *words], capture_output=True, text=True, timeout=timeout, check=False)
-    except subprocess.TimeoutExpired:
-        raise MachineError(
-            f"VBoxManage {words[0]} did not end within {timeout:.0f} s.", "Is VirtualBox well?"
-        ) from None
+    done = run_program([PROGRAM, *words], timeout)
+    if done.exit_code == TIMED_OUT:
+        raise MachineError(f"VBoxManage {words[0]} did not end within {timeout:.0f} s.", "Is VirtualBox well?")
+    return done

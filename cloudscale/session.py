@@ -1,0 +1,34 @@
+"""One run of one task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cloudscale.course import Course
+from cloudscale.progress import Progress
+from cloudscale.selection import Selection
+from cloudscale.settings import Common, Settings
+
+
+@dataclass(frozen=True)
+class Session:
+    """One run of one task: what was asked for, and the way to talk with the user meanwhile.
+
+    `names_driver`: a flag chose the driver; `vm_flags`: those that were given and are for VMs on this computer alone.
+    """
+
+    settings: Settings
+    common: Common
+    progress: Progress
+    ask: Callable[[str], None]  # raises RequestError unless the user agrees
+    names_driver: bool = False
+    vm_flags: tuple[str, ...] = ()
+
+    @property
+    def course(self) -> Course:
+        return Course.named(self.settings.course, self.settings.driver)
+
+    @property
+    def selection(self) -> Selection:
+        return Selection(self.common.only, self.common.skip)
