@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from cloudscale.invocation import VM_FLAGS, cloudscale_task, install
 
 if TYPE_CHECKING:
+    from cloudscale.course.session import Session
     from cloudscale.report import Report
-    from cloudscale.session import Session
 
 install()
 
@@ -49,7 +49,7 @@ def themachine(
 ) -> Report:
     """Machines, a Docker Swarm on them, and a Jupyter server for each student."""
     from cloudscale import workflow
-    from cloudscale.settings import Launch, read_flags
+    from cloudscale.course.settings import Launch, read_flags
 
     launch = read_flags(
         Launch,
@@ -151,7 +151,7 @@ def remote_com(
 ) -> Report:
     """Run a command on any hosts over SSH, with a password or a key."""
     from cloudscale import workflow
-    from cloudscale.settings import Remote, read_flags
+    from cloudscale.course.settings import Remote, read_flags
 
     remote = read_flags(Remote, hosts=hosts, com=com, port=port, user=user, pwd=pwd, kfile=kfile, path=path)
     return workflow.remote_com(session, remote)

@@ -29,6 +29,8 @@ from openstack.connection import Connection
 
 from cloudscale import first_login, jupyter, launching, ssh, workflow
 from cloudscale.bringup import bring_up
+from cloudscale.course.session import Session
+from cloudscale.course.settings import Common, Launch, read_flags, read_settings
 from cloudscale.drivers import over_ssh
 from cloudscale.drivers.openstack import inventory, watch
 from cloudscale.drivers.openstack.driver import OpenStack
@@ -37,8 +39,6 @@ from cloudscale.fanout import fan_out
 from cloudscale.known_hosts import KnownHosts
 from cloudscale.model import Machine, Survey
 from cloudscale.progress import Lines
-from cloudscale.session import Session
-from cloudscale.settings import Common, Launch, read_flags, read_settings
 from cloudscale.ssh import Target
 from cloudscale.waiting import SystemClock
 from tests.unit.fake_api import FakeApi

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cloudscale.cluster import Cluster
+from cloudscale.course.session import Session
 from cloudscale.distribution import Distribution
 from cloudscale.engine import Engine, trainers_engine
 from cloudscale.fanout import MACHINES_WIDTH, fan_out
@@ -15,7 +16,6 @@ from cloudscale.networks import SWARM_NETWORKS, spare_network
 from cloudscale.notebook import BytesDone
 from cloudscale.phases import Phases
 from cloudscale.recipes import is_ours
-from cloudscale.session import Session
 
 
 @dataclass(frozen=True)

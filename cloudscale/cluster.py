@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from cloudscale.course.session import Session
 from cloudscale.drivers.protocols import Driver
 from cloudscale.engine import Engine, describe
 from cloudscale.errors import CloudscaleError, EngineError, MachineError, NotSetUp, SwarmError
 from cloudscale.fanout import fan_out
 from cloudscale.model import Machine, Node, Survey
-from cloudscale.session import Session
 from cloudscale.spawner import RunningSeat, running_seats
 from cloudscale.swarm import Membership, SwarmNode, check_ours, check_usable, membership, swarm_nodes
 

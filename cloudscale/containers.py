@@ -14,7 +14,7 @@ from typing import Any
 from docker.errors import APIError, NotFound
 from docker.utils.socket import frames_iter
 
-from cloudscale import naming
+from cloudscale.course import naming
 from cloudscale.engine import Engine, engine_errors
 from cloudscale.errors import EngineError, SeatError
 from cloudscale.model import TIMED_OUT, CommandResult, Outcome, Place

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from docker.errors import APIError
 
-from cloudscale import naming
+from cloudscale.course import naming
 from cloudscale.engine import Engine, engine_errors
 from cloudscale.errors import CloudscaleError, EngineError, ImageError
 from cloudscale.model import Heard, Machine, Survey

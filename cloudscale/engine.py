@@ -17,7 +17,7 @@ from docker.errors import APIError, DockerException
 from docker.tls import TLSConfig
 from docker.utils import parse_host, version_lt
 
-from cloudscale import naming
+from cloudscale.course import naming
 from cloudscale.errors import CloudscaleError, EngineError, NotSetUp, RequestError
 from cloudscale.fanout import WIDTH
 from cloudscale.model import Machine, Node

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from docker.errors import APIError
 
-from cloudscale import naming
+from cloudscale.course import naming
 from cloudscale.engine import Engine, engine_errors
 from cloudscale.errors import SwarmError
 from cloudscale.networks import endpoint

@@ -24,8 +24,8 @@ from invoke.tasks import Task
 from cloudscale.errors import CloudscaleError, RequestError
 
 if TYPE_CHECKING:
+    from cloudscale.course.session import Session
     from cloudscale.report import Report
-    from cloudscale.session import Session
 
 INTERRUPTED = 130
 ENVIRONMENT = "INVOKE_CLOUDSCALE_"
@@ -114,9 +114,9 @@ _complete = ParseMachine.complete_context
 
 
 def _session(context: Context, common: Mapping[str, Any], flags: dict[str, Any]) -> Session:
+    from cloudscale.course.session import Session
+    from cloudscale.course.settings import Common, read_flags, read_settings
     from cloudscale.progress import progress_on
-    from cloudscale.session import Session
-    from cloudscale.settings import Common, read_flags, read_settings
 
     configuration = context.config.get("cloudscale") or {}
     configured = {name: common[name] for name in ("driver", "course")}
@@ -183,7 +183,7 @@ class Executor(invoke.executor.Executor):
 
     def _know_all_keys(self) -> None:
         """Tells Invoke the keys of the configuration, without which it does not look for them in the environment."""
-        from cloudscale.settings import env_skeleton
+        from cloudscale.course.settings import env_skeleton
 
         config = self.config
         if config._runtime_path and not config._runtime_found:

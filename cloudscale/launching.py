@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from cloudscale import containers, report, seating, spawner, swarm
 from cloudscale.bringup import Ready, bring_up
 from cloudscale.cluster import Cluster, look
+from cloudscale.course.session import Session
+from cloudscale.course.settings import Launch
 from cloudscale.drivers.protocols import Driver
 from cloudscale.engine import Engine, trainers_engine
 from cloudscale.errors import CapacityError, CloudscaleError, EngineError, ImageError, RequestError, SwarmError
@@ -23,8 +25,6 @@ from cloudscale.planning import plan_launch
 from cloudscale.recipes import full_reference, is_ours, short_name
 from cloudscale.report import Report
 from cloudscale.seatspec import Template
-from cloudscale.session import Session
-from cloudscale.settings import Launch
 from cloudscale.waiting import poll
 
 NOTICING = 40.0  # seconds for a swarm to notice that a machine is gone: three missed heartbeats

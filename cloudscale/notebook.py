@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from docker.errors import APIError, ImageNotFound, NotFound
 from docker.utils import parse_repository_tag
 
-from cloudscale import naming
+from cloudscale.course import naming
 from cloudscale.engine import Engine, engine_errors, explain_text
 from cloudscale.errors import EngineError, ImageError, RequestError
 

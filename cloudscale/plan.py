@@ -6,9 +6,9 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from cloudscale.course.settings import SeatSettings
 from cloudscale.errors import CapacityError
 from cloudscale.model import Kind, Node, Place, Seat, Student
-from cloudscale.settings import SeatSettings
 from cloudscale.units import gib, mib
 
 LAST_PORT = 65535

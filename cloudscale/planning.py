@@ -6,15 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from cloudscale import containers, naming
+from cloudscale import containers
 from cloudscale.cluster import Cluster
+from cloudscale.course import naming
+from cloudscale.course.session import Session
+from cloudscale.course.settings import Launch
 from cloudscale.engine import Engine
 from cloudscale.errors import CloudscaleError
 from cloudscale.fanout import fan_out
 from cloudscale.model import Machine, Node, Place, Seat, Student, Survey
 from cloudscale.plan import Plan, PortRange, make_plan
-from cloudscale.session import Session
-from cloudscale.settings import Launch
 from cloudscale.spawner import RunningSeat
 
 

@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Protocol, TextIO
 
-from cloudscale.units import MIB, mib
-
 Advance = Callable[[int, int], None]  # how much is done, of how much
 
 
@@ -65,7 +63,7 @@ class Live(Lines):
             task = progress.add_task(what, total=total or None, count="")
 
             def advance(done: int, of: int) -> None:
-                count = f"{done}/{of}" if of < 1_000_000 else f"{done // MIB}/{mib(of)}"
+                count = f"{done}/{of}" if of < 1_000_000 else f"{done >> 20}/{of >> 20} MiB"
                 progress.update(task, completed=done, total=of, count=count)
 
             if total:

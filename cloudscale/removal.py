@@ -6,15 +6,16 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from cloudscale import containers, naming
+from cloudscale import containers
 from cloudscale.cluster import Cluster
+from cloudscale.course import naming
+from cloudscale.course.session import Session
 from cloudscale.distribution import remove_brought
 from cloudscale.engine import Engine, engine_errors
 from cloudscale.errors import EngineError, SwarmError
 from cloudscale.fanout import MACHINES_WIDTH, fan_out
 from cloudscale.gathering import balance_managers
 from cloudscale.model import Machine, Outcome, Outcomes
-from cloudscale.session import Session
 from cloudscale.spawner import RunningSeat, Spawner
 from cloudscale.swarm import depart, leave_swarm, membership, remove_node, update_node
 from cloudscale.waiting import poll

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cloudscale import address, jupyter, naming, readiness, removal, report
+from cloudscale import address, jupyter, readiness, removal, report
 from cloudscale.cluster import Cluster
+from cloudscale.course import naming
+from cloudscale.course.session import Session
+from cloudscale.course.settings import Launch
 from cloudscale.errors import SeatError, SlowSeat, SwarmError
 from cloudscale.model import Outcome, Row, Seat
 from cloudscale.plan import Plan
 from cloudscale.report import Report
 from cloudscale.seatspec import Template
-from cloudscale.session import Session
-from cloudscale.settings import Launch
 from cloudscale.spawner import Spawner
 from cloudscale.units import gib
 

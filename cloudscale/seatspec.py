@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cloudscale import jupyter, naming
+from cloudscale import jupyter
+from cloudscale.course import naming
+from cloudscale.course.settings import SeatSettings
 from cloudscale.model import Node, Seat
 from cloudscale.notebook import NotebookImage
-from cloudscale.settings import SeatSettings
 
 Spec = dict[str, Any]
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from docker.errors import APIError, NotFound
 
-from cloudscale import jupyter, naming
+from cloudscale import jupyter
+from cloudscale.course import naming
 from cloudscale.engine import Engine, engine_errors
 from cloudscale.errors import RequestError, SeatError
 from cloudscale.fanout import fan_out

@@ -10,7 +10,7 @@ from typing import Any
 
 from docker.errors import APIError, NotFound
 
-from cloudscale import naming
+from cloudscale.course import naming
 from cloudscale.engine import Engine, engine_errors
 from cloudscale.errors import SwarmError
 from cloudscale.fanout import fan_out

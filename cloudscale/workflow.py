@@ -22,6 +22,9 @@ from cloudscale import (
     ssh,
 )
 from cloudscale.cluster import Cluster, look
+from cloudscale.course.roster import read_roster
+from cloudscale.course.session import Session
+from cloudscale.course.settings import Launch, Remote
 from cloudscale.drivers import load_driver
 from cloudscale.drivers.protocols import Driver
 from cloudscale.engine import trainers_engine
@@ -33,9 +36,6 @@ from cloudscale.model import UNREACHED, CommandResult, Machine, Outcome, Outcome
 from cloudscale.notebook import look_inside
 from cloudscale.output import check_writable
 from cloudscale.report import Report
-from cloudscale.roster import read_roster
-from cloudscale.session import Session
-from cloudscale.settings import Launch, Remote
 from cloudscale.shell import on_terminal
 
 COMMAND_TIMEOUT = 300.0  # seconds for a command on one target

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from cloudscale.course import Course
+from cloudscale.course.folder import Course
+from cloudscale.course.settings import Settings
 from cloudscale.drivers.protocols import Driver
 from cloudscale.model import Say
-from cloudscale.settings import Settings
 
 
 def load_driver(settings: Settings, course: Course, say: Say) -> Driver:

@@ -6,12 +6,12 @@ import getpass
 from collections.abc import Mapping
 from typing import NoReturn
 
-from cloudscale.course import Course
+from cloudscale.course.folder import Course
+from cloudscale.course.settings import GenericSettings
 from cloudscale.drivers.given import GivenMachines
 from cloudscale.drivers.over_ssh import OverSsh
 from cloudscale.errors import RequestError
 from cloudscale.model import Machine, Say
-from cloudscale.settings import GenericSettings
 from cloudscale.shell import on_terminal
 from cloudscale.ssh import Target, parse_target
 

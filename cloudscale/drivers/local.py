@@ -6,13 +6,13 @@ import os
 import socket
 from urllib.parse import urlsplit
 
+from cloudscale.course.settings import LocalSettings
 from cloudscale.drivers import debian
 from cloudscale.drivers.given import GivenMachines
 from cloudscale.engine import Engine, engine_errors, from_environment
 from cloudscale.errors import EngineError, RequestError
 from cloudscale.hostfacts import listening_here
 from cloudscale.model import CommandResult, Heard, Machine, Survey
-from cloudscale.settings import LocalSettings
 from cloudscale.shell import run_shell
 
 LOOPBACK = "127.0.0.1"

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 
 from cloudscale import provision
 from cloudscale.certificates import Authority, authority
-from cloudscale.course import Course
+from cloudscale.course.folder import Course
 from cloudscale.engine import Engine, over_tls
 from cloudscale.errors import EngineError, MachineError, NotSetUp
 from cloudscale.hostfacts import Facts, read_facts

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from cloudscale.course.settings import OpenStackSettings
 from cloudscale.drivers.openstack import inventory, quota, security, sweep
 from cloudscale.drivers.openstack.choices import choose
 from cloudscale.drivers.openstack.cloud import open_cloud
 from cloudscale.drivers.openstack.making import Blueprint, Maker
 from cloudscale.model import Outcomes
-from cloudscale.settings import OpenStackSettings
 from cloudscale.sshkey import ssh_key
 from tests.cloud.classroom import Project
 from tests.hosts.conftest import STATE

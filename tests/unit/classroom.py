@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from cloudscale import containers, engine, gathering, jupyter, launching, readiness, removal, workflow
+from cloudscale.course.session import Session
+from cloudscale.course.settings import Common, Launch, read_flags, read_settings
 from cloudscale.errors import EngineError, RequestError
 from cloudscale.progress import Advance
 from cloudscale.report import Report
-from cloudscale.session import Session
-from cloudscale.settings import Common, Launch, read_flags, read_settings
 from tests.unit.api_schema import Json
 from tests.unit.fake_api import FakeApi
 from tests.unit.fakes import FakeDriver, fake_apis, fake_engine, poll_at_once

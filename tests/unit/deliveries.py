@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from cloudscale import naming
+from cloudscale.course import naming
 from cloudscale.distribution import Distribution
 from cloudscale.engine import Engine
 from cloudscale.fanout import fan_out

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cloudscale import jupyter
-from cloudscale.course import Course
+from cloudscale.course.folder import Course
 from cloudscale.engine import Engine
 from cloudscale.errors import CloudError, CloudscaleError, MachineError, NotSetUp
 from cloudscale.model import Demand, Kind, Machine, Order, Outcome, Outcomes, Survey

@@ -15,7 +15,8 @@ import psutil
 import pytest
 
 from cloudscale import first_login, ssh
-from cloudscale.course import Course
+from cloudscale.course.folder import Course
+from cloudscale.course.settings import VmSettings
 from cloudscale.drivers import over_ssh
 from cloudscale.drivers.vm import driver as module
 from cloudscale.drivers.vm import seed
@@ -24,7 +25,6 @@ from cloudscale.drivers.vm.hypervisor import BaseImage, PortTaken, Vm
 from cloudscale.errors import CloudscaleError, ConnectionFailed
 from cloudscale.known_hosts import KnownHosts
 from cloudscale.model import Machine, Survey
-from cloudscale.settings import VmSettings
 from cloudscale.ssh import Target
 from tests.unit.conftest import Walls
 from tests.unit.fake_host import FRESH, FakeHost

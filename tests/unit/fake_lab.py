@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cloudscale import ssh
-from cloudscale.course import Course
+from cloudscale.course.folder import Course
 from cloudscale.drivers import over_ssh
 from cloudscale.drivers.generic import Generic
 from cloudscale.errors import ConnectionFailed

@@ -8,12 +8,12 @@ from typing import cast
 
 import docker
 
-from cloudscale.course import Course
+from cloudscale.course.folder import Course
+from cloudscale.course.settings import Settings
 from cloudscale.drivers.given import GivenMachines
 from cloudscale.engine import Engine
 from cloudscale.errors import CloudscaleError, ConnectionFailed, EngineError, NotSetUp, RequestError
 from cloudscale.model import CommandResult, Heard, Machine, Say, Survey
-from cloudscale.settings import Settings
 from cloudscale.units import GIB
 from cloudscale.waiting import poll
 from tests.unit.api_schema import Json

@@ -17,9 +17,9 @@ from openstack import fields
 from openstack.config import loader
 from openstack.resource import Resource
 
+from cloudscale.course.settings import OpenStackSettings
 from cloudscale.drivers.openstack.cloud import Cloud, open_cloud
 from cloudscale.drivers.openstack.inventory import mark
-from cloudscale.settings import OpenStackSettings
 from tests.lab.stand_in import StandIn
 from tests.lab.stand_in.machines import Server
 from tests.lab.stand_in.region import Region

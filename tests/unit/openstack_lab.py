@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from cloudscale import first_login, ssh
-from cloudscale.course import Course
+from cloudscale.course.folder import Course
+from cloudscale.course.settings import OpenStackSettings
 from cloudscale.drivers import over_ssh
 from cloudscale.drivers.openstack import driver as module
 from cloudscale.drivers.openstack import security
@@ -20,7 +21,6 @@ from cloudscale.drivers.openstack.security import Rule
 from cloudscale.errors import CloudscaleError, ConnectionFailed
 from cloudscale.known_hosts import KnownHosts
 from cloudscale.model import Machine, Survey
-from cloudscale.settings import OpenStackSettings
 from cloudscale.ssh import Target
 from cloudscale.sshkey import ssh_key
 from tests.lab.stand_in.machines import Server

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from cloudscale.course.settings import OpenStackSettings
 from cloudscale.drivers.openstack import security
 from cloudscale.drivers.openstack.choices import Choices
 from cloudscale.drivers.openstack.cloud import Cloud
@@ -14,7 +15,6 @@ from cloudscale.drivers.openstack.inventory import FloatingIp, Inventory, Port, 
 from cloudscale.drivers.openstack.making import Blueprint, Maker
 from cloudscale.hostfacts import usable_memory
 from cloudscale.model import Kind
-from cloudscale.settings import OpenStackSettings
 from cloudscale.sshkey import SshKey
 from tests.unit.openstack_cloud import MARK, OwnCloud, settings
 

@@ -5,10 +5,10 @@ import sys
 import pytest
 
 from cloudscale.cluster import look
+from cloudscale.course.session import Session
+from cloudscale.course.settings import Common, read_settings
 from cloudscale.errors import CloudscaleError, MachineError, NotSetUp, SwarmError
 from cloudscale.progress import Lines
-from cloudscale.session import Session
-from cloudscale.settings import Common, read_settings
 from tests.unit.classroom import Class
 from tests.unit.fake_api import FakeApi
 from tests.unit.fakes import FakeDriver

@@ -4,7 +4,8 @@ import inspect
 
 import pytest
 
-from cloudscale.course import Course
+from cloudscale.course.folder import Course
+from cloudscale.course.settings import OpenStackSettings, read_settings
 from cloudscale.drivers import load_driver
 from cloudscale.drivers.generic import Generic
 from cloudscale.drivers.local import Local
@@ -15,7 +16,6 @@ from cloudscale.drivers.vm.driver import LocalVms
 from cloudscale.drivers.vm.qemu import Qemu
 from cloudscale.drivers.vm.virtualbox import VirtualBox
 from cloudscale.errors import RequestError
-from cloudscale.settings import OpenStackSettings, read_settings
 
 COURSE = Course.named("bio", "generic")
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from cloudscale.course import Course
+from cloudscale.course.folder import Course
+from cloudscale.course.settings import GenericSettings
 from cloudscale.drivers import generic as module
 from cloudscale.drivers.generic import Generic, generic
 from cloudscale.errors import RequestError
 from cloudscale.model import Machine
-from cloudscale.settings import GenericSettings
 from cloudscale.ssh import Target
 
 

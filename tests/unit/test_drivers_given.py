@@ -4,12 +4,12 @@ import inspect
 
 import pytest
 
+from cloudscale.course.settings import LocalSettings
 from cloudscale.drivers.generic import Generic
 from cloudscale.drivers.given import GivenMachines
 from cloudscale.drivers.local import Local
 from cloudscale.drivers.protocols import Driver
 from cloudscale.model import Machine, Order
-from cloudscale.settings import LocalSettings
 
 
 def test_machines_that_are_given_are_not_made() -> None:

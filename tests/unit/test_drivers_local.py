@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from cloudscale.course.settings import LocalSettings
 from cloudscale.drivers.local import Local, own_address
 from cloudscale.errors import EngineError, RequestError
 from cloudscale.model import CommandResult, Machine
-from cloudscale.settings import LocalSettings
 from tests.unit.fake_api import FakeApi
 
 HERE = Machine("m1", "192.0.2.1")

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from cloudscale.course import Course
+from cloudscale.course.folder import Course
+from cloudscale.course.settings import read_settings
 from cloudscale.drivers import load_driver
 from cloudscale.drivers.openstack.driver import OpenStack
-from cloudscale.settings import read_settings
 from tests.unit.openstack_cloud import (  # noqa: F401 - fixtures
     COURSE,
     MARKS,

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cloudscale.course.settings import OpenStackSettings
 from cloudscale.drivers.openstack import security
 from cloudscale.drivers.openstack.cloud import Cloud
 from cloudscale.drivers.openstack.security import Rule, base_rules, ensure_group, runs, seat_rules
 from cloudscale.errors import CloudError
-from cloudscale.settings import OpenStackSettings
 from tests.lab.stand_in import Fault
 from tests.unit.openstack_cloud import (  # noqa: F401 - fixtures
     MARK,

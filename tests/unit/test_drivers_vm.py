@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 
 from cloudscale import workflow
-from cloudscale.course import Course
+from cloudscale.course.folder import Course
+from cloudscale.course.session import Session
+from cloudscale.course.settings import Common, Launch, Settings, read_flags, read_settings
 from cloudscale.drivers import load_driver
 from cloudscale.drivers.vm.driver import LocalVms
 from cloudscale.drivers.vm.qemu import Qemu
 from cloudscale.drivers.vm.virtualbox import VirtualBox
 from cloudscale.errors import RequestError
 from cloudscale.model import Say
-from cloudscale.session import Session
-from cloudscale.settings import Common, Launch, Settings, read_flags, read_settings
 from tests.unit.classroom import Said
 from tests.unit.fake_hypervisor import VmLab, vm_lab_fixture  # noqa: F401 - fixtures
 from tests.unit.openstack_cloud import (  # noqa: F401 - fixtures

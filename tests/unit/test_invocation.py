@@ -13,10 +13,10 @@ from invoke.parser.parser import ParseMachine
 from invoke.program import Program
 
 from cloudscale import workflow
+from cloudscale.course.session import Session
+from cloudscale.course.settings import Launch, Remote
 from cloudscale.errors import CloudscaleError, SeatError
 from cloudscale.report import Report
-from cloudscale.session import Session
-from cloudscale.settings import Launch, Remote
 
 PROJECT = Path(__file__).parents[2]
 TASKS = {

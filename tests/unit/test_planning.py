@@ -3,12 +3,12 @@ from __future__ import annotations
 import pytest
 
 from cloudscale.cluster import look
+from cloudscale.course.session import Session
+from cloudscale.course.settings import Launch, read_flags
 from cloudscale.errors import CapacityError, RequestError
 from cloudscale.model import Student, Survey
 from cloudscale.plan import Plan
 from cloudscale.planning import plan_launch
-from cloudscale.session import Session
-from cloudscale.settings import Launch, read_flags
 from cloudscale.units import GIB
 from tests.unit.classroom import Class
 

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from cloudscale import naming
+from cloudscale.course import naming
+from cloudscale.course.settings import SeatSettings
 from cloudscale.model import Machine, Node, Place, Seat, Student
 from cloudscale.notebook import NotebookImage
 from cloudscale.seatspec import Template, covers, wanted_spec
-from cloudscale.settings import SeatSettings
 from tests.unit.api_schema import SERVICE, check_keys
 
 KEY = bytes(range(32))

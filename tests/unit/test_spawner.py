@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 from argon2 import PasswordHasher
 
-from cloudscale import naming
+from cloudscale.course import naming
+from cloudscale.course.settings import SeatSettings
 from cloudscale.errors import EngineError, RequestError, SeatError
 from cloudscale.model import Node, Outcome, Outcomes, Place, Seat, Student
 from cloudscale.notebook import NotebookImage
 from cloudscale.seatspec import Template
-from cloudscale.settings import SeatSettings
 from cloudscale.spawner import Change, Spawner, check_key, running_seats
 from tests.unit.api_schema import api_error
 from tests.unit.fake_api import FakeApi

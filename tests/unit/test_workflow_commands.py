@@ -10,10 +10,10 @@ import pytest
 
 from cloudscale import ssh, workflow
 from cloudscale.cluster import look
+from cloudscale.course.settings import Remote, read_flags
 from cloudscale.errors import ConnectionFailed, RequestError
 from cloudscale.known_hosts import KnownHosts
 from cloudscale.model import CommandResult, Machine, Outcome, Outcomes
-from cloudscale.settings import Remote, read_flags
 from tests.unit.classroom import Class
 
 # --- commands --------------------------------------------------------------------------------

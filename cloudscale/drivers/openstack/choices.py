@@ -10,12 +10,12 @@ from typing import Any
 
 from openstack.exceptions import DuplicateResource
 
+from cloudscale.course.settings import OpenStackSettings
 from cloudscale.drivers.openstack.cloud import Cloud
 from cloudscale.drivers.openstack.inventory import read_together
 from cloudscale.errors import SettingsError
 from cloudscale.hostfacts import usable_memory
 from cloudscale.model import Kind
-from cloudscale.settings import OpenStackSettings
 from cloudscale.units import GIB
 
 SHOWN = 12  # names in a message

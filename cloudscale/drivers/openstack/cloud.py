@@ -17,8 +17,8 @@ from openstack import exceptions as sdk
 from openstack.config import OpenStackConfig
 from openstack.connection import Connection
 
+from cloudscale.course.settings import OpenStackSettings
 from cloudscale.errors import AccessError, CloudError
-from cloudscale.settings import OpenStackSettings
 from cloudscale.waiting import Clock, SystemClock
 
 T = TypeVar("T")

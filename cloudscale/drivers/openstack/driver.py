@@ -10,7 +10,8 @@ from typing import NoReturn
 
 from slugify import slugify
 
-from cloudscale.course import Course
+from cloudscale.course.folder import Course
+from cloudscale.course.settings import OpenStackSettings
 from cloudscale.drivers.openstack import inventory, quota, security, sweep
 from cloudscale.drivers.openstack.choices import Choices, choose
 from cloudscale.drivers.openstack.cloud import open_cloud
@@ -23,7 +24,6 @@ from cloudscale.errors import MachineError, NotSetUp, RequestError
 from cloudscale.first_login import Booting, Silent, log_in
 from cloudscale.hostfacts import Facts, usable_memory
 from cloudscale.model import Kind, Machine, Order, Outcomes, Say, Survey
-from cloudscale.settings import OpenStackSettings
 from cloudscale.ssh import Target
 from cloudscale.sshkey import KEY_FILE, SshKey, ssh_key
 from cloudscale.units import MIB

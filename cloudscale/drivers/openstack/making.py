@@ -10,6 +10,7 @@ from typing import Any
 
 from openstack.exceptions import HttpException, raise_from_response
 
+from cloudscale.course.settings import OpenStackSettings
 from cloudscale.drivers.openstack import inventory, security
 from cloudscale.drivers.openstack.choices import Choices
 from cloudscale.drivers.openstack.cloud import MICROVERSION, Cloud, status
@@ -17,7 +18,6 @@ from cloudscale.drivers.openstack.inventory import ANSWERED, FINGERPRINT, Floati
 from cloudscale.drivers.openstack.watch import Watch
 from cloudscale.errors import CloudError, MachineError
 from cloudscale.first_boot import user_data
-from cloudscale.settings import OpenStackSettings
 from cloudscale.sshkey import SshKey
 from cloudscale.units import GIB
 

@@ -10,12 +10,12 @@ from typing import Any
 
 from openstack.exceptions import HttpException
 
+from cloudscale.course.settings import OpenStackSettings
 from cloudscale.drivers.openstack import security
 from cloudscale.drivers.openstack.choices import Choices
 from cloudscale.drivers.openstack.cloud import Cloud, status
 from cloudscale.drivers.openstack.inventory import Inventory, read_group_sizes, read_security_groups, read_together
 from cloudscale.model import Demand, Say
-from cloudscale.settings import OpenStackSettings
 from cloudscale.units import GIB
 
 UNLIMITED = -1  # as nova, neutron and cinder write it

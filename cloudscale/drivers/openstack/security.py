@@ -9,10 +9,10 @@ from typing import Any
 
 from openstack.exceptions import HttpException, raise_from_response
 
+from cloudscale.course.settings import OpenStackSettings
 from cloudscale.drivers.openstack.cloud import Cloud, status
 from cloudscale.drivers.openstack.inventory import read_security_groups
 from cloudscale.fanout import fan_out
-from cloudscale.settings import OpenStackSettings
 
 SSH_PORT = 22
 TLS_PORT = 2376

@@ -13,7 +13,8 @@ from functools import partial
 import psutil
 from slugify import slugify
 
-from cloudscale.course import Course
+from cloudscale.course.folder import Course
+from cloudscale.course.settings import VmSettings
 from cloudscale.drivers.over_ssh import OverSsh
 from cloudscale.drivers.vm import seed
 from cloudscale.drivers.vm.base_image import base_image
@@ -25,7 +26,6 @@ from cloudscale.fanout import fan_out
 from cloudscale.first_login import Booting, Silent, log_in
 from cloudscale.hostfacts import Facts, listening_here, usable_memory
 from cloudscale.model import Demand, Kind, Machine, Order, Outcomes, Say, Survey
-from cloudscale.settings import VmSettings
 from cloudscale.ssh import Target
 from cloudscale.sshkey import KEY_FILE, SshKey, ssh_key
 from cloudscale.units import GIB, MIB

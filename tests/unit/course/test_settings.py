@@ -8,8 +8,17 @@ import pytest
 from invoke.config import Config
 from tabulate import tabulate_formats
 
+from cloudscale.course.settings import (
+    Common,
+    Launch,
+    Remote,
+    Section,
+    Settings,
+    env_skeleton,
+    read_flags,
+    read_settings,
+)
 from cloudscale.errors import SettingsError
-from cloudscale.settings import Common, Launch, Remote, Section, Settings, env_skeleton, read_flags, read_settings
 
 MIB = 1024**2
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from cloudscale.course.selection import Selection
 from cloudscale.errors import RequestError
-from cloudscale.selection import Selection
 
 # each seat answers to its service, id, student and machine; an empty name is nobody's
 SEATS = [

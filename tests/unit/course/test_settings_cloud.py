@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from invoke.config import Config
 
+from cloudscale.course.settings import OpenStackSettings, env_skeleton, read_settings
 from cloudscale.errors import SettingsError
-from cloudscale.settings import OpenStackSettings, env_skeleton, read_settings
 
 MIB = 1024**2
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cloudscale.course import Course
+from cloudscale.course.folder import Course
+from cloudscale.course.selection import Selection
+from cloudscale.course.settings import Common, Settings
 from cloudscale.progress import Progress
-from cloudscale.selection import Selection
-from cloudscale.settings import Common, Settings
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cloudscale.course import Course
+from cloudscale.course.folder import Course
 from cloudscale.errors import CloudscaleError, RequestError
 
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
+from cloudscale.course.roster import parse_roster, read_roster
 from cloudscale.errors import RosterError
 from cloudscale.model import Student
-from cloudscale.roster import parse_roster, read_roster
 
 MARTY = Student("1", "Marty", "McFly")
 EMMETT = Student("2", "Emmett", "Brown", "e.brown@thefuture.io")
