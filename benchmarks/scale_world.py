@@ -27,7 +27,7 @@ import paramiko
 from openstack.config import OpenStackConfig
 from openstack.connection import Connection
 
-from cloudscale import first_login, jupyter, launching, ssh, workflow
+from cloudscale import jupyter, launching, workflow
 from cloudscale.bringup import bring_up
 from cloudscale.course.session import Session
 from cloudscale.course.settings import Common, Launch, read_flags, read_settings
@@ -36,10 +36,11 @@ from cloudscale.drivers.openstack import inventory, watch
 from cloudscale.drivers.openstack.driver import OpenStack
 from cloudscale.drivers.openstack.making import Maker
 from cloudscale.fanout import fan_out
-from cloudscale.known_hosts import KnownHosts
+from cloudscale.hosts import first_login, ssh
+from cloudscale.hosts.known_hosts import KnownHosts
+from cloudscale.hosts.ssh import Target
 from cloudscale.model import Machine, Survey
 from cloudscale.progress import Lines
-from cloudscale.ssh import Target
 from cloudscale.waiting import SystemClock
 from tests.unit.fake_api import FakeApi
 from tests.unit.fake_host import FRESH, WITH_ENGINE, FakeHost

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from cloudscale.errors import ImageError
+from cloudscale.hosts.this_computer import run_program
 from cloudscale.model import TIMED_OUT
-from cloudscale.shell import run_program
 
 SUITE = "trixie"  # Debian 13, which all images stand on
 PYTHON = "3.13"  # that Debian's

@@ -144,7 +144,7 @@ def _ask(yes: bool, question: str) -> None:
     """Asks before something is removed. Raises RequestError where the answer is no, or nobody can give one."""
     if yes:
         return
-    from cloudscale.shell import on_terminal
+    from cloudscale.hosts.this_computer import on_terminal
 
     if not on_terminal():
         raise RequestError(f"{question} Nobody is there to answer.", "Add --yes to go on without the question.")

@@ -17,10 +17,10 @@ from typing import Any
 
 from cloudscale.certificates import Authority
 from cloudscale.errors import MachineError
-from cloudscale.hostfacts import Facts, script_failure
+from cloudscale.hosts.facts import Facts, script_failure
+from cloudscale.hosts.ssh import Connection
 from cloudscale.model import TIMED_OUT
 from cloudscale.networks import ENGINE_NETWORKS, spare_network
-from cloudscale.ssh import Connection
 
 TLS_PORT = 2376  # of an engine with TLS, as IANA has it (docker-s)
 OLDEST = (20, 10)

@@ -8,19 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cloudscale import (
-    building,
-    catalogue,
-    containers,
-    launching,
-    readiness,
-    recipes,
-    removal,
-    report,
-    seating,
-    spawner,
-    ssh,
-)
+from cloudscale import building, catalogue, containers, launching, readiness, recipes, removal, report, seating, spawner
 from cloudscale.cluster import Cluster, look
 from cloudscale.course.roster import read_roster
 from cloudscale.course.session import Session
@@ -31,12 +19,13 @@ from cloudscale.engine import trainers_engine
 from cloudscale.errors import CloudscaleError, EngineError, RequestError
 from cloudscale.fanout import fan_out
 from cloudscale.files import replace_file
-from cloudscale.known_hosts import KnownHosts
+from cloudscale.hosts import ssh
+from cloudscale.hosts.known_hosts import KnownHosts
+from cloudscale.hosts.this_computer import on_terminal
 from cloudscale.model import UNREACHED, CommandResult, Machine, Outcome, Outcomes, Place, Seat, Student
 from cloudscale.notebook import look_inside
 from cloudscale.output import check_writable
 from cloudscale.report import Report
-from cloudscale.shell import on_terminal
 
 COMMAND_TIMEOUT = 300.0  # seconds for a command on one target
 REMOTE_TIMEOUT = 5.0  # the same for remote_com, as in 2016

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from cloudscale.engine import from_environment
 from cloudscale.errors import CloudscaleError, EngineError, RequestError
-from cloudscale.shell import as_root, run_root
+from cloudscale.hosts.this_computer import as_root, run_root
 from cloudscale.waiting import poll
 
 RECORD = Path("/var/lib/cloudscale/engine.json")

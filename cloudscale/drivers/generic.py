@@ -11,9 +11,9 @@ from cloudscale.course.settings import GenericSettings
 from cloudscale.drivers.given import GivenMachines
 from cloudscale.drivers.over_ssh import OverSsh
 from cloudscale.errors import RequestError
+from cloudscale.hosts.ssh import Target, parse_target
+from cloudscale.hosts.this_computer import on_terminal
 from cloudscale.model import Machine, Say
-from cloudscale.shell import on_terminal
-from cloudscale.ssh import Target, parse_target
 
 
 class Generic(OverSsh, GivenMachines):

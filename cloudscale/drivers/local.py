@@ -11,9 +11,9 @@ from cloudscale.drivers import debian
 from cloudscale.drivers.given import GivenMachines
 from cloudscale.engine import Engine, engine_errors, from_environment
 from cloudscale.errors import EngineError, RequestError
-from cloudscale.hostfacts import listening_here
+from cloudscale.hosts.facts import listening_here
+from cloudscale.hosts.this_computer import run_shell
 from cloudscale.model import CommandResult, Heard, Machine, Survey
-from cloudscale.shell import run_shell
 
 LOOPBACK = "127.0.0.1"
 

@@ -12,11 +12,11 @@ from cloudscale.certificates import Authority, authority
 from cloudscale.course.folder import Course
 from cloudscale.engine import Engine, over_tls
 from cloudscale.errors import EngineError, MachineError, NotSetUp
-from cloudscale.hostfacts import Facts, read_facts
-from cloudscale.known_hosts import KnownHosts
+from cloudscale.hosts.facts import Facts, read_facts
+from cloudscale.hosts.known_hosts import KnownHosts
+from cloudscale.hosts.ssh import Connection, Logins, Target
 from cloudscale.model import CommandResult, Heard, Machine, Say, Survey
 from cloudscale.networks import endpoint
-from cloudscale.ssh import Connection, Logins, Target
 
 LOGIN = 15.0  # seconds for each step of a login
 COPYING = 3600.0  # seconds for an image from one machine to another

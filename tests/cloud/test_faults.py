@@ -15,8 +15,8 @@ from cloudscale.drivers.openstack import inventory, quota, security, sweep
 from cloudscale.drivers.openstack.choices import choose
 from cloudscale.drivers.openstack.cloud import open_cloud
 from cloudscale.drivers.openstack.making import Blueprint, Maker
+from cloudscale.hosts.login_key import ssh_key
 from cloudscale.model import Outcomes
-from cloudscale.sshkey import ssh_key
 from tests.cloud.classroom import Project
 from tests.hosts.conftest import STATE
 from tests.lab.cloud import LabCloud

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 
 from cloudscale import provision
 from cloudscale.errors import ConnectionFailed
-from cloudscale.hostfacts import Facts, parse_facts
+from cloudscale.hosts.facts import Facts, parse_facts
+from cloudscale.hosts.ssh import Target
 from cloudscale.model import CommandResult, Heard
-from cloudscale.ssh import Target
 
 # A virtual machine with Debian 12 as a cloud has them: no engine, IPv4 and IPv6, a temporary address among them.
 FRESH: Mapping[str, str] = {

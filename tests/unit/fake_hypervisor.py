@@ -14,7 +14,6 @@ from typing import Any
 import psutil
 import pytest
 
-from cloudscale import first_login, ssh
 from cloudscale.course.folder import Course
 from cloudscale.course.settings import VmSettings
 from cloudscale.drivers import over_ssh
@@ -23,13 +22,14 @@ from cloudscale.drivers.vm import seed
 from cloudscale.drivers.vm.driver import LocalVms
 from cloudscale.drivers.vm.hypervisor import BaseImage, PortTaken, Vm
 from cloudscale.errors import CloudscaleError, ConnectionFailed
-from cloudscale.known_hosts import KnownHosts
+from cloudscale.hosts import first_login, ssh
+from cloudscale.hosts.known_hosts import KnownHosts
+from cloudscale.hosts.ssh import Target
 from cloudscale.model import Machine, Survey
-from cloudscale.ssh import Target
 from tests.unit.conftest import Walls
 from tests.unit.fake_host import FRESH, FakeHost
-from tests.unit.fake_ssh import KEY
 from tests.unit.fakes import FakeClock
+from tests.unit.hosts.fake_ssh import KEY
 
 COURSE = "bio"
 MIB, GIB = 1024**2, 1024**3

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from cloudscale import ssh
 from cloudscale.course.folder import Course
 from cloudscale.drivers import over_ssh
 from cloudscale.drivers.generic import Generic
 from cloudscale.errors import ConnectionFailed
-from cloudscale.known_hosts import KnownHosts
-from cloudscale.ssh import Target
+from cloudscale.hosts import ssh
+from cloudscale.hosts.known_hosts import KnownHosts
+from cloudscale.hosts.ssh import Target
 from tests.unit.fake_host import FRESH, FakeHost
 
 

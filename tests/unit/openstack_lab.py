@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from cloudscale import first_login, ssh
 from cloudscale.course.folder import Course
 from cloudscale.course.settings import OpenStackSettings
 from cloudscale.drivers import over_ssh
@@ -19,10 +18,11 @@ from cloudscale.drivers.openstack.driver import OpenStack
 from cloudscale.drivers.openstack.inventory import ANSWERED, FINGERPRINT
 from cloudscale.drivers.openstack.security import Rule
 from cloudscale.errors import CloudscaleError, ConnectionFailed
-from cloudscale.known_hosts import KnownHosts
+from cloudscale.hosts import first_login, ssh
+from cloudscale.hosts.known_hosts import KnownHosts
+from cloudscale.hosts.login_key import ssh_key
+from cloudscale.hosts.ssh import Target
 from cloudscale.model import Machine, Survey
-from cloudscale.ssh import Target
-from cloudscale.sshkey import ssh_key
 from tests.lab.stand_in.machines import Server
 from tests.unit.fake_host import FRESH, FakeHost
 from tests.unit.openstack_cloud import COURSE, OwnCloud, Time, settings

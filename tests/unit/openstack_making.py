@@ -13,9 +13,9 @@ from cloudscale.drivers.openstack.choices import Choices
 from cloudscale.drivers.openstack.cloud import Cloud
 from cloudscale.drivers.openstack.inventory import FloatingIp, Inventory, Port, Server, read_inventory
 from cloudscale.drivers.openstack.making import Blueprint, Maker
-from cloudscale.hostfacts import usable_memory
+from cloudscale.hosts.facts import usable_memory
+from cloudscale.hosts.login_key import SshKey
 from cloudscale.model import Kind
-from cloudscale.sshkey import SshKey
 from tests.unit.openstack_cloud import MARK, OwnCloud, settings
 
 KEY = SshKey(Path("id_ed25519"), "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGNvdXJzZQ== cloudscale")

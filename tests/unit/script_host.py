@@ -19,7 +19,8 @@ SCRIPTS = ("facts", "engine-up", "engine-down", "boot")
 
 
 def script_text(name: str) -> str:
-    return resources.files("cloudscale").joinpath("scripts", f"{name}.sh").read_text()
+    room = "hosts" if name in ("facts", "boot") else "engines"
+    return resources.files(f"cloudscale.{room}").joinpath("scripts", f"{name}.sh").read_text()
 
 
 COURSE = str(Path(MARK).parent)

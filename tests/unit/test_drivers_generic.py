@@ -11,8 +11,8 @@ from cloudscale.course.settings import GenericSettings
 from cloudscale.drivers import generic as module
 from cloudscale.drivers.generic import Generic, generic
 from cloudscale.errors import RequestError
+from cloudscale.hosts.ssh import Target
 from cloudscale.model import Machine
-from cloudscale.ssh import Target
 
 
 def load(**settings: Any) -> Generic:

@@ -60,7 +60,7 @@ def test_ports_that_something_on_this_computer_listens_on_are_held(
 ) -> None:
     for name, table in (("tcp", TCP), ("tcp6", TCP6)):
         (tmp_path / name).write_text(table)
-    monkeypatch.setattr("cloudscale.hostfacts.Path", lambda path: tmp_path / path.removeprefix("/proc/net/"))
+    monkeypatch.setattr("cloudscale.hosts.facts.Path", lambda path: tmp_path / path.removeprefix("/proc/net/"))
     assert local().survey(HERE).held_ports == {22, 631, 80, 65535}
     (tmp_path / "tcp6").unlink()  # a kernel without IPv6
     assert local().survey(HERE).held_ports == {22, 631}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cloudscale.drivers.openstack.choices import SHOWN, Choices, choose
 from cloudscale.drivers.openstack.cloud import Cloud
 from cloudscale.errors import CloudError, SettingsError
-from cloudscale.hostfacts import usable_memory
+from cloudscale.hosts.facts import usable_memory
 from cloudscale.model import Kind
 from tests.lab.stand_in import Fault
 from tests.unit.openstack_cloud import (  # noqa: F401 - fixtures

@@ -10,7 +10,7 @@ import pytest
 from cloudscale.drivers.openstack.driver import OpenStack
 from cloudscale.drivers.openstack.inventory import ANSWERED
 from cloudscale.errors import MachineError, NotSetUp, RequestError, SettingsError
-from cloudscale.hostfacts import usable_memory
+from cloudscale.hosts.facts import usable_memory
 from cloudscale.model import Kind, Machine, Survey
 from tests.lab.stand_in.machines import Server
 from tests.unit.openstack_cloud import (  # noqa: F401 - fixtures

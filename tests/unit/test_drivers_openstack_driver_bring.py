@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from cloudscale import first_login
 from cloudscale.drivers.openstack import driver as module
 from cloudscale.drivers.openstack.driver import REPLACEMENTS
 from cloudscale.drivers.openstack.inventory import ANSWERED
 from cloudscale.errors import CloudError, HostKeyChanged, LoginRefused, MachineError
 from cloudscale.fanout import fan_out
+from cloudscale.hosts import first_login
 from cloudscale.model import CommandResult, Machine
 from tests.lab.stand_in import Fault
 from tests.lab.stand_in.machines import Server

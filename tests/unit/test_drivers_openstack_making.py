@@ -16,8 +16,8 @@ from cloudscale.drivers.openstack.making import COPYING
 from cloudscale.drivers.openstack.watch import INTERVAL
 from cloudscale.errors import CloudError, MachineError
 from cloudscale.fanout import fan_out
-from cloudscale.first_boot import user_data
-from cloudscale.sshkey import ssh_key
+from cloudscale.hosts.first_boot import user_data
+from cloudscale.hosts.login_key import ssh_key
 from tests.unit.openstack_cloud import (  # noqa: F401 - fixtures
     MARK,
     MARKS,

@@ -11,9 +11,9 @@ import pytest
 from cloudscale.certificates import authority
 from cloudscale.errors import ConnectionFailed, MachineError, NotSetUp, RequestError
 from cloudscale.fanout import fan_out
+from cloudscale.hosts.ssh import Target
 from cloudscale.model import CommandResult, Machine
 from cloudscale.provision import MARK, SETTINGS, TLS
-from cloudscale.ssh import Target
 from tests.unit.fake_host import FRESH, WITH_ENGINE, FakeHost
 from tests.unit.fake_lab import Lab, prepared
 

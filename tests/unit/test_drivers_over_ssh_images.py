@@ -13,8 +13,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from cloudscale.drivers import over_ssh
 from cloudscale.errors import MachineError
+from cloudscale.hosts.ssh import Target
 from cloudscale.model import CommandResult, Heard
-from cloudscale.ssh import Target
 from tests.unit.fake_host import FakeHost
 from tests.unit.fake_lab import Lab
 

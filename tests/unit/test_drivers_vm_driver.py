@@ -10,7 +10,7 @@ import pytest
 from cloudscale.drivers.vm.driver import ATTEMPTS
 from cloudscale.drivers.vm.hypervisor import PortTaken
 from cloudscale.errors import LoginRefused, MachineError, NotSetUp, RequestError
-from cloudscale.hostfacts import usable_memory
+from cloudscale.hosts.facts import usable_memory
 from cloudscale.model import Machine
 from tests.unit.fake_hypervisor import (  # noqa: F401 - fixtures
     GIB,
@@ -340,7 +340,7 @@ def test_a_login_that_is_refused_is_told_as_one(lab: VmLab, monkeypatch: pytest.
     def refuse(*given: object, **named: object) -> None:
         raise LoginRefused("bio-1: it does not let us in.")
 
-    monkeypatch.setattr("cloudscale.first_login.connect", refuse)
+    monkeypatch.setattr("cloudscale.hosts.first_login.connect", refuse)
     with pytest.raises(LoginRefused):
         brought(lab.driver())
 

@@ -12,8 +12,8 @@ import pytest
 
 from cloudscale.drivers.vm.hypervisor import Vm
 from cloudscale.drivers.vm.seed import MOST, own_address, write_seed
-from cloudscale.first_boot import user_data
-from cloudscale.sshkey import SshKey, ssh_key
+from cloudscale.hosts.first_boot import user_data
+from cloudscale.hosts.login_key import SshKey, ssh_key
 from tests.unit.fake_hypervisor import one_vm
 
 NAMES = {"meta-data", "network-config", "user-data"}

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from cloudscale import provision
 from cloudscale.certificates import Authority
 from cloudscale.errors import ConnectionFailed, MachineError
-from cloudscale.hostfacts import read_facts
+from cloudscale.hosts.facts import read_facts
 from cloudscale.model import TIMED_OUT, CommandResult
 from cloudscale.provision import UNIT, apply, release, tar
 from tests.unit.authorities import made

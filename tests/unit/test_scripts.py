@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cloudscale.drivers import over_ssh
-from cloudscale.hostfacts import script_failure
+from cloudscale.hosts.facts import script_failure
 from cloudscale.model import CommandResult
 from cloudscale.provision import MARK, SETTINGS, TLS, UNIT, Setup, tar
 from tests.unit.fake_host import FRESH, WITH_ENGINE

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from cloudscale import ssh, workflow
+from cloudscale import workflow
 from cloudscale.cluster import look
 from cloudscale.course.settings import Remote, read_flags
 from cloudscale.errors import ConnectionFailed, RequestError
-from cloudscale.known_hosts import KnownHosts
+from cloudscale.hosts import ssh
+from cloudscale.hosts.known_hosts import KnownHosts
 from cloudscale.model import CommandResult, Machine, Outcome, Outcomes
 from tests.unit.classroom import Class
 

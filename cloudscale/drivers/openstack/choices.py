@@ -14,7 +14,7 @@ from cloudscale.course.settings import OpenStackSettings
 from cloudscale.drivers.openstack.cloud import Cloud
 from cloudscale.drivers.openstack.inventory import read_together
 from cloudscale.errors import SettingsError
-from cloudscale.hostfacts import usable_memory
+from cloudscale.hosts.facts import usable_memory
 from cloudscale.model import Kind
 from cloudscale.units import GIB
 

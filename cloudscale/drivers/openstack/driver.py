@@ -21,11 +21,11 @@ from cloudscale.drivers.openstack.watch import Watch
 from cloudscale.drivers.over_ssh import OverSsh
 from cloudscale.engine import Engine
 from cloudscale.errors import MachineError, NotSetUp, RequestError
-from cloudscale.first_login import Booting, Silent, log_in
-from cloudscale.hostfacts import Facts, usable_memory
+from cloudscale.hosts.facts import Facts, usable_memory
+from cloudscale.hosts.first_login import Booting, Silent, log_in
+from cloudscale.hosts.login_key import KEY_FILE, SshKey, ssh_key
+from cloudscale.hosts.ssh import Target
 from cloudscale.model import Kind, Machine, Order, Outcomes, Say, Survey
-from cloudscale.ssh import Target
-from cloudscale.sshkey import KEY_FILE, SshKey, ssh_key
 from cloudscale.units import MIB
 
 REPLACEMENTS = 2  # servers after the first that a machine may take to come up

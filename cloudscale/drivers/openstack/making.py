@@ -17,8 +17,8 @@ from cloudscale.drivers.openstack.cloud import MICROVERSION, Cloud, status
 from cloudscale.drivers.openstack.inventory import ANSWERED, FINGERPRINT, FloatingIp, Inventory, Named, Port, Server
 from cloudscale.drivers.openstack.watch import Watch
 from cloudscale.errors import CloudError, MachineError
-from cloudscale.first_boot import user_data
-from cloudscale.sshkey import SshKey
+from cloudscale.hosts.first_boot import user_data
+from cloudscale.hosts.login_key import SshKey
 from cloudscale.units import GIB
 
 BOOTING = 900.0  # seconds for a server to become ACTIVE; large images are slow to reach a hypervisor

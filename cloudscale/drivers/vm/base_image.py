@@ -19,8 +19,8 @@ from platformdirs import user_cache_path
 
 from cloudscale.drivers.vm.hypervisor import BaseImage
 from cloudscale.errors import MachineError, RequestError
+from cloudscale.hosts.this_computer import run_program
 from cloudscale.model import Say
-from cloudscale.shell import run_program
 
 CONNECTING = 20  # seconds for a server to answer
 READING = 60  # seconds for the first sector of a disk

@@ -23,11 +23,11 @@ from cloudscale.drivers.vm.records import Records, free_ports
 from cloudscale.engine import Engine
 from cloudscale.errors import MachineError, NotSetUp, RequestError
 from cloudscale.fanout import fan_out
-from cloudscale.first_login import Booting, Silent, log_in
-from cloudscale.hostfacts import Facts, listening_here, usable_memory
+from cloudscale.hosts.facts import Facts, listening_here, usable_memory
+from cloudscale.hosts.first_login import Booting, Silent, log_in
+from cloudscale.hosts.login_key import KEY_FILE, SshKey, ssh_key
+from cloudscale.hosts.ssh import Target
 from cloudscale.model import Demand, Kind, Machine, Order, Outcomes, Say, Survey
-from cloudscale.ssh import Target
-from cloudscale.sshkey import KEY_FILE, SshKey, ssh_key
 from cloudscale.units import GIB, MIB
 from cloudscale.waiting import SystemClock
 

@@ -22,8 +22,8 @@ from qemu.qmp import QMPClient, QMPError
 
 from cloudscale.drivers.vm.hypervisor import LOOPBACK, BaseImage, PortTaken, Vm
 from cloudscale.errors import MachineError, RequestError
+from cloudscale.hosts.this_computer import run_program
 from cloudscale.model import CommandResult, last_lines
-from cloudscale.shell import run_program
 from cloudscale.waiting import poll
 
 KVM = "/dev/kvm"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pycdlib
 
 from cloudscale.drivers.vm.hypervisor import Vm
-from cloudscale.first_boot import user_data
+from cloudscale.hosts.first_boot import user_data
 
 # Of the range for measuring networks (RFC 2544), which no computer's own network has. Each course has it for itself.
 NETWORK = "198.18.77"

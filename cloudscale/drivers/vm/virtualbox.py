@@ -10,8 +10,8 @@ from pathlib import Path
 
 from cloudscale.drivers.vm.hypervisor import BaseImage, PortTaken, Vm
 from cloudscale.errors import MachineError, RequestError
+from cloudscale.hosts.this_computer import run_program
 from cloudscale.model import TIMED_OUT, CommandResult
-from cloudscale.shell import run_program
 from cloudscale.units import MIB
 from cloudscale.waiting import poll
 

@@ -14,7 +14,7 @@ def user_data(public_key: str) -> str:
     Fewer kinds of host keys than usual: one of RSA takes a small machine seconds to make.
     """
     config = {"ssh_authorized_keys": [public_key], "ssh_genkeytypes": ["ed25519", "ecdsa"]}
-    script = resources.files("cloudscale").joinpath("scripts", "boot.sh").read_text()
+    script = resources.files("cloudscale.hosts").joinpath("scripts", "boot.sh").read_text()
     parts = MIMEMultipart(boundary="==cloudscale==")
     # JSON is YAML
     parts.attach(MIMEText(f"#cloud-config\n{json.dumps(config)}\n", "cloud-config", "utf-8"))

@@ -10,8 +10,8 @@ from typing import Any
 import paramiko
 import pytest
 
-from cloudscale.known_hosts import KnownHosts
-from cloudscale.ssh import Target, connect
+from cloudscale.hosts.known_hosts import KnownHosts
+from cloudscale.hosts.ssh import Target, connect
 
 KEY = paramiko.ECDSAKey.generate()
 OTHER_KEY = paramiko.ECDSAKey.generate()

@@ -18,16 +18,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudscale import first_login
 from cloudscale.drivers.openstack.cloud import Cloud
 from cloudscale.drivers.openstack.inventory import CONSOLE, read_console
 from cloudscale.errors import ConnectionFailed, HostKeyChanged, LoginRefused, MachineError
-from cloudscale.first_login import LINES, SETTLING, TELLING, Booting, Silent, host_keys, log_in
-from cloudscale.known_hosts import KnownHosts
-from cloudscale.ssh import Connection, Target
+from cloudscale.hosts import first_login
+from cloudscale.hosts.first_login import LINES, SETTLING, TELLING, Booting, Silent, host_keys, log_in
+from cloudscale.hosts.known_hosts import KnownHosts
+from cloudscale.hosts.ssh import Connection, Target
 from tests.lab.stand_in import Fault
 from tests.lab.stand_in.machines import Server
-from tests.unit.fake_ssh import KEY, OTHER_KEY, Client, meet, own_client
+from tests.unit.hosts.fake_ssh import KEY, OTHER_KEY, Client, meet, own_client
 from tests.unit.openstack_cloud import (  # noqa: F401 - fixtures
     MARK,
     MARKS,

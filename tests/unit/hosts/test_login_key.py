@@ -13,9 +13,9 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
-from cloudscale import sshkey
 from cloudscale.errors import RequestError
-from cloudscale.sshkey import KEY_FILE, SshKey, ssh_key
+from cloudscale.hosts import login_key
+from cloudscale.hosts.login_key import KEY_FILE, SshKey, ssh_key
 
 
 def made(folder: Path) -> SshKey:
@@ -91,12 +91,12 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object]) ->
     generate = ed25519.Ed25519PrivateKey.generate
 
     def interrupted() -> ed25519.Ed25519PrivateKey:
-        monkeypatch.setattr(sshkey, "ed25519", ed25519)
+        monkeypatch.setattr(login_key, "ed25519", ed25519)
         happens()
         return generate()
 
     fake = SimpleNamespace(Ed25519PrivateKey=SimpleNamespace(generate=interrupted))
-    monkeypatch.setattr(sshkey, "ed25519", fake)
+    monkeypatch.setattr(login_key, "ed25519", fake)
 
 
 def test_of_two_runs_at_once_both_have_the_key_of_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

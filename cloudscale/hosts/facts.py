@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from cloudscale.errors import MachineError
+from cloudscale.hosts.ssh import Connection
 from cloudscale.model import CommandResult
-from cloudscale.ssh import Connection
 from cloudscale.units import MIB
 
 READING = 60  # seconds for the facts
@@ -87,7 +87,7 @@ class Facts:
 def read_facts(connection: Connection) -> Facts:
     """What the host is. Changes nothing. Raises ConnectionFailed, MachineError."""
     name = connection.target.name
-    script = resources.files("cloudscale").joinpath("scripts", "facts.sh").read_text()
+    script = resources.files("cloudscale.hosts").joinpath("scripts", "facts.sh").read_text()
     done = connection.run_root(script, timeout=READING)
     if done.exit_code:
         raise MachineError(f"{name}: it can't be looked at ({script_failure(done)}).", "Look at the machine: ps, df.")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cloudscale.first_login import host_keys
+from cloudscale.hosts.first_login import host_keys
 from cloudscale.provision import TLS
 from tests.unit.script_host import COURSE, Host, succeeded
 

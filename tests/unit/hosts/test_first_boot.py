@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from cloudscale.first_boot import user_data
-from cloudscale.sshkey import ssh_key
+from cloudscale.hosts.first_boot import user_data
+from cloudscale.hosts.login_key import ssh_key
 
 PROJECT = Path(__file__).parents[2]
-BOOT = (PROJECT / "cloudscale/scripts/boot.sh").read_text()
+BOOT = (PROJECT / "cloudscale/hosts/scripts/boot.sh").read_text()
 PUBLIC = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGNvdXJzZQ== cloudscale"
 MOST = 16384  # bytes that every kind of cloud takes
 

@@ -8,11 +8,11 @@ from typing import Any
 import paramiko
 import pytest
 
-from cloudscale import ssh
 from cloudscale.errors import ConnectionFailed
+from cloudscale.hosts import ssh
+from cloudscale.hosts.ssh import Connection, Target, quoted
 from cloudscale.model import CommandResult
-from cloudscale.ssh import Connection, Target, quoted
-from tests.unit.fake_ssh import Channel, Transport
+from tests.unit.hosts.fake_ssh import Channel, Transport
 
 # --- commands --------------------------------------------------------------------------------
 

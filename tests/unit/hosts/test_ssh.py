@@ -11,12 +11,12 @@ from typing import Any
 import paramiko
 import pytest
 
-from cloudscale import ssh
 from cloudscale.errors import ConnectionFailed, HostKeyChanged, LoginRefused, RequestError
-from cloudscale.known_hosts import KnownHosts, fingerprint
-from cloudscale.ssh import Connection, Logins, Target, connect, parse_target
-from tests.unit.fake_ssh import KEY, OTHER_KEY, Client, Transport, known_hosts, log_in, meet, own_client
+from cloudscale.hosts import ssh
+from cloudscale.hosts.known_hosts import KnownHosts, fingerprint
+from cloudscale.hosts.ssh import Connection, Logins, Target, connect, parse_target
 from tests.unit.fakes import FakeClock
+from tests.unit.hosts.fake_ssh import KEY, OTHER_KEY, Client, Transport, known_hosts, log_in, meet, own_client
 
 
 def parse(text: str) -> Target:
@@ -191,7 +191,7 @@ def test_whatever_is_said_once_the_deadline_has_passed_the_host_did_not_answer(
 ) -> None:
     client.outcome = paramiko.SSHException("Error reading SSH protocol banner")
     clock = FakeClock()
-    monkeypatch.setattr("cloudscale.ssh.time.monotonic", clock.now)
+    monkeypatch.setattr("cloudscale.hosts.ssh.time.monotonic", clock.now)
     log = client.connect
 
     def slow(self: Client, hostname: str, **settings: Any) -> None:

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudscale.errors import ConnectionFailed, HostKeyChanged
-from cloudscale.known_hosts import KnownHosts, fingerprint
-from cloudscale.ssh import Target, connect
-from tests.unit.fake_ssh import KEY, OTHER_KEY, Client, known_hosts, log_in, meet, own_client
+from cloudscale.hosts.known_hosts import KnownHosts, fingerprint
+from cloudscale.hosts.ssh import Target, connect
+from tests.unit.hosts.fake_ssh import KEY, OTHER_KEY, Client, known_hosts, log_in, meet, own_client
 
 # A machine in a cloud: known by its id, at an address that others had before.
 CLOUDS = Target("192.0.2.7", user="debian", label="bio-1", alias="4f1c")

@@ -7,7 +7,7 @@ import pytest
 
 from cloudscale import provision
 from cloudscale.errors import MachineError
-from cloudscale.hostfacts import Address, listening_ports, parse_facts
+from cloudscale.hosts.facts import Address, listening_ports, parse_facts
 from tests.unit.fake_host import DEBIAN_START, DOCKER_CE_START, FRESH, WITH_ENGINE, facts, printed
 
 GIB = 1024**3

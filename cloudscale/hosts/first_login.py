@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cloudscale.errors import ConnectionFailed, HostKeyChanged, LoginRefused
-from cloudscale.known_hosts import KnownHosts
+from cloudscale.hosts.known_hosts import KnownHosts
+from cloudscale.hosts.ssh import Connection, Target, connect
 from cloudscale.model import Say
-from cloudscale.ssh import Connection, Target, connect
 from cloudscale.waiting import Clock, poll
 
 PROBE = 3.0  # seconds for a port to answer

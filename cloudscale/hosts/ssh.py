@@ -15,7 +15,7 @@ from pathlib import Path
 import paramiko
 
 from cloudscale.errors import CloudscaleError, ConnectionFailed, HostKeyChanged, LoginRefused, RequestError
-from cloudscale.known_hosts import KnownHosts, fingerprint
+from cloudscale.hosts.known_hosts import KnownHosts, fingerprint
 from cloudscale.model import TIMED_OUT, CommandResult, Heard
 
 # what goes wrong is told once, by us; without a handler, Python would print the library's tracebacks

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from cloudscale.errors import CloudscaleError, RequestError
+from cloudscale.hosts.this_computer import as_root, on_terminal, run_root, run_shell
 from cloudscale.model import CommandResult
-from cloudscale.shell import as_root, on_terminal, run_root, run_shell
 from cloudscale.waiting import poll
 
 
