@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from cloudscale.cluster import Cluster
 from cloudscale.course.session import Session
 from cloudscale.distribution import Distribution
-from cloudscale.engine import Engine, trainers_engine
+from cloudscale.engines.client import Engine, trainers_engine
 from cloudscale.fanout import MACHINES_WIDTH, fan_out
 from cloudscale.gathering import Gathering, Member
 from cloudscale.model import Outcomes, Survey

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from docker.errors import APIError, BuildError, ContainerError, ImageNotFound
 
-from cloudscale.engine import Engine, engine_errors, explain_text
+from cloudscale.engines.client import Engine, engine_errors, explain_text
 from cloudscale.errors import ImageError
 from cloudscale.fetching import fetch_debs, fetch_wheels, make_debian
 from cloudscale.model import last_lines

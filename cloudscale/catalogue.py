@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from cloudscale.engine import Engine, engine_errors
+from cloudscale.engines.client import Engine, engine_errors
 from cloudscale.recipes import RECIPE, find_recipe, recipe_names, reference, short_name
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from cloudscale.course.session import Session
 from cloudscale.drivers.protocols import Driver
-from cloudscale.engine import Engine, describe
+from cloudscale.engines.client import Engine, describe
 from cloudscale.errors import CloudscaleError, EngineError, MachineError, NotSetUp, SwarmError
 from cloudscale.fanout import fan_out
 from cloudscale.model import Machine, Node, Survey

@@ -15,7 +15,7 @@ from docker.errors import APIError, NotFound
 from docker.utils.socket import frames_iter
 
 from cloudscale.course import naming
-from cloudscale.engine import Engine, engine_errors
+from cloudscale.engines.client import Engine, engine_errors
 from cloudscale.errors import EngineError, SeatError
 from cloudscale.model import TIMED_OUT, CommandResult, Outcome, Place
 from cloudscale.waiting import poll

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from docker.errors import APIError
 
 from cloudscale.course import naming
-from cloudscale.engine import Engine, engine_errors
+from cloudscale.engines.client import Engine, engine_errors
 from cloudscale.errors import CloudscaleError, EngineError, ImageError
 from cloudscale.model import Heard, Machine, Survey
 from cloudscale.notebook import BytesDone, Held, find_image, pull_image

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from docker.errors import APIError
 
 from cloudscale.course import naming
-from cloudscale.engine import Engine, engine_errors
+from cloudscale.engines.client import Engine, engine_errors
 from cloudscale.errors import SwarmError
 from cloudscale.networks import endpoint
 from cloudscale.swarm import (

@@ -13,7 +13,7 @@ from cloudscale.cluster import Cluster, look
 from cloudscale.course.session import Session
 from cloudscale.course.settings import Launch
 from cloudscale.drivers.protocols import Driver
-from cloudscale.engine import Engine, trainers_engine
+from cloudscale.engines.client import Engine, trainers_engine
 from cloudscale.errors import CapacityError, CloudscaleError, EngineError, ImageError, RequestError, SwarmError
 from cloudscale.fanout import fan_out
 from cloudscale.gathering import balance_managers

@@ -10,7 +10,7 @@ from docker.errors import APIError, ImageNotFound, NotFound
 from docker.utils import parse_repository_tag
 
 from cloudscale.course import naming
-from cloudscale.engine import Engine, engine_errors, explain_text
+from cloudscale.engines.client import Engine, engine_errors, explain_text
 from cloudscale.errors import EngineError, ImageError, RequestError
 
 # As the reference implementation has it (distribution/reference): [registry/]repository[:tag][@digest]

@@ -11,7 +11,7 @@ from cloudscale.cluster import Cluster
 from cloudscale.course import naming
 from cloudscale.course.session import Session
 from cloudscale.course.settings import Launch
-from cloudscale.engine import Engine
+from cloudscale.engines.client import Engine
 from cloudscale.errors import CloudscaleError
 from cloudscale.fanout import fan_out
 from cloudscale.model import Machine, Node, Place, Seat, Student, Survey

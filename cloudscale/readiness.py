@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cloudscale import jupyter
-from cloudscale.engine import Engine, engine_errors
+from cloudscale.engines.client import Engine, engine_errors
 from cloudscale.errors import CloudscaleError, SeatError, SlowSeat
 from cloudscale.fanout import WIDTH, fan_out
 from cloudscale.model import Outcome, Outcomes, Place, Seat, Student, last_lines

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from slugify import slugify
 
-from cloudscale.engine import Engine, engine_errors
+from cloudscale.engines.client import Engine, engine_errors
 from cloudscale.errors import EngineError, RequestError
 
 RECIPES = Path(__file__).parent / "images"

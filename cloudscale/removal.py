@@ -11,7 +11,7 @@ from cloudscale.cluster import Cluster
 from cloudscale.course import naming
 from cloudscale.course.session import Session
 from cloudscale.distribution import remove_brought
-from cloudscale.engine import Engine, engine_errors
+from cloudscale.engines.client import Engine, engine_errors
 from cloudscale.errors import EngineError, SwarmError
 from cloudscale.fanout import MACHINES_WIDTH, fan_out
 from cloudscale.gathering import balance_managers

@@ -13,7 +13,7 @@ from docker.errors import APIError, NotFound
 
 from cloudscale import jupyter
 from cloudscale.course import naming
-from cloudscale.engine import Engine, engine_errors
+from cloudscale.engines.client import Engine, engine_errors
 from cloudscale.errors import RequestError, SeatError
 from cloudscale.fanout import fan_out
 from cloudscale.model import Node, Outcomes, Seat

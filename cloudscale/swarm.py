@@ -11,7 +11,7 @@ from typing import Any
 from docker.errors import APIError, NotFound
 
 from cloudscale.course import naming
-from cloudscale.engine import Engine, engine_errors
+from cloudscale.engines.client import Engine, engine_errors
 from cloudscale.errors import SwarmError
 from cloudscale.fanout import fan_out
 from cloudscale.model import Outcomes

@@ -15,7 +15,7 @@ from cloudscale.course.session import Session
 from cloudscale.course.settings import Launch, Remote
 from cloudscale.drivers import load_driver
 from cloudscale.drivers.protocols import Driver
-from cloudscale.engine import trainers_engine
+from cloudscale.engines.client import trainers_engine
 from cloudscale.errors import CloudscaleError, EngineError, RequestError
 from cloudscale.fanout import fan_out
 from cloudscale.files import replace_file

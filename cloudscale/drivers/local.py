@@ -7,9 +7,9 @@ import socket
 from urllib.parse import urlsplit
 
 from cloudscale.course.settings import LocalSettings
-from cloudscale.drivers import debian
 from cloudscale.drivers.given import GivenMachines
-from cloudscale.engine import Engine, engine_errors, from_environment
+from cloudscale.engines import own
+from cloudscale.engines.client import Engine, engine_errors, from_environment
 from cloudscale.errors import EngineError, RequestError
 from cloudscale.hosts.facts import listening_here
 from cloudscale.hosts.this_computer import run_shell
@@ -63,18 +63,18 @@ class Local(GivenMachines):
             return f"There is a Docker Engine here already, on {self._connected().name}: nothing to do."
         except EngineError:
             # one that is there but closed to this user, or somewhere else, is not to be installed over
-            if os.environ.get("DOCKER_HOST") or debian.engine_closed():
+            if os.environ.get("DOCKER_HOST") or own.engine_closed():
                 raise
-        debian.install_engine()
-        login = "" if os.access(debian.SOCKET, os.W_OK) else " You may use it from your next login on (group docker)."
+        own.install_engine()
+        login = "" if os.access(own.SOCKET, os.W_OK) else " You may use it from your next login on (group docker)."
         return f"A Docker Engine was installed and started.{login}"
 
     def remove(self, name: str) -> str:
-        packages = debian.remove_engine()
+        packages = own.remove_engine()
         return f"The Docker Engine was taken away: {len(packages)} packages, its containers, images and volumes."
 
     def removal(self, name: str) -> str:
-        packages = debian.brought_packages()
+        packages = own.brought_packages()
         return f"The Docker Engine of this computer ({' '.join(packages)}) with all its containers, images and volumes"
 
     def _connected(self) -> Engine:

@@ -7,10 +7,10 @@ import re
 import threading
 from abc import ABC, abstractmethod
 
-from cloudscale import provision
-from cloudscale.certificates import Authority, authority
 from cloudscale.course.folder import Course
-from cloudscale.engine import Engine, over_tls
+from cloudscale.engines import setup as provision
+from cloudscale.engines.certificates import Authority, authority
+from cloudscale.engines.client import Engine, over_tls
 from cloudscale.errors import EngineError, MachineError, NotSetUp
 from cloudscale.hosts.facts import Facts, read_facts
 from cloudscale.hosts.known_hosts import KnownHosts

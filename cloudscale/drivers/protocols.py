@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Protocol
 
-from cloudscale.engine import Engine
+from cloudscale.engines.client import Engine
 from cloudscale.model import CommandResult, Heard, Kind, Machine, Order, Outcomes, Survey
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cloudscale.certificates import Authority, authority
+from cloudscale.engines.certificates import Authority, authority
 from tests.hosts.conftest import Result, Tool
 from tests.lab.engine import LabEngine
 from tests.lab.hosts import LabHost, LabHosts

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cloudscale.certificates import authority
+from cloudscale.engines.certificates import authority
 from tests.hosts.classroom import STUDENTS, Classroom, docker, generic_tool, snapshot
 from tests.hosts.conftest import STATE
 from tests.lab.engine import LabEngine

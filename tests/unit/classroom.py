@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from cloudscale import containers, engine, gathering, jupyter, launching, readiness, removal, workflow
+from cloudscale import containers, gathering, jupyter, launching, readiness, removal, workflow
 from cloudscale.course.session import Session
 from cloudscale.course.settings import Common, Launch, read_flags, read_settings
+from cloudscale.engines import client
 from cloudscale.errors import EngineError, RequestError
 from cloudscale.progress import Advance
 from cloudscale.report import Report
@@ -63,7 +64,7 @@ class Class:
         self.kind = "local" if machines == 1 else "generic"
         self.image = IMAGE
         monkeypatch.setattr(workflow, "load_driver", lambda *given: self.driver(*given))
-        monkeypatch.setattr(engine, "from_environment", self._trainers_client)
+        monkeypatch.setattr(client, "from_environment", self._trainers_client)
         monkeypatch.setattr(jupyter, "answers", self._answers)
         for module in (containers, gathering, launching, readiness, removal):
             monkeypatch.setattr(module, "poll", poll_at_once)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from cloudscale import certificates
+from cloudscale.engines import certificates
 from tests.unit.classroom import Class
 
 # Repeatable and without a stopwatch; HYPOTHESIS_PROFILE=search looks further, at other examples each time.

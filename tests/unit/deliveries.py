@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from cloudscale.course import naming
 from cloudscale.distribution import Distribution
-from cloudscale.engine import Engine
+from cloudscale.engines.client import Engine
 from cloudscale.fanout import fan_out
 from cloudscale.model import Outcomes, Survey
 from cloudscale.units import GIB

@@ -12,7 +12,7 @@ import pytest
 
 from cloudscale import jupyter
 from cloudscale.course.folder import Course
-from cloudscale.engine import Engine
+from cloudscale.engines.client import Engine
 from cloudscale.errors import CloudError, CloudscaleError, MachineError, NotSetUp
 from cloudscale.model import Demand, Kind, Machine, Order, Outcome, Outcomes, Survey
 from cloudscale.units import GIB

@@ -9,7 +9,7 @@ import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from cloudscale import provision
+from cloudscale.engines import setup
 from cloudscale.errors import ConnectionFailed
 from cloudscale.hosts.facts import Facts, parse_facts
 from cloudscale.hosts.ssh import Target
@@ -137,7 +137,7 @@ class FakeHost:
 
     def __post_init__(self) -> None:
         self.fresh = dict(self.values)
-        self._scripts = {provision._script(name): name for name in ("facts", "engine-up", "engine-down")}
+        self._scripts = {setup._script(name): name for name in ("facts", "engine-up", "engine-down")}
 
     @property
     def peer(self) -> str:
@@ -192,17 +192,17 @@ class FakeHost:
         if what == "install" and not values["engine"]:
             values |= {"engine": WITH_ENGINE["engine"], "start": DEBIAN_START, "brought": "yes\n"}
         names = {
-            provision.MARK: "mark",
-            provision.SETTINGS: "settings",
-            provision.UNIT: "unit",
-            f"{provision.TLS}/ca.pem": "authority",
-            f"{provision.TLS}/cert.pem": "certificate",
-            f"{provision.TLS}/key.pem": "key",
+            setup.MARK: "mark",
+            setup.SETTINGS: "settings",
+            setup.UNIT: "unit",
+            f"{setup.TLS}/ca.pem": "authority",
+            f"{setup.TLS}/cert.pem": "certificate",
+            f"{setup.TLS}/key.pem": "key",
         }
         for path, text in files.items():
             values[names[path]] = text
-        if provision.UNIT in files:  # as systemd tells it
-            command = files[provision.UNIT].strip().rpartition("ExecStart=")[2]
+        if setup.UNIT in files:  # as systemd tells it
+            command = files[setup.UNIT].strip().rpartition("ExecStart=")[2]
             values["start"] = (
                 f"ExecStart={{ path={command.split()[0]} ; argv[]={command} ; ignore_errors=no ; pid=0 }}\n"
             )

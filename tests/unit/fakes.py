@@ -11,7 +11,7 @@ import docker
 from cloudscale.course.folder import Course
 from cloudscale.course.settings import Settings
 from cloudscale.drivers.given import GivenMachines
-from cloudscale.engine import Engine
+from cloudscale.engines.client import Engine
 from cloudscale.errors import CloudscaleError, ConnectionFailed, EngineError, NotSetUp, RequestError
 from cloudscale.model import CommandResult, Heard, Machine, Say, Survey
 from cloudscale.units import GIB

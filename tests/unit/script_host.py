@@ -10,9 +10,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from cloudscale import provision
-from cloudscale.certificates import authority
-from cloudscale.provision import MARK, Setup
+from cloudscale.engines import setup as provision
+from cloudscale.engines.certificates import authority
+from cloudscale.engines.setup import MARK, Setup
 from tests.unit.fake_host import facts
 
 SCRIPTS = ("facts", "engine-up", "engine-down", "boot")

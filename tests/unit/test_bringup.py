@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from cloudscale import engine
 from cloudscale.bringup import Ready, bring_up
 from cloudscale.cluster import look
+from cloudscale.engines import client as engine
 from cloudscale.errors import EngineError, MachineError
 from cloudscale.model import Machine, Outcomes
 from cloudscale.phases import Phases

@@ -11,7 +11,7 @@ from docker.errors import BuildError
 
 from cloudscale import building, recipes
 from cloudscale.building import DEBIAN, WITHOUT_REGISTRY, build
-from cloudscale.engine import Engine
+from cloudscale.engines.client import Engine
 from cloudscale.errors import EngineError, ImageError
 from cloudscale.recipes import find_recipe, own_recipe
 from tests.unit.api_schema import Json, api_error

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cloudscale.engine import Engine
+from cloudscale.engines.client import Engine
 from cloudscale.errors import EngineError, ImageError, MachineError, RequestError
 from cloudscale.fanout import fan_out
 from cloudscale.model import Machine, Outcome, Outcomes

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from cloudscale.certificates import authority
+from cloudscale.engines.certificates import authority
+from cloudscale.engines.setup import MARK, SETTINGS, TLS
 from cloudscale.errors import ConnectionFailed, MachineError, NotSetUp, RequestError
 from cloudscale.fanout import fan_out
 from cloudscale.hosts.ssh import Target
 from cloudscale.model import CommandResult, Machine
-from cloudscale.provision import MARK, SETTINGS, TLS
 from tests.unit.fake_host import FRESH, WITH_ENGINE, FakeHost
 from tests.unit.fake_lab import Lab, prepared
 

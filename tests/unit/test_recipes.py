@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cloudscale import recipes
-from cloudscale.engine import Engine
+from cloudscale.engines.client import Engine
 from cloudscale.errors import RequestError
 from cloudscale.fetching import canonical
 from cloudscale.recipes import find_recipe, full_reference, is_ours, own_recipe, recipe_names, recipe_on, short_name

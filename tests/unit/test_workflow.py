@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cloudscale import building, workflow
-from cloudscale.engine import Engine
+from cloudscale.engines.client import Engine
 from cloudscale.errors import CapacityError, CloudscaleError, RequestError, RosterError
 from cloudscale.model import Machine
 from cloudscale.recipes import Recipe

@@ -19,7 +19,7 @@ from cloudscale.drivers.openstack.inventory import Inventory, Server, natural, r
 from cloudscale.drivers.openstack.making import GOING, Blueprint, Faulty, Maker
 from cloudscale.drivers.openstack.watch import Watch
 from cloudscale.drivers.over_ssh import OverSsh
-from cloudscale.engine import Engine
+from cloudscale.engines.client import Engine
 from cloudscale.errors import MachineError, NotSetUp, RequestError
 from cloudscale.hosts.facts import Facts, usable_memory
 from cloudscale.hosts.first_login import Booting, Silent, log_in

@@ -20,7 +20,7 @@ from cloudscale.drivers.vm import seed
 from cloudscale.drivers.vm.base_image import base_image
 from cloudscale.drivers.vm.hypervisor import LOOPBACK, BaseImage, Hypervisor, PortTaken, Vm
 from cloudscale.drivers.vm.records import Records, free_ports
-from cloudscale.engine import Engine
+from cloudscale.engines.client import Engine
 from cloudscale.errors import MachineError, NotSetUp, RequestError
 from cloudscale.fanout import fan_out
 from cloudscale.hosts.facts import Facts, listening_here, usable_memory

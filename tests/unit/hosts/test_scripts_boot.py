@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from cloudscale.engines.setup import TLS
 from cloudscale.hosts.first_login import host_keys
-from cloudscale.provision import TLS
 from tests.unit.script_host import COURSE, Host, succeeded
 
 pytestmark = pytest.mark.usefixtures("processes")

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from cloudscale import provision
-from cloudscale.certificates import Authority, authority
+from cloudscale.engines import setup as provision
+from cloudscale.engines.certificates import Authority, authority
+from cloudscale.engines.setup import MARK, UNIT, release
 from cloudscale.networks import ENGINE_NETWORKS
-from cloudscale.provision import MARK, UNIT, release
-from tests.unit.authorities import made
+from tests.unit.engines.authorities import made
+from tests.unit.engines.settling import needed, settings_of, settle, wanted, with_settings
 from tests.unit.fake_host import FRESH, WITH_ENGINE, FakeHost
-from tests.unit.settling import needed, settings_of, settle, wanted, with_settings
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
 
-from cloudscale.certificates import Authority
+from cloudscale.engines.certificates import Authority
 from cloudscale.errors import MachineError
 from cloudscale.hosts.facts import Facts, script_failure
 from cloudscale.hosts.ssh import Connection
@@ -231,4 +231,4 @@ def tar(files: Mapping[str, bytes]) -> bytes:
 
 
 def _script(name: str) -> str:
-    return resources.files("cloudscale").joinpath("scripts", f"{name}.sh").read_text()
+    return resources.files("cloudscale.engines").joinpath("scripts", f"{name}.sh").read_text()

@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from cloudscale.certificates import Authority
-from cloudscale.provision import SETTINGS, TLS, Setup, apply, wanted_setup
+from cloudscale.engines.certificates import Authority
+from cloudscale.engines.setup import SETTINGS, TLS, Setup, apply, wanted_setup
 from tests.unit.fake_host import WITH_ENGINE, FakeHost
 
 HOST = "192.0.2.11"

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from cloudscale.drivers import over_ssh
+from cloudscale.engines.setup import MARK, SETTINGS, TLS, UNIT, Setup, tar
 from cloudscale.hosts.facts import script_failure
 from cloudscale.model import CommandResult
-from cloudscale.provision import MARK, SETTINGS, TLS, UNIT, Setup, tar
 from tests.unit.fake_host import FRESH, WITH_ENGINE
 from tests.unit.script_host import COURSE, SCRIPTS, Host, script_text, setup, succeeded
 

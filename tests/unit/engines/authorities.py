@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cloudscale.certificates import Authority, authority
+from cloudscale.engines.certificates import Authority, authority
 
 
 def made(folder: Path, course: str = "bio") -> Authority:

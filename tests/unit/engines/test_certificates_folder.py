@@ -14,9 +14,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from cloudscale.certificates import Authority, authority
+from cloudscale.engines.certificates import Authority, authority
 from cloudscale.errors import RequestError
-from tests.unit.authorities import made
+from tests.unit.engines.authorities import made
 
 DAY = datetime.timedelta(days=1)
 FILES = ["ca-key.pem", "ca.pem", "client.pem"]

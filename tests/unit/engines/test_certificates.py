@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives import serialization
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudscale import certificates
-from cloudscale.certificates import Authority, Pair
-from tests.unit.authorities import made
+from cloudscale.engines import certificates
+from cloudscale.engines.certificates import Authority, Pair
+from tests.unit.engines.authorities import made
 
 DAY = datetime.timedelta(days=1)
 HERE = ("192.0.2.11", "2001:db8::11", "host.example")

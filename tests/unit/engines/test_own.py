@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cloudscale.drivers import debian
+from cloudscale.engines import own
 from cloudscale.errors import CloudscaleError, EngineError, RequestError
 
 SIMULATED = """\
@@ -92,7 +92,7 @@ def computer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Computer:
 
 
 def test_an_engine_is_installed_and_started_and_the_user_let_in(computer: Computer) -> None:
-    debian.install_engine()
+    own.install_engine()
     assert computer.commands[0].split() == ["apt-get", "-qq", "update"]
     assert any("install docker.io" in command and "--simulate" not in command for command in computer.commands)
     assert computer.ran("usermod", "-aG", "docker", "ann")
@@ -101,22 +101,22 @@ def test_an_engine_is_installed_and_started_and_the_user_let_in(computer: Comput
 
 def test_what_was_brought_is_written_down_and_nothing_that_was_there(computer: Computer) -> None:
     Path(computer.data[1]).mkdir()
-    debian.install_engine()
+    own.install_engine()
     record = json.loads(computer.record.read_text())
     assert record["packages"] == ["containerd", "docker.io"]
     assert record["data"] == [computer.data[0]]
-    assert debian.brought_packages() == ["containerd", "docker.io"]
+    assert own.brought_packages() == ["containerd", "docker.io"]
 
 
 def test_a_package_that_is_upgraded_only_was_there_before(computer: Computer, monkeypatch: pytest.MonkeyPatch) -> None:
     upgrade = "Inst iptables [1.8.9-1] (1.8.9-2 Debian:12/stable [amd64])\n"
     monkeypatch.setattr("tests.unit.test_drivers_debian.SIMULATED", SIMULATED + upgrade)
-    debian.install_engine()
-    assert debian.brought_packages() == ["containerd", "docker.io"]
+    own.install_engine()
+    assert own.brought_packages() == ["containerd", "docker.io"]
 
 
 def test_nothing_is_removed_to_make_room(computer: Computer) -> None:
-    debian.install_engine()
+    own.install_engine()
     assert all("--no-remove" in command for command in computer.commands if " install " in command)
 
 
@@ -125,13 +125,13 @@ def test_the_command_line_comes_along_where_it_is_a_package_of_its_own(
     computer: Computer, packages: list[str], wanted: bool
 ) -> None:
     computer.packages = packages
-    debian.install_engine()
+    own.install_engine()
     assert computer.ran("install", "docker.io", "docker-cli") is wanted
 
 
 def test_an_engine_that_is_installed_is_only_started(computer: Computer) -> None:
     computer.programs.add("dockerd")
-    debian.install_engine()
+    own.install_engine()
     assert not computer.ran("install")
     assert not computer.record.exists()
     assert computer.ran("systemctl", "enable")
@@ -139,24 +139,24 @@ def test_an_engine_that_is_installed_is_only_started(computer: Computer) -> None
 
 def test_without_systemd_the_daemon_is_started_by_itself_unless_it_runs(computer: Computer) -> None:
     computer.systemd = False
-    debian.install_engine()
+    own.install_engine()
     assert computer.daemons == []
     computer.answering = False
     with pytest.raises(EngineError, match="does not answer"):
-        debian.install_engine()
+        own.install_engine()
     assert any("dockerd" in word for word in computer.daemons[0])
 
 
 def test_root_is_in_no_need_of_a_group(computer: Computer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    debian.install_engine()
+    own.install_engine()
     assert not computer.ran("usermod")
 
 
 def test_a_computer_without_apt_is_a_wrong_request(computer: Computer) -> None:
     computer.programs.clear()
     with pytest.raises(RequestError, match="no apt-get"):
-        debian.install_engine()
+        own.install_engine()
     assert computer.commands == []
 
 
@@ -169,7 +169,7 @@ def test_an_engine_is_closed_where_its_socket_is_not_for_us(
     if socket:
         computer.socket.touch()
     monkeypatch.setattr(os, "access", lambda path, mode: writable)
-    assert debian.engine_closed() is closed
+    assert own.engine_closed() is closed
 
 
 @pytest.mark.parametrize(
@@ -189,17 +189,17 @@ def test_an_engine_that_is_closed_to_this_user_answers_too(
             raise EngineError(error)
         return Client()
 
-    monkeypatch.setattr("cloudscale.drivers.debian.from_environment", connect)
-    assert debian._answers() is answers
+    monkeypatch.setattr("cloudscale.engines.own.from_environment", connect)
+    assert own._answers() is answers
 
 
 # --- removing --------------------------------------------------------------------------------
 
 
 def test_what_was_brought_is_taken_away_and_the_record_last(computer: Computer) -> None:
-    debian.install_engine()
+    own.install_engine()
     computer.commands.clear()
-    assert debian.remove_engine() == ["containerd", "docker.io"]
+    assert own.remove_engine() == ["containerd", "docker.io"]
     assert computer.ran("systemctl", "stop", "docker")
     assert computer.ran("purge", "containerd", "docker.io")
     assert computer.ran("rm", computer.data[0])
@@ -211,20 +211,20 @@ def daemon(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
     """A process with the number of the engine's pid file, and the given name."""
     (tmp_path / "docker.pid").write_text("4194305\n")  # more than any process has
     (tmp_path / "comm").write_text(f"{name}\n")
-    monkeypatch.setattr("cloudscale.drivers.debian.PID_FILE", tmp_path / "docker.pid")
-    monkeypatch.setattr("cloudscale.drivers.debian.Path", lambda path: tmp_path / Path(path).name)
+    monkeypatch.setattr("cloudscale.engines.own.PID_FILE", tmp_path / "docker.pid")
+    monkeypatch.setattr("cloudscale.engines.own.Path", lambda path: tmp_path / Path(path).name)
 
 
 def test_without_systemd_the_daemon_is_ended_and_waited_for(
     computer: Computer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     computer.systemd = False
-    debian.install_engine()
-    debian.remove_engine()
+    own.install_engine()
+    own.remove_engine()
     assert not computer.ran("kill")  # it does not run
-    debian.install_engine()
+    own.install_engine()
     daemon(monkeypatch, tmp_path, "dockerd")
-    debian.remove_engine()
+    own.remove_engine()
     assert computer.ran("kill", "4194305")
 
 
@@ -232,9 +232,9 @@ def test_a_process_that_has_the_daemons_number_by_now_is_left_alone(
     computer: Computer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     computer.systemd = False
-    debian.install_engine()
+    own.install_engine()
     daemon(monkeypatch, tmp_path, "firefox")
-    debian.remove_engine()
+    own.remove_engine()
     assert not computer.ran("kill")
 
 
@@ -242,46 +242,46 @@ def test_a_daemon_that_does_not_end_keeps_its_packages(
     computer: Computer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     computer.systemd = False
-    debian.install_engine()
+    own.install_engine()
     daemon(monkeypatch, tmp_path, "dockerd")
-    monkeypatch.setattr("cloudscale.drivers.debian.poll", lambda step, timeout: False)
+    monkeypatch.setattr("cloudscale.engines.own.poll", lambda step, timeout: False)
     with pytest.raises(CloudscaleError, match="does not stop"):
-        debian.remove_engine()
+        own.remove_engine()
     assert not any("purge" in command and "--simulate" not in command for command in computer.commands)
 
 
 def test_what_something_else_needs_by_now_is_kept(computer: Computer) -> None:
-    debian.install_engine()
+    own.install_engine()
     computer.purges = {"containerd": ["containerd", "somebodys"], "docker.io": ["docker.io"]}
-    assert debian.remove_engine() == ["docker.io"]
+    assert own.remove_engine() == ["docker.io"]
     assert computer.commands[-4:] and any(c.endswith("purge docker.io") for c in computer.commands)
 
 
 def test_an_installation_that_was_cut_off_is_continued_with_all_that_it_brought(computer: Computer) -> None:
-    debian.install_engine()
+    own.install_engine()
     record = json.loads(computer.record.read_text())
     computer.record.write_text(json.dumps({**record, "packages": ["brought-before"]}))
-    debian.install_engine()
-    assert debian.brought_packages() == ["brought-before", "containerd", "docker.io"]
+    own.install_engine()
+    assert own.brought_packages() == ["brought-before", "containerd", "docker.io"]
 
 
 def test_where_no_package_was_brought_none_is_purged(computer: Computer) -> None:
     computer.record.parent.mkdir()
     computer.record.write_text('{"packages": [], "data": []}')
-    assert debian.remove_engine() == []
+    assert own.remove_engine() == []
     assert not computer.ran("purge")
 
 
 def test_data_that_was_there_before_stays(computer: Computer) -> None:
     Path(computer.data[0]).mkdir()
-    debian.install_engine()
+    own.install_engine()
     computer.commands.clear()
-    debian.remove_engine()
+    own.remove_engine()
     assert not any(computer.data[0] in command for command in computer.commands)
 
 
 def test_an_engine_that_was_not_brought_is_left_as_it_is(computer: Computer) -> None:
-    for take in (debian.brought_packages, debian.remove_engine):
+    for take in (own.brought_packages, own.remove_engine):
         with pytest.raises(RequestError, match="not brought by machine_new"):
             take()
     assert computer.commands == []
@@ -292,17 +292,17 @@ def test_a_damaged_record_is_a_wrong_request(computer: Computer, content: str) -
     computer.record.parent.mkdir()
     computer.record.write_text(content)
     with pytest.raises(RequestError, match="can't be read"):
-        debian.remove_engine()
+        own.remove_engine()
     assert computer.commands == []
 
 
 def test_a_removal_that_fails_keeps_the_record(computer: Computer, monkeypatch: pytest.MonkeyPatch) -> None:
-    debian.install_engine()
+    own.install_engine()
 
     def locked(command: Sequence[str], what: str) -> str:
         raise CloudscaleError(f"{what} failed: dpkg is locked")
 
-    monkeypatch.setattr("cloudscale.drivers.debian.run_root", locked)
+    monkeypatch.setattr("cloudscale.engines.own.run_root", locked)
     with pytest.raises(CloudscaleError, match="dpkg is locked"):
-        debian.remove_engine()
+        own.remove_engine()
     assert computer.record.exists()

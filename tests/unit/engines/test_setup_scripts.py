@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudscale import provision
-from cloudscale.certificates import Authority
+from cloudscale.engines import setup as provision
+from cloudscale.engines.certificates import Authority
+from cloudscale.engines.setup import UNIT, apply, release, tar
 from cloudscale.errors import ConnectionFailed, MachineError
 from cloudscale.hosts.facts import read_facts
 from cloudscale.model import TIMED_OUT, CommandResult
-from cloudscale.provision import UNIT, apply, release, tar
-from tests.unit.authorities import made
+from tests.unit.engines.authorities import made
+from tests.unit.engines.settling import needed, settle, with_settings
 from tests.unit.fake_host import FRESH, WITH_ENGINE, FakeHost, facts
-from tests.unit.settling import needed, settle, with_settings
 
 
 @pytest.fixture

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from cloudscale import certificates
-from cloudscale.certificates import Authority
+from cloudscale.engines import certificates
+from cloudscale.engines.certificates import Authority
+from cloudscale.engines.setup import MARK, SETTINGS, TLS, UNIT, Setup, check, release
 from cloudscale.errors import MachineError
 from cloudscale.networks import ENGINE_NETWORKS
-from cloudscale.provision import MARK, SETTINGS, TLS, UNIT, Setup, check, release
-from tests.unit.authorities import made
+from tests.unit.engines.authorities import made
+from tests.unit.engines.settling import CERTIFICATE, HOST, needed, settings_of, settle, wanted, with_settings
 from tests.unit.fake_host import FRESH, WITH_ENGINE, FakeHost, facts
-from tests.unit.settling import CERTIFICATE, HOST, needed, settings_of, settle, wanted, with_settings
 
 
 @pytest.fixture

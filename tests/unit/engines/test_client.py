@@ -18,8 +18,8 @@ import requests
 import urllib3
 from docker.errors import DockerException
 
-from cloudscale.certificates import Authority, authority
-from cloudscale.engine import describe, engine_errors, explain, from_environment, over_tls
+from cloudscale.engines.certificates import Authority, authority
+from cloudscale.engines.client import describe, engine_errors, explain, from_environment, over_tls
 from cloudscale.errors import EngineError, NotSetUp, RequestError, SeatError
 from cloudscale.model import Machine
 from cloudscale.units import GIB

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cloudscale.engine import from_environment
+from cloudscale.engines.client import from_environment
 from cloudscale.errors import CloudscaleError, EngineError, RequestError
 from cloudscale.hosts.this_computer import as_root, run_root
 from cloudscale.waiting import poll
