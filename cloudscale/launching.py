@@ -17,12 +17,12 @@ from cloudscale.engines.client import Engine, trainers_engine
 from cloudscale.errors import CapacityError, CloudscaleError, EngineError, ImageError, RequestError, SwarmError
 from cloudscale.fanout import fan_out
 from cloudscale.gathering import balance_managers
+from cloudscale.images.on_engine import check_reference, find_image, look_inside
+from cloudscale.images.recipes import full_reference, is_ours, short_name
 from cloudscale.model import Machine, Order, Outcome, Outcomes, Student, Survey
-from cloudscale.notebook import check_reference, find_image, look_inside
 from cloudscale.phases import Phases
 from cloudscale.plan import Plan, machines_to_make, seats_in
 from cloudscale.planning import plan_launch
-from cloudscale.recipes import full_reference, is_ours, short_name
 from cloudscale.report import Report
 from cloudscale.seatspec import Template
 from cloudscale.waiting import poll

@@ -10,11 +10,11 @@ from cloudscale import containers
 from cloudscale.cluster import Cluster
 from cloudscale.course import naming
 from cloudscale.course.session import Session
-from cloudscale.distribution import remove_brought
 from cloudscale.engines.client import Engine, engine_errors
 from cloudscale.errors import EngineError, SwarmError
 from cloudscale.fanout import MACHINES_WIDTH, fan_out
 from cloudscale.gathering import balance_managers
+from cloudscale.images.delivery import remove_brought
 from cloudscale.model import Machine, Outcome, Outcomes
 from cloudscale.spawner import RunningSeat, Spawner
 from cloudscale.swarm import depart, leave_swarm, membership, remove_node, update_node

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 
 from tabulate import tabulate
 
-from cloudscale.catalogue import ImageRow
+from cloudscale.images.listing import ImageRow
 from cloudscale.model import CommandResult, Demand, Machine, Outcome, Outcomes, Row
 from cloudscale.plan import Plan
 from cloudscale.units import gib, mib

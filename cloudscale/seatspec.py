@@ -9,8 +9,8 @@ from typing import Any
 from cloudscale import jupyter
 from cloudscale.course import naming
 from cloudscale.course.settings import SeatSettings
+from cloudscale.images.on_engine import NotebookImage
 from cloudscale.model import Node, Seat
-from cloudscale.notebook import NotebookImage
 
 Spec = dict[str, Any]
 

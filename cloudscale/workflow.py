@@ -8,7 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cloudscale import building, catalogue, containers, launching, readiness, recipes, removal, report, seating, spawner
+from cloudscale import containers, launching, readiness, removal, report, seating, spawner
 from cloudscale.cluster import Cluster, look
 from cloudscale.course.roster import read_roster
 from cloudscale.course.session import Session
@@ -22,8 +22,9 @@ from cloudscale.files import replace_file
 from cloudscale.hosts import ssh
 from cloudscale.hosts.known_hosts import KnownHosts
 from cloudscale.hosts.this_computer import on_terminal
+from cloudscale.images import build, listing, recipes
+from cloudscale.images.on_engine import look_inside
 from cloudscale.model import UNREACHED, CommandResult, Machine, Outcome, Outcomes, Place, Seat, Student
-from cloudscale.notebook import look_inside
 from cloudscale.output import check_writable
 from cloudscale.report import Report
 
@@ -315,7 +316,7 @@ def image_build(session: Session, name: str, folder: str | None, on: str | None)
         recipe = recipes.find_recipe(name or recipes.DEFAULT)
     engine = trainers_engine()
     with session.progress.bar(f"Building {recipe.name}", 0):
-        built = building.build(engine, recipe, session.progress.say)
+        built = build.build(engine, recipe, session.progress.say)
         if recipe.is_own:
             look_inside(engine, built, built, session.settings.course)
     return Report(built)
@@ -323,12 +324,12 @@ def image_build(session: Session, name: str, folder: str | None, on: str | None)
 
 def image_list(session: Session) -> Report:
     """The project's images and those that trainers built: which are built here, and on which machines they are."""
-    here: dict[str, catalogue.Built] = {}
+    here: dict[str, listing.Built] = {}
     try:
-        here = catalogue.built_on(trainers_engine())
+        here = listing.built_on(trainers_engine())
     except EngineError as error:
         session.progress.say(f"What is built here can't be told. {error}")
-    there: dict[str, dict[str, catalogue.Built]] = {}
+    there: dict[str, dict[str, listing.Built]] = {}
     problems: tuple[str, ...] = ()
     try:
         cluster = look(session, _driver(session))
@@ -336,9 +337,9 @@ def image_list(session: Session) -> Report:
         problems = (f"The machines can't be told: {error}",)
     else:
         engines = session.selection.choose(list(cluster.engines.values()), lambda engine: (engine.name,))
-        outcomes = fan_out(catalogue.built_on, engines, name=lambda engine: engine.name)
+        outcomes = fan_out(listing.built_on, engines, name=lambda engine: engine.name)
         there = outcomes.values
         problems = (*_lost_problems(cluster, session), *outcomes.problems)
-    for line in catalogue.differing(here, there):
+    for line in listing.differing(here, there):
         session.progress.say(line)
-    return Report(report.images(catalogue.rows(here, there), session.common.format), problems)
+    return Report(report.images(listing.rows(here, there), session.common.format), problems)

@@ -9,9 +9,9 @@ from typing import Any
 from cloudscale.units import GIB
 from tests.unit.api_schema import Json, api_error
 from tests.unit.fake_calls import call, labelled
-from tests.unit.fake_images import FakeImages
 from tests.unit.fake_services import FakeServices
 from tests.unit.fake_swarm import LEADERLESS, FakeNetwork, FakeSwarm
+from tests.unit.images.fake_images import FakeImages
 
 BRIDGE = "docker_gwbridge"
 LATE = (

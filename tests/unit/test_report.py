@@ -10,7 +10,7 @@ from tabulate import tabulate_formats
 from wcwidth import wcswidth
 
 from cloudscale import report
-from cloudscale.catalogue import ImageRow
+from cloudscale.images.listing import ImageRow
 from cloudscale.model import CommandResult, Demand, Machine, Outcome, Outcomes, Place, Row, Seat, Student
 from cloudscale.plan import Need, Plan
 from cloudscale.units import GIB

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from cloudscale.course import naming
 from cloudscale.course.settings import SeatSettings
+from cloudscale.images.on_engine import NotebookImage
 from cloudscale.model import Machine, Node, Place, Seat, Student
-from cloudscale.notebook import NotebookImage
 from cloudscale.seatspec import Template, covers, wanted_spec
 from tests.unit.api_schema import SERVICE, check_keys
 

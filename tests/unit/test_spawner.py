@@ -10,8 +10,8 @@ from argon2 import PasswordHasher
 from cloudscale.course import naming
 from cloudscale.course.settings import SeatSettings
 from cloudscale.errors import EngineError, RequestError, SeatError
+from cloudscale.images.on_engine import NotebookImage
 from cloudscale.model import Node, Outcome, Outcomes, Place, Seat, Student
-from cloudscale.notebook import NotebookImage
 from cloudscale.seatspec import Template
 from cloudscale.spawner import Change, Spawner, check_key, running_seats
 from tests.unit.api_schema import api_error

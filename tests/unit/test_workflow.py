@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from cloudscale import building, workflow
+from cloudscale import workflow
 from cloudscale.engines.client import Engine
 from cloudscale.errors import CapacityError, CloudscaleError, RequestError, RosterError
+from cloudscale.images import build as building
+from cloudscale.images.recipes import Recipe
 from cloudscale.model import Machine
-from cloudscale.recipes import Recipe
 from cloudscale.units import GIB
 from tests.unit.api_schema import Json, api_error
 from tests.unit.classroom import ANN, BOB, CID, IMAGE, Class

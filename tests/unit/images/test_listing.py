@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from cloudscale.catalogue import Built, built_on, differing, rows
 from cloudscale.errors import EngineError
-from cloudscale.recipes import RECIPE, find_recipe
+from cloudscale.images.listing import Built, built_on, differing, rows
+from cloudscale.images.recipes import RECIPE, find_recipe
 from tests.unit.fake_api import FakeApi
 from tests.unit.fakes import fake_engine
 

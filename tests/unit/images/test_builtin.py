@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cloudscale.recipes import RECIPES
+from cloudscale.images.recipes import RECIPES
 
 MIB = 1 << 20
 NO_LIMIT = 9223372036854771712  # as version 1 of control groups has it

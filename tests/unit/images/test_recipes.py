@@ -6,11 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from cloudscale import recipes
 from cloudscale.engines.client import Engine
 from cloudscale.errors import RequestError
-from cloudscale.fetching import canonical
-from cloudscale.recipes import find_recipe, full_reference, is_ours, own_recipe, recipe_names, recipe_on, short_name
+from cloudscale.images import recipes
+from cloudscale.images.packages import canonical
+from cloudscale.images.recipes import (
+    find_recipe,
+    full_reference,
+    is_ours,
+    own_recipe,
+    recipe_names,
+    recipe_on,
+    short_name,
+)
 from tests.unit.fake_api import FakeApi
 from tests.unit.fakes import fake_engine
 

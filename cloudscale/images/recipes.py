@@ -14,7 +14,7 @@ from slugify import slugify
 from cloudscale.engines.client import Engine, engine_errors
 from cloudscale.errors import EngineError, RequestError
 
-RECIPES = Path(__file__).parent / "images"
+RECIPES = Path(__file__).parent / "builtin"
 DOCKERFILE, PACKAGES, REQUIREMENTS = "Dockerfile", "packages.txt", "requirements.txt"
 ADDING = (DOCKERFILE, "add.sh")  # in RECIPES, for all that lack a Dockerfile of their own; add.sh for every one
 REPOSITORY = "cloudscale"

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from docker.errors import BuildError
 
-from cloudscale import building, recipes
-from cloudscale.building import DEBIAN, WITHOUT_REGISTRY, build
 from cloudscale.engines.client import Engine
 from cloudscale.errors import EngineError, ImageError
-from cloudscale.recipes import find_recipe, own_recipe
+from cloudscale.images import build as building
+from cloudscale.images import recipes
+from cloudscale.images.build import DEBIAN, WITHOUT_REGISTRY, build
+from cloudscale.images.recipes import find_recipe, own_recipe
 from tests.unit.api_schema import Json, api_error
 from tests.unit.fake_api import FakeApi
 from tests.unit.fakes import fake_engine

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cloudscale.course import naming
-from cloudscale.distribution import Distribution
 from cloudscale.engines.client import Engine
 from cloudscale.fanout import fan_out
+from cloudscale.images.delivery import Distribution
 from cloudscale.model import Outcomes, Survey
 from cloudscale.units import GIB
 from tests.unit.api_schema import Json

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from cloudscale.errors import CloudscaleError, EngineError, ImageError, RequestError
-from cloudscale.notebook import Held, NotebookImage, find_image, look_inside, pull_image
+from cloudscale.images.on_engine import Held, NotebookImage, find_image, look_inside, pull_image
 from tests.unit.api_schema import Json, api_error
 from tests.unit.fake_api import FakeApi
 from tests.unit.fakes import FakeContainers, fake_engine

@@ -12,8 +12,8 @@ from cloudscale.errors import EngineError, ImageError, MachineError, RequestErro
 from cloudscale.fanout import fan_out
 from cloudscale.model import Machine, Outcome, Outcomes
 from cloudscale.units import GIB
-from tests.unit.deliveries import BUILT, LAB, OWN, PULLED, Course
 from tests.unit.fakes import FakeDriver, fake_apis
+from tests.unit.images.deliveries import BUILT, LAB, OWN, PULLED, Course
 
 
 @pytest.fixture

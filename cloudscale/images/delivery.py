@@ -17,9 +17,9 @@ from docker.errors import APIError
 from cloudscale.course import naming
 from cloudscale.engines.client import Engine, engine_errors
 from cloudscale.errors import CloudscaleError, EngineError, ImageError
+from cloudscale.images.on_engine import BytesDone, Held, find_image, pull_image
+from cloudscale.images.recipes import short_name
 from cloudscale.model import Heard, Machine, Survey
-from cloudscale.notebook import BytesDone, Held, find_image, pull_image
-from cloudscale.recipes import short_name
 from cloudscale.units import GIB, gib, mib
 
 # From a machine, to another, an image; told what dd(1) says of the bytes sent.

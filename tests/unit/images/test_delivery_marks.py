@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from cloudscale.distribution import Distribution, mark_brought, remove_brought
+from cloudscale.images.delivery import Distribution, mark_brought, remove_brought
 from cloudscale.model import Survey
-from tests.unit.deliveries import BUILT, LAB, MARK, OWN, PULLED, Course
 from tests.unit.fake_api import FakeApi
 from tests.unit.fakes import fake_engine
+from tests.unit.images.deliveries import BUILT, LAB, MARK, OWN, PULLED, Course
 
 
 @pytest.fixture

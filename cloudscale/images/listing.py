@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cloudscale.engines.client import Engine, engine_errors
-from cloudscale.recipes import RECIPE, find_recipe, recipe_names, reference, short_name
+from cloudscale.images.recipes import RECIPE, find_recipe, recipe_names, reference, short_name
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,8 @@ from docker.errors import APIError, BuildError, ContainerError, ImageNotFound
 
 from cloudscale.engines.client import Engine, engine_errors, explain_text
 from cloudscale.errors import ImageError
-from cloudscale.fetching import fetch_debs, fetch_wheels, make_debian
-from cloudscale.model import last_lines
-from cloudscale.recipes import (
+from cloudscale.images.packages import fetch_debs, fetch_wheels, make_debian
+from cloudscale.images.recipes import (
     ADDING,
     DOCKERFILE,
     PACKAGES,
@@ -28,6 +27,7 @@ from cloudscale.recipes import (
     recipe_on,
     reference,
 )
+from cloudscale.model import last_lines
 
 DEBIAN = "debian:13-slim"
 WITHOUT_REGISTRY = "cloudscale/base:13"

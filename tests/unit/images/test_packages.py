@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from cloudscale import fetching
 from cloudscale.errors import ImageError
-from cloudscale.fetching import fetch_debs, fetch_wheels, make_debian, wheel_versions
+from cloudscale.images import packages
+from cloudscale.images.packages import fetch_debs, fetch_wheels, make_debian, wheel_versions
 
 Answer = subprocess.CompletedProcess[str]
 
@@ -112,7 +112,7 @@ def test_a_debian_is_made_with_the_packages_of_the_list(programs: Programs, list
     make_debian(tmp_path / "base.tar", listed)
     (command,) = programs.commands
     assert command[0] == "mmdebstrap" and "--include=one,two" in command
-    assert command[-2:] == [fetching.SUITE, str(tmp_path / "base.tar")]
+    assert command[-2:] == [packages.SUITE, str(tmp_path / "base.tar")]
 
 
 def test_without_mmdebstrap_it_is_told_what_to_install(
@@ -151,7 +151,7 @@ def test_the_wheels_are_those_of_the_images_python_not_of_this_one(
 ) -> None:
     assert fetch_wheels(listed, tmp_path / "wheels", "x86_64") == {"numpy": "2.5.5", "folium": "0.20"}
     (command,) = programs.commands
-    assert f"--python-version={fetching.PYTHON}" in command
+    assert f"--python-version={packages.PYTHON}" in command
     assert {"--only-binary=:all:", "--platform=manylinux2014_x86_64", "--no-deps"} <= set(command)
     assert not any("index" in word or "proxy" in word for word in command)
 
