@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from benchmarks import paired, summary
-from cloudscale import jupyter
+from cloudscale.seats import jupyter
 from tests.lab.hosts import LabHost, LabHosts
 
 PROJECT = Path(__file__).parents[1]

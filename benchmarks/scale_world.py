@@ -27,7 +27,7 @@ import paramiko
 from openstack.config import OpenStackConfig
 from openstack.connection import Connection
 
-from cloudscale import jupyter, launching, workflow
+from cloudscale import launching, workflow
 from cloudscale.bringup import bring_up
 from cloudscale.course.session import Session
 from cloudscale.course.settings import Common, Launch, read_flags, read_settings
@@ -41,6 +41,7 @@ from cloudscale.hosts.known_hosts import KnownHosts
 from cloudscale.hosts.ssh import Target
 from cloudscale.model import Machine, Survey
 from cloudscale.progress import Lines
+from cloudscale.seats import jupyter
 from cloudscale.waiting import SystemClock
 from tests.unit.fake_api import FakeApi
 from tests.unit.fake_host import FRESH, WITH_ENGINE, FakeHost

@@ -18,8 +18,8 @@ from pathlib import Path
 import docker
 
 from benchmarks import paired, summary
-from cloudscale import jupyter
 from cloudscale.fanout import WIDTH
+from cloudscale.seats import jupyter
 
 PROJECT = Path(__file__).parents[1]
 FIRST_PORT = 14321

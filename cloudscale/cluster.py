@@ -11,7 +11,7 @@ from cloudscale.engines.client import Engine, describe
 from cloudscale.errors import CloudscaleError, EngineError, MachineError, NotSetUp, SwarmError
 from cloudscale.fanout import fan_out
 from cloudscale.model import Machine, Node, Survey
-from cloudscale.spawner import RunningSeat, running_seats
+from cloudscale.seats.services import RunningSeat, running_seats
 from cloudscale.swarm import Membership, SwarmNode, check_ours, check_usable, membership, swarm_nodes
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from cloudscale import containers, report, seating, spawner, swarm
+from cloudscale import report, seating, swarm
 from cloudscale.bringup import Ready, bring_up
 from cloudscale.cluster import Cluster, look
 from cloudscale.course.session import Session
@@ -24,7 +24,8 @@ from cloudscale.phases import Phases
 from cloudscale.plan import Plan, machines_to_make, seats_in
 from cloudscale.planning import plan_launch
 from cloudscale.report import Report
-from cloudscale.seatspec import Template
+from cloudscale.seats import containers, services
+from cloudscale.seats.spec import Template
 from cloudscale.waiting import poll
 
 NOTICING = 40.0  # seconds for a swarm to notice that a machine is gone: three missed heartbeats
@@ -215,7 +216,7 @@ def _plan(seen: Seen, session: Session, launch: Launch, students: Sequence[Stude
 
 
 def _check_key(cluster: Cluster, session: Session) -> None:
-    spawner.check_key(cluster.seats, session.course.key(create=False), session.course.folder)
+    services.check_key(cluster.seats, session.course.key(create=False), session.course.folder)
 
 
 def _give_up_swarm(cluster: Cluster) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from cloudscale import containers
 from cloudscale.cluster import Cluster
 from cloudscale.course import naming
 from cloudscale.course.session import Session
@@ -16,7 +15,8 @@ from cloudscale.errors import CloudscaleError
 from cloudscale.fanout import fan_out
 from cloudscale.model import Machine, Node, Place, Seat, Student, Survey
 from cloudscale.plan import Plan, PortRange, make_plan
-from cloudscale.spawner import RunningSeat
+from cloudscale.seats import containers
+from cloudscale.seats.services import RunningSeat
 
 
 def plan_launch(

@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from cloudscale import containers
 from cloudscale.cluster import Cluster
 from cloudscale.course import naming
 from cloudscale.course.session import Session
@@ -16,7 +15,8 @@ from cloudscale.fanout import MACHINES_WIDTH, fan_out
 from cloudscale.gathering import balance_managers
 from cloudscale.images.delivery import remove_brought
 from cloudscale.model import Machine, Outcome, Outcomes
-from cloudscale.spawner import RunningSeat, Spawner
+from cloudscale.seats import containers
+from cloudscale.seats.services import RunningSeat, Spawner
 from cloudscale.swarm import depart, leave_swarm, membership, remove_node, update_node
 from cloudscale.waiting import poll
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cloudscale import address, jupyter, readiness, removal, report
+from cloudscale import removal, report
 from cloudscale.cluster import Cluster
 from cloudscale.course import naming
 from cloudscale.course.session import Session
@@ -13,8 +13,9 @@ from cloudscale.errors import SeatError, SlowSeat, SwarmError
 from cloudscale.model import Outcome, Row, Seat
 from cloudscale.plan import Plan
 from cloudscale.report import Report
-from cloudscale.seatspec import Template
-from cloudscale.spawner import Spawner
+from cloudscale.seats import address, jupyter, readiness
+from cloudscale.seats.services import Spawner
+from cloudscale.seats.spec import Template
 from cloudscale.units import gib
 
 READY_TIMEOUT = 600.0  # seconds for all seats to answer

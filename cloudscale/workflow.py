@@ -8,7 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cloudscale import containers, launching, readiness, removal, report, seating, spawner
+from cloudscale import launching, removal, report, seating
 from cloudscale.cluster import Cluster, look
 from cloudscale.course.roster import read_roster
 from cloudscale.course.session import Session
@@ -27,6 +27,7 @@ from cloudscale.images.on_engine import look_inside
 from cloudscale.model import UNREACHED, CommandResult, Machine, Outcome, Outcomes, Place, Seat, Student
 from cloudscale.output import check_writable
 from cloudscale.report import Report
+from cloudscale.seats import containers, readiness, services
 
 COMMAND_TIMEOUT = 300.0  # seconds for a command on one target
 REMOTE_TIMEOUT = 5.0  # the same for remote_com, as in 2016
@@ -180,7 +181,7 @@ def remote_com(session: Session, remote: Remote) -> Report:
 def status(session: Session) -> Report:
     """Machines and seats as they are now, each seat as its student would find it."""
     cluster = look(session, _driver(session))
-    targets: list[spawner.RunningSeat | Machine] = [*cluster.seats, *cluster.machines]
+    targets: list[services.RunningSeat | Machine] = [*cluster.seats, *cluster.machines]
     chosen = session.selection.choose(targets, lambda t: (t.name,) if isinstance(t, Machine) else cluster.names_of(t))
     seats = [target for target in chosen if not isinstance(target, Machine)]
     states = []

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from cloudscale import jupyter
 from cloudscale.course.folder import Course
 from cloudscale.engines.client import Engine
 from cloudscale.errors import CloudError, CloudscaleError, MachineError, NotSetUp
 from cloudscale.model import Demand, Kind, Machine, Order, Outcome, Outcomes, Survey
+from cloudscale.seats import jupyter
 from cloudscale.units import GIB
 from tests.unit.api_schema import Json
 from tests.unit.classroom import Class

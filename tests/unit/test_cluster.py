@@ -12,7 +12,7 @@ from cloudscale.progress import Lines
 from tests.unit.classroom import Class
 from tests.unit.fake_api import FakeApi
 from tests.unit.fakes import FakeDriver
-from tests.unit.test_spawner import ANN, BOB, Swarm
+from tests.unit.seats.test_services import ANN, BOB, Swarm
 
 
 def session(only: tuple[str, ...] = (), skip: tuple[str, ...] = ()) -> Session:

@@ -223,7 +223,7 @@ def test_a_reset_of_some_seats_closes_only_what_no_other_uses(cloud: CloudClass)
 
 
 def test_the_port_of_a_seat_that_does_not_go_stays_open(cloud: CloudClass, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cloudscale.containers.poll", lambda step, timeout: step())
+    monkeypatch.setattr("cloudscale.seats.containers.poll", lambda step, timeout: step())
     cloud.driver.apis["bio-1"].keeps_containers = True
     report = workflow.containers_reset(cloud.session(), with_volumes=False)
     assert report.problems

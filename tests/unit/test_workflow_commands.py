@@ -51,7 +51,7 @@ def executed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, float]]:
         commands.append((container, command, timeout))
         return CommandResult(int(command == "false"), f"{command}\n", "")
 
-    monkeypatch.setattr("cloudscale.containers.execute", execute)
+    monkeypatch.setattr("cloudscale.seats.containers.execute", execute)
     return commands
 
 

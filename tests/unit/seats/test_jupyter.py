@@ -12,7 +12,7 @@ import pytest
 from argon2 import PasswordHasher
 from argon2.exceptions import VerifyMismatchError
 
-from cloudscale import jupyter
+from cloudscale.seats import jupyter
 
 SALT = bytes(range(16))
 

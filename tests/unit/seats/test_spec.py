@@ -12,7 +12,7 @@ from cloudscale.course import naming
 from cloudscale.course.settings import SeatSettings
 from cloudscale.images.on_engine import NotebookImage
 from cloudscale.model import Machine, Node, Place, Seat, Student
-from cloudscale.seatspec import Template, covers, wanted_spec
+from cloudscale.seats.spec import Template, covers, wanted_spec
 from tests.unit.api_schema import SERVICE, check_keys
 
 KEY = bytes(range(32))

@@ -5,11 +5,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from cloudscale import jupyter, readiness
 from cloudscale.errors import EngineError, SeatError, SlowSeat
 from cloudscale.model import Outcome, Outcomes, Place, Seat, Student
-from cloudscale.readiness import SeatState, failure, seat_states, wait_ready
-from cloudscale.spawner import Change, RunningSeat
+from cloudscale.seats import jupyter, readiness
+from cloudscale.seats.readiness import SeatState, failure, seat_states, wait_ready
+from cloudscale.seats.services import Change, RunningSeat
 from tests.unit.api_schema import Json, api_error
 from tests.unit.fake_api import FakeApi
 from tests.unit.fakes import FakeClock, fake_engine

@@ -12,8 +12,8 @@ from cloudscale.course.settings import SeatSettings
 from cloudscale.errors import EngineError, RequestError, SeatError
 from cloudscale.images.on_engine import NotebookImage
 from cloudscale.model import Node, Outcome, Outcomes, Place, Seat, Student
-from cloudscale.seatspec import Template
-from cloudscale.spawner import Change, Spawner, check_key, running_seats
+from cloudscale.seats.services import Change, Spawner, check_key, running_seats
+from cloudscale.seats.spec import Template
 from tests.unit.api_schema import api_error
 from tests.unit.fake_api import FakeApi
 from tests.unit.fakes import fake_engine

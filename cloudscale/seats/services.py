@@ -11,13 +11,13 @@ from typing import Any
 
 from docker.errors import APIError, NotFound
 
-from cloudscale import jupyter
 from cloudscale.course import naming
 from cloudscale.engines.client import Engine, engine_errors
 from cloudscale.errors import RequestError, SeatError
 from cloudscale.fanout import fan_out
 from cloudscale.model import Node, Outcomes, Seat
-from cloudscale.seatspec import Spec, Template, covers, wanted_spec
+from cloudscale.seats import jupyter
+from cloudscale.seats.spec import Spec, Template, covers, wanted_spec
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from cloudscale.address import url
+from cloudscale.seats.address import url
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from cloudscale import jupyter
 from cloudscale.engines.client import Engine, engine_errors
 from cloudscale.errors import CloudscaleError, SeatError, SlowSeat
 from cloudscale.fanout import WIDTH, fan_out
 from cloudscale.model import Outcome, Outcomes, Place, Seat, Student, last_lines
-from cloudscale.seatspec import covers
-from cloudscale.spawner import Change, RunningSeat
+from cloudscale.seats import jupyter
+from cloudscale.seats.services import Change, RunningSeat
+from cloudscale.seats.spec import covers
 from cloudscale.waiting import Clock, SystemClock, poll
 
 Task = Mapping[str, Any]

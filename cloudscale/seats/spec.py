@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cloudscale import jupyter
 from cloudscale.course import naming
 from cloudscale.course.settings import SeatSettings
 from cloudscale.images.on_engine import NotebookImage
 from cloudscale.model import Node, Seat
+from cloudscale.seats import jupyter
 
 Spec = dict[str, Any]
 

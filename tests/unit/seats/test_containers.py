@@ -7,8 +7,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from cloudscale import containers
-from cloudscale.containers import (
+from cloudscale.errors import EngineError, SeatError
+from cloudscale.model import CommandResult, Place
+from cloudscale.seats import containers
+from cloudscale.seats.containers import (
     SeatContainer,
     execute,
     remembered_places,
@@ -19,8 +21,6 @@ from cloudscale.containers import (
     volumes,
     wait_gone,
 )
-from cloudscale.errors import EngineError, SeatError
-from cloudscale.model import CommandResult, Place
 from tests.unit.api_schema import Json, api_error
 from tests.unit.fake_api import FakeApi
 from tests.unit.fakes import fake_engine
