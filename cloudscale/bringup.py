@@ -9,13 +9,13 @@ from cloudscale.cluster import Cluster
 from cloudscale.course.session import Session
 from cloudscale.engines.client import Engine, trainers_engine
 from cloudscale.fanout import MACHINES_WIDTH, fan_out
-from cloudscale.gathering import Gathering, Member
 from cloudscale.images.delivery import Distribution
 from cloudscale.images.on_engine import BytesDone
 from cloudscale.images.recipes import is_ours
 from cloudscale.model import Outcomes, Survey
 from cloudscale.networks import SWARM_NETWORKS, spare_network
 from cloudscale.phases import Phases
+from cloudscale.swarm.joining import Gathering, Member
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from cloudscale.errors import CloudscaleError, EngineError, MachineError, NotSet
 from cloudscale.fanout import fan_out
 from cloudscale.model import Machine, Node, Survey
 from cloudscale.seats.services import RunningSeat, running_seats
-from cloudscale.swarm import Membership, SwarmNode, check_ours, check_usable, membership, swarm_nodes
+from cloudscale.swarm.nodes import Membership, SwarmNode, check_ours, check_usable, membership, swarm_nodes
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from cloudscale import report, seating, swarm
+from cloudscale import report, seating
 from cloudscale.bringup import Ready, bring_up
 from cloudscale.cluster import Cluster, look
 from cloudscale.course.session import Session
@@ -16,7 +16,6 @@ from cloudscale.drivers.protocols import Driver
 from cloudscale.engines.client import Engine, trainers_engine
 from cloudscale.errors import CapacityError, CloudscaleError, EngineError, ImageError, RequestError, SwarmError
 from cloudscale.fanout import fan_out
-from cloudscale.gathering import balance_managers
 from cloudscale.images.on_engine import check_reference, find_image, look_inside
 from cloudscale.images.recipes import full_reference, is_ours, short_name
 from cloudscale.model import Machine, Order, Outcome, Outcomes, Student, Survey
@@ -26,6 +25,8 @@ from cloudscale.planning import plan_launch
 from cloudscale.report import Report
 from cloudscale.seats import containers, services
 from cloudscale.seats.spec import Template
+from cloudscale.swarm import nodes
+from cloudscale.swarm.joining import balance_managers
 from cloudscale.waiting import poll
 
 NOTICING = 40.0  # seconds for a swarm to notice that a machine is gone: three missed heartbeats
@@ -221,7 +222,7 @@ def _check_key(cluster: Cluster, session: Session) -> None:
 
 def _give_up_swarm(cluster: Cluster) -> None:
     """Takes engines out of a swarm whose managers are lost."""
-    fan_out(swarm.depart, cluster.cut_off.values(), name=lambda engine: engine.name).get()
+    fan_out(nodes.depart, cluster.cut_off.values(), name=lambda engine: engine.name).get()
 
 
 def _seated(
@@ -302,7 +303,7 @@ def _given_up(cluster: Cluster, usable: Mapping[str, Survey], launch: Launch, se
     down: set[str] = set()
 
     def step() -> bool:
-        down.update(node.machine for node in swarm.swarm_nodes(cluster.manager) if node.id in lost and not node.is_up)
+        down.update(node.machine for node in nodes.swarm_nodes(cluster.manager) if node.id in lost and not node.is_up)
         return len(down) == len(lost)
 
     if not poll(step, timeout=NOTICING, interval=1):
@@ -316,7 +317,7 @@ def _strike_off(cluster: Cluster, given_up: Sequence[str]) -> None:
         return
     for node in cluster.swarm.values():
         if node.machine in given_up:
-            swarm.remove_node(cluster.manager, node.id)
+            nodes.remove_node(cluster.manager, node.id)
     balance_managers(cluster.manager)
 
 

@@ -12,12 +12,12 @@ from cloudscale.course.session import Session
 from cloudscale.engines.client import Engine, engine_errors
 from cloudscale.errors import EngineError, SwarmError
 from cloudscale.fanout import MACHINES_WIDTH, fan_out
-from cloudscale.gathering import balance_managers
 from cloudscale.images.delivery import remove_brought
 from cloudscale.model import Machine, Outcome, Outcomes
 from cloudscale.seats import containers
 from cloudscale.seats.services import RunningSeat, Spawner
-from cloudscale.swarm import depart, leave_swarm, membership, remove_node, update_node
+from cloudscale.swarm.joining import balance_managers
+from cloudscale.swarm.nodes import depart, leave_swarm, membership, remove_node, update_node
 from cloudscale.waiting import poll
 
 PROMOTING = 30.0  # seconds for a node to become a manager

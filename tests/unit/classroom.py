@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cloudscale import gathering, launching, removal, workflow
+from cloudscale import launching, removal, workflow
 from cloudscale.course.session import Session
 from cloudscale.course.settings import Common, Launch, read_flags, read_settings
 from cloudscale.engines import client
@@ -18,6 +18,7 @@ from cloudscale.errors import EngineError, RequestError
 from cloudscale.progress import Advance
 from cloudscale.report import Report
 from cloudscale.seats import containers, jupyter, readiness
+from cloudscale.swarm.nodes import joining
 from tests.unit.api_schema import Json
 from tests.unit.fake_api import FakeApi
 from tests.unit.fakes import FakeDriver, fake_apis, fake_engine, poll_at_once
@@ -67,7 +68,7 @@ class Class:
         monkeypatch.setattr(workflow, "load_driver", lambda *given: self.driver(*given))
         monkeypatch.setattr(client, "from_environment", self._trainers_client)
         monkeypatch.setattr(jupyter, "answers", self._answers)
-        for module in (containers, gathering, launching, readiness, removal):
+        for module in (containers, joining, launching, readiness, removal):
             monkeypatch.setattr(module, "poll", poll_at_once)
 
     def machines(self, *apis: FakeApi) -> None:

@@ -4,7 +4,7 @@ import pytest
 from docker.errors import APIError
 
 from cloudscale.errors import EngineError, SwarmError
-from cloudscale.swarm import (
+from cloudscale.swarm.nodes import (
     Membership,
     check_ours,
     check_usable,
@@ -188,7 +188,7 @@ def test_the_role_is_changed_and_labels_stay(three: list[FakeApi]) -> None:
 def test_an_update_that_comes_too_late_is_made_again(
     three: list[FakeApi], monkeypatch: pytest.MonkeyPatch, collisions: int, succeeds: bool
 ) -> None:
-    monkeypatch.setattr("cloudscale.swarm.AGREEING", 1)
+    monkeypatch.setattr("cloudscale.swarm.nodes.AGREEING", 1)
     three[0].swarm.collisions = collisions
     try:
         update_node(fake_engine(three[0]), three[1].node_id, labels={"new": "y"})
@@ -207,7 +207,7 @@ def test_an_update_that_comes_too_late_is_made_again(
 def test_an_update_waits_for_managers_that_choose_a_leader_and_for_nothing_else(
     three: list[FakeApi], monkeypatch: pytest.MonkeyPatch, refusal: str, asks_again: bool
 ) -> None:
-    monkeypatch.setattr("cloudscale.swarm.poll", poll_at_once)
+    monkeypatch.setattr("cloudscale.swarm.nodes.poll", poll_at_once)
     swarm, change, asked = three[0].swarm, three[0].swarm.change, []
 
     def refuse_twice(node: FakeNode, version: int, spec: Json) -> None:

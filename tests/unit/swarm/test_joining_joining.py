@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from cloudscale import gathering
 from cloudscale.errors import EngineError, SwarmError
-from cloudscale.gathering import Member, balance_managers
-from cloudscale.swarm import MACHINE, swarm_nodes
+from cloudscale.swarm.joining import Member, balance_managers
+from cloudscale.swarm.nodes import MACHINE, joining, swarm_nodes
 from tests.unit.fake_api import FakeApi
 from tests.unit.fakes import fake_apis, fake_engine, poll_at_once
-from tests.unit.gatherings import enter_all, gather, member, roles, together
+from tests.unit.swarm.gatherings import enter_all, gather, member, roles, together
 
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gathering, "poll", poll_at_once)
+    monkeypatch.setattr(joining, "poll", poll_at_once)
 
 
 # --- joining, in all conditions --------------------------------------------------------------
@@ -54,7 +53,7 @@ def test_a_join_that_never_ends_is_given_up_with_the_ports_to_look_at(swarm: lis
     assert isinstance(failed.error, SwarmError)
     assert failed.error.message.startswith("m3: it can't join the swarm (Timeout was reached")
     assert "2377" in failed.error.remedy
-    assert len(swarm[2].joining) == 9 - gathering.ATTEMPTS
+    assert len(swarm[2].joining) == 9 - joining.ATTEMPTS
 
 
 def test_attempts_that_failed_leave_no_nodes_behind(swarm: list[FakeApi]) -> None:

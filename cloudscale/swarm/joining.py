@@ -12,7 +12,7 @@ from cloudscale.course import naming
 from cloudscale.engines.client import Engine, engine_errors
 from cloudscale.errors import SwarmError
 from cloudscale.networks import endpoint
-from cloudscale.swarm import (
+from cloudscale.swarm.nodes import (
     ADDRESS,
     BRIDGE,
     BRIDGE_LABEL,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cloudscale.fanout import fan_out
-from cloudscale.gathering import Gathering, Member
 from cloudscale.model import Outcomes
-from cloudscale.swarm import swarm_nodes
+from cloudscale.swarm.joining import Gathering, Member
+from cloudscale.swarm.nodes import swarm_nodes
 from tests.unit.fake_api import FakeApi
 from tests.unit.fakes import fake_engine
 

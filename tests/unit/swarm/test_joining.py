@@ -6,20 +6,19 @@ from collections.abc import Callable
 
 import pytest
 
-from cloudscale import gathering
 from cloudscale.errors import CloudscaleError, SwarmError
-from cloudscale.gathering import Gathering
 from cloudscale.networks import SWARM_NETWORKS
-from cloudscale.swarm import ADDRESS, MACHINE
+from cloudscale.swarm.joining import Gathering
+from cloudscale.swarm.nodes import ADDRESS, MACHINE, joining
 from tests.unit.api_schema import api_error
 from tests.unit.fake_api import FakeApi
 from tests.unit.fakes import fake_apis, poll_at_once
-from tests.unit.gatherings import POOL, enter_all, gather, member, roles, together
+from tests.unit.swarm.gatherings import POOL, enter_all, gather, member, roles, together
 
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gathering, "poll", poll_at_once)
+    monkeypatch.setattr(joining, "poll", poll_at_once)
 
 
 # --- founding --------------------------------------------------------------------------------
@@ -166,7 +165,7 @@ def test_where_the_first_can_not_found_the_next_does(monkeypatch: pytest.MonkeyP
 
 
 def test_where_nobody_founds_nobody_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gathering, "FOUNDING", 0)
+    monkeypatch.setattr(joining, "FOUNDING", 0)
     first, second = fake_apis("m1", "m2")
     with pytest.raises(SwarmError, match="m2: no other machine has founded the swarm"):
         gather(first, second).enter(member(second))
