@@ -20,7 +20,7 @@ from cloudscale.images.on_engine import check_reference, find_image, look_inside
 from cloudscale.images.recipes import full_reference, is_ours, short_name
 from cloudscale.model import Machine, Order, Outcome, Outcomes, Student, Survey
 from cloudscale.phases import Phases
-from cloudscale.plan import Plan, machines_to_make, seats_in
+from cloudscale.plan.placing import Plan, machines_to_make, seats_in
 from cloudscale.planning import plan_launch
 from cloudscale.report import Report
 from cloudscale.seats import containers, services

@@ -14,7 +14,7 @@ from cloudscale.engines.client import Engine
 from cloudscale.errors import CloudscaleError
 from cloudscale.fanout import fan_out
 from cloudscale.model import Machine, Node, Place, Seat, Student, Survey
-from cloudscale.plan import Plan, PortRange, make_plan
+from cloudscale.plan.placing import Plan, PortRange, make_plan
 from cloudscale.seats import containers
 from cloudscale.seats.services import RunningSeat
 

@@ -12,7 +12,7 @@ from tabulate import tabulate
 
 from cloudscale.images.listing import ImageRow
 from cloudscale.model import CommandResult, Demand, Machine, Outcome, Outcomes, Row
-from cloudscale.plan import Plan
+from cloudscale.plan.placing import Plan
 from cloudscale.units import gib, mib
 
 SEAT_KEYS = ("student", "email", "url", "host", "port", "password", "node", "state")

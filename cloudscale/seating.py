@@ -11,7 +11,7 @@ from cloudscale.course.session import Session
 from cloudscale.course.settings import Launch
 from cloudscale.errors import SeatError, SlowSeat, SwarmError
 from cloudscale.model import Outcome, Row, Seat
-from cloudscale.plan import Plan
+from cloudscale.plan.placing import Plan
 from cloudscale.report import Report
 from cloudscale.seats import address, jupyter, readiness
 from cloudscale.seats.services import Spawner

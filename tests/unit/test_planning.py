@@ -7,7 +7,7 @@ from cloudscale.course.session import Session
 from cloudscale.course.settings import Launch, read_flags
 from cloudscale.errors import CapacityError, RequestError
 from cloudscale.model import Student, Survey
-from cloudscale.plan import Plan
+from cloudscale.plan.placing import Plan
 from cloudscale.planning import plan_launch
 from cloudscale.units import GIB
 from tests.unit.classroom import Class

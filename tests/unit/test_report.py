@@ -12,7 +12,7 @@ from wcwidth import wcswidth
 from cloudscale import report
 from cloudscale.images.listing import ImageRow
 from cloudscale.model import CommandResult, Demand, Machine, Outcome, Outcomes, Place, Row, Seat, Student
-from cloudscale.plan import Need, Plan
+from cloudscale.plan.placing import Need, Plan
 from cloudscale.units import GIB
 
 ROW = Row("Ann Lee", "ann@example.org", "http://192.0.2.1:4321", "192.0.2.1", 4321, "m1", "ready", "kw4h-7txe-cdrp")

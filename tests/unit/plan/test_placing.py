@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from cloudscale.course.settings import SeatSettings
 from cloudscale.errors import CapacityError
 from cloudscale.model import Machine, Node, Place, Student
-from cloudscale.plan import Plan, PortRange, make_plan
+from cloudscale.plan.placing import Plan, PortRange, make_plan
 from cloudscale.units import GIB
 
 LIMITS = SeatSettings()  # 512 MiB a seat, 4 seats a core

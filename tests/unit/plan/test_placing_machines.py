@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cloudscale.course.settings import SeatSettings
 from cloudscale.errors import CapacityError
 from cloudscale.model import Kind, Machine, Node, Student
-from cloudscale.plan import PortRange, machines_to_make, make_plan, seats_in
+from cloudscale.plan.placing import PortRange, machines_to_make, make_plan, seats_in
 from cloudscale.units import GIB
 
 LIMITS = SeatSettings()  # 512 MiB a seat, 4 seats a core
