@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cloudscale.cluster import Cluster
+from cloudscale.cluster.state import Cluster
 from cloudscale.course.session import Session
 from cloudscale.engines.client import Engine, trainers_engine
 from cloudscale.fanout import MACHINES_WIDTH, fan_out

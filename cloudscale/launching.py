@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from cloudscale import report, seating
 from cloudscale.bringup import Ready, bring_up
-from cloudscale.cluster import Cluster, look
+from cloudscale.cluster.state import Cluster, look
 from cloudscale.course.session import Session
 from cloudscale.course.settings import Launch
 from cloudscale.drivers.protocols import Driver

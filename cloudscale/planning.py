@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from cloudscale.cluster import Cluster
+from cloudscale.cluster.state import Cluster
 from cloudscale.course import naming
 from cloudscale.course.session import Session
 from cloudscale.course.settings import Launch

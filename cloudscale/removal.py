@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from cloudscale.cluster import Cluster
+from cloudscale.cluster.state import Cluster
 from cloudscale.course import naming
 from cloudscale.course.session import Session
 from cloudscale.engines.client import Engine, engine_errors

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from cloudscale import removal, report
-from cloudscale.cluster import Cluster
+from cloudscale.cluster.state import Cluster
 from cloudscale.course import naming
 from cloudscale.course.session import Session
 from cloudscale.course.settings import Launch

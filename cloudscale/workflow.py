@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cloudscale import launching, removal, report, seating
-from cloudscale.cluster import Cluster, look
+from cloudscale.cluster.state import Cluster, look
 from cloudscale.course.roster import read_roster
 from cloudscale.course.session import Session
 from cloudscale.course.settings import Launch, Remote

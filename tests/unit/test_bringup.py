@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cloudscale.bringup import Ready, bring_up
-from cloudscale.cluster import look
+from cloudscale.cluster.state import look
 from cloudscale.engines import client as engine
 from cloudscale.errors import EngineError, MachineError
 from cloudscale.model import Machine, Outcomes

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from cloudscale import seating
-from cloudscale.cluster import Cluster, look
+from cloudscale.cluster.state import Cluster, look
 from cloudscale.errors import EngineError, NotSetUp, SwarmError
 from cloudscale.model import Place, Seat, Student
 from cloudscale.seating import machine_table, seat_row

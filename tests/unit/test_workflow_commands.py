@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cloudscale import workflow
-from cloudscale.cluster import look
+from cloudscale.cluster.state import look
 from cloudscale.course.settings import Remote, read_flags
 from cloudscale.errors import ConnectionFailed, RequestError
 from cloudscale.hosts import ssh

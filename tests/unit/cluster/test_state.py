@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from cloudscale.cluster import look
+from cloudscale.cluster.state import look
 from cloudscale.course.session import Session
 from cloudscale.course.settings import Common, read_settings
 from cloudscale.errors import CloudscaleError, MachineError, NotSetUp, SwarmError
