@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cloudscale.invocation import VM_FLAGS, cloudscale_task, install
+from cloudscale.cli.invocation import VM_FLAGS, cloudscale_task, install
 
 if TYPE_CHECKING:
+    from cloudscale.cli.report import Report
     from cloudscale.course.session import Session
-    from cloudscale.report import Report
 
 install()
 

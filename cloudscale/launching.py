@@ -7,8 +7,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from cloudscale import report, seating
+from cloudscale import seating
 from cloudscale.bringup import Ready, bring_up
+from cloudscale.cli import report
+from cloudscale.cli.report import Report
 from cloudscale.cluster.state import Cluster, look
 from cloudscale.course.session import Session
 from cloudscale.course.settings import Launch
@@ -22,7 +24,6 @@ from cloudscale.model import Machine, Order, Outcome, Outcomes, Student, Survey
 from cloudscale.phases import Phases
 from cloudscale.plan.placing import Plan, machines_to_make, seats_in
 from cloudscale.planning import plan_launch
-from cloudscale.report import Report
 from cloudscale.seats import containers, services
 from cloudscale.seats.spec import Template
 from cloudscale.swarm import nodes

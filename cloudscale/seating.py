@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cloudscale import removal, report
+from cloudscale import removal
+from cloudscale.cli import report
+from cloudscale.cli.report import Report
 from cloudscale.cluster.state import Cluster
 from cloudscale.course import naming
 from cloudscale.course.session import Session
@@ -12,7 +14,6 @@ from cloudscale.course.settings import Launch
 from cloudscale.errors import SeatError, SlowSeat, SwarmError
 from cloudscale.model import Outcome, Row, Seat
 from cloudscale.plan.placing import Plan
-from cloudscale.report import Report
 from cloudscale.seats import address, jupyter, readiness
 from cloudscale.seats.services import Spawner
 from cloudscale.seats.spec import Template

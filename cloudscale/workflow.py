@@ -8,7 +8,10 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cloudscale import launching, removal, report, seating
+from cloudscale import launching, removal, seating
+from cloudscale.cli import report
+from cloudscale.cli.output import check_writable
+from cloudscale.cli.report import Report
 from cloudscale.cluster.state import Cluster, look
 from cloudscale.course.roster import read_roster
 from cloudscale.course.session import Session
@@ -25,8 +28,6 @@ from cloudscale.hosts.this_computer import on_terminal
 from cloudscale.images import build, listing, recipes
 from cloudscale.images.on_engine import look_inside
 from cloudscale.model import UNREACHED, CommandResult, Machine, Outcome, Outcomes, Place, Seat, Student
-from cloudscale.output import check_writable
-from cloudscale.report import Report
 from cloudscale.seats import containers, readiness, services
 
 COMMAND_TIMEOUT = 300.0  # seconds for a command on one target

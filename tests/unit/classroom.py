@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from cloudscale import launching, removal, workflow
+from cloudscale.cli.report import Report
 from cloudscale.course.session import Session
 from cloudscale.course.settings import Common, Launch, read_flags, read_settings
 from cloudscale.engines import client
 from cloudscale.errors import EngineError, RequestError
 from cloudscale.progress import Advance
-from cloudscale.report import Report
 from cloudscale.seats import containers, jupyter, readiness
-from cloudscale.swarm.nodes import joining
+from cloudscale.swarm import joining
 from tests.unit.api_schema import Json
 from tests.unit.fake_api import FakeApi
 from tests.unit.fakes import FakeDriver, fake_apis, fake_engine, poll_at_once

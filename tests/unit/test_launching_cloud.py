@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from cloudscale import workflow
+from cloudscale.cli.report import Report
 from cloudscale.errors import CapacityError, CloudscaleError, MachineError, RequestError
-from cloudscale.report import Report
 from tests.unit.api_schema import Json
 from tests.unit.fake_cloud import CloudClass, boot_fault
 

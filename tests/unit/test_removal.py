@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from cloudscale import workflow
+from cloudscale.cli.report import Report
 from cloudscale.errors import CloudscaleError, RequestError
-from cloudscale.report import Report
 from tests.unit.classroom import IMAGE, Class
 from tests.unit.fake_api import FakeApi
 

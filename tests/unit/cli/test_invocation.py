@@ -13,10 +13,10 @@ from invoke.parser.parser import ParseMachine
 from invoke.program import Program
 
 from cloudscale import workflow
+from cloudscale.cli.report import Report
 from cloudscale.course.session import Session
 from cloudscale.course.settings import Launch, Remote
 from cloudscale.errors import CloudscaleError, SeatError
-from cloudscale.report import Report
 
 PROJECT = Path(__file__).parents[2]
 TASKS = {

@@ -9,7 +9,7 @@ import pytest
 from tabulate import tabulate_formats
 from wcwidth import wcswidth
 
-from cloudscale import report
+from cloudscale.cli import report
 from cloudscale.images.listing import ImageRow
 from cloudscale.model import CommandResult, Demand, Machine, Outcome, Outcomes, Place, Row, Seat, Student
 from cloudscale.plan.placing import Need, Plan

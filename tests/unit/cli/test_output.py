@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from cloudscale.cli.output import check_writable
 from cloudscale.errors import RequestError
-from cloudscale.output import check_writable
 
 
 def test_where_a_file_can_be_written_nothing_is_said_or_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,8 +24,8 @@ from invoke.tasks import Task
 from cloudscale.errors import CloudscaleError, RequestError
 
 if TYPE_CHECKING:
+    from cloudscale.cli.report import Report
     from cloudscale.course.session import Session
-    from cloudscale.report import Report
 
 INTERRUPTED = 130
 ENVIRONMENT = "INVOKE_CLOUDSCALE_"
