@@ -27,8 +27,7 @@ from cloudscale.hosts.known_hosts import KnownHosts
 from cloudscale.hosts.ssh import Connection, Target
 from tests.lab.stand_in import Fault
 from tests.lab.stand_in.machines import Server
-from tests.unit.hosts.fake_ssh import KEY, OTHER_KEY, Client, meet, own_client
-from tests.unit.openstack_cloud import (  # noqa: F401 - fixtures
+from tests.unit.drivers.openstack.cloud import (  # noqa: F401 - fixtures
     MARK,
     MARKS,
     OwnCloud,
@@ -38,6 +37,7 @@ from tests.unit.openstack_cloud import (  # noqa: F401 - fixtures
     own_cloud_fixture,
     standing_fixture,
 )
+from tests.unit.hosts.fake_ssh import KEY, OTHER_KEY, Client, meet, own_client
 
 pytestmark = MARKS
 BEGIN, END = "-----BEGIN SSH HOST KEY KEYS-----", "-----END SSH HOST KEY KEYS-----"

@@ -8,8 +8,9 @@ import pytest
 
 from cloudscale.errors import CloudscaleError, SwarmError
 from cloudscale.networks import SWARM_NETWORKS
+from cloudscale.swarm import joining
 from cloudscale.swarm.joining import Gathering
-from cloudscale.swarm.nodes import ADDRESS, MACHINE, joining
+from cloudscale.swarm.nodes import ADDRESS, MACHINE
 from tests.unit.api_schema import api_error
 from tests.unit.fake_api import FakeApi
 from tests.unit.fakes import fake_apis, poll_at_once

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from cloudscale.errors import EngineError, SwarmError
+from cloudscale.swarm import joining
 from cloudscale.swarm.joining import Member, balance_managers
-from cloudscale.swarm.nodes import MACHINE, joining, swarm_nodes
+from cloudscale.swarm.nodes import MACHINE, swarm_nodes
 from tests.unit.fake_api import FakeApi
 from tests.unit.fakes import fake_apis, fake_engine, poll_at_once
 from tests.unit.swarm.gatherings import enter_all, gather, member, roles, together

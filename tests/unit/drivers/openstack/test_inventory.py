@@ -27,7 +27,7 @@ from tests.lab.stand_in import Fault, servers
 from tests.lab.stand_in.network_kind import Kind
 from tests.lab.stand_in.servers import Servers
 from tests.lab.stand_in.wire import Request
-from tests.unit.openstack_cloud import (  # noqa: F401 - fixtures
+from tests.unit.drivers.openstack.cloud import (  # noqa: F401 - fixtures
     MARK,
     MARKS,
     OwnCloud,

@@ -17,13 +17,7 @@ from cloudscale.drivers.vm import qemu as module
 from cloudscale.drivers.vm.hypervisor import BaseImage, PortTaken, Vm
 from cloudscale.drivers.vm.qemu import Qemu
 from cloudscale.errors import MachineError, RequestError
-from tests.unit.fake_hypervisor import (  # noqa: F401 - fixtures
-    GIB,
-    QemuPrograms,
-    one_vm,
-    qemu_programs_fixture,
-    raw_image,
-)
+from tests.unit.drivers.vm.fake_hypervisor import GIB, QemuPrograms, one_vm, qemu_programs_fixture, raw_image  # noqa: F401 - fixtures
 
 
 @pytest.fixture(name="kvm")

@@ -17,7 +17,7 @@ from cloudscale.drivers.vm.virtualbox import VirtualBox
 from cloudscale.errors import MachineError, RequestError
 from cloudscale.model import CommandResult
 from tests.lab.vboxmanage import VBoxManage
-from tests.unit.fake_hypervisor import GIB, one_vm, qcow2_image, raw_image
+from tests.unit.drivers.vm.fake_hypervisor import GIB, one_vm, qcow2_image, raw_image
 from tests.unit.fakes import poll_at_once
 
 

@@ -18,7 +18,7 @@ from cloudscale.errors import CloudError, MachineError
 from cloudscale.fanout import fan_out
 from cloudscale.hosts.first_boot import user_data
 from cloudscale.hosts.login_key import ssh_key
-from tests.unit.openstack_cloud import (  # noqa: F401 - fixtures
+from tests.unit.drivers.openstack.cloud import (  # noqa: F401 - fixtures
     MARK,
     MARKS,
     Crowd,
@@ -30,7 +30,7 @@ from tests.unit.openstack_cloud import (  # noqa: F401 - fixtures
     settings,
     standing_fixture,
 )
-from tests.unit.openstack_making import KEY, few_rules_fixture, machine, new_maker, parts  # noqa: F401 - fixture
+from tests.unit.drivers.openstack.making import KEY, few_rules_fixture, machine, new_maker, parts  # noqa: F401 - fixture
 
 pytestmark = [*MARKS, pytest.mark.usefixtures("few_rules")]
 SERVERS = "/v2.1/servers$"

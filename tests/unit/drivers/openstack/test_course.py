@@ -14,13 +14,7 @@ from cloudscale.course.folder import Course
 from cloudscale.course.settings import read_settings
 from cloudscale.drivers import load_driver
 from cloudscale.drivers.openstack.driver import OpenStack
-from tests.unit.openstack_cloud import (  # noqa: F401 - fixtures
-    COURSE,
-    MARKS,
-    OwnCloud,
-    own_cloud_fixture,
-    standing_fixture,
-)
+from tests.unit.drivers.openstack.cloud import COURSE, MARKS, OwnCloud, own_cloud_fixture, standing_fixture  # noqa: F401 - fixtures
 
 pytestmark = MARKS
 PROJECT = Path(__file__).parents[2]

@@ -19,13 +19,8 @@ from cloudscale.drivers.vm.virtualbox import VirtualBox
 from cloudscale.errors import RequestError
 from cloudscale.model import Say
 from tests.unit.classroom import Said
-from tests.unit.fake_hypervisor import VmLab, vm_lab_fixture  # noqa: F401 - fixtures
-from tests.unit.openstack_cloud import (  # noqa: F401 - fixtures
-    MARKS,
-    OwnCloud,
-    own_cloud_fixture,
-    standing_fixture,
-)
+from tests.unit.drivers.openstack.cloud import MARKS, OwnCloud, own_cloud_fixture, standing_fixture  # noqa: F401 - fixtures
+from tests.unit.drivers.vm.fake_hypervisor import VmLab, vm_lab_fixture  # noqa: F401 - fixtures
 
 pytestmark = MARKS
 

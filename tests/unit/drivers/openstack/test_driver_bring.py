@@ -15,8 +15,7 @@ from cloudscale.hosts import first_login
 from cloudscale.model import CommandResult, Machine
 from tests.lab.stand_in import Fault
 from tests.lab.stand_in.machines import Server
-from tests.unit.fake_host import FakeHost
-from tests.unit.openstack_cloud import (  # noqa: F401 - fixtures
+from tests.unit.drivers.openstack.cloud import (  # noqa: F401 - fixtures
     MARK,
     MARKS,
     OwnCloud,
@@ -26,7 +25,8 @@ from tests.unit.openstack_cloud import (  # noqa: F401 - fixtures
     own_cloud_fixture,
     standing_fixture,
 )
-from tests.unit.openstack_lab import CloudLab, brought, lab_fixture, names, up  # noqa: F401 - fixtures
+from tests.unit.drivers.openstack.lab import CloudLab, brought, lab_fixture, names, up  # noqa: F401 - fixtures
+from tests.unit.fake_host import FakeHost
 
 pytestmark = MARKS
 ONE = {"servers": 1, "server groups": 1, "ports": 1, "floating IPs": 1, "security groups": 1, "volumes": 0}

@@ -14,7 +14,7 @@ from cloudscale.drivers.vm.hypervisor import Vm
 from cloudscale.drivers.vm.seed import MOST, own_address, write_seed
 from cloudscale.hosts.first_boot import user_data
 from cloudscale.hosts.login_key import SshKey, ssh_key
-from tests.unit.fake_hypervisor import one_vm
+from tests.unit.drivers.vm.fake_hypervisor import one_vm
 
 NAMES = {"meta-data", "network-config", "user-data"}
 

@@ -13,7 +13,7 @@ from cloudscale.errors import MachineError, NotSetUp, RequestError, SettingsErro
 from cloudscale.hosts.facts import usable_memory
 from cloudscale.model import Kind, Machine, Survey
 from tests.lab.stand_in.machines import Server
-from tests.unit.openstack_cloud import (  # noqa: F401 - fixtures
+from tests.unit.drivers.openstack.cloud import (  # noqa: F401 - fixtures
     MARK,
     MARKS,
     OwnCloud,
@@ -23,7 +23,7 @@ from tests.unit.openstack_cloud import (  # noqa: F401 - fixtures
     own_cloud_fixture,
     standing_fixture,
 )
-from tests.unit.openstack_lab import CloudLab, brought, lab_fixture, names, up  # noqa: F401 - fixtures
+from tests.unit.drivers.openstack.lab import CloudLab, brought, lab_fixture, names, up  # noqa: F401 - fixtures
 
 pytestmark = MARKS
 

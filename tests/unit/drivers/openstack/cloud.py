@@ -24,7 +24,7 @@ from tests.lab.stand_in import StandIn
 from tests.lab.stand_in.machines import Server
 from tests.lab.stand_in.region import Region
 from tests.lab.stand_in.wire import Answer, Request
-from tests.unit.stand_in_cloud import MARKS as MARKS  # for the tests that use this module
+from tests.unit.drivers.openstack.stand_in_cloud import MARKS as MARKS  # for the tests that use this module
 
 COURSE = "bio"
 MARK = mark(COURSE)

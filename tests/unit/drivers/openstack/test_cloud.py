@@ -25,7 +25,7 @@ from cloudscale.drivers.openstack.cloud import (
 from cloudscale.errors import CloudError
 from cloudscale.fanout import fan_out
 from tests.lab.stand_in import Fault
-from tests.unit.openstack_cloud import (  # noqa: F401 - fixtures
+from tests.unit.drivers.openstack.cloud import (  # noqa: F401 - fixtures
     MARK,
     MARKS,
     OwnCloud,

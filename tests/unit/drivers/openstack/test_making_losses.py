@@ -12,7 +12,7 @@ from cloudscale.drivers.openstack.making import BOOTING, GOING, Faulty
 from cloudscale.errors import CloudError, MachineError
 from cloudscale.fanout import fan_out
 from tests.lab.stand_in import Fault
-from tests.unit.openstack_cloud import (  # noqa: F401 - fixtures
+from tests.unit.drivers.openstack.cloud import (  # noqa: F401 - fixtures
     MARK,
     MARKS,
     OwnCloud,
@@ -22,7 +22,7 @@ from tests.unit.openstack_cloud import (  # noqa: F401 - fixtures
     own_cloud_fixture,
     standing_fixture,
 )
-from tests.unit.openstack_making import few_rules_fixture, machine, new_maker, parts  # noqa: F401 - fixture
+from tests.unit.drivers.openstack.making import few_rules_fixture, machine, new_maker, parts  # noqa: F401 - fixture
 
 pytestmark = [*MARKS, pytest.mark.usefixtures("few_rules")]
 SERVERS = "/v2.1/servers$"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cloudscale.drivers.vm.hypervisor import PortTaken, Vm
 from cloudscale.errors import MachineError
-from tests.unit.fake_hypervisor import one_vm
+from tests.unit.drivers.vm.fake_hypervisor import one_vm
 
 
 def test_its_cards_are_its_own_and_locally_administered(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from cloudscale.drivers.openstack.making import Blueprint, Maker
 from cloudscale.hosts.facts import usable_memory
 from cloudscale.hosts.login_key import SshKey
 from cloudscale.model import Kind
-from tests.unit.openstack_cloud import MARK, OwnCloud, settings
+from tests.unit.drivers.openstack.cloud import MARK, OwnCloud, settings
 
 KEY = SshKey(Path("id_ed25519"), "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGNvdXJzZQ== cloudscale")
 

@@ -12,16 +12,7 @@ from cloudscale.drivers.vm.hypervisor import PortTaken
 from cloudscale.errors import LoginRefused, MachineError, NotSetUp, RequestError
 from cloudscale.hosts.facts import usable_memory
 from cloudscale.model import Machine
-from tests.unit.fake_hypervisor import (  # noqa: F401 - fixtures
-    GIB,
-    MIB,
-    VmLab,
-    brought,
-    failure,
-    names,
-    surveyed,
-    vm_lab_fixture,
-)
+from tests.unit.drivers.vm.fake_hypervisor import GIB, MIB, VmLab, brought, failure, names, surveyed, vm_lab_fixture  # noqa: F401 - fixtures
 
 # --- what is there ---
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from cloudscale.drivers.openstack.watch import INTERVAL, Watch
 from cloudscale.errors import CloudError
-from tests.unit.openstack_cloud import Crowd, Time
+from tests.unit.drivers.openstack.cloud import Crowd, Time
 
 
 class Cloud:

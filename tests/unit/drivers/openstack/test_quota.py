@@ -25,7 +25,7 @@ from cloudscale.drivers.openstack.quota import (
 from cloudscale.errors import CloudError
 from cloudscale.model import Kind
 from tests.lab.stand_in import Fault
-from tests.unit.openstack_cloud import (  # noqa: F401 - fixtures
+from tests.unit.drivers.openstack.cloud import (  # noqa: F401 - fixtures
     MARK,
     MARKS,
     OwnCloud,

@@ -14,7 +14,7 @@ from openstack.connection import Connection
 
 from tests.lab.stand_in import Recorded, StandIn
 from tests.lab.stand_in.process import StandInProcess
-from tests.unit.stand_in_cloud import (  # noqa: F401 - fixtures
+from tests.unit.drivers.openstack.stand_in_cloud import (  # noqa: F401 - fixtures
     MARKS,
     connect,
     connected_fixture,

@@ -17,8 +17,8 @@ import pytest
 from cloudscale.drivers.openstack.cloud import TRANSIENT
 from tests.lab.stand_in import Fault
 from tests.lab.stand_in.wire import Request
-from tests.unit.openstack_cloud import MARKS, OwnCloud, Time, only_these, quicker
-from tests.unit.openstack_lab import CloudLab, brought, names
+from tests.unit.drivers.openstack.cloud import MARKS, OwnCloud, Time, only_these, quicker
+from tests.unit.drivers.openstack.lab import CloudLab, brought, names
 
 pytestmark = MARKS
 Json = dict[str, Any]

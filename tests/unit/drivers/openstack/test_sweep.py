@@ -13,7 +13,7 @@ from cloudscale.errors import CloudError
 from cloudscale.model import Outcomes
 from tests.lab.stand_in import Fault
 from tests.lab.stand_in.wire import new_id
-from tests.unit.openstack_cloud import (  # noqa: F401 - fixtures
+from tests.unit.drivers.openstack.cloud import (  # noqa: F401 - fixtures
     MARK,
     MARKS,
     OwnCloud,

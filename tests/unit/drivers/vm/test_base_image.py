@@ -17,14 +17,7 @@ import pytest
 
 from cloudscale.drivers.vm.base_image import base_image
 from cloudscale.errors import MachineError, RequestError
-from tests.unit.fake_hypervisor import (  # noqa: F401 - fixtures
-    GIB,
-    MIB,
-    QemuPrograms,
-    qcow2_image,
-    qemu_programs_fixture,
-    raw_image,
-)
+from tests.unit.drivers.vm.fake_hypervisor import GIB, MIB, QemuPrograms, qcow2_image, qemu_programs_fixture, raw_image  # noqa: F401 - fixtures
 
 
 @pytest.fixture

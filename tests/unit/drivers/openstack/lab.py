@@ -24,9 +24,9 @@ from cloudscale.hosts.login_key import ssh_key
 from cloudscale.hosts.ssh import Target
 from cloudscale.model import Machine, Survey
 from tests.lab.stand_in.machines import Server
+from tests.unit.drivers.openstack.cloud import COURSE, OwnCloud, Time, settings
+from tests.unit.drivers.openstack.making import chosen
 from tests.unit.fake_host import FRESH, FakeHost
-from tests.unit.openstack_cloud import COURSE, OwnCloud, Time, settings
-from tests.unit.openstack_making import chosen
 
 
 class CloudLab:

@@ -14,7 +14,7 @@ from cloudscale.errors import CloudError, SettingsError
 from cloudscale.hosts.facts import usable_memory
 from cloudscale.model import Kind
 from tests.lab.stand_in import Fault
-from tests.unit.openstack_cloud import (  # noqa: F401 - fixtures
+from tests.unit.drivers.openstack.cloud import (  # noqa: F401 - fixtures
     MARKS,
     OwnCloud,
     clock_fixture,

@@ -13,7 +13,7 @@ import pytest
 
 from cloudscale.drivers.vm.records import Records, free_ports
 from cloudscale.errors import MachineError
-from tests.unit.fake_hypervisor import one_vm
+from tests.unit.drivers.vm.fake_hypervisor import one_vm
 
 
 @pytest.fixture

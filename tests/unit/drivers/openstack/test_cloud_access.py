@@ -17,7 +17,7 @@ import pytest
 from cloudscale.drivers.openstack.cloud import LOGIN_PATIENCE, Cloud, open_cloud
 from cloudscale.errors import AccessError
 from tests.lab.stand_in import Fault
-from tests.unit.openstack_cloud import (  # noqa: F401 - fixtures
+from tests.unit.drivers.openstack.cloud import (  # noqa: F401 - fixtures
     MARKS,
     SECRETS,
     WRONG,
