@@ -48,8 +48,8 @@ def themachine(
     output: str | None = None,
 ) -> Report:
     """Machines, a Docker Swarm on them, and a Jupyter server for each student."""
-    from cloudscale import workflow
     from cloudscale.course.settings import Launch, read_flags
+    from cloudscale.workflow import commands
 
     launch = read_flags(
         Launch,
@@ -64,39 +64,39 @@ def themachine(
         replace_lost=replace_lost,
         output=output,
     )
-    return workflow.themachine(session, launch)
+    return commands.themachine(session, launch)
 
 
 @cloudscale_task()
 def com_node(session: Session, command: str) -> Report:
     """Run a shell command on every machine, in parallel."""
-    from cloudscale import workflow
+    from cloudscale.workflow import commands
 
-    return workflow.com_node(session, command)
+    return commands.com_node(session, command)
 
 
 @cloudscale_task()
 def com_containers(session: Session, command: str) -> Report:
     """Run a shell command in every running seat, in parallel."""
-    from cloudscale import workflow
+    from cloudscale.workflow import commands
 
-    return workflow.com_containers(session, command)
+    return commands.com_containers(session, command)
 
 
 @cloudscale_task(volumes="remove the students' work, too")
 def containers_reset(session: Session, volumes: bool = False) -> Report:
     """Remove the seats, keep the machines; the students' volumes stay unless --volumes."""
-    from cloudscale import workflow
+    from cloudscale.workflow import commands
 
-    return workflow.containers_reset(session, with_volumes=volumes)
+    return commands.containers_reset(session, with_volumes=volumes)
 
 
 @cloudscale_task()
 def driver_reset(session: Session) -> Report:
     """Remove for good all that was made for the course with a driver."""
-    from cloudscale import workflow
+    from cloudscale.workflow import commands
 
-    return workflow.driver_reset(session)
+    return commands.driver_reset(session)
 
 
 @cloudscale_task(**VM_FLAGS)
@@ -109,25 +109,25 @@ def machine_new(
     base_image: str | None = None,
 ) -> Report:
     """Add one machine with an engine: a VM on this computer (local: install the engine of this computer itself)."""
-    from cloudscale import workflow
+    from cloudscale.workflow import commands
 
-    return workflow.machine_new(session, name)
+    return commands.machine_new(session, name)
 
 
 @cloudscale_task()
 def machine_rm(session: Session, name: str) -> Report:
     """Remove what machine_new brought."""
-    from cloudscale import workflow
+    from cloudscale.workflow import commands
 
-    return workflow.machine_rm(session, name)
+    return commands.machine_rm(session, name)
 
 
 @cloudscale_task()
 def status(session: Session) -> Report:
     """Machines and seats as they are now, as a student would find them."""
-    from cloudscale import workflow
+    from cloudscale.workflow import commands
 
-    return workflow.status(session)
+    return commands.status(session)
 
 
 @cloudscale_task(
@@ -150,11 +150,11 @@ def remote_com(
     path: str | None = None,
 ) -> Report:
     """Run a command on any hosts over SSH, with a password or a key."""
-    from cloudscale import workflow
     from cloudscale.course.settings import Remote, read_flags
+    from cloudscale.workflow import commands
 
     remote = read_flags(Remote, hosts=hosts, com=com, port=port, user=user, pwd=pwd, kfile=kfile, path=path)
-    return workflow.remote_com(session, remote)
+    return commands.remote_com(session, remote)
 
 
 @cloudscale_task(
@@ -164,14 +164,14 @@ def remote_com(
 )
 def image_build(session: Session, name: str = "", from_: str | None = None, on: str | None = None) -> Report:
     """Build a notebook image on this computer's engine: one of the project's, or one of your own."""
-    from cloudscale import workflow
+    from cloudscale.workflow import commands
 
-    return workflow.image_build(session, name, from_, on)
+    return commands.image_build(session, name, from_, on)
 
 
 @cloudscale_task()
 def image_list(session: Session) -> Report:
     """Which notebook images are built, their size, and the machines that have them."""
-    from cloudscale import workflow
+    from cloudscale.workflow import commands
 
-    return workflow.image_list(session)
+    return commands.image_list(session)

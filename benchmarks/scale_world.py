@@ -27,8 +27,6 @@ import paramiko
 from openstack.config import OpenStackConfig
 from openstack.connection import Connection
 
-from cloudscale import launching, workflow
-from cloudscale.bringup import bring_up
 from cloudscale.course.session import Session
 from cloudscale.course.settings import Common, Launch, read_flags, read_settings
 from cloudscale.drivers import over_ssh
@@ -43,6 +41,8 @@ from cloudscale.model import Machine, Survey
 from cloudscale.progress import Lines
 from cloudscale.seats import jupyter
 from cloudscale.waiting import SystemClock
+from cloudscale.workflow import commands, themachine
+from cloudscale.workflow.machines import bring_up
 from tests.unit.fake_api import FakeApi
 from tests.unit.fake_host import FRESH, WITH_ENGINE, FakeHost
 from tests.unit.fake_swarm import FakeNetwork
@@ -219,7 +219,7 @@ def stood_in(meter: Meter, machines: int) -> Iterator[None]:
             (Maker, "floating_ip", world.overhearing(Maker.floating_ip)),
             (inventory, "read_servers", meter.counted(inventory.read_servers)),
             (OpenStack, "bring", bring_and_meet),
-            (launching, "bring_up", between_moments),
+            (themachine, "bring_up", between_moments),
             (threading.Thread, "start", meter.counting_threads(threading.Thread.start)),
         ):
             stack.enter_context(mock.patch.object(place, name, other))
@@ -242,7 +242,7 @@ def launch(folder: Path, machines: int, seats: int, meter: Meter) -> str:
     session = Session(settings, read_flags(Common, format="json"), Lines(io.StringIO()), lambda question: None)
     with stood_in(meter, machines):
         meter.moment("start")
-        report = workflow.themachine(session, read_flags(Launch, nodes=machines))
+        report = commands.themachine(session, read_flags(Launch, nodes=machines))
         meter.moment("done")
     states = Counter(row["state"] for row in json.loads(report.text))
     places = len({row["node"] for row in json.loads(report.text)})

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from cloudscale import launching, removal, workflow
 from cloudscale.cli.report import Report
 from cloudscale.course.session import Session
 from cloudscale.course.settings import Common, Launch, read_flags, read_settings
@@ -19,6 +18,7 @@ from cloudscale.errors import EngineError, RequestError
 from cloudscale.progress import Advance
 from cloudscale.seats import containers, jupyter, readiness
 from cloudscale.swarm import joining
+from cloudscale.workflow import commands, reset, themachine
 from tests.unit.api_schema import Json
 from tests.unit.fake_api import FakeApi
 from tests.unit.fakes import FakeDriver, fake_apis, fake_engine, poll_at_once
@@ -65,10 +65,10 @@ class Class:
         self.course = "bio"
         self.kind = "local" if machines == 1 else "generic"
         self.image = IMAGE
-        monkeypatch.setattr(workflow, "load_driver", lambda *given: self.driver(*given))
+        monkeypatch.setattr(commands, "load_driver", lambda *given: self.driver(*given))
         monkeypatch.setattr(client, "from_environment", self._trainers_client)
         monkeypatch.setattr(jupyter, "answers", self._answers)
-        for module in (containers, joining, launching, readiness, removal):
+        for module in (containers, joining, themachine, readiness, reset):
             monkeypatch.setattr(module, "poll", poll_at_once)
 
     def machines(self, *apis: FakeApi) -> None:
@@ -115,7 +115,7 @@ class Class:
             raise RequestError("Nothing was removed.")
 
     def launch(self, *, common: Json | None = None, **flags: Any) -> Report:
-        return workflow.themachine(self.session(**(common or {})), read_flags(Launch, **flags))
+        return commands.themachine(self.session(**(common or {})), read_flags(Launch, **flags))
 
     def rows(self, report: Report) -> list[Json]:
         rows: list[Json] = json.loads(report.text)

@@ -14,6 +14,7 @@ from cloudscale.errors import ConnectionFailed
 from cloudscale.hosts.facts import Facts, parse_facts
 from cloudscale.hosts.ssh import Target
 from cloudscale.model import CommandResult, Heard
+from tests.unit.scripts import script_text
 
 # A virtual machine with Debian 12 as a cloud has them: no engine, IPv4 and IPv6, a temporary address among them.
 FRESH: Mapping[str, str] = {
@@ -137,7 +138,7 @@ class FakeHost:
 
     def __post_init__(self) -> None:
         self.fresh = dict(self.values)
-        self._scripts = {setup._script(name): name for name in ("facts", "engine-up", "engine-down")}
+        self._scripts = {script_text(name): name for name in ("facts", "engine-up", "engine-down")}
 
     @property
     def peer(self) -> str:

@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,7 @@ from cloudscale.engines import setup as provision
 from cloudscale.engines.certificates import authority
 from cloudscale.engines.setup import MARK, Setup
 from tests.unit.fake_host import facts
-
-SCRIPTS = ("facts", "engine-up", "engine-down", "boot")
-
-
-def script_text(name: str) -> str:
-    room = "hosts" if name in ("facts", "boot") else "engines"
-    return resources.files(f"cloudscale.{room}").joinpath("scripts", f"{name}.sh").read_text()
-
+from tests.unit.scripts import script_text
 
 COURSE = str(Path(MARK).parent)
 # What the scripts may use of this computer. All else is a stand-in, or not there.

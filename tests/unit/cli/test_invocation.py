@@ -12,13 +12,13 @@ from invoke.exceptions import ParseError
 from invoke.parser.parser import ParseMachine
 from invoke.program import Program
 
-from cloudscale import workflow
 from cloudscale.cli.report import Report
 from cloudscale.course.session import Session
 from cloudscale.course.settings import Launch, Remote
 from cloudscale.errors import CloudscaleError, SeatError
+from cloudscale.workflow import commands
 
-PROJECT = Path(__file__).parents[2]
+PROJECT = Path(__file__).parents[3]
 TASKS = {
     "themachine",
     "com_node",
@@ -78,7 +78,7 @@ def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def called(here: Path, monkeypatch: pytest.MonkeyPatch) -> Workflow:
     stand_in = Workflow()
     for name in TASKS | {"image_build", "image_list"}:
-        monkeypatch.setattr(workflow, name, stand_in)
+        monkeypatch.setattr(commands, name, stand_in)
     return stand_in
 
 

@@ -214,7 +214,7 @@ class Debian:
         self.installed = 0
         self.closed = False
         for name in ("install_engine", "remove_engine", "brought_packages", "engine_closed"):
-            monkeypatch.setattr(f"cloudscale.drivers.debian.{name}", getattr(self, name))
+            monkeypatch.setattr(f"cloudscale.engines.own.{name}", getattr(self, name))
 
     def install_engine(self) -> None:
         self.installed += 1

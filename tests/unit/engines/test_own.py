@@ -47,7 +47,7 @@ class Computer:
             "_has_systemd": lambda: self.systemd,
         }
         for name, value in patch.items():
-            monkeypatch.setattr(f"cloudscale.drivers.debian.{name}", value)
+            monkeypatch.setattr(f"cloudscale.engines.own.{name}", value)
         monkeypatch.setattr(os, "geteuid", lambda: 1000)
         monkeypatch.setattr(getpass, "getuser", lambda: "ann")
         monkeypatch.setattr(shutil, "which", lambda name, path=None: name if name in self.programs else None)
@@ -110,7 +110,7 @@ def test_what_was_brought_is_written_down_and_nothing_that_was_there(computer: C
 
 def test_a_package_that_is_upgraded_only_was_there_before(computer: Computer, monkeypatch: pytest.MonkeyPatch) -> None:
     upgrade = "Inst iptables [1.8.9-1] (1.8.9-2 Debian:12/stable [amd64])\n"
-    monkeypatch.setattr("tests.unit.test_drivers_debian.SIMULATED", SIMULATED + upgrade)
+    monkeypatch.setattr("tests.unit.engines.test_own.SIMULATED", SIMULATED + upgrade)
     own.install_engine()
     assert own.brought_packages() == ["containerd", "docker.io"]
 

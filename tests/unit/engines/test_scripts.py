@@ -17,7 +17,8 @@ from cloudscale.engines.setup import MARK, SETTINGS, TLS, UNIT, Setup, tar
 from cloudscale.hosts.facts import script_failure
 from cloudscale.model import CommandResult
 from tests.unit.fake_host import FRESH, WITH_ENGINE
-from tests.unit.script_host import COURSE, SCRIPTS, Host, script_text, setup, succeeded
+from tests.unit.script_host import COURSE, Host, setup, succeeded
+from tests.unit.scripts import SCRIPTS, script_text
 
 pytestmark = pytest.mark.usefixtures("processes")
 

@@ -20,6 +20,7 @@ from cloudscale.model import TIMED_OUT, CommandResult
 from tests.unit.engines.authorities import made
 from tests.unit.engines.settling import needed, settle, with_settings
 from tests.unit.fake_host import FRESH, WITH_ENGINE, FakeHost, facts
+from tests.unit.scripts import script_text
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ def test_no_secret_is_in_a_command_line_or_a_representation(bio: Authority) -> N
     apply(host, setup)  # type: ignore[arg-type]
     release(host, host.facts)  # type: ignore[arg-type]
     assert "PRIVATE" not in repr((setup, host.calls, host.commands))
-    assert "PRIVATE" not in "".join(provision._script(name) for name in ("facts", "engine-up", "engine-down"))
+    assert "PRIVATE" not in "".join(script_text(name) for name in ("facts", "engine-up", "engine-down"))
 
 
 def test_the_authoritys_and_the_trainers_keys_stay_here(bio: Authority) -> None:

@@ -5,10 +5,10 @@ import subprocess
 
 import pytest
 
-from cloudscale.engines import setup
 from cloudscale.errors import MachineError
 from cloudscale.hosts.facts import Address, listening_ports, parse_facts
 from tests.unit.fake_host import DEBIAN_START, DOCKER_CE_START, FRESH, WITH_ENGINE, facts, printed
+from tests.unit.scripts import script_text
 
 GIB = 1024**3
 
@@ -124,13 +124,13 @@ def test_a_mark_that_a_power_cut_has_spoilt_counts_as_none(mark: str) -> None:
 
 def test_the_script_tells_just_what_the_parser_reads() -> None:
     # that the parser reads all of these, test_what_is_cut_off_is_told_with_the_machine shows
-    script = setup._script("facts")
+    script = script_text("facts")
     assert sorted(re.findall(r"\| fact (\w+)$", script, re.MULTILINE)) == sorted(FRESH)
 
 
 @pytest.mark.usefixtures("processes")
 def test_this_computer_can_be_told_by_the_script() -> None:
-    done = subprocess.run(["sh", "-c", setup._script("facts")], capture_output=True, text=True, check=True)
+    done = subprocess.run(["sh", "-c", script_text("facts")], capture_output=True, text=True, check=True)
     found = parse_facts(done.stdout, "here")
     assert done.stderr == ""
     assert found.cores > 0

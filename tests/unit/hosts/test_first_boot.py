@@ -12,7 +12,7 @@ import pytest
 from cloudscale.hosts.first_boot import user_data
 from cloudscale.hosts.login_key import ssh_key
 
-PROJECT = Path(__file__).parents[2]
+PROJECT = Path(__file__).parents[3]
 BOOT = (PROJECT / "cloudscale/hosts/scripts/boot.sh").read_text()
 PUBLIC = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGNvdXJzZQ== cloudscale"
 MOST = 16384  # bytes that every kind of cloud takes

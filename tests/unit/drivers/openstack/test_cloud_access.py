@@ -33,7 +33,7 @@ from tests.unit.drivers.openstack.cloud import (  # noqa: F401 - fixtures
 pytestmark = MARKS
 Json = dict[str, Any]
 Opened = Callable[..., Cloud]
-PROJECT = Path(__file__).parents[2]
+PROJECT = Path(__file__).parents[4]
 
 
 @pytest.fixture

@@ -94,7 +94,7 @@ def test_nothing_that_is_secret_goes_to_the_cloud(
 ) -> None:
     key = ssh_key(tmp_path, create=True)
     assert key
-    monkeypatch.setattr("tests.unit.openstack_making.KEY", key)
+    monkeypatch.setattr("tests.unit.drivers.openstack.making.KEY", key)
     machine(new_maker(stand_in, cloud, boot_volume="5G"))
     private = [line for line in key.file.read_text().splitlines() if "KEY" not in line]
     everything = repr(stand_in.asked)

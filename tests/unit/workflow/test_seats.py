@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from cloudscale import seating
 from cloudscale.cluster.state import Cluster, look
 from cloudscale.errors import EngineError, NotSetUp, SwarmError
 from cloudscale.model import Place, Seat, Student
-from cloudscale.seating import machine_table, seat_row
+from cloudscale.workflow import seats
+from cloudscale.workflow.seats import machine_table, seat_row
 from tests.unit.classroom import ANN, BOB, CID, Class
 
 SEAT = Seat(Student("1", "Ann", "Lee", "ann@example.org"), Place("m1", 4321))
@@ -130,6 +130,6 @@ def test_it_is_said_what_was_done(lab: Class) -> None:
 
 
 def test_the_wait_for_seats_has_an_end(lab: Class, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(seating, "READY_TIMEOUT", 7.0)
+    monkeypatch.setattr(seats, "READY_TIMEOUT", 7.0)
     lab.mute = {4321}
     assert "did not answer within 7 s" in lab.launch().problems[0]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cloudscale import removal
 from cloudscale.cli import report
 from cloudscale.cli.report import Report
 from cloudscale.cluster.state import Cluster
@@ -18,6 +17,7 @@ from cloudscale.seats import address, jupyter, readiness
 from cloudscale.seats.services import Spawner
 from cloudscale.seats.spec import Template
 from cloudscale.units import gib
+from cloudscale.workflow import reset
 
 READY_TIMEOUT = 600.0  # seconds for all seats to answer
 
@@ -87,7 +87,7 @@ def _prune(cluster: Cluster, plan: Plan, spawn: Spawner, session: Session, launc
     if not launch.prune:
         session.progress.say(f"No longer among the students, kept: {listed} (--prune removes their seats)")
         return []
-    problems = list(removal.remove_seats(cluster, leaving, spawn).problems)
+    problems = list(reset.remove_seats(cluster, leaving, spawn).problems)
     session.progress.say(f"Removed the seats of those who left: {listed} (their volumes stay)")
     return problems
 

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from cloudscale import workflow
 from cloudscale.engines.client import Engine
 from cloudscale.errors import CapacityError, CloudscaleError, RequestError, RosterError
 from cloudscale.images import build as building
 from cloudscale.images.recipes import Recipe
 from cloudscale.model import Machine
 from cloudscale.units import GIB
+from cloudscale.workflow import commands
 from tests.unit.api_schema import Json, api_error
 from tests.unit.classroom import ANN, BOB, CID, IMAGE, Class
 from tests.unit.fake_api import FakeApi
@@ -74,7 +74,7 @@ def test_who_left_keeps_the_seat_unless_it_is_pruned(bio: Class) -> None:
 
 def test_a_place_is_given_back_after_the_seats_were_cleared(bio: Class) -> None:
     first = bio.rows(bio.launch())
-    workflow.containers_reset(bio.session(), with_volumes=False)
+    commands.containers_reset(bio.session(), with_volumes=False)
     bio.roster.write_text(CID + BOB + ANN)
     again = {row["student"]: row for row in bio.rows(bio.launch())}
     assert [again["Ann Lee"], again["Bob Ray"]] == first
@@ -168,7 +168,7 @@ def test_a_result_that_can_not_be_written_is_told_all_the_same(
     def full(path: Path, data: bytes) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(workflow, "replace_file", full)
+    monkeypatch.setattr(commands, "replace_file", full)
     report = bio.launch(output=tmp_path / "out.json")
     assert len(bio.rows(report)) == 2
     assert any("out.json was not written: No space left" in problem for problem in report.problems)
@@ -245,8 +245,8 @@ def test_an_address_can_be_clicked(bio: Class, host: str, url: str) -> None:
 
 
 def test_machines_are_added_and_removed_by_the_driver(bio: Class) -> None:
-    assert workflow.machine_new(bio.session(), "m2").text == "added m2"
-    assert workflow.machine_rm(bio.session(), "m2").text == "removed m2"
+    assert commands.machine_new(bio.session(), "m2").text == "added m2"
+    assert commands.machine_rm(bio.session(), "m2").text == "removed m2"
     assert bio.questions == ["The machine m2 will be removed. Go on?"]
 
 
@@ -266,21 +266,21 @@ def built(bio: Class, monkeypatch: pytest.MonkeyPatch) -> list[Recipe]:
 
 @pytest.mark.parametrize(("name", "meant"), [("", "pydata"), ("spark", "spark")])
 def test_an_image_is_built_on_this_computers_engine(bio: Class, built: list[Recipe], name: str, meant: str) -> None:
-    report = workflow.image_build(bio.session(), name, None, None)
+    report = commands.image_build(bio.session(), name, None, None)
     assert report.text == f"cloudscale/{meant}:latest by this computer"
 
 
 def test_a_trainers_own_image_is_built_and_looked_into(bio: Class, built: list[Recipe], tmp_path: Path) -> None:
     (tmp_path / "requirements.txt").write_text("folium")
-    workflow.image_build(bio.session(), "maps", str(tmp_path), "ml")
-    workflow.image_build(bio.session(), "atlas", str(tmp_path), None)
+    commands.image_build(bio.session(), "maps", str(tmp_path), "ml")
+    commands.image_build(bio.session(), "atlas", str(tmp_path), None)
     made = [(recipe.name, recipe.base, recipe.is_own) for recipe in built]
     assert made == [("maps", "ml", True), ("atlas", "pydata", True)]
 
 
 def test_what_an_image_of_the_projects_own_stands_on_is_no_choice(bio: Class, built: list[Recipe]) -> None:
     with pytest.raises(RequestError, match="--from"):
-        workflow.image_build(bio.session(), "spark", None, "ml")
+        commands.image_build(bio.session(), "spark", None, "ml")
     assert built == []
 
 
@@ -298,7 +298,7 @@ def test_images_are_listed_with_where_they_are(lab: Class) -> None:
     lab.trainer.images_["cloudscale/ml:latest"] = ML
     lab.launch()
     lab.apis[1].images_["cloudscale/ml:latest"] = {**ML, "RootFS": {"Layers": ["a", "c"]}}
-    report = workflow.image_list(lab.session())
+    report = commands.image_list(lab.session())
     assert report.problems == ()
     ml, pydata, spark = lab.rows(report)
     assert ml == {"image": "ml", "built": "2026-01-02 03:04", "size": 300 << 20, "shared": 0, "machines": ["m2"]}
@@ -312,7 +312,7 @@ def test_a_machine_out_of_reach_and_no_engine_here_are_told_with_the_list(lab: C
     lab.launch()
     lab.apis[1].images_["cloudscale/ml:latest"] = ML
     lab.driver.lose("m3")
-    report = workflow.image_list(lab.session(format="csv"))
+    report = commands.image_list(lab.session(format="csv"))
     assert "ml,no,300 MiB,,m2" in report.text
     assert any("m3" in problem for problem in report.problems)
     assert any("No Docker Engine answers on this computer" in line for line in lab.said.lines)
@@ -321,12 +321,12 @@ def test_a_machine_out_of_reach_and_no_engine_here_are_told_with_the_list(lab: C
 def test_images_are_listed_where_there_are_no_machines(bio: Class, monkeypatch: pytest.MonkeyPatch) -> None:
     bio.trainer = FakeApi(in_swarm=False)
     monkeypatch.setattr(bio.driver, "machines", list)
-    report = workflow.image_list(bio.session())
+    report = commands.image_list(bio.session())
     assert ([row["machines"] for row in bio.rows(report)], report.problems) == ([[]] * 3, ())
 
     def unknown() -> list[Machine]:
         raise RequestError("No cloud account is known.")
 
     monkeypatch.setattr(bio.driver, "machines", unknown)
-    report = workflow.image_list(bio.session())
+    report = commands.image_list(bio.session())
     assert len(bio.rows(report)) == 3 and "No cloud account is known" in report.problems[0]

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from cloudscale.bringup import Ready, bring_up
 from cloudscale.cluster.state import look
 from cloudscale.engines import client as engine
 from cloudscale.errors import EngineError, MachineError
 from cloudscale.model import Machine, Outcomes
 from cloudscale.phases import Phases
+from cloudscale.workflow.machines import Ready, bring_up
 from tests.unit.api_schema import Json
 from tests.unit.classroom import IMAGE, Class
 from tests.unit.fake_api import FakeApi

@@ -17,7 +17,7 @@ from cloudscale.drivers.openstack.driver import OpenStack
 from tests.unit.drivers.openstack.cloud import COURSE, MARKS, OwnCloud, own_cloud_fixture, standing_fixture  # noqa: F401 - fixtures
 
 pytestmark = MARKS
-PROJECT = Path(__file__).parents[2]
+PROJECT = Path(__file__).parents[4]
 
 
 @pytest.mark.usefixtures("processes")

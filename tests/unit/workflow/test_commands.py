@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from cloudscale import workflow
 from cloudscale.cluster.state import look
 from cloudscale.course.settings import Remote, read_flags
 from cloudscale.errors import ConnectionFailed, RequestError
 from cloudscale.hosts import ssh
 from cloudscale.hosts.known_hosts import KnownHosts
 from cloudscale.model import CommandResult, Machine, Outcome, Outcomes
+from cloudscale.workflow import commands as workflow
 from tests.unit.classroom import Class
 
 # --- commands --------------------------------------------------------------------------------

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from cloudscale import launching
 from cloudscale.errors import CapacityError, CloudscaleError, ImageError, MachineError
 from cloudscale.units import GIB
+from cloudscale.workflow import themachine
 from tests.unit.classroom import Class, states, told
 
 # --- a machine that fails --------------------------------------------------------------------
@@ -94,7 +94,7 @@ def test_what_failed_before_is_told_too_where_nothing_comes_of_the_rest(
     def no_jupyter(*given: object) -> None:
         raise ImageError("The image has no Jupyter.")
 
-    monkeypatch.setattr(launching, "look_inside", no_jupyter)
+    monkeypatch.setattr(themachine, "look_inside", no_jupyter)
     lab.driver.lose("m3")
     with pytest.raises(CloudscaleError, match="no Jupyter") as raised:
         lab.launch()

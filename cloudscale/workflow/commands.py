@@ -8,7 +8,6 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cloudscale import launching, removal, seating
 from cloudscale.cli import report
 from cloudscale.cli.output import check_writable
 from cloudscale.cli.report import Report
@@ -29,6 +28,9 @@ from cloudscale.images import build, listing, recipes
 from cloudscale.images.on_engine import look_inside
 from cloudscale.model import UNREACHED, CommandResult, Machine, Outcome, Outcomes, Place, Seat, Student
 from cloudscale.seats import containers, readiness, services
+from cloudscale.workflow import reset
+from cloudscale.workflow import seats as seating
+from cloudscale.workflow import themachine as launching
 
 COMMAND_TIMEOUT = 300.0  # seconds for a command on one target
 REMOTE_TIMEOUT = 5.0  # the same for remote_com, as in 2016
@@ -217,14 +219,14 @@ def containers_reset(session: Session, *, with_volumes: bool) -> Report:
             "Bring them back (invoke themachine); or invoke driver_reset takes the others out of the swarm."
         )
         course = session.settings.course
-        chosen = removal.removable(cluster, session, with_volumes=with_volumes)
+        chosen = reset.removable(cluster, session, with_volumes=with_volumes)
         problems = _lost_problems(cluster, session)
         if not chosen.seats and not chosen.volumes:
             session.progress.say(f"The course {course!r} has none: nothing to remove")
             return Report(report.removed(Outcomes(), session.common.format).text, problems)
         extra = f" and {len(chosen.volumes)} volumes with the students' work" if with_volumes else ""
         session.ask(f"Remove {len(chosen.seats)} seats{extra} of the course {course!r}?")
-        outcomes = removal.remove(cluster, session, chosen)
+        outcomes = reset.remove(cluster, session, chosen)
         removed = {outcome.target for outcome in outcomes if outcome.ok}
         cluster.driver.open_ports(cluster.ports(seat for seat in cluster.seats if seat.name not in removed))
         done = report.removed(outcomes, session.common.format)
@@ -239,17 +241,17 @@ def driver_reset(session: Session) -> Report:
         if driver.makes_machines and not (session.common.only or session.common.skip):
             return _swept(session, driver)
         cluster = look(session, driver)
-        chosen = removal.removable(cluster, session, with_volumes=True)
+        chosen = reset.removable(cluster, session, with_volumes=True)
         volumes = len(chosen.volumes)
         back = "" if driver.adopts_swarm else f", and {'delete' if driver.makes_machines else 'give back'}"
         back += f" {len(chosen.machines)} machines" if back else ""
         session.ask(f"Remove {len(chosen.seats)} seats and {volumes} volumes of the course {course!r}{back}, for good?")
-        outcomes = removal.remove(cluster, session, chosen)
+        outcomes = reset.remove(cluster, session, chosen)
         if driver.makes_machines:
             removed = {outcome.target for outcome in outcomes if outcome.ok}
             driver.open_ports(cluster.ports(seat for seat in cluster.seats if seat.name not in removed))
-        chosen = removal.without_stuck(cluster, chosen, outcomes)
-        outcomes = Outcomes([*outcomes, *removal.release(cluster, session, chosen)])
+        chosen = reset.without_stuck(cluster, chosen, outcomes)
+        outcomes = Outcomes([*outcomes, *reset.release(cluster, session, chosen)])
         done = report.removed(outcomes, session.common.format)
         released = [outcome.target for outcome in outcomes if outcome.ok]
         if driver.makes_machines:

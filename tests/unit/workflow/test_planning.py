@@ -8,8 +8,8 @@ from cloudscale.course.settings import Launch, read_flags
 from cloudscale.errors import CapacityError, RequestError
 from cloudscale.model import Student, Survey
 from cloudscale.plan.placing import Plan
-from cloudscale.planning import plan_launch
 from cloudscale.units import GIB
+from cloudscale.workflow.planning import plan_launch
 from tests.unit.classroom import Class
 
 ANN, BOB, CID = Student("1", "Ann", "Lee"), Student("2", "Bob", "Ray"), Student("3", "Cid", "Kim")

@@ -7,8 +7,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from cloudscale import seating
-from cloudscale.bringup import Ready, bring_up
 from cloudscale.cli import report
 from cloudscale.cli.report import Report
 from cloudscale.cluster.state import Cluster, look
@@ -23,12 +21,14 @@ from cloudscale.images.recipes import full_reference, is_ours, short_name
 from cloudscale.model import Machine, Order, Outcome, Outcomes, Student, Survey
 from cloudscale.phases import Phases
 from cloudscale.plan.placing import Plan, machines_to_make, seats_in
-from cloudscale.planning import plan_launch
 from cloudscale.seats import containers, services
 from cloudscale.seats.spec import Template
 from cloudscale.swarm import nodes
 from cloudscale.swarm.joining import balance_managers
 from cloudscale.waiting import poll
+from cloudscale.workflow import seats
+from cloudscale.workflow.machines import Ready, bring_up
+from cloudscale.workflow.planning import plan_launch
 
 NOTICING = 40.0  # seconds for a swarm to notice that a machine is gone: three missed heartbeats
 
@@ -248,13 +248,13 @@ def _seated(
     given_up = _given_up(cluster, usable, launch, session)
     _strike_off(cluster, given_up)
     if launch.onlycreate:
-        return Report(seating.machine_table(cluster, session.common.format), died)
+        return Report(seats.machine_table(cluster, session.common.format), died)
     with phases.timed("seats"):
         places = {seat.student.id: seat.place for seat in planned.seats}
         plan = plan_launch(cluster, usable, session, launch, students, given_up=given_up, planned=places)
         cluster.driver.open_ports(_ports(cluster, plan, launch))
         template = _template({name: ready[name] for name in usable}, session, launch)
-        done = seating.seat_everyone(cluster, plan, template, session, launch)
+        done = seats.seat_everyone(cluster, plan, template, session, launch)
     return replace(done, problems=(*died, *done.problems))
 
 
