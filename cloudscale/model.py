@@ -9,7 +9,7 @@ from typing import Generic, TypeVar, cast
 T = TypeVar("T", covariant=True)
 
 Say = Callable[[str], None]  # told what happens, in words
-Heard = Callable[[bytes], None]  # told of a command's output as it arrives
+OnOutput = Callable[[bytes], None]  # told of a command's output as it arrives
 
 
 @dataclass(frozen=True)

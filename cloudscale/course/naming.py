@@ -66,7 +66,7 @@ def secret_name(seat: str, fingerprint: str) -> str:
     return f"{seat[:45]}-{fingerprint[:16]}"
 
 
-def brought_repository(course: str) -> str:
+def delivered_repository(course: str) -> str:
     """The name under which an engine keeps, as a second one, the images that were brought to it for the course."""
     return f"cloudscale/brought-{_digest('brought', course)[:10]}"
 

@@ -22,7 +22,7 @@ class GivenMachines:
     def open_ports(self, ports: Mapping[str, Collection[int]]) -> None:
         pass  # their network is their owner's
 
-    def belongings(self) -> str:
+    def resources(self) -> str:
         return ""
 
     def sweep(self, only: Collection[str] | None = None) -> Outcomes[str]:

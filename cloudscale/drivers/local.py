@@ -13,7 +13,7 @@ from cloudscale.engines.client import Engine, engine_errors, from_environment
 from cloudscale.errors import EngineError, RequestError
 from cloudscale.hosts.facts import listening_here
 from cloudscale.hosts.this_computer import run_shell
-from cloudscale.model import CommandResult, Heard, Machine, Survey
+from cloudscale.model import CommandResult, Machine, OnOutput, Survey
 
 LOOPBACK = "127.0.0.1"
 
@@ -38,7 +38,7 @@ class Local(GivenMachines):
     def prepare(self, machine: Machine) -> Engine:
         return self._connected()
 
-    def copy_image(self, source: Machine, target: Machine, image: str, heard: Heard) -> None:
+    def copy_image(self, source: Machine, target: Machine, image: str, on_output: OnOutput) -> None:
         raise NotImplementedError("there is one machine")
 
     def release(self, machine: Machine) -> str:

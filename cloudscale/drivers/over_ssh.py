@@ -15,7 +15,7 @@ from cloudscale.errors import EngineError, MachineError, NotSetUp
 from cloudscale.hosts.facts import Facts, read_facts
 from cloudscale.hosts.known_hosts import KnownHosts
 from cloudscale.hosts.ssh import Connection, Logins, Target
-from cloudscale.model import CommandResult, Heard, Machine, Say, Survey
+from cloudscale.model import CommandResult, Machine, OnOutput, Say, Survey
 from cloudscale.networks import endpoint
 
 LOGIN = 15.0  # seconds for each step of a login
@@ -120,7 +120,7 @@ class OverSsh(ABC):
             raise
         return Engine(machine, client)
 
-    def copy_image(self, source: Machine, target: Machine, image: str, heard: Heard) -> None:
+    def copy_image(self, source: Machine, target: Machine, image: str, on_output: OnOutput) -> None:
         signer = self._authority()
         assert signer
         pair = signer.client("cloudscale guest", GUEST)
@@ -128,7 +128,7 @@ class OverSsh(ABC):
         address = self._address(target, self._facts[target.name])
         where = endpoint(address, provision.TLS_PORT)
         done = self._connection(source).run_root(
-            COPY, image, where, timeout=COPYING, data=provision.tar(files), heard=heard
+            COPY, image, where, timeout=COPYING, data=provision.tar(files), on_output=on_output
         )
         if done.exit_code:
             said = [line for line in done.stderr.splitlines() if line.strip() and not re.search("copied|records", line)]

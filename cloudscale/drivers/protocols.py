@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Protocol
 
 from cloudscale.engines.client import Engine
-from cloudscale.model import CommandResult, Heard, Kind, Machine, Order, Outcomes, Survey
+from cloudscale.model import CommandResult, Kind, Machine, OnOutput, Order, Outcomes, Survey
 
 
 class Driver(Protocol):
@@ -42,7 +42,7 @@ class Driver(Protocol):
     def connect(self, machine: Machine) -> Engine:
         """The machine's engine as it is. Raises EngineError where it is absent or closed."""
 
-    def copy_image(self, source: Machine, target: Machine, image: str, heard: Heard) -> None:
+    def copy_image(self, source: Machine, target: Machine, image: str, on_output: OnOutput) -> None:
         """Sends an image from one machine to another; `heard` is told what dd(1) says of the bytes sent."""
 
     def release(self, machine: Machine) -> str:
@@ -54,7 +54,7 @@ class Driver(Protocol):
     def check_nodes(self, nodes: int) -> None:
         """Raises RequestError where the driver can't give that many machines (0: as many as needed)."""
 
-    def belongings(self) -> str:
+    def resources(self) -> str:
         """All that was made for the course, in words; empty where nothing is there."""
 
     def sweep(self, only: Collection[str] | None = None) -> Outcomes[str]:

@@ -26,7 +26,7 @@ KEY = re.compile(r"(?:ssh|ecdsa)-[a-z0-9-]+ [A-Za-z0-9+/]+=*(?=[ \r\n])")
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[^\t\n -\uffff]")
 
 
-class Silent(Exception):
+class NoLogin(Exception):
     """A machine that runs, and that nobody gets into."""
 
 
@@ -67,7 +67,7 @@ def log_in(booting: Booting, target: Target, known: KnownHosts, timeout: float, 
         return _answers(target)
 
     if not poll(answers, timeout=timeout, interval=1, clock=clock):
-        raise Silent(f"nothing answers on {target.host}, port {target.port}, after {timeout:g} s")
+        raise NoLogin(f"nothing answers on {target.host}, port {target.port}, after {timeout:g} s")
     _learn_keys(booting, target, known, say)
     logins: list[Connection] = []
     failures: list[ConnectionFailed] = []
@@ -93,7 +93,7 @@ def log_in(booting: Booting, target: Target, known: KnownHosts, timeout: float, 
     if not poll(step, timeout=left, interval=1, clock=clock):
         if isinstance(failures[-1], LoginRefused):
             raise failures[-1]
-        raise Silent(f"{failures[-1].message} That was for {timeout:g} s")
+        raise NoLogin(f"{failures[-1].message} That was for {timeout:g} s")
     return logins[0]
 
 

@@ -16,7 +16,7 @@ import paramiko
 
 from cloudscale.errors import CloudscaleError, ConnectionFailed, HostKeyChanged, LoginRefused, RequestError
 from cloudscale.hosts.known_hosts import KnownHosts, fingerprint
-from cloudscale.model import TIMED_OUT, CommandResult, Heard
+from cloudscale.model import TIMED_OUT, CommandResult, OnOutput
 
 # what goes wrong is told once, by us; without a handler, Python would print the library's tracebacks
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
@@ -175,7 +175,13 @@ class Connection:
         self.close()
 
     def run(
-        self, command: str, *, timeout: float, folder: str | None = None, data: bytes = b"", heard: Heard | None = None
+        self,
+        command: str,
+        *,
+        timeout: float,
+        folder: str | None = None,
+        data: bytes = b"",
+        on_output: OnOutput | None = None,
     ) -> CommandResult:
         """Runs a shell command, in `folder` where one is given, with `data` as its input.
 
@@ -195,7 +201,7 @@ class Connection:
         try:
             channel.exec_command(command)
             ending.cancel()
-            return _Running(channel, data, heard).result(timeout)
+            return _Running(channel, data, on_output).result(timeout)
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise ConnectionFailed(f"{self.target.name}: the connection is lost ({error}).", "Run again.") from None
         finally:
@@ -203,7 +209,7 @@ class Connection:
             channel.close()
 
     def run_root(
-        self, script: str, *arguments: str, timeout: float, data: bytes = b"", heard: Heard | None = None
+        self, script: str, *arguments: str, timeout: float, data: bytes = b"", on_output: OnOutput | None = None
     ) -> CommandResult:
         """Runs a shell script as root, with sudo where the user is not root; its arguments are quoted here.
 
@@ -211,8 +217,10 @@ class Connection:
         """
         words = ["sh", "-c", script, "cloudscale", *arguments]
         if self.target.user == "root":
-            return self.run(quoted(words), timeout=timeout, data=data, heard=heard)
-        done = self.run(quoted(["env", "LC_ALL=C", "sudo", "-n", *words]), timeout=timeout, data=data, heard=heard)
+            return self.run(quoted(words), timeout=timeout, data=data, on_output=on_output)
+        done = self.run(
+            quoted(["env", "LC_ALL=C", "sudo", "-n", *words]), timeout=timeout, data=data, on_output=on_output
+        )
         if done.exit_code and (cause := _sudo_refusal(done.stderr)):
             raise ConnectionFailed(
                 f"{self.target.name}: {self.target.user} is not root there, and {cause}.",
@@ -240,10 +248,10 @@ def _sudo_refusal(stderr: str) -> str:
 class _Running:
     """A command on its way: input goes in and output comes out until it ends."""
 
-    def __init__(self, channel: paramiko.Channel, data: bytes, heard: Heard | None) -> None:
+    def __init__(self, channel: paramiko.Channel, data: bytes, on_output: OnOutput | None) -> None:
         self._channel = channel
         self._data = memoryview(data)
-        self._heard = heard or (lambda piece: None)
+        self._heard = on_output or (lambda piece: None)
         self._out: list[bytes] = []
         self._err: list[bytes] = []
         if not data:

@@ -17,13 +17,13 @@ from docker.errors import APIError
 from cloudscale.course import naming
 from cloudscale.engines.client import Engine, engine_errors
 from cloudscale.errors import CloudscaleError, EngineError, ImageError
-from cloudscale.images.on_engine import BytesDone, Held, find_image, pull_image
+from cloudscale.images.on_engine import BytesDone, EngineImage, find_image, pull_image
 from cloudscale.images.recipes import short_name
-from cloudscale.model import Heard, Machine, Survey
+from cloudscale.model import Machine, OnOutput, Survey
 from cloudscale.units import GIB, gib, mib
 
 # From a machine, to another, an image; told what dd(1) says of the bytes sent.
-Copy = Callable[[Machine, Machine, str, Heard], None]
+Copy = Callable[[Machine, Machine, str, OnOutput], None]
 
 LEAST_FREE = GIB // 2  # bytes of disk for an image whose size nobody knows yet
 SENDS = 2  # at once from one machine: an engine may write each of them to its disk first
@@ -31,7 +31,7 @@ WAITING = 3600.0  # seconds for an image on its way to the first machine
 COPIED = re.compile(rb"(\d+) bytes[^\r\n]*copied")  # of dd(1)
 
 
-class Distribution:
+class Delivery:
     """One image for one launch; each machine calls `deliver` as soon as its engine answers.
 
     `copy` sends an image from one machine to another; None where there is but one, which is the trainer's own engine.
@@ -66,7 +66,7 @@ class Distribution:
         self._sending = False  # from here to the first one
         self._digest = ""
         self._failure: CloudscaleError | None = None
-        self._trainer: tuple[Engine, Held] | None = None
+        self._trainer: tuple[Engine, EngineImage] | None = None
         self._trainer_known = False
 
     def deliver(self, engine: Engine, survey: Survey) -> str:
@@ -83,7 +83,7 @@ class Distribution:
             if held is None or (newest and not held.is_same(newest[1])):
                 raise ImageError(f"The image {self._reference} did not arrive on {engine.name}.", "Run again.")
             if self._copy:  # what an engine of its owner's has is its owner's
-                mark_brought(engine, self._reference, self._course)
+                tag_delivered(engine, self._reference, self._course)
         with self._changed:
             self._sources[engine.name] = engine
             self._digest = self._digest or (held.pinned if held.from_registry else "")
@@ -160,12 +160,12 @@ class Distribution:
         self._say(f"Image: from {source.name} to {engine.name}, {mib(size)}")
         advance = self._advance(engine.name)
 
-        def heard(piece: bytes) -> None:
+        def on_output(piece: bytes) -> None:
             if found := COPIED.findall(piece):
                 advance(int(found[-1]), size)
 
         assert self._copy
-        self._copy(source.machine, engine.machine, self._reference, heard)
+        self._copy(source.machine, engine.machine, self._reference, on_output)
 
     def _send(self, engine: Engine, survey: Survey, refusal: CloudscaleError | None) -> None:
         """From the trainer's engine to the first machine."""
@@ -194,7 +194,7 @@ class Distribution:
                 if "error" in event:
                     raise EngineError(f"{engine.name}: the image can't be loaded: {event['error']}.")
 
-    def _held_by_trainer(self) -> tuple[Engine, Held] | None:
+    def _held_by_trainer(self) -> tuple[Engine, EngineImage] | None:
         """The trainer's engine and the image on it, asked once."""
         with self._changed:
             if not self._trainer_known:
@@ -241,16 +241,16 @@ def _compressed(chunks: Iterable[bytes]) -> Iterator[bytes]:
     yield packer.flush()
 
 
-def mark_brought(engine: Engine, reference: str, course: str) -> None:
+def tag_delivered(engine: Engine, reference: str, course: str) -> None:
     """Gives an image that the course brought a second name, by which it is found when the course ends."""
     with engine_errors(engine.name):
         number = engine.api.inspect_image(reference)["Id"].removeprefix("sha256:")[:12]
-        engine.api.tag(reference, naming.brought_repository(course), tag=number, force=True)
+        engine.api.tag(reference, naming.delivered_repository(course), tag=number, force=True)
 
 
-def remove_brought(engine: Engine, course: str) -> None:
+def remove_delivered(engine: Engine, course: str) -> None:
     """Removes the images that the course brought; one that has got other names since keeps those."""
-    repository = naming.brought_repository(course)
+    repository = naming.delivered_repository(course)
     with engine_errors(engine.name):
         for image in engine.api.images(filters={"reference": repository}):
             held = engine.api.inspect_image(image["Id"])  # the list has the matching names only

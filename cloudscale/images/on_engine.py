@@ -50,7 +50,7 @@ class NotebookImage:
 
 
 @dataclass(frozen=True)
-class Held:
+class EngineImage:
     """An image as an engine holds it.
 
     `pinned` is its digest, or its id where it came from no registry: Swarm starts either without
@@ -64,7 +64,7 @@ class Held:
     architecture: str
     from_registry: bool
 
-    def is_same(self, other: Held) -> bool:
+    def is_same(self, other: EngineImage) -> bool:
         return (self.layers, self.made) == (other.layers, other.made)
 
 
@@ -74,7 +74,7 @@ def check_reference(reference: str) -> None:
         raise _no_reference(reference, "invalid reference format")
 
 
-def find_image(engine: Engine, reference: str) -> Held | None:
+def find_image(engine: Engine, reference: str) -> EngineImage | None:
     """The image, if the engine has it. Raises RequestError where the name is not one."""
     with engine_errors(engine.name):
         try:
@@ -87,7 +87,7 @@ def find_image(engine: Engine, reference: str) -> Held | None:
             raise
     repository, _ = parse_repository_tag(reference)
     digests = [digest for digest in found.get("RepoDigests") or [] if digest.partition("@")[0] == repository]
-    return Held(
+    return EngineImage(
         pinned=digests[0] if digests else str(found["Id"]),
         layers=tuple(found.get("RootFS", {}).get("Layers") or [found["Id"]]),
         made=str(found.get("Created", "")),

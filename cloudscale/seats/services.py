@@ -80,7 +80,7 @@ def check_key(seats: Iterable[RunningSeat], key: bytes | None, folder: object) -
         )
 
 
-class Spawner:
+class SeatServices:
     """Brings the seats of one course to what is wanted. `manager` speaks for the whole swarm."""
 
     def __init__(self, manager: Engine, course: str) -> None:

@@ -17,6 +17,7 @@ from cloudscale.swarm.nodes import (
     BRIDGE,
     BRIDGE_LABEL,
     MACHINE,
+    MANAGERS,
     Membership,
     SwarmNode,
     check_ours,
@@ -28,7 +29,6 @@ from cloudscale.swarm.nodes import (
 )
 from cloudscale.waiting import poll
 
-MANAGERS = 3  # from three machines on; fewer have one, since of two none may be lost (raft's majority)
 SWARM_PORT = 2377
 FOUNDING = 3000.0  # seconds to wait for the first machine: its engine may have to be installed
 JOINING = 60.0  # seconds for one attempt
@@ -48,7 +48,7 @@ class Member:
         return self.engine.name
 
 
-class Gathering:
+class SwarmJoin:
     """The way into the course's swarm. `order`: the machines' names, the first one founds it.
 
     `pool` is the range for the swarm's own networks; `adopts`: a swarm that a machine manages
@@ -178,23 +178,6 @@ def _reachable_managers(gate: Engine, member: Member) -> list[str]:
     statuses = [node.get("ManagerStatus", {}) for node in gate.api.nodes()]
     own = endpoint(member.address, SWARM_PORT)
     return [s["Addr"] for s in statuses if s.get("Reachability") == "reachable" and s["Addr"] != own]
-
-
-def balance_managers(manager: Engine) -> None:
-    """Three managers from three nodes on, one of fewer: promotes where some are missing, demotes one of two."""
-    nodes = swarm_nodes(manager)
-    wanted = MANAGERS if len(nodes) >= MANAGERS else 1
-    managers = [node for node in nodes if node.is_manager]
-    workers = [node for node in nodes if not node.is_manager and node.is_up]
-    own = membership(manager).node_id
-    # those that are down first: they only weigh against a majority
-    others = sorted((node for node in managers if node.id != own), key=lambda node: node.is_up)
-    surplus = others[: max(0, len(managers) - wanted)]
-    with engine_errors(manager.name):
-        for node in workers[: max(0, wanted - len(managers))]:
-            update_node(manager, node.id, role="manager")
-        for node in surplus:
-            update_node(manager, node.id, role="worker")
 
 
 def _settled(engine: Engine, found: Membership) -> Membership:

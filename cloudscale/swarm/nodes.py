@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,8 +13,6 @@ from docker.errors import APIError, NotFound
 from cloudscale.course import naming
 from cloudscale.engines.client import Engine, engine_errors
 from cloudscale.errors import SwarmError
-from cloudscale.fanout import fan_out
-from cloudscale.model import Outcomes
 from cloudscale.waiting import poll
 
 BRIDGE = "docker_gwbridge"  # made by the engine when it enters a swarm, and not removed by it
@@ -22,6 +20,7 @@ BRIDGE_LABEL = "cloudscale.bridge"
 MACHINE = "cloudscale.machine"  # a node's label: the machine's name, known while the machine itself is down
 ADDRESS = "cloudscale.address"  # and the address that it came with: a clone has the label and another address
 
+MANAGERS = 3  # from three machines on; fewer have one, since of two none may be lost (raft's majority)
 DEMOTING = 20.0  # seconds for the managers to agree that one is none any more
 AGREEING = 20.0  # seconds for managers to agree on a change
 # a node has reported something in between, or the managers are just choosing another leader
@@ -169,58 +168,18 @@ def update_node(
         raise refusals[-1]
 
 
-def leave_swarm(manager: Engine, engines: Sequence[Engine], course: str) -> tuple[str, Outcomes[str]]:
-    """Dissolves the swarm if the course made it: what was done, in words ("" for nothing), and who did not leave.
-
-    Where others still use it, it is handed over to them instead: to another course by changing the
-    mark, else by taking the mark away.
-    """
-    if not membership(manager).manages:
-        return "", Outcomes()
+def balance_managers(manager: Engine) -> None:
+    """Three managers from three nodes on, one of fewer: promotes where some are missing, demotes one of two."""
+    nodes = swarm_nodes(manager)
+    wanted = MANAGERS if len(nodes) >= MANAGERS else 1
+    managers = [node for node in nodes if node.is_manager]
+    workers = [node for node in nodes if not node.is_manager and node.is_up]
+    own = membership(manager).node_id
+    # those that are down first: they only weigh against a majority
+    others = sorted((node for node in managers if node.id != own), key=lambda node: node.is_up)
+    surplus = others[: max(0, len(managers) - wanted)]
     with engine_errors(manager.name):
-        swarm = manager.api.inspect_swarm()
-        marks = swarm["Spec"].get("Labels") or {}
-        if marks.get(naming.MARK) != course:
-            return "", Outcomes()
-        nodes = {node["ID"]: node for node in manager.api.nodes()}
-        others = _of_others(manager, course)
-        if others or any(node["Spec"].get("Labels", {}).get(naming.MARK) != course for node in nodes.values()):
-            courses = sorted(set(others) - {""})
-            spec = swarm["Spec"]
-            spec["Labels"] = {key: value for key, value in marks.items() if key != naming.MARK}
-            if courses:
-                spec["Labels"][naming.MARK] = courses[0]
-            manager.api.update_swarm(swarm["Version"]["Index"], swarm_spec=spec)
-            for node in nodes:
-                if nodes[node]["Spec"].get("Labels", {}).get(naming.MARK) == course:
-                    update_node(manager, node, labels={naming.MARK: courses[0]} if courses else NOBODYS)
-            return (
-                f"The swarm of {manager.name} stays: others have {len(others)} services, networks or secrets in it.",
-                Outcomes(),
-            )
-    made_bridge = {node_id for node_id, node in nodes.items() if BRIDGE_LABEL in node["Spec"].get("Labels", {})}
-    left = fan_out(lambda engine: depart(engine, made_bridge), engines, name=lambda engine: engine.name)
-    return f"The swarm of {manager.name} was dissolved.", left.failed
-
-
-def depart(engine: Engine, made_bridge: Iterable[str] | None = None) -> str:
-    """Takes one engine out of whatever swarm it is in. `made_bridge`: nodes whose bridge came with the course."""
-    with engine_errors(engine.name):
-        swarm = engine.api.info().get("Swarm") or {}
-        if swarm.get("LocalNodeState") == "inactive":  # it never came into it
-            return "in no swarm"
-        node_id = swarm.get("NodeID", "")
-        engine.api.leave_swarm(force=True)
-        if made_bridge is None or node_id in made_bridge:
-            with contextlib.suppress(NotFound, APIError):  # in use by something else after all
-                engine.api.remove_network(BRIDGE)
-    return "left the swarm"
-
-
-def _of_others(engine: Engine, course: str) -> list[str]:
-    """The marks ("" for none) of what the swarm holds and this course did not make."""
-    networks = engine.api.networks(filters={"scope": "swarm"})
-    found = [network.get("Labels") or {} for network in networks if not network.get("Ingress")]
-    for listed in (engine.api.services(), engine.api.secrets(), engine.api.configs()):
-        found += [each["Spec"].get("Labels") or {} for each in listed]
-    return [marks.get(naming.MARK, "") for marks in found if marks.get(naming.MARK) != course]
+        for node in workers[: max(0, wanted - len(managers))]:
+            update_node(manager, node.id, role="manager")
+        for node in surplus:
+            update_node(manager, node.id, role="worker")

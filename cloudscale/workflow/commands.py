@@ -267,9 +267,9 @@ def driver_reset(session: Session) -> Report:
 def _swept(session: Session, driver: Driver) -> Report:
     """All at once: what is on machines that are deleted needs no removing."""
     course, say = session.settings.course, session.progress.say
-    belongings = driver.belongings()
-    if belongings:
-        session.ask(f"Delete {belongings} of the course {course!r}, with all of the students' work, for good?")
+    resources = driver.resources()
+    if resources:
+        session.ask(f"Delete {resources} of the course {course!r}, with all of the students' work, for good?")
     with session.progress.bar("Deleting", 0):
         done = report.removed(driver.sweep(), session.common.format)
     if not done.problems:

@@ -9,13 +9,13 @@ from cloudscale.cluster.state import Cluster
 from cloudscale.course.session import Session
 from cloudscale.engines.client import Engine, trainers_engine
 from cloudscale.fanout import MACHINES_WIDTH, fan_out
-from cloudscale.images.delivery import Distribution
+from cloudscale.images.delivery import Delivery
 from cloudscale.images.on_engine import BytesDone
 from cloudscale.images.recipes import is_ours
 from cloudscale.model import Outcomes, Survey
 from cloudscale.networks import SWARM_NETWORKS, spare_network
 from cloudscale.phases import Phases
-from cloudscale.swarm.joining import Gathering, Member
+from cloudscale.swarm.joining import Member, SwarmJoin
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,14 @@ def bring_up(
     driver, settings = cluster.driver, session.settings
     # a machine that was set up before, and is stopped, may be a manager of the course's swarm already
     order = sorted(surveys, key=lambda name: not (surveys[name].is_set_up or cluster.managers))
-    gathering = Gathering(
+    swarm_join = SwarmJoin(
         settings.course,
         order,
         pool=spare_network({network for survey in surveys.values() for network in survey.networks}, SWARM_NETWORKS),
         manager=cluster.managers[0] if cluster.managers else None,
         adopts=driver.adopts_swarm,
     )
-    distribution = Distribution(
+    distribution = Delivery(
         settings.image,
         settings.course,
         copy=None if driver.adopts_swarm else driver.copy_image,
@@ -67,15 +67,15 @@ def bring_up(
             member = Member(engine, survey.address)
             if name == order[0]:  # the others wait for its swarm, not for its image
                 with phases.timed("swarm", name):
-                    gathering.enter(member)
+                    swarm_join.enter(member)
             with phases.timed("image", name):
                 pinned = distribution.deliver(engine, survey)
             if name != order[0]:
                 with phases.timed("swarm", name):
-                    gathering.enter(member)
+                    swarm_join.enter(member)
             return Ready(survey, engine, pinned)
         except BaseException:
-            gathering.give_up(name)
+            swarm_join.give_up(name)
             raise
 
     return fan_out(one, surveys.values(), name=lambda survey: survey.machine.name, width=MACHINES_WIDTH)

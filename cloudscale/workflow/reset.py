@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from cloudscale.cluster.state import Cluster
 from cloudscale.course import naming
 from cloudscale.course.session import Session
-from cloudscale.engines.client import Engine, engine_errors
-from cloudscale.errors import EngineError, SwarmError
+from cloudscale.engines.client import Engine
+from cloudscale.errors import SwarmError
 from cloudscale.fanout import MACHINES_WIDTH, fan_out
-from cloudscale.images.delivery import remove_brought
+from cloudscale.images.delivery import remove_delivered
 from cloudscale.model import Machine, Outcome, Outcomes
 from cloudscale.seats import containers
-from cloudscale.seats.services import RunningSeat, Spawner
-from cloudscale.swarm.joining import balance_managers
-from cloudscale.swarm.nodes import depart, leave_swarm, membership, remove_node, update_node
-from cloudscale.waiting import poll
-
-PROMOTING = 30.0  # seconds for a node to become a manager
+from cloudscale.seats.services import RunningSeat, SeatServices
+from cloudscale.swarm.leaving import dissolve, leave, shrink
+from cloudscale.swarm.nodes import membership, remove_node
 
 
 @dataclass(frozen=True)
@@ -69,16 +65,16 @@ def remove(cluster: Cluster, session: Session, chosen: Removable) -> Outcomes[st
     outcomes: list[Outcome[str]] = []
     # where there is no manager to end the seats, they end as their machine leaves
     leaving = [cluster.cut_off[machine.name] for machine in chosen.machines if machine.name in cluster.cut_off]
-    outcomes += fan_out(depart, leaving, name=lambda engine: engine.name).failed
+    outcomes += fan_out(leave, leaving, name=lambda engine: engine.name).failed
     if cluster.in_swarm:
-        spawn = Spawner(cluster.manager, session.settings.course)
+        spawn = SeatServices(cluster.manager, session.settings.course)
         outcomes += remove_seats(cluster, chosen.seats, spawn)
         spawn.remove_unused_secrets()
     volumes = fan_out(lambda item: containers.remove_volume(*item), chosen.volumes, name=lambda item: item[1])
     return Outcomes([*outcomes, *volumes])
 
 
-def remove_seats(cluster: Cluster, seats: Sequence[RunningSeat], spawn: Spawner) -> Outcomes[str]:
+def remove_seats(cluster: Cluster, seats: Sequence[RunningSeat], spawn: SeatServices) -> Outcomes[str]:
     """Removes services and waits until their containers are gone, so that ports and volumes are free."""
     outcomes = spawn.remove(seats)
     students = {seat.student_id: seat.name for seat in seats}
@@ -114,9 +110,10 @@ def release(cluster: Cluster, session: Session, chosen: Removable) -> list[Outco
         cluster = _without_lost(cluster, {m.name for m in chosen.machines})
     if cluster.in_swarm and (failed or len(chosen.machines) < len(cluster.machines)):
         stuck = {outcome.target for outcome in failed}
-        failed += _shrink_swarm(cluster, [engine for engine in engines if engine.name not in stuck])
+        leaving = [engine for engine in engines if engine.name not in stuck]
+        failed += shrink(cluster.managers, cluster.engines, cluster.swarm.values(), leaving)
     elif cluster.in_swarm:
-        said, left = leave_swarm(cluster.manager, engines, course)
+        said, left = dissolve(cluster.manager, engines, course)
         failed = list(left)
         if said:
             session.progress.say(said)
@@ -170,41 +167,5 @@ def _clear(engine: Engine, cluster: Cluster, course: str) -> str:
     """What the course has on an engine beside its seats and volumes."""
     containers.remove_others(engine, course)
     if not cluster.driver.adopts_swarm:
-        remove_brought(engine, course)
+        remove_delivered(engine, course)
     return "cleared"
-
-
-def _shrink_swarm(cluster: Cluster, engines: Sequence[Engine]) -> list[Outcome[str]]:
-    """Takes some machines out of a swarm that others stay in; one of those is a manager before the first goes."""
-    going = {engine.name for engine in engines}
-    staying = [node for node in cluster.swarm.values() if node.machine not in going]
-    head = next((engine for engine in cluster.managers if engine.name not in going), None)
-    if head is None:
-        if not staying:
-            return []
-        heirs = [node for node in staying if node.is_up and node.machine in cluster.engines]
-        if not heirs:
-            names = ", ".join(node.machine for node in staying)
-            error = SwarmError(
-                f"Of what stays in the swarm ({names}) nothing can manage it now.", "Bring it back first."
-            )
-            return [Outcome(engine.name, error=error) for engine in engines]
-        with engine_errors(cluster.manager.name):
-            update_node(cluster.manager, heirs[0].id, role="manager")
-        head = cluster.engines[heirs[0].machine]
-        poll(lambda: membership(head).manages, timeout=PROMOTING)
-    ids = {node.machine: node.id for node in cluster.swarm.values()}
-    made_bridge = {node.id for node in cluster.swarm.values() if node.made_bridge}
-
-    def leave(engine: Engine) -> str:
-        with engine_errors(head.name):
-            update_node(head, ids[engine.name], role="worker")
-        depart(engine, made_bridge)
-        remove_node(head, ids[engine.name])
-        return "left the swarm"
-
-    # one by one: each change needs a majority of the managers that are left
-    left = fan_out(leave, [engine for engine in engines if engine.name in ids], name=lambda e: e.name, width=1)
-    with contextlib.suppress(EngineError):  # the next run of themachine does it, if not this
-        balance_managers(head)
-    return list(left.failed)

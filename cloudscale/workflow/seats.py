@@ -14,7 +14,7 @@ from cloudscale.errors import SeatError, SlowSeat, SwarmError
 from cloudscale.model import Outcome, Row, Seat
 from cloudscale.plan.placing import Plan
 from cloudscale.seats import address, jupyter, readiness
-from cloudscale.seats.services import Spawner
+from cloudscale.seats.services import SeatServices
 from cloudscale.seats.spec import Template
 from cloudscale.units import gib
 from cloudscale.workflow import reset
@@ -25,7 +25,7 @@ READY_TIMEOUT = 600.0  # seconds for all seats to answer
 def seat_everyone(cluster: Cluster, plan: Plan, template: Template, session: Session, launch: Launch) -> Report:
     """Creates what is missing, updates what differs, waits until all answer; a seat that does not is told."""
     say, course = session.progress.say, session.settings.course
-    spawn = Spawner(cluster.manager, course)
+    spawn = SeatServices(cluster.manager, course)
     problems = _prune(cluster, plan, spawn, session, launch)
 
     stranded = [seat for seat in plan.seats if seat.place.machine not in template.pinned]
@@ -78,7 +78,7 @@ def _left_alone(seat: Seat, cluster: Cluster) -> Outcome[str]:
     return Outcome(seat.student.full_name, error=error)
 
 
-def _prune(cluster: Cluster, plan: Plan, spawn: Spawner, session: Session, launch: Launch) -> list[str]:
+def _prune(cluster: Cluster, plan: Plan, spawn: SeatServices, session: Session, launch: Launch) -> list[str]:
     """Removes the seats of those who left (`--prune`), or says who they are. Their volumes stay."""
     leaving = [seat for seat in cluster.seats if seat.student_id in plan.leavers]
     if not leaving:

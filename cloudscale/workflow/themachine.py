@@ -23,8 +23,8 @@ from cloudscale.phases import Phases
 from cloudscale.plan.placing import Plan, machines_to_make, seats_in
 from cloudscale.seats import containers, services
 from cloudscale.seats.spec import Template
-from cloudscale.swarm import nodes
-from cloudscale.swarm.joining import balance_managers
+from cloudscale.swarm import leaving, nodes
+from cloudscale.swarm.nodes import balance_managers
 from cloudscale.waiting import poll
 from cloudscale.workflow import seats
 from cloudscale.workflow.machines import Ready, bring_up
@@ -223,7 +223,7 @@ def _check_key(cluster: Cluster, session: Session) -> None:
 
 def _give_up_swarm(cluster: Cluster) -> None:
     """Takes engines out of a swarm whose managers are lost."""
-    fan_out(nodes.depart, cluster.cut_off.values(), name=lambda engine: engine.name).get()
+    fan_out(leaving.leave, cluster.cut_off.values(), name=lambda engine: engine.name).get()
 
 
 def _seated(

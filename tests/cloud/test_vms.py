@@ -122,7 +122,7 @@ def test_students_are_let_in_with_their_own_passwords_only(desk: Desk) -> None:
 
 
 def test_a_seat_reaches_nothing_of_the_trainers_computer(desk: Desk) -> None:
-    heard: list[str] = []
+    on_output: list[str] = []
     with socket.create_server((LOOPBACK, 0)) as listener:
 
         def listen() -> None:
@@ -132,7 +132,7 @@ def test_a_seat_reaches_nothing_of_the_trainers_computer(desk: Desk) -> None:
                 except OSError:
                     return
                 with connection:
-                    heard.append(connection.recv(10).decode())
+                    on_output.append(connection.recv(10).decode())
 
         thread = threading.Thread(target=listen, daemon=True)
         thread.start()
@@ -142,7 +142,7 @@ def test_a_seat_reaches_nothing_of_the_trainers_computer(desk: Desk) -> None:
         assert desk.do("com_containers", f'python3 -c "{script}" seat').code == 1
         listener.shutdown(socket.SHUT_RDWR)
     thread.join(5)
-    assert heard == ["vm", "vm"]  # one from each
+    assert on_output == ["vm", "vm"]  # one from each
 
 
 def test_after_a_power_cut_all_is_as_before(desk: Desk) -> None:

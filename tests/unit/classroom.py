@@ -10,18 +10,18 @@ from typing import Any
 
 import pytest
 
+from cloudscale import waiting
 from cloudscale.cli.report import Report
 from cloudscale.course.session import Session
 from cloudscale.course.settings import Common, Launch, read_flags, read_settings
 from cloudscale.engines import client
 from cloudscale.errors import EngineError, RequestError
 from cloudscale.progress import Advance
-from cloudscale.seats import containers, jupyter, readiness
-from cloudscale.swarm import joining
-from cloudscale.workflow import commands, reset, themachine
+from cloudscale.seats import jupyter, readiness
+from cloudscale.workflow import commands
 from tests.unit.api_schema import Json
 from tests.unit.fake_api import FakeApi
-from tests.unit.fakes import FakeDriver, fake_apis, fake_engine, poll_at_once
+from tests.unit.fakes import FakeClock, FakeDriver, fake_apis, fake_engine
 
 IMAGE = "quay.io/jupyter/lab:1"
 ANN, BOB, CID = "1;Ann;Lee;ann@example.org\n", "2;Bob;Ray\n", "3;Cid;Kim\n"
@@ -68,8 +68,8 @@ class Class:
         monkeypatch.setattr(commands, "load_driver", lambda *given: self.driver(*given))
         monkeypatch.setattr(client, "from_environment", self._trainers_client)
         monkeypatch.setattr(jupyter, "answers", self._answers)
-        for module in (containers, joining, themachine, readiness, reset):
-            monkeypatch.setattr(module, "poll", poll_at_once)
+        for module in (waiting, readiness):
+            monkeypatch.setattr(module, "SystemClock", FakeClock)
 
     def machines(self, *apis: FakeApi) -> None:
         """From now on, the course's machines are others; what became of them stays known."""

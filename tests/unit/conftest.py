@@ -16,8 +16,10 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from cloudscale import waiting
 from cloudscale.engines import certificates
 from tests.unit.classroom import Class
+from tests.unit.fakes import FakeClock
 
 # Repeatable and without a stopwatch; HYPOTHESIS_PROFILE=search looks further, at other examples each time.
 settings.register_profile("ring", deadline=None, derandomize=True, database=None, max_examples=60)
@@ -104,6 +106,12 @@ def no_engine(walls: Walls, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()
+
+
+@pytest.fixture
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits looks as often as it would, and no time passes."""
+    monkeypatch.setattr(waiting, "SystemClock", FakeClock)
 
 
 @pytest.fixture

@@ -189,7 +189,7 @@ class FakeCloud(FakeDriver):
         self.opened_on = {name: {*numbers} for name, numbers in ports.items()}
         self.has_group = True
 
-    def belongings(self) -> str:
+    def resources(self) -> str:
         counts = {"servers": len(self.servers), "ports": len(self.ports), "security groups": int(self.has_group)}
         return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
 

@@ -13,7 +13,7 @@ from cloudscale.engines import setup
 from cloudscale.errors import ConnectionFailed
 from cloudscale.hosts.facts import Facts, parse_facts
 from cloudscale.hosts.ssh import Target
-from cloudscale.model import CommandResult, Heard
+from cloudscale.model import CommandResult, OnOutput
 from tests.unit.scripts import script_text
 
 # A virtual machine with Debian 12 as a cloud has them: no engine, IPv4 and IPv6, a temporary address among them.
@@ -159,13 +159,19 @@ class FakeHost:
         return [call for call in self.calls if call != ("facts",)]
 
     def run(
-        self, command: str, *, timeout: float, folder: str | None = None, data: bytes = b"", heard: Heard | None = None
+        self,
+        command: str,
+        *,
+        timeout: float,
+        folder: str | None = None,
+        data: bytes = b"",
+        on_output: OnOutput | None = None,
     ) -> CommandResult:
         self.commands.append(command)
         return CommandResult(0, f"{command} within {timeout:g}\n", "")
 
     def run_root(
-        self, script: str, *arguments: str, timeout: float, data: bytes = b"", heard: Heard | None = None
+        self, script: str, *arguments: str, timeout: float, data: bytes = b"", on_output: OnOutput | None = None
     ) -> CommandResult:
         assert timeout > 0
         if self.is_lost:
@@ -173,8 +179,8 @@ class FakeHost:
         name = self._scripts.get(script, "other")
         self.calls.append((name, *arguments))
         self.data = data
-        if heard:
-            heard(b"12 bytes copied")
+        if on_output:
+            on_output(b"12 bytes copied")
         if name in self.failures:
             return self.failures[name]
         if name == "facts":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import cast
 
@@ -13,9 +13,8 @@ from cloudscale.course.settings import Settings
 from cloudscale.drivers.given import GivenMachines
 from cloudscale.engines.client import Engine
 from cloudscale.errors import CloudscaleError, ConnectionFailed, EngineError, NotSetUp, RequestError
-from cloudscale.model import CommandResult, Heard, Machine, Say, Survey
+from cloudscale.model import CommandResult, Machine, OnOutput, Say, Survey
 from cloudscale.units import GIB
-from cloudscale.waiting import poll
 from tests.unit.api_schema import Json
 from tests.unit.fake_api import FakeApi
 from tests.unit.fake_swarm import FakeNetwork
@@ -150,10 +149,10 @@ class FakeDriver(GivenMachines):
             raise EngineError(f"{machine.name}: its Docker Engine, port 2376, can't be reached (no answer).")
         return self.engines[machine.name]
 
-    def copy_image(self, source: Machine, target: Machine, image: str, heard: Heard) -> None:
+    def copy_image(self, source: Machine, target: Machine, image: str, on_output: OnOutput) -> None:
         source_api, target_api = self._reach(source), self._reach(target)
         found = source_api.inspect_image(image)
-        heard(b"1048576 bytes (1.0 MB, 1.0 MiB) copied, 0.1 s\r")
+        on_output(b"1048576 bytes (1.0 MB, 1.0 MiB) copied, 0.1 s\r")
         target_api.receive(image, found)
         self.done.append(f"copy {image} from {source.name} to {target.name}")
 
@@ -203,8 +202,3 @@ def fake_apis(*names: str, in_swarm: bool = False) -> list[FakeApi]:
     for api in apis:
         api.changes.clear()
     return apis
-
-
-def poll_at_once(step: Callable[[], bool], *, timeout: float, interval: float = 0.25, clock: object = None) -> bool:
-    """In the place of `poll`: as many steps, and no waiting."""
-    return poll(step, timeout=timeout, interval=interval, clock=FakeClock())

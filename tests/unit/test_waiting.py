@@ -5,7 +5,7 @@ import time
 import pytest
 
 from cloudscale.errors import SeatError
-from cloudscale.waiting import SystemClock, poll
+from cloudscale.waiting import SystemClock, poll, retry
 from tests.unit.fakes import FakeClock
 
 
@@ -56,6 +56,37 @@ def test_a_step_that_finds_a_failure_ends_the_wait() -> None:
     with pytest.raises(SeatError):
         poll(broken, timeout=10, clock=clock)
     assert clock.pauses == []
+
+
+def test_what_is_found_is_returned() -> None:
+    clock, answers = FakeClock(), iter([None, "", "m1"])
+    assert poll(lambda: next(answers), timeout=10, clock=clock) == "m1"
+    assert poll(lambda: "", timeout=1, clock=clock) == ""  # and what was seen last where it never came
+
+
+def test_a_call_is_made_again_until_it_works() -> None:
+    clock, answers = FakeClock(), iter(["busy", "busy", "done"])
+
+    def call() -> str:
+        if (answer := next(answers)) == "busy":
+            raise SeatError(answer)
+        return answer
+
+    assert retry(call, when=lambda error: "busy" in str(error), timeout=10, interval=2, clock=clock) == "done"
+    assert clock.pauses == [2, 2]
+
+
+def test_a_call_that_never_works_raises_its_last_error() -> None:
+    clock = FakeClock()
+
+    def call() -> None:
+        raise SeatError(f"busy at {clock.now():g}")
+
+    with pytest.raises(SeatError, match="busy at 5"):
+        retry(call, when=lambda error: True, timeout=5, interval=2, clock=clock)
+    with pytest.raises(SeatError, match="busy at 5"):
+        retry(call, when=lambda error: False, timeout=5, clock=clock)
+    assert clock.now() == 5
 
 
 def test_the_systems_clock_is_one_that_is_never_set_back(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from cloudscale.drivers.over_ssh import OverSsh
 from cloudscale.engines.client import Engine
 from cloudscale.errors import MachineError, NotSetUp, RequestError
 from cloudscale.hosts.facts import Facts, usable_memory
-from cloudscale.hosts.first_login import Booting, Silent, log_in
+from cloudscale.hosts.first_login import Booting, NoLogin, log_in
 from cloudscale.hosts.login_key import KEY_FILE, SshKey, ssh_key
 from cloudscale.hosts.ssh import Target
 from cloudscale.model import Kind, Machine, Order, Outcomes, Say, Survey
@@ -241,7 +241,7 @@ class OpenStack(OverSsh):
         booting = Booting(partial(inventory.read_console, self._cloud, server.id), self._cloud.clock)
         try:
             connection = log_in(booting, target, self._known, self._settings.boot_timeout, self._say)
-        except Silent as silence:
+        except NoLogin as silence:
             told = f"{name}: its server runs, but {silence}.\n{booting.console_end()}"
             raise Faulty(told, server.id) from None
         self._login.keep(connection)
@@ -263,7 +263,7 @@ class OpenStack(OverSsh):
 
     # --- the end -----------------------------------------------------------------------------
 
-    def belongings(self) -> str:
+    def resources(self) -> str:
         return sweep.find(self._cloud, self._mark).told()
 
     def sweep(self, only: Collection[str] | None = None) -> Outcomes[str]:

@@ -24,7 +24,7 @@ from cloudscale.engines.client import Engine
 from cloudscale.errors import MachineError, NotSetUp, RequestError
 from cloudscale.fanout import fan_out
 from cloudscale.hosts.facts import Facts, listening_here, usable_memory
-from cloudscale.hosts.first_login import Booting, Silent, log_in
+from cloudscale.hosts.first_login import Booting, NoLogin, log_in
 from cloudscale.hosts.login_key import KEY_FILE, SshKey, ssh_key
 from cloudscale.hosts.ssh import Target
 from cloudscale.model import Demand, Kind, Machine, Order, Outcomes, Say, Survey
@@ -188,7 +188,7 @@ class LocalVms(OverSsh):
         booting = Booting(partial(_text, vm), clock, lambda: self._check_runs(vm, clock.now() - started))
         try:
             connection = log_in(booting, self._target_of(vm), self._known, self._settings.boot_timeout, self._say)
-        except Silent as silence:
+        except NoLogin as silence:
             raise MachineError(
                 f"{vm.name}: the VM runs, but {silence}.\n{booting.console_end()}",
                 f"Its console is in {vm.console}. Is its image one with cloud-init? Then run again.",
@@ -282,7 +282,7 @@ class LocalVms(OverSsh):
 
     # --- the end -----------------------------------------------------------------------------
 
-    def belongings(self) -> str:
+    def resources(self) -> str:
         count = len(self._records.read())
         return f"{count} VMs" if count else ""
 

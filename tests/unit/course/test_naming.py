@@ -87,15 +87,15 @@ def test_labels_carry_the_mark() -> None:
 
 @given(courses, courses)
 def test_the_images_that_a_course_brought_are_found_by_a_name_of_its_own(course: str, other: str) -> None:
-    name = naming.brought_repository(course)
+    name = naming.delivered_repository(course)
     assert re.fullmatch(r"[a-z0-9]+(?:/[a-z0-9]+(?:-[a-z0-9]+)*)", name)  # as Docker has repositories
-    assert name == naming.brought_repository(course)
+    assert name == naming.delivered_repository(course)
     if other != course:
-        assert naming.brought_repository(other) != name
+        assert naming.delivered_repository(other) != name
 
 
 def test_brought_images_are_found_from_version_to_version() -> None:
-    assert naming.brought_repository("bio") == "cloudscale/brought-e83d9d7e81"
+    assert naming.delivered_repository("bio") == "cloudscale/brought-e83d9d7e81"
 
 
 # --- passwords -------------------------------------------------------------------------------

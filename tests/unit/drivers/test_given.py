@@ -30,14 +30,14 @@ def test_the_network_of_given_machines_is_left_to_its_owner() -> None:
 
 def test_nothing_is_there_to_be_swept_away() -> None:
     given = GivenMachines()
-    assert given.belongings() == ""
+    assert given.resources() == ""
     assert given.sweep() == given.sweep(["m1"]) == ()
 
 
 @pytest.mark.parametrize("driver", [Local, Generic])
 def test_drivers_of_given_machines_change_nothing_of_that(driver: type[GivenMachines]) -> None:
     shared = {name for name in vars(GivenMachines) if not name.startswith("_")}
-    assert shared == {"makes_machines", "kind", "order", "bring", "open_ports", "belongings", "sweep"}
+    assert shared == {"makes_machines", "kind", "order", "bring", "open_ports", "resources", "sweep"}
     asked = inspect.get_annotations(Driver).keys() | vars(Driver).keys()
     for name in shared:
         assert name in asked

@@ -14,7 +14,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from cloudscale.drivers import over_ssh
 from cloudscale.errors import MachineError
 from cloudscale.hosts.ssh import Target
-from cloudscale.model import CommandResult, Heard
+from cloudscale.model import CommandResult, OnOutput
 from tests.unit.fake_host import FakeHost
 from tests.unit.fake_lab import Lab
 
@@ -24,7 +24,7 @@ def lab(monkeypatch: pytest.MonkeyPatch) -> Lab:
     return Lab(monkeypatch)
 
 
-def copy(lab: Lab, heard: Heard = lambda piece: None) -> FakeHost:
+def copy(lab: Lab, on_output: OnOutput = lambda piece: None) -> FakeHost:
     """Sends an image from the first machine to the second."""
     driver = lab.driver()
     source, target = driver.machines()[:2]
@@ -32,15 +32,15 @@ def copy(lab: Lab, heard: Heard = lambda piece: None) -> FakeHost:
         driver.survey(machine)
         driver.prepare(machine)
     lab.first.calls.clear()
-    driver.copy_image(source, target, "cloudscale/pydata:1", heard)
+    driver.copy_image(source, target, "cloudscale/pydata:1", on_output)
     return lab.first
 
 
 def test_an_image_is_sent_from_machine_to_machine(lab: Lab) -> None:
-    heard: list[bytes] = []
-    source = copy(lab, heard.append)
+    on_output: list[bytes] = []
+    source = copy(lab, on_output.append)
     assert source.calls == [("other", "cloudscale/pydata:1", "192.0.2.12:2376")]
-    assert heard == [b"12 bytes copied"]
+    assert on_output == [b"12 bytes copied"]
     assert lab.hosts["192.0.2.12"].calls[-1] == ("facts",)  # the other one only takes it
 
 

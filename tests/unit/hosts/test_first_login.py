@@ -22,7 +22,7 @@ from cloudscale.drivers.openstack.cloud import Cloud
 from cloudscale.drivers.openstack.inventory import CONSOLE, read_console
 from cloudscale.errors import ConnectionFailed, HostKeyChanged, LoginRefused, MachineError
 from cloudscale.hosts import first_login
-from cloudscale.hosts.first_login import LINES, SETTLING, TELLING, Booting, Silent, host_keys, log_in
+from cloudscale.hosts.first_login import LINES, SETTLING, TELLING, Booting, NoLogin, host_keys, log_in
 from cloudscale.hosts.known_hosts import KnownHosts
 from cloudscale.hosts.ssh import Connection, Target
 from tests.lab.stand_in import Fault
@@ -240,7 +240,7 @@ def test_a_machine_that_is_slow_is_waited_for(machine: Machine, monkeypatch: pyt
 
 def test_one_that_never_answers_is_silent(machine: Machine, monkeypatch: pytest.MonkeyPatch, clock: Time) -> None:
     monkeypatch.setattr(first_login, "_answers", lambda target: False)
-    with pytest.raises(Silent, match=r"^nothing answers on 192\.0\.2\.7, port 22, after 90 s$"):
+    with pytest.raises(NoLogin, match=r"^nothing answers on 192\.0\.2\.7, port 22, after 90 s$"):
         machine.enter(timeout=90)
     assert 90 <= clock.now() < 92
 
@@ -249,7 +249,7 @@ def test_one_that_answers_and_lets_nobody_finish_is_silent_with_the_cause(
     machine: Machine, client: type[Client], monkeypatch: pytest.MonkeyPatch, clock: Time
 ) -> None:
     failing(client, monkeypatch, paramiko.SSHException("Error reading SSH protocol banner"), forever=True)
-    with pytest.raises(Silent, match=r"Error reading SSH protocol banner.*90 s"):
+    with pytest.raises(NoLogin, match=r"Error reading SSH protocol banner.*90 s"):
         machine.enter(timeout=90)
     assert 90 <= clock.now() < 100
 

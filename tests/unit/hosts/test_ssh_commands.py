@@ -68,9 +68,9 @@ def test_a_command_that_ends_without_reading_its_input_is_told_by_its_own_words(
 
 
 def test_what_a_command_says_is_heard_as_it_comes() -> None:
-    heard: list[bytes] = []
-    result = run(Channel(0, b"out\n", b"err\n"), heard=heard.append)
-    assert sorted(heard) == [b"err\n", b"out\n"]
+    on_output: list[bytes] = []
+    result = run(Channel(0, b"out\n", b"err\n"), on_output=on_output.append)
+    assert sorted(on_output) == [b"err\n", b"out\n"]
     assert (result.stdout, result.stderr) == ("out\n", "err\n")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from cloudscale.course import naming
 from cloudscale.engines.client import Engine
 from cloudscale.fanout import fan_out
-from cloudscale.images.delivery import Distribution
+from cloudscale.images.delivery import Delivery
 from cloudscale.model import Outcomes, Survey
 from cloudscale.units import GIB
 from tests.unit.api_schema import Json
@@ -18,7 +18,7 @@ LAB = "quay.io/jupyter/lab:1"
 PULLED: Json = {"Id": "sha256:11", "RepoDigests": ["quay.io/jupyter/lab@sha256:aa"]}
 OWN = "cloudscale/pydata:latest"
 BUILT: Json = {"Id": "sha256:22", "Created": "2025-01-01", "Size": 2 * GIB, "Architecture": "amd64"}
-MARK = naming.brought_repository("bio")
+MARK = naming.delivered_repository("bio")
 
 
 class Course:
@@ -44,8 +44,8 @@ class Course:
         self.asked += 1
         return fake_engine(self.trainer, name="this computer") if self.trainer else None
 
-    def distribution(self, reference: str, trainer: Callable[[], Engine | None] | None = None) -> Distribution:
-        return Distribution(
+    def distribution(self, reference: str, trainer: Callable[[], Engine | None] | None = None) -> Delivery:
+        return Delivery(
             reference,
             "bio",
             copy=self.driver.copy_image,
@@ -58,7 +58,7 @@ class Course:
     def survey(self, engine: Engine) -> Survey:
         return Survey(engine.machine, "10.0.0.1", free_disk=self.free_disk.get(engine.name))
 
-    def deliver(self, reference: str, *names: str, distribution: Distribution | None = None) -> Outcomes[str]:
+    def deliver(self, reference: str, *names: str, distribution: Delivery | None = None) -> Outcomes[str]:
         """To machines, one after another; all where none is named."""
         way = distribution or self.distribution(reference)
         engines = [self.driver.engines[name] for name in names or ("m1", "m2", "m3")]

@@ -222,10 +222,10 @@ def test_a_copy_that_fails_is_that_machines_own_failure(course: Course, monkeypa
     course.has(BUILT)
     copy = course.driver.copy_image
 
-    def fails(source: Machine, target: Machine, image: str, heard: Callable[[bytes], None]) -> None:
+    def fails(source: Machine, target: Machine, image: str, on_output: Callable[[bytes], None]) -> None:
         if target.name == "m2":
             raise MachineError("m2: the image can't be sent to it from m1.")
-        copy(source, target, image, heard)
+        copy(source, target, image, on_output)
 
     monkeypatch.setattr(course.driver, "copy_image", fails)
     first, second, third = course.deliver(OWN)
@@ -235,7 +235,7 @@ def test_a_copy_that_fails_is_that_machines_own_failure(course: Course, monkeypa
 
 def test_what_was_copied_and_is_not_there_is_told(course: Course, monkeypatch: pytest.MonkeyPatch) -> None:
     course.has(BUILT)
-    monkeypatch.setattr(course.driver, "copy_image", lambda source, target, image, heard: None)
+    monkeypatch.setattr(course.driver, "copy_image", lambda source, target, image, on_output: None)
     assert "did not arrive on m2" in str(course.deliver(OWN)[1].error)
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from cloudscale.errors import CloudscaleError, EngineError, ImageError, RequestError
-from cloudscale.images.on_engine import Held, NotebookImage, find_image, look_inside, pull_image
+from cloudscale.images.on_engine import EngineImage, NotebookImage, find_image, look_inside, pull_image
 from tests.unit.api_schema import Json, api_error
 from tests.unit.fake_api import FakeApi
 from tests.unit.fakes import FakeContainers, fake_engine
@@ -15,7 +15,7 @@ PULLED = {"Id": "sha256:11", "RepoDigests": ["mirror/lab@sha256:bb", "quay.io/ju
 # --- finding ---------------------------------------------------------------------------------
 
 
-def held(api: FakeApi, reference: str = LAB) -> Held:
+def held(api: FakeApi, reference: str = LAB) -> EngineImage:
     found = find_image(fake_engine(api), reference)
     assert found
     return found

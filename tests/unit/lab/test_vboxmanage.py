@@ -333,10 +333,10 @@ def test_faults_are_about_the_commands_that_they_name(ann: VBoxManage) -> None:
 
 
 def test_a_test_hears_of_changes_once_they_are_made(tmp_path: Path) -> None:
-    heard: list[tuple[str, str, object, object]] = []
+    on_output: list[tuple[str, str, object, object]] = []
 
     def hear(change: Change) -> None:
-        heard.append((change.event, info(box)["VMState"], change.console, change.forwarded))
+        on_output.append((change.event, info(box)["VMState"], change.console, change.forwarded))
 
     with VBoxManage(tmp_path / "vbox", on_change=hear) as box:
         did(box("createvm", *MACHINE))
@@ -345,13 +345,13 @@ def test_a_test_hears_of_changes_once_they_are_made(tmp_path: Path) -> None:
         did(box("startvm", "ann"))
         box.crash("ann")
     ports = {"ssh": ("127.0.0.1", 2222)}
-    assert heard == [("start", "running", tmp_path / "log", ports), ("stop", "aborted", tmp_path / "log", ports)]
+    assert on_output == [("start", "running", tmp_path / "log", ports), ("stop", "aborted", tmp_path / "log", ports)]
 
 
 @pytest.mark.usefixtures("processes")
 def test_the_command_is_a_program_that_several_may_call_at_once(tmp_path: Path) -> None:
-    heard: list[str] = []
-    with VBoxManage(tmp_path / "vbox", on_change=lambda change: heard.append(change.name)) as vbox:
+    on_output: list[str] = []
+    with VBoxManage(tmp_path / "vbox", on_change=lambda change: on_output.append(change.name)) as vbox:
         names = [f"seat-{number}" for number in range(4)]
         for verb in (("createvm", "--register", "--name"), ("startvm",)):
             started = [
@@ -359,7 +359,7 @@ def test_the_command_is_a_program_that_several_may_call_at_once(tmp_path: Path) 
                 for name in names
             ]
             assert [process.wait() for process in started] == [0] * len(names)
-        assert sorted(heard) == names == sorted(vbox.machines)
+        assert sorted(on_output) == names == sorted(vbox.machines)
         assert sorted(vbox.calls)[-1] == ["startvm", "seat-3"]
 
 

@@ -12,7 +12,7 @@ from cloudscale.course.settings import SeatSettings
 from cloudscale.errors import EngineError, RequestError, SeatError
 from cloudscale.images.on_engine import NotebookImage
 from cloudscale.model import Node, Outcome, Outcomes, Place, Seat, Student
-from cloudscale.seats.services import Change, Spawner, check_key, running_seats
+from cloudscale.seats.services import Change, SeatServices, check_key, running_seats
 from cloudscale.seats.spec import Template
 from tests.unit.api_schema import api_error
 from tests.unit.fake_api import FakeApi
@@ -32,7 +32,7 @@ class Swarm:
         self.api = api or FakeApi()
         self.engine = fake_engine(self.api)
         self.course = course
-        self.spawner = Spawner(self.engine, course)
+        self.spawner = SeatServices(self.engine, course)
         self.node = Node(self.engine.machine, "node1", 8, 2**34)
 
     def converge(self, seats: Sequence[Seat], template: Template = TEMPLATE) -> Outcomes[Change]:

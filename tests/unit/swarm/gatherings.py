@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from cloudscale.fanout import fan_out
 from cloudscale.model import Outcomes
-from cloudscale.swarm.joining import Gathering, Member
+from cloudscale.swarm.joining import Member, SwarmJoin
 from cloudscale.swarm.nodes import swarm_nodes
 from tests.unit.fake_api import FakeApi
 from tests.unit.fakes import fake_engine
@@ -18,12 +18,12 @@ def member(api: FakeApi) -> Member:
     return Member(fake_engine(api, name=api.name), api.address)
 
 
-def gather(*apis: FakeApi, manager: FakeApi | None = None, adopts: bool = False, course: str = "bio") -> Gathering:
+def gather(*apis: FakeApi, manager: FakeApi | None = None, adopts: bool = False, course: str = "bio") -> SwarmJoin:
     gate = fake_engine(manager, name=manager.name) if manager else None
-    return Gathering(course, [api.name for api in apis], pool=POOL, manager=gate, adopts=adopts)
+    return SwarmJoin(course, [api.name for api in apis], pool=POOL, manager=gate, adopts=adopts)
 
 
-def enter_all(way: Gathering, apis: Sequence[FakeApi]) -> Outcomes[str]:
+def enter_all(way: SwarmJoin, apis: Sequence[FakeApi]) -> Outcomes[str]:
     """All at once; one that fails gives up."""
 
     def one(api: FakeApi) -> str:

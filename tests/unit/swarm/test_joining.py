@@ -9,17 +9,14 @@ import pytest
 from cloudscale.errors import CloudscaleError, SwarmError
 from cloudscale.networks import SWARM_NETWORKS
 from cloudscale.swarm import joining
-from cloudscale.swarm.joining import Gathering
+from cloudscale.swarm.joining import SwarmJoin
 from cloudscale.swarm.nodes import ADDRESS, MACHINE
 from tests.unit.api_schema import api_error
 from tests.unit.fake_api import FakeApi
-from tests.unit.fakes import fake_apis, poll_at_once
+from tests.unit.fakes import fake_apis
 from tests.unit.swarm.gatherings import POOL, enter_all, gather, member, roles, together
 
-
-@pytest.fixture(autouse=True)
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(joining, "poll", poll_at_once)
+pytestmark = pytest.mark.usefixtures("no_waiting")
 
 
 # --- founding --------------------------------------------------------------------------------
@@ -114,7 +111,7 @@ class Rest:
 class Entry(threading.Thread):
     """One machine that enters in a thread of its own."""
 
-    def __init__(self, way: Gathering, api: FakeApi) -> None:
+    def __init__(self, way: SwarmJoin, api: FakeApi) -> None:
         super().__init__(daemon=True)
         self._way, self._api = way, api
         self.outcome: str | CloudscaleError | None = None

@@ -6,16 +6,13 @@ import pytest
 
 from cloudscale.errors import EngineError, SwarmError
 from cloudscale.swarm import joining
-from cloudscale.swarm.joining import Member, balance_managers
-from cloudscale.swarm.nodes import MACHINE, swarm_nodes
+from cloudscale.swarm.joining import Member
+from cloudscale.swarm.nodes import MACHINE, balance_managers, swarm_nodes
 from tests.unit.fake_api import FakeApi
-from tests.unit.fakes import fake_apis, fake_engine, poll_at_once
+from tests.unit.fakes import fake_apis, fake_engine
 from tests.unit.swarm.gatherings import enter_all, gather, member, roles, together
 
-
-@pytest.fixture(autouse=True)
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(joining, "poll", poll_at_once)
+pytestmark = pytest.mark.usefixtures("no_waiting")
 
 
 # --- joining, in all conditions --------------------------------------------------------------

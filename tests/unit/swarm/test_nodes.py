@@ -8,8 +8,6 @@ from cloudscale.swarm.nodes import (
     Membership,
     check_ours,
     check_usable,
-    depart,
-    leave_swarm,
     membership,
     remove_node,
     swarm_nodes,
@@ -18,39 +16,9 @@ from cloudscale.swarm.nodes import (
 from tests.unit.api_schema import Json, api_error
 from tests.unit.fake_api import FakeApi
 from tests.unit.fake_swarm import FakeNode
-from tests.unit.fakes import fake_apis, fake_engine, poll_at_once
+from tests.unit.fakes import fake_apis, fake_engine
 
 MINE = {"cloudscale.course": "bio"}
-
-
-@pytest.fixture
-def api() -> FakeApi:
-    """An engine in a swarm that the course made, with the bridge that came with it."""
-    api = FakeApi()
-    api.swarm_labels = dict(MINE)
-    api.node_labels = {**MINE, "cloudscale.machine": "m1", "cloudscale.bridge": "made"}
-    return api
-
-
-@pytest.fixture
-def three() -> list[FakeApi]:
-    """Three managers of a swarm that the course made."""
-    apis = fake_apis("m1", "m2", "m3", in_swarm=True)
-    apis[0].swarm_labels = dict(MINE)
-    for api in apis:
-        api.node_labels = {**MINE, "cloudscale.machine": api.name, "cloudscale.address": api.address}
-    return apis
-
-
-def add_service(api: FakeApi, course: str) -> None:
-    labels = {"cloudscale.course": course} if course else {}
-    api.services_[course] = {"ID": course, "Spec": {"Labels": labels}}
-
-
-def leave(*apis: FakeApi, course: str = "bio") -> tuple[str, list[str]]:
-    engines = [fake_engine(api, name=api.name) for api in apis]
-    said, failed = leave_swarm(engines[0], engines, course)
-    return said, [outcome.target for outcome in failed]
 
 
 # --- membership ------------------------------------------------------------------------------
@@ -204,10 +172,10 @@ def test_an_update_that_comes_too_late_is_made_again(
         ("rpc error: code = InvalidArgument desc = invalid name", False),
     ],
 )
+@pytest.mark.usefixtures("no_waiting")
 def test_an_update_waits_for_managers_that_choose_a_leader_and_for_nothing_else(
     three: list[FakeApi], monkeypatch: pytest.MonkeyPatch, refusal: str, asks_again: bool
 ) -> None:
-    monkeypatch.setattr("cloudscale.swarm.nodes.poll", poll_at_once)
     swarm, change, asked = three[0].swarm, three[0].swarm.change, []
 
     def refuse_twice(node: FakeNode, version: int, spec: Json) -> None:
@@ -232,95 +200,3 @@ def test_a_manager_that_does_not_come_back_is_struck_off_once_or_twice(three: li
     for _ in range(2):
         remove_node(fake_engine(three[0]), lost)
         assert [node.machine for node in swarm_nodes(fake_engine(three[0]))] == ["m1", "m2"]
-
-
-# --- leaving ---------------------------------------------------------------------------------
-
-
-def test_a_swarm_of_the_course_is_dissolved_with_the_bridge_that_came_with_it(api: FakeApi) -> None:
-    said, failed = leave(api)
-    assert "dissolved" in said
-    assert failed == []
-    assert api.swarm_state == "inactive"
-    assert api.networks_ == []
-    assert leave(api) == ("", [])
-
-
-def test_all_its_machines_leave_it(three: list[FakeApi]) -> None:
-    assert leave(*three)[1] == []
-    assert {api.swarm_state for api in three} == {"inactive"}
-
-
-def test_a_machine_that_did_not_leave_is_named_and_the_others_left(three: list[FakeApi]) -> None:
-    three[1].go_down()
-    assert leave(*three)[1] == ["m2"]
-    assert [api.swarm_state for api in three] == ["inactive", "active", "inactive"]
-
-
-def test_a_bridge_from_before_stays(api: FakeApi) -> None:
-    api.node_labels = dict(MINE)
-    leave(api)
-    assert api.networks_ == ["docker_gwbridge"]
-
-
-@pytest.mark.parametrize("kind", ["network", "secret", "config"])
-def test_a_swarm_that_holds_something_of_others_stays(api: FakeApi, kind: str) -> None:
-    if kind == "network":
-        api.overlays = [{"Name": "theirs", "Labels": None}]
-    elif kind == "secret":
-        api.create_secret("theirs", b"", {})
-    else:
-        api.configs_ = [{"Spec": {"Name": "theirs"}}]
-    assert "stays" in leave(api)[0]
-    assert api.manages
-
-
-def test_what_the_course_itself_left_does_not_keep_the_swarm(api: FakeApi) -> None:
-    add_service(api, "bio")
-    api.create_secret("ours", b"", MINE)
-    assert "dissolved" in leave(api)[0]
-
-
-def test_a_swarm_with_machines_of_others_stays(three: list[FakeApi]) -> None:
-    three[2].node_labels = {}
-    assert "stays" in leave(three[0], three[1])[0]
-    assert all(api.manages for api in three)
-
-
-@pytest.mark.parametrize("course", ["geo", ""])
-def test_a_swarm_of_others_is_left_alone(course: str) -> None:
-    api = FakeApi()
-    api.swarm_labels = {"cloudscale.course": course} if course else {}
-    assert leave(api) == ("", [])
-    assert api.changes == []
-
-
-def test_a_swarm_that_another_course_uses_is_handed_over_to_it(api: FakeApi) -> None:
-    add_service(api, "geo")
-    assert "stays" in leave(api)[0]
-    assert api.manages
-    assert api.swarm_labels["cloudscale.course"] == "geo"
-    assert api.node_labels["cloudscale.course"] == "geo"
-
-
-def test_a_swarm_that_others_use_loses_the_mark_and_nothing_else(api: FakeApi) -> None:
-    api.swarm_labels["owner"] = "ann"
-    api.node_labels = {**MINE, "disk": "ssd"}
-    add_service(api, "")
-    assert "stays" in leave(api)[0]
-    assert api.manages
-    assert api.swarm_labels == {"owner": "ann"}
-    assert api.node_labels == {"disk": "ssd"}
-
-
-def test_an_engine_departs_from_whatever_it_is_in(three: list[FakeApi]) -> None:
-    three[1].go_down()
-    three[2].go_down()
-    depart(fake_engine(three[0]))
-    assert three[0].swarm_state == "inactive"
-
-
-def test_a_bridge_that_something_uses_is_left(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(FakeApi, "leave_swarm", lambda api, force: None)  # so that it is still in use
-    depart(fake_engine(api))
-    assert api.networks_ == ["docker_gwbridge"]

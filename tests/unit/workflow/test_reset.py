@@ -95,7 +95,6 @@ def test_what_could_not_be_removed_is_named_and_the_key_stays(
 ) -> None:
     bio.launch()
     bio.api.keeps_containers = True
-    monkeypatch.setattr("cloudscale.seats.containers.poll", lambda step, timeout: step())
     report = commands.driver_reset(bio.session())
     assert any("still on m1" in problem for problem in report.problems)
     assert any("in use" in problem for problem in report.problems)

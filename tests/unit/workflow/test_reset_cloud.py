@@ -37,7 +37,7 @@ def test_a_reset_deletes_all_at_once_without_looking_at_the_engines(
         monkeypatch.setattr(cloud.driver, name, pytest.fail)
     report = commands.driver_reset(cloud.session())
     assert report.problems == ()
-    assert cloud.driver.belongings() == ""
+    assert cloud.driver.resources() == ""
     assert [row["target"] for row in cloud.rows(report)] == [
         *(f"server bio-{number}" for number in (1, 2, 3)),
         *(f"port bio-{number}" for number in (1, 2, 3)),
@@ -60,7 +60,7 @@ def test_a_reset_again_finds_nothing_and_asks_nobody(cloud: CloudClass) -> None:
 def test_a_reset_needs_no_folder(cloud: CloudClass, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CLOUDSCALE_HOME", str(tmp_path / "elsewhere"))
     assert commands.driver_reset(cloud.session()).problems == ()
-    assert cloud.driver.belongings() == ""
+    assert cloud.driver.resources() == ""
     assert not (tmp_path / "elsewhere" / "bio").exists()
 
 
@@ -69,7 +69,7 @@ def test_a_reset_takes_what_never_came_up_along(cloud: CloudClass) -> None:
     cloud.launch(nodes="4")
     cloud.driver.leave_half_made("bio-5")
     assert commands.driver_reset(cloud.session()).problems == ()
-    assert cloud.driver.belongings() == ""
+    assert cloud.driver.resources() == ""
 
 
 def test_who_does_not_agree_loses_nothing(cloud: CloudClass) -> None:
@@ -92,7 +92,7 @@ def test_what_does_not_go_is_named_and_the_folder_stays(cloud: CloudClass) -> No
     assert not any("is left" in line for line in cloud.said.lines)
     cloud.driver.stuck.clear()
     assert commands.driver_reset(cloud.session()).problems == ()
-    assert cloud.driver.belongings() == ""
+    assert cloud.driver.resources() == ""
     assert not cloud.folder.exists()
 
 
@@ -185,7 +185,7 @@ def test_where_every_machine_is_named_nothing_else_is_left_either(cloud: CloudCl
     assert report.problems == ()
     assert cloud.driver.servers == []
     if not cloud.folder.exists() or any("nothing of the course" in line for line in cloud.said.lines):
-        assert cloud.driver.belongings() == ""
+        assert cloud.driver.resources() == ""
 
 
 def test_a_reset_for_one_student_deletes_no_machine(cloud: CloudClass) -> None:
@@ -223,7 +223,6 @@ def test_a_reset_of_some_seats_closes_only_what_no_other_uses(cloud: CloudClass)
 
 
 def test_the_port_of_a_seat_that_does_not_go_stays_open(cloud: CloudClass, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cloudscale.seats.containers.poll", lambda step, timeout: step())
     cloud.driver.apis["bio-1"].keeps_containers = True
     report = commands.containers_reset(cloud.session(), with_volumes=False)
     assert report.problems

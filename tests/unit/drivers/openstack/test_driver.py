@@ -50,7 +50,7 @@ def surveyed(driver: OpenStack, name: str = "bio-1") -> Survey:
 def test_an_empty_project_has_no_machines(lab: CloudLab) -> None:
     driver = lab.driver()
     assert driver.machines() == []
-    assert driver.belongings() == ""
+    assert driver.resources() == ""
 
 
 def test_the_machines_are_read_back_with_the_addresses_that_students_type(lab: CloudLab) -> None:
@@ -102,7 +102,7 @@ def test_looking_changes_nothing(lab: CloudLab) -> None:
     driver = lab.driver()
     for machine in driver.machines():
         driver.survey(machine)
-    driver.belongings()
+    driver.resources()
     driver.order(2, ())
     assert {made.method for made in lab.stand_in.requests if "/identity/" not in made.path} == {"GET"}
 
@@ -375,7 +375,7 @@ def test_the_seats_ports_are_opened_and_closed(lab: CloudLab) -> None:
 
 def test_what_there_is_is_told_in_words(lab: CloudLab) -> None:
     brought(lab.driver(boot_volume="5G"), 2)
-    told = lab.driver().belongings()
+    told = lab.driver().resources()
     assert told == "2 servers, 2 floating IPs, 2 ports, 2 volumes, 1 server groups, 1 security groups"
 
 

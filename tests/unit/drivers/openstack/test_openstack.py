@@ -38,7 +38,7 @@ def test_the_driver_that_is_loaded_for_a_cloud_is_at_home_in_it() -> None:
     driver = load_driver(settings, Course.named(COURSE, "openstack"), pytest.fail)
     assert isinstance(driver, OpenStack)
     assert driver.machines() == []
-    assert driver.belongings() == ""
+    assert driver.resources() == ""
 
 
 def test_a_course_that_only_looks_leaves_nothing_behind(stand_in: OwnCloud) -> None:

@@ -20,7 +20,7 @@ from tests.unit.drivers.vm.fake_hypervisor import GIB, MIB, VmLab, brought, fail
 def test_a_course_that_only_looks_leaves_nothing_behind(lab: VmLab) -> None:
     driver = lab.driver()
     assert driver.machines() == []
-    assert driver.belongings() == ""
+    assert driver.resources() == ""
     assert driver.order(2, ()).fits == 5
     assert driver.sweep() == ()
     assert driver.makes_machines
@@ -383,7 +383,7 @@ def test_a_port_that_somebody_else_has_is_told_and_not_written_down(lab: VmLab) 
 def test_all_that_was_made_goes(lab: VmLab) -> None:
     driver = lab.driver()
     brought(driver, 3)
-    assert driver.belongings() == "3 VMs"
+    assert driver.resources() == "3 VMs"
     assert [(outcome.target, outcome.value) for outcome in driver.sweep({"bio-2", "bio-9"})] == [("bio-2", "deleted")]
     assert names(lab.driver().machines()) == ["bio-1", "bio-3"]
     assert [outcome.target for outcome in lab.driver().sweep()] == ["bio-1", "bio-3"]

@@ -18,11 +18,10 @@ from cloudscale.errors import MachineError, RequestError
 from cloudscale.model import CommandResult
 from tests.lab.vboxmanage import VBoxManage
 from tests.unit.drivers.vm.fake_hypervisor import GIB, one_vm, qcow2_image, raw_image
-from tests.unit.fakes import poll_at_once
 
 
 @pytest.fixture(name="vbox")
-def vbox_fixture(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[VBoxManage]:
+def vbox_fixture(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, no_waiting: None) -> Iterator[VBoxManage]:
     """Without a process for each command, and without waiting."""
     with VBoxManage(tmp_path / "vbox") as vbox:
 
@@ -32,7 +31,6 @@ def vbox_fixture(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[VB
             return CommandResult(answer.code, answer.out, answer.err)
 
         monkeypatch.setattr(module, "_called", called)
-        monkeypatch.setattr(module, "poll", poll_at_once)
         monkeypatch.setenv("PATH", str(vbox.command.parent))
         yield vbox
 
