@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar, cast
@@ -34,26 +35,47 @@ class Machine:
     address: str
 
 
+class MachineState(enum.Enum):
+    """How far a machine is, seen from outside its engine."""
+
+    COMING = "coming"
+    """It is to be made, or has not come up yet."""
+    OFF = "off"
+    """It was set up for the course, and is shut off or boots."""
+    BARE = "bare"
+    """It is up, and its engine does not serve the course."""
+    STOPPED = "stopped"
+    """It is up and was set up for the course; its engine does not run."""
+    SERVING = "serving"
+    """Its engine serves the course."""
+
+    @property
+    def needs_boot(self) -> bool:
+        return self in (MachineState.COMING, MachineState.OFF)
+
+    @property
+    def is_asleep(self) -> bool:
+        """Whether there may be seats and images on it, which nobody can see before it is started."""
+        return self in (MachineState.OFF, MachineState.STOPPED)
+
+
 @dataclass(frozen=True)
 class Survey:
     """What a machine is, seen from outside its engine. Sizes are bytes, None where the driver can't tell.
 
     `address` is the one that the course's machines reach each other by; `networks` are those that it is in
-    (text of the form 192.0.2.0/24), `addresses` all of its own; `has_engine`: its engine serves the course already;
-    `is_set_up`: it did, though it may be stopped now; `is_coming`: it is to be made yet, or has not booted.
+    (text of the form 192.0.2.0/24), `addresses` all of its own.
     """
 
     machine: Machine
     address: str
+    state: MachineState = MachineState.SERVING
     cpus: int | None = None
     memory: int | None = None
     free_disk: int | None = None
     held_ports: frozenset[int] = frozenset()
     networks: frozenset[str] = frozenset()
     addresses: frozenset[str] = frozenset()
-    has_engine: bool = True
-    is_set_up: bool = False
-    is_coming: bool = False
 
 
 @dataclass(frozen=True)

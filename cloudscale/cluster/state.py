@@ -10,7 +10,7 @@ from cloudscale.drivers.protocols import Driver
 from cloudscale.engines.client import Engine, describe
 from cloudscale.errors import CloudscaleError, EngineError, MachineError, NotSetUp, SwarmError
 from cloudscale.fanout import fan_out
-from cloudscale.model import Machine, Node, Survey
+from cloudscale.model import Machine, MachineState, Node, Survey
 from cloudscale.seats.services import RunningSeat, running_seats
 from cloudscale.swarm.nodes import Membership, SwarmNode, check_ours, check_usable, membership, swarm_nodes
 
@@ -121,9 +121,9 @@ def look(
             if machine.name not in surveys:
                 raise MachineError(f"{machine.name}: it is lost.")
             survey = surveys[machine.name]
-            if survey.is_set_up and not survey.has_engine:
+            if survey.state.is_asleep:
                 raise EngineError(f"{machine.name}: its engine does not run.", "invoke themachine starts it.")
-            if not survey.has_engine:
+            if survey.state is not MachineState.SERVING:
                 raise NotSetUp(f"{machine.name}: it has no engine for the course yet.")
         engine = driver.connect(machine)
         found = membership(engine)

@@ -15,7 +15,7 @@ from cloudscale.errors import EngineError, MachineError, NotSetUp
 from cloudscale.hosts.facts import Facts, read_facts
 from cloudscale.hosts.known_hosts import KnownHosts
 from cloudscale.hosts.ssh import Connection, Logins, Target
-from cloudscale.model import CommandResult, Machine, OnOutput, Say, Survey
+from cloudscale.model import CommandResult, Machine, MachineState, OnOutput, Say, Survey
 from cloudscale.networks import endpoint
 
 LOGIN = 15.0  # seconds for each step of a login
@@ -34,6 +34,12 @@ export NO_PROXY='*' no_proxy='*'
     --tlskey "$folder/key.pem" load >/dev/null
 [ ! -e "$folder/failed" ]
 """
+
+
+def _state(facts: Facts) -> MachineState:
+    if not facts.is_ready:
+        return MachineState.BARE
+    return MachineState.SERVING if facts.engine_runs else MachineState.STOPPED
 
 
 class OverSsh(ABC):
@@ -77,8 +83,7 @@ class OverSsh(ABC):
             held_ports=facts.listening,
             networks=facts.networks,
             addresses=frozenset(found.address for found in facts.addresses),
-            has_engine=facts.is_ready and facts.engine_runs,
-            is_set_up=facts.is_ready,
+            state=_state(facts),
         )
 
     def _address(self, machine: Machine, facts: Facts) -> str:

@@ -36,7 +36,7 @@ def bring_up(
     """
     driver, settings = cluster.driver, session.settings
     # a machine that was set up before, and is stopped, may be a manager of the course's swarm already
-    order = sorted(surveys, key=lambda name: not (surveys[name].is_set_up or cluster.managers))
+    order = sorted(surveys, key=lambda name: not (surveys[name].state.is_asleep or cluster.managers))
     swarm_join = SwarmJoin(
         settings.course,
         order,
@@ -59,7 +59,7 @@ def bring_up(
     def one(survey: Survey) -> Ready:
         name = survey.machine.name
         try:
-            if survey.is_coming:
+            if survey.state.needs_boot:
                 with phases.timed("boot", name):
                     survey = driver.bring(survey.machine)
             with phases.timed("engine", name):

@@ -18,7 +18,7 @@ from cloudscale.errors import CapacityError, CloudscaleError, EngineError, Image
 from cloudscale.fanout import fan_out
 from cloudscale.images.on_engine import check_reference, find_image, look_inside
 from cloudscale.images.recipes import full_reference, is_ours, short_name
-from cloudscale.model import Machine, Order, Outcome, Outcomes, Student, Survey
+from cloudscale.model import Machine, MachineState, Order, Outcome, Outcomes, Student, Survey
 from cloudscale.phases import Phases
 from cloudscale.plan.placing import Plan, machines_to_make, seats_in
 from cloudscale.seats import containers, services
@@ -128,7 +128,7 @@ def _seen(session: Session, driver: Driver, launch: Launch, students: Sequence[S
         raise RequestError("There is no machine yet, and with --only none is made.", "Leave out --only.")
     if not usable:
         raise _first_error(Outcomes(lost.values()))
-    stopped = any(survey.is_set_up and not survey.has_engine for survey in usable.values())  # it will be started
+    stopped = any(survey.state.is_asleep for survey in usable.values())  # it will be started
     is_headless = driver.makes_machines and cluster.is_beheaded and not stopped and not lost
     if not is_headless and not launch.replace_lost and not stopped:
         cluster.check_head("Bring those machines back; or seat everyone anew on the others with --replace-lost.")
@@ -160,7 +160,7 @@ def _ordered(
         count = max(count, 1)
     if session.common.only:  # which names machines that are there
         count = 0
-    if count <= 0 and not any(survey.is_coming for survey in usable.values()):
+    if count <= 0 and not any(survey.state.needs_boot for survey in usable.values()):
         return Order()
     order = driver.order(max(count, 0), deleted(cluster))
     short = [demand for demand in order.demands if not demand.is_met]
@@ -196,7 +196,7 @@ def _with_image(session: Session, seen: Seen) -> Session:
         with contextlib.suppress(EngineError):
             engines.append(trainers_engine())
     image = full_reference(session.settings.image, engines)
-    asleep = any(survey.is_set_up and not survey.has_engine for survey in seen.answering.values())  # who may have it
+    asleep = any(survey.state.is_asleep for survey in seen.answering.values())  # who may have it
     if is_ours(image) and not asleep and not any(_holds(engine, image) for engine in engines):
         name = short_name(image)
         raise ImageError(f"The image {name} is not built yet.", f"Build it here first: invoke image_build {name}.")
@@ -237,7 +237,7 @@ def _seated(
 ) -> Report:
     """The seats on the machines that came up."""
     up = {
-        name: replace(ready[name].survey if name in ready else survey, has_engine=True)
+        name: replace(ready[name].survey if name in ready else survey, state=MachineState.SERVING)
         for name, survey in seen.usable.items()
     }
     # one that has not got the image may manage the swarm all the same

@@ -13,7 +13,7 @@ import pytest
 from cloudscale.course.folder import Course
 from cloudscale.engines.client import Engine
 from cloudscale.errors import CloudError, CloudscaleError, MachineError, NotSetUp
-from cloudscale.model import Demand, Kind, Machine, Order, Outcome, Outcomes, Survey
+from cloudscale.model import Demand, Kind, Machine, MachineState, Order, Outcome, Outcomes, Survey
 from cloudscale.seats import jupyter
 from cloudscale.units import GIB
 from tests.unit.api_schema import Json
@@ -113,22 +113,20 @@ class FakeCloud(FakeDriver):
         )
 
     @staticmethod
-    def _coming(machine: Machine, *, is_set_up: bool = False) -> Survey:
+    def _coming(machine: Machine, *, is_asleep: bool = False) -> Survey:
         return Survey(
             machine,
             address="",
             cpus=SMALL.cpus,
             memory=SMALL.memory,
             networks=frozenset({"10.0.0.0/24"}),
-            has_engine=False,
-            is_set_up=is_set_up,
-            is_coming=True,
+            state=MachineState.OFF if is_asleep else MachineState.COMING,
         )
 
     def survey(self, machine: Machine) -> Survey:
         assert machine.name in self.servers
         if machine.name not in self.apis or machine.name in self.asleep:
-            return self._coming(machine, is_set_up=machine.name in self.asleep)
+            return self._coming(machine, is_asleep=machine.name in self.asleep)
         return super().survey(machine)
 
     def connect(self, machine: Machine) -> Engine:

@@ -13,7 +13,7 @@ from cloudscale.course.settings import Settings
 from cloudscale.drivers.given import GivenMachines
 from cloudscale.engines.client import Engine
 from cloudscale.errors import CloudscaleError, ConnectionFailed, EngineError, NotSetUp, RequestError
-from cloudscale.model import CommandResult, Machine, OnOutput, Say, Survey
+from cloudscale.model import CommandResult, Machine, MachineState, OnOutput, Say, Survey
 from cloudscale.units import GIB
 from tests.unit.api_schema import Json
 from tests.unit.fake_api import FakeApi
@@ -130,7 +130,7 @@ class FakeDriver(GivenMachines):
             free_disk=self.free_disk.get(machine.name, 100 * GIB),
             held_ports=self.held | api.open_ports,
             networks=frozenset({"10.0.0.0/24"}),
-            has_engine=machine.name not in self.bare,
+            state=MachineState.BARE if machine.name in self.bare else MachineState.SERVING,
         )
 
     def prepare(self, machine: Machine) -> Engine:

@@ -25,7 +25,7 @@ from cloudscale.hosts.facts import Facts, usable_memory
 from cloudscale.hosts.first_login import Booting, NoLogin, log_in
 from cloudscale.hosts.login_key import KEY_FILE, SshKey, ssh_key
 from cloudscale.hosts.ssh import Target
-from cloudscale.model import Kind, Machine, Order, Outcomes, Say, Survey
+from cloudscale.model import Kind, Machine, MachineState, Order, Outcomes, Say, Survey
 from cloudscale.units import MIB
 
 REPLACEMENTS = 2  # servers after the first that a machine may take to come up
@@ -115,18 +115,16 @@ class OpenStack(OverSsh):
         if server.has_answered and machine.name in self._targets:
             return super().survey(machine)
         # it boots yet, or an earlier run was cut off before it had answered, or its floating IP was taken from it
-        return self._coming(machine, server.cpus, usable_memory(server.memory // MIB), server.has_answered)
+        return self._coming(machine, server.cpus, usable_memory(server.memory // MIB), has_answered=server.has_answered)
 
-    def _coming(self, machine: Machine, cpus: int, memory: int, is_set_up: bool = False) -> Survey:
+    def _coming(self, machine: Machine, cpus: int, memory: int, *, has_answered: bool = False) -> Survey:
         return Survey(
             machine,
             address="",
             cpus=cpus,
             memory=memory,
             networks=self._choices().cidrs,
-            has_engine=False,
-            is_set_up=is_set_up,
-            is_coming=True,
+            state=MachineState.OFF if has_answered else MachineState.COMING,
         )
 
     def connect(self, machine: Machine) -> Engine:

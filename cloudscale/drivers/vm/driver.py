@@ -27,7 +27,7 @@ from cloudscale.hosts.facts import Facts, listening_here, usable_memory
 from cloudscale.hosts.first_login import Booting, NoLogin, log_in
 from cloudscale.hosts.login_key import KEY_FILE, SshKey, ssh_key
 from cloudscale.hosts.ssh import Target
-from cloudscale.model import Demand, Kind, Machine, Order, Outcomes, Say, Survey
+from cloudscale.model import Demand, Kind, Machine, MachineState, Order, Outcomes, Say, Survey
 from cloudscale.units import GIB, MIB
 from cloudscale.waiting import SystemClock
 
@@ -98,9 +98,7 @@ class LocalVms(OverSsh):
             memory=usable_memory(vm.memory // MIB),
             held_ports=self._held(),
             networks=frozenset({f"{seed.NETWORK}.0/{seed.PREFIX}"}),
-            has_engine=False,
-            is_set_up=vm.has_answered,
-            is_coming=True,
+            state=MachineState.OFF if vm.has_answered else MachineState.COMING,
         )
 
     def _held(self) -> frozenset[int]:
@@ -309,7 +307,7 @@ class LocalVms(OverSsh):
         existed = name in self._vms
         machine = Machine(name, self._vms[name].address if existed else self._settings.address)
         survey = self.survey(machine) if existed else None
-        if survey is None or survey.is_coming:
+        if survey is None or survey.state.needs_boot:
             self.bring(machine)
         self.prepare(machine)
         signer = self._authority()

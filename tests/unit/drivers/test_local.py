@@ -11,7 +11,7 @@ import pytest
 from cloudscale.course.settings import LocalSettings
 from cloudscale.drivers.local import Local, own_address
 from cloudscale.errors import EngineError, RequestError
-from cloudscale.model import CommandResult, Machine
+from cloudscale.model import CommandResult, Machine, MachineState
 from tests.unit.fake_api import FakeApi
 
 HERE = Machine("m1", "192.0.2.1")
@@ -82,7 +82,7 @@ def test_of_an_engine_elsewhere_this_computers_ports_say_nothing(monkeypatch: py
 
 def test_a_swarm_of_one_is_open_to_nobody_else() -> None:
     survey = local().survey(HERE)
-    assert (survey.machine, survey.address, survey.has_engine) == (HERE, "127.0.0.1", True)
+    assert (survey.machine, survey.address, survey.state) == (HERE, "127.0.0.1", MachineState.SERVING)
     assert (survey.cpus, survey.memory, survey.free_disk) == (None, None, None)  # the engine tells
 
 

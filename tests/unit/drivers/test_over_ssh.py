@@ -13,7 +13,7 @@ from cloudscale.engines.setup import MARK, SETTINGS, TLS
 from cloudscale.errors import ConnectionFailed, MachineError, NotSetUp, RequestError
 from cloudscale.fanout import fan_out
 from cloudscale.hosts.ssh import Target
-from cloudscale.model import CommandResult, Machine
+from cloudscale.model import CommandResult, Machine, MachineState
 from tests.unit.fake_host import FRESH, WITH_ENGINE, FakeHost
 from tests.unit.fake_lab import Lab, prepared
 
@@ -39,7 +39,7 @@ def test_a_machine_is_surveyed_without_being_changed(lab: Lab, machine: Machine)
     assert survey.held_ports == {22, 80}
     assert "192.0.2.0/24" in survey.networks
     assert survey.addresses == {"192.0.2.11", "2001:db8::5054:ff:fe12:3456"}
-    assert not survey.has_engine
+    assert survey.state is not MachineState.SERVING
     assert not lab.changes
     assert not lab.course.folder.exists()
 
@@ -54,16 +54,16 @@ def test_a_machine_behind_a_floating_address_is_known_by_its_own_among_its_like(
 
 def test_an_engine_that_serves_the_course_is_seen(lab: Lab, machine: Machine) -> None:
     prepared(lab)
-    assert lab.driver().survey(machine).has_engine
+    assert lab.driver().survey(machine).state is MachineState.SERVING
     lab.first.values["active"] = "failed\n"
-    assert not lab.driver().survey(machine).has_engine
+    assert lab.driver().survey(machine).state is not MachineState.SERVING
     lab.first.values |= {"active": "active\n", "ready": ""}
-    assert not lab.driver().survey(machine).has_engine
+    assert lab.driver().survey(machine).state is not MachineState.SERVING
 
 
 def test_an_engine_of_the_owners_does_not_serve_the_course_yet(lab: Lab, machine: Machine) -> None:
     lab.first.values = dict(WITH_ENGINE)
-    assert not lab.driver().survey(machine).has_engine
+    assert lab.driver().survey(machine).state is not MachineState.SERVING
 
 
 def test_a_machine_that_can_not_be_reached_is_told(lab: Lab, machine: Machine) -> None:
@@ -103,7 +103,7 @@ def test_another_trainer_takes_over_with_the_folder(
     prepared(lab)
     shutil.copytree(lab.course.folder.parent, tmp_path / "other" / "bio")
     monkeypatch.setenv("CLOUDSCALE_HOME", str(tmp_path / "other"))
-    assert lab.driver().survey(machine).has_engine
+    assert lab.driver().survey(machine).state is MachineState.SERVING
     lab.driver().prepare(machine)
     assert not lab.changes
 
@@ -157,7 +157,7 @@ def test_what_got_lost_is_mended(lab: Lab, machine: Machine) -> None:
     driver.survey(machine)
     driver.prepare(machine)
     assert lab.changes == [("engine-up", "install")] or lab.changes == [("engine-up", "keep")]
-    assert driver.survey(machine).has_engine
+    assert driver.survey(machine).state is MachineState.SERVING
 
 
 def test_an_engine_that_is_too_old_is_told_even_if_it_was_just_installed(lab: Lab, machine: Machine) -> None:

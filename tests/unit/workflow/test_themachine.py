@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from cloudscale.errors import CloudscaleError, ImageError, RequestError
+from cloudscale.model import MachineState
 from cloudscale.units import GIB
 from tests.unit.api_schema import Json, api_error
 from tests.unit.classroom import IMAGE, Class, states
@@ -214,7 +215,7 @@ def test_a_stopped_machine_may_have_it_still(lab: Class, monkeypatch: pytest.Mon
     lab.launch()
     lab.trainer = None
     survey = lab.driver.survey
-    monkeypatch.setattr(lab.driver, "survey", lambda m: replace(survey(m), has_engine=False, is_set_up=True))
+    monkeypatch.setattr(lab.driver, "survey", lambda m: replace(survey(m), state=MachineState.STOPPED))
     assert lab.launch().problems == ()
 
 

@@ -11,7 +11,7 @@ from cloudscale.drivers.openstack.driver import OpenStack
 from cloudscale.drivers.openstack.inventory import ANSWERED
 from cloudscale.errors import MachineError, NotSetUp, RequestError, SettingsError
 from cloudscale.hosts.facts import usable_memory
-from cloudscale.model import Kind, Machine, Survey
+from cloudscale.model import Kind, Machine, MachineState, Survey
 from tests.lab.stand_in.machines import Server
 from tests.unit.drivers.openstack.cloud import (  # noqa: F401 - fixtures
     MARK,
@@ -91,9 +91,9 @@ def test_a_machine_that_is_up_is_looked_at_over_ssh(lab: CloudLab) -> None:
     survey = surveyed(driver)
     port = lab.stand_in.network.ports.items[server.ports[0]]
     assert survey.address == port["fixed_ips"][0]["ip_address"]  # by which the machines reach each other
-    assert (survey.cpus, survey.is_coming, survey.has_engine, survey.is_set_up) == (4, False, False, False)
+    assert (survey.cpus, survey.state) == (4, MachineState.BARE)
     driver.prepare(survey.machine)
-    assert surveyed(lab.driver()).has_engine
+    assert surveyed(lab.driver()).state is MachineState.SERVING
     assert lab.clients[0]["host"] == survey.machine.address
 
 
@@ -121,7 +121,7 @@ def test_one_that_is_on_its_way_is_as_large_as_its_flavor(
     become(server, status, answered=answered)
     before = len(lab.logins)
     survey = surveyed(lab.driver())
-    assert (survey.is_coming, survey.is_set_up, survey.has_engine) == (True, set_up, False)
+    assert survey.state is (MachineState.OFF if set_up else MachineState.COMING)
     assert (survey.cpus, survey.memory) == (1, usable_memory(1536))
     assert survey.networks == {"10.20.0.0/20"}
     assert len(lab.logins) == before
@@ -131,7 +131,7 @@ def test_one_whose_floating_ip_was_taken_away_comes_again(lab: CloudLab) -> None
     made(lab)
     lab.stand_in.network.floating_ips.items.clear()
     survey = surveyed(lab.driver())
-    assert (survey.is_coming, survey.is_set_up) == (True, True)
+    assert survey.state is MachineState.OFF
 
 
 @pytest.mark.parametrize("status", ["ERROR: Disk full", "PAUSED", "SUSPENDED", "UNKNOWN"])
@@ -184,7 +184,7 @@ def test_the_folder_is_all_that_another_trainer_needs(lab: CloudLab) -> None:
     shutil.rmtree(lab.course.folder)
     lab.course.make_folder()
     kept.write_bytes(private)
-    assert not surveyed(lab.driver()).is_coming
+    assert not surveyed(lab.driver()).state.needs_boot
 
 
 def test_a_course_can_be_swept_without_its_folder(lab: CloudLab) -> None:
@@ -311,8 +311,7 @@ def test_what_is_to_come_is_coming(lab: CloudLab) -> None:
         cpus=1,
         memory=usable_memory(1536),
         networks=frozenset({"10.20.0.0/20"}),
-        has_engine=False,
-        is_coming=True,
+        state=MachineState.COMING,
     )
 
 

@@ -12,7 +12,7 @@ from cloudscale.drivers.openstack.inventory import ANSWERED
 from cloudscale.errors import CloudError, HostKeyChanged, LoginRefused, MachineError
 from cloudscale.fanout import fan_out
 from cloudscale.hosts import first_login
-from cloudscale.model import CommandResult, Machine
+from cloudscale.model import CommandResult, Machine, MachineState
 from tests.lab.stand_in import Fault
 from tests.lab.stand_in.machines import Server
 from tests.unit.drivers.openstack.cloud import (  # noqa: F401 - fixtures
@@ -72,7 +72,7 @@ def test_a_machine_is_up_when_it_lets_us_in(lab: CloudLab) -> None:
     assert survey.machine.name == "bio-1"
     assert lab.at(survey.machine.address) is made
     assert survey.address == port["fixed_ips"][0]["ip_address"]
-    assert (survey.is_coming, survey.cpus) == (False, 4)  # as it says itself
+    assert (survey.state, survey.cpus) == (MachineState.BARE, 4)  # as it says itself
     assert made.tags == [ANSWERED, MARK]
     assert lab.stand_in.totals() == ONE
 
@@ -128,9 +128,9 @@ def test_a_server_of_a_run_that_was_cut_off_is_waited_for(lab: CloudLab, status:
     there.fate = "SHUTOFF" if status == "SHUTOFF" else "ACTIVE"
     driver = lab.driver()
     (machine,) = driver.machines()
-    assert driver.survey(machine).is_coming
+    assert driver.survey(machine).state.needs_boot
     driver.order(0, ())
-    assert not driver.bring(machine).is_coming
+    assert not driver.bring(machine).state.needs_boot
     assert server(lab) is there
     assert there.tags == [ANSWERED, MARK]
     assert (posts(lab), parts(lab)) == (0, (1, 1, 1))
@@ -172,7 +172,7 @@ def test_a_machine_that_was_deleted_comes_back_at_its_address(lab: CloudLab) -> 
 def test_a_server_in_error_is_replaced_and_its_fault_told(lab: CloudLab) -> None:
     lab.stand_in.compute.outcomes["bio-1"] = ["ERROR: No valid host was found."]
     survey = up(lab.driver())
-    assert not survey.is_coming
+    assert not survey.state.needs_boot
     assert "bio-1: its server is in ERROR (No valid host was found).\nbio-1: it is replaced" in lab.said
     assert (posts(lab), parts(lab)) == (2, (1, 1, 1))
 

@@ -11,7 +11,7 @@ from cloudscale.drivers.vm.driver import ATTEMPTS
 from cloudscale.drivers.vm.hypervisor import PortTaken
 from cloudscale.errors import LoginRefused, MachineError, NotSetUp, RequestError
 from cloudscale.hosts.facts import usable_memory
-from cloudscale.model import Machine
+from cloudscale.model import Machine, MachineState
 from tests.unit.drivers.vm.fake_hypervisor import GIB, MIB, VmLab, brought, failure, names, surveyed, vm_lab_fixture  # noqa: F401 - fixtures
 
 # --- what is there ---
@@ -57,7 +57,7 @@ def test_one_that_is_to_be_made_is_as_large_as_the_settings_say(lab: VmLab) -> N
     driver.machines()
     (survey,) = driver.order(1, ()).surveys
     assert survey.machine == Machine("bio-1", "192.0.2.9")
-    assert (survey.is_coming, survey.is_set_up, survey.has_engine) == (True, False, False)
+    assert survey.state is MachineState.COMING
     assert (survey.cpus, survey.memory) == (4, usable_memory(3072))
     assert survey.networks == {"198.18.77.0/24"}
     kind = driver.kind()
@@ -68,7 +68,7 @@ def test_one_that_runs_is_looked_at_over_ssh(lab: VmLab) -> None:
     brought(lab.driver())
     survey = surveyed(lab.driver())
     assert survey.address == "198.18.77.11"  # by which the VMs reach each other
-    assert (survey.cpus, survey.is_coming, survey.has_engine) == (4, False, False)
+    assert (survey.cpus, survey.state) == (4, MachineState.BARE)
     assert lab.logins[-1].port == lab.vm().ssh_port
 
 
@@ -83,7 +83,7 @@ def test_one_that_is_on_its_way_comes(lab: VmLab, answered: bool, state: str) ->
     lab.hypervisor.states[vm.id] = state
     logins = len(lab.logins)
     survey = surveyed(lab.driver(cpus=9))
-    assert (survey.is_coming, survey.is_set_up, survey.cpus) == (True, answered, 2)
+    assert (survey.state, survey.cpus) == (MachineState.OFF if answered else MachineState.COMING, 2)
     assert len(lab.logins) == logins
 
 
@@ -186,7 +186,7 @@ def test_a_vm_is_made_started_and_logged_in_to(lab: VmLab) -> None:
     assert (vm.has_answered, vm.number, vm.cpus, vm.memory, vm.disk) == (True, 1, 2, 2 * GIB, 5 * GIB)
     assert vm.ssh_port != vm.engine_port
     assert (lab.logins[0].user, lab.logins[0].port) == ("ann", vm.ssh_port)
-    assert not survey.is_coming
+    assert not survey.state.needs_boot
     assert ("other",) in lab.hosts[vm.id].calls  # its first boot has ended
     assert lab.said == ["bio-1: up"]  # its console told its host key
     assert vm.id in lab.course.known_hosts.read_text()
@@ -198,7 +198,7 @@ def test_one_that_is_up_is_not_made_or_started_again(lab: VmLab) -> None:
     before = lab.vm()
     driver = lab.driver(cpus=9)
     (machine,) = driver.machines()
-    assert not driver.bring(machine).is_coming
+    assert not driver.bring(machine).state.needs_boot
     assert lab.hypervisor.calls == ["make bio-1", "start bio-1"]
     assert lab.vm() == before
 
@@ -211,7 +211,7 @@ def test_one_that_was_written_down_and_not_made_is_made(lab: VmLab, monkeypatch:
             brought(driver)
     before = lab.vm()
     driver = lab.driver()
-    assert surveyed(driver).is_coming
+    assert surveyed(driver).state.needs_boot
     driver.bring(Machine("bio-1", ""))
     assert lab.vm().id == before.id
 
@@ -297,7 +297,7 @@ def test_one_that_says_nothing_is_told_with_its_consoles_end(lab: VmLab) -> None
     assert str(lab.vm().console) in raised.value.remedy
     lab.mute.clear()
     driver = lab.driver()
-    assert surveyed(driver).is_coming
+    assert surveyed(driver).state.needs_boot
     driver.bring(Machine("bio-1", ""))
     assert lab.hypervisor.calls == ["make bio-1", "start bio-1"]
 
