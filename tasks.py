@@ -49,7 +49,7 @@ def themachine(
 ) -> Report:
     """Machines, a Docker Swarm on them, and a Jupyter server for each student."""
     from cloudscale.course.settings import Launch, read_flags
-    from cloudscale.workflow import commands
+    from cloudscale.workflow import themachine
 
     launch = read_flags(
         Launch,
@@ -64,7 +64,7 @@ def themachine(
         replace_lost=replace_lost,
         output=output,
     )
-    return commands.themachine(session, launch)
+    return themachine.themachine(session, launch)
 
 
 @cloudscale_task()
@@ -86,17 +86,17 @@ def com_containers(session: Session, command: str) -> Report:
 @cloudscale_task(volumes="remove the students' work, too")
 def containers_reset(session: Session, volumes: bool = False) -> Report:
     """Remove the seats, keep the machines; the students' volumes stay unless --volumes."""
-    from cloudscale.workflow import commands
+    from cloudscale.workflow import reset
 
-    return commands.containers_reset(session, with_volumes=volumes)
+    return reset.containers_reset(session, with_volumes=volumes)
 
 
 @cloudscale_task()
 def driver_reset(session: Session) -> Report:
     """Remove for good all that was made for the course with a driver."""
-    from cloudscale.workflow import commands
+    from cloudscale.workflow import reset
 
-    return commands.driver_reset(session)
+    return reset.driver_reset(session)
 
 
 @cloudscale_task(**VM_FLAGS)
@@ -109,25 +109,25 @@ def machine_new(
     base_image: str | None = None,
 ) -> Report:
     """Add one machine with an engine: a VM on this computer (local: install the engine of this computer itself)."""
-    from cloudscale.workflow import commands
+    from cloudscale.workflow import single_machine
 
-    return commands.machine_new(session, name)
+    return single_machine.machine_new(session, name)
 
 
 @cloudscale_task()
 def machine_rm(session: Session, name: str) -> Report:
     """Remove what machine_new brought."""
-    from cloudscale.workflow import commands
+    from cloudscale.workflow import single_machine
 
-    return commands.machine_rm(session, name)
+    return single_machine.machine_rm(session, name)
 
 
 @cloudscale_task()
 def status(session: Session) -> Report:
     """Machines and seats as they are now, as a student would find them."""
-    from cloudscale.workflow import commands
+    from cloudscale.workflow import status
 
-    return commands.status(session)
+    return status.status(session)
 
 
 @cloudscale_task(
@@ -164,14 +164,14 @@ def remote_com(
 )
 def image_build(session: Session, name: str = "", from_: str | None = None, on: str | None = None) -> Report:
     """Build a notebook image on this computer's engine: one of the project's, or one of your own."""
-    from cloudscale.workflow import commands
+    from cloudscale.workflow import images
 
-    return commands.image_build(session, name, from_, on)
+    return images.image_build(session, name, from_, on)
 
 
 @cloudscale_task()
 def image_list(session: Session) -> Report:
     """Which notebook images are built, their size, and the machines that have them."""
-    from cloudscale.workflow import commands
+    from cloudscale.workflow import images
 
-    return commands.image_list(session)
+    return images.image_list(session)

@@ -41,7 +41,7 @@ from cloudscale.model import Machine, Survey
 from cloudscale.progress import Lines
 from cloudscale.seats import jupyter
 from cloudscale.waiting import SystemClock
-from cloudscale.workflow import commands, themachine
+from cloudscale.workflow import themachine
 from cloudscale.workflow.machines import bring_up
 from tests.unit.fake_api import FakeApi
 from tests.unit.fake_host import FRESH, WITH_ENGINE, FakeHost
@@ -190,7 +190,7 @@ def stood_in(meter: Meter, machines: int) -> Iterator[None]:
 
     All machines wait for the last one between cloud and engine, so that these can be told apart.
     """
-    world, bring = World(meter), OpenStack.bring
+    world, bring = World(meter), OpenStack.boot
     all_there = threading.Barrier(machines, action=lambda: meter.moment("brought"))
 
     def bring_and_meet(driver: OpenStack, machine: Machine) -> Survey:
@@ -218,7 +218,7 @@ def stood_in(meter: Meter, machines: int) -> Iterator[None]:
             (jupyter, "hash_password", meter.timed(PASSWORDS, jupyter.hash_password)),
             (Maker, "floating_ip", world.overhearing(Maker.floating_ip)),
             (inventory, "read_servers", meter.counted(inventory.read_servers)),
-            (OpenStack, "bring", bring_and_meet),
+            (OpenStack, "boot", bring_and_meet),
             (themachine, "bring_up", between_moments),
             (threading.Thread, "start", meter.counting_threads(threading.Thread.start)),
         ):
@@ -242,7 +242,7 @@ def launch(folder: Path, machines: int, seats: int, meter: Meter) -> str:
     session = Session(settings, read_flags(Common, format="json"), Lines(io.StringIO()), lambda question: None)
     with stood_in(meter, machines):
         meter.moment("start")
-        report = commands.themachine(session, read_flags(Launch, nodes=machines))
+        report = themachine.themachine(session, read_flags(Launch, nodes=machines))
         meter.moment("done")
     states = Counter(row["state"] for row in json.loads(report.text))
     places = len({row["node"] for row in json.loads(report.text)})

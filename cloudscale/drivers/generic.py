@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import getpass
 from collections.abc import Mapping
-from typing import NoReturn
 
 from cloudscale.course.folder import Course
 from cloudscale.course.settings import GenericSettings
-from cloudscale.drivers.given import GivenMachines
 from cloudscale.drivers.over_ssh import OverSsh
 from cloudscale.errors import RequestError
 from cloudscale.hosts.ssh import Target, parse_target
@@ -16,7 +14,7 @@ from cloudscale.hosts.this_computer import on_terminal
 from cloudscale.model import Machine, Say
 
 
-class Generic(OverSsh, GivenMachines):
+class Generic(OverSsh):
     """The hosts stay when a course ends: nothing is made or deleted here."""
 
     def __init__(self, targets: Mapping[str, Target], course: Course, say: Say) -> None:
@@ -34,21 +32,6 @@ class Generic(OverSsh, GivenMachines):
             raise RequestError(
                 f"{nodes} machines are wanted, and there are {len(self._targets)}.", "Add hosts, or lower --nodes."
             )
-
-    def add(self, name: str) -> str:
-        self._refuse(name)
-
-    def remove(self, name: str) -> str:
-        self._refuse(name)
-
-    def removal(self, name: str) -> str:
-        self._refuse(name)
-
-    def _refuse(self, name: str) -> NoReturn:
-        raise RequestError(
-            f"The driver generic neither makes nor deletes machines; {name} would have to be a host that exists.",
-            f"Write it into generic.hosts; before you take one out there, invoke driver_reset --only {name}.",
-        )
 
 
 def generic(settings: GenericSettings, course: Course, say: Say) -> Generic:

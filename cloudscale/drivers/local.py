@@ -7,18 +7,17 @@ import socket
 from urllib.parse import urlsplit
 
 from cloudscale.course.settings import LocalSettings
-from cloudscale.drivers.given import GivenMachines
 from cloudscale.engines import own
 from cloudscale.engines.client import Engine, engine_errors, from_environment
 from cloudscale.errors import EngineError, RequestError
 from cloudscale.hosts.facts import listening_here
 from cloudscale.hosts.this_computer import run_shell
-from cloudscale.model import CommandResult, Machine, OnOutput, Survey
+from cloudscale.model import CommandResult, Machine, Survey
 
 LOOPBACK = "127.0.0.1"
 
 
-class Local(GivenMachines):
+class Local:
     adopts_swarm = True
 
     def __init__(self, settings: LocalSettings) -> None:
@@ -37,12 +36,6 @@ class Local(GivenMachines):
 
     def prepare(self, machine: Machine) -> Engine:
         return self._connected()
-
-    def copy_image(self, source: Machine, target: Machine, image: str, on_output: OnOutput) -> None:
-        raise NotImplementedError("there is one machine")
-
-    def release(self, machine: Machine) -> str:
-        return ""  # the engine stays
 
     def run(self, machine: Machine, command: str, timeout: float) -> CommandResult:
         if host := _remote_host():
@@ -73,7 +66,7 @@ class Local(GivenMachines):
         packages = own.remove_engine()
         return f"The Docker Engine was taken away: {len(packages)} packages, its containers, images and volumes."
 
-    def removal(self, name: str) -> str:
+    def describe_removal(self, name: str) -> str:
         packages = own.brought_packages()
         return f"The Docker Engine of this computer ({' '.join(packages)}) with all its containers, images and volumes"
 

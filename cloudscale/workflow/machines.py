@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from cloudscale.cluster.state import Cluster
 from cloudscale.course.session import Session
+from cloudscale.drivers.protocols import MakesMachines, SetsUpEngines
 from cloudscale.engines.client import Engine, trainers_engine
 from cloudscale.fanout import MACHINES_WIDTH, fan_out
 from cloudscale.images.delivery import Delivery
@@ -47,7 +48,7 @@ def bring_up(
     distribution = Delivery(
         settings.image,
         settings.course,
-        copy=None if driver.adopts_swarm else driver.copy_image,
+        copy=driver.copy_image if isinstance(driver, SetsUpEngines) else None,
         # there, the engine of this computer is the machine
         engines=cluster.engines.values(),
         trainer=lambda: None if driver.adopts_swarm else trainers_engine(),
@@ -60,8 +61,9 @@ def bring_up(
         name = survey.machine.name
         try:
             if survey.state.needs_boot:
+                assert isinstance(driver, MakesMachines)
                 with phases.timed("boot", name):
-                    survey = driver.bring(survey.machine)
+                    survey = driver.boot(survey.machine)
             with phases.timed("engine", name):
                 engine = driver.prepare(survey.machine)
             member = Member(engine, survey.address)

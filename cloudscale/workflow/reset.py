@@ -1,13 +1,17 @@
-"""What a reset removes: seats and volumes, chosen together, each with its outcome."""
+"""`containers_reset` and `driver_reset`: seats and volumes, and all that was made for a course, are removed."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from cloudscale.cli import report
+from cloudscale.cli.report import Report
+from cloudscale.cluster.look import driver_of, look, lost_problems
 from cloudscale.cluster.state import Cluster
 from cloudscale.course import naming
 from cloudscale.course.session import Session
+from cloudscale.drivers.protocols import MakesMachines, SetsUpEngines
 from cloudscale.engines.client import Engine
 from cloudscale.errors import SwarmError
 from cloudscale.fanout import MACHINES_WIDTH, fan_out
@@ -17,6 +21,74 @@ from cloudscale.seats import containers
 from cloudscale.seats.services import RunningSeat, SeatServices
 from cloudscale.swarm.leaving import dissolve, leave, shrink
 from cloudscale.swarm.nodes import membership, remove_node
+
+
+def containers_reset(session: Session, *, with_volumes: bool) -> Report:
+    """Removes the seats, keeps the machines; the students' volumes stay unless they are asked for too."""
+    with session.course.locked():
+        cluster = look(session, driver_of(session))
+        cluster.check_head(
+            "Bring them back (invoke themachine); or invoke driver_reset takes the others out of the swarm."
+        )
+        course = session.settings.course
+        chosen = removable(cluster, session, with_volumes=with_volumes)
+        problems = lost_problems(cluster, session)
+        if not chosen.seats and not chosen.volumes:
+            session.progress.say(f"The course {course!r} has none: nothing to remove")
+            return Report(report.removed(Outcomes(), session.common.format).text, problems)
+        extra = f" and {len(chosen.volumes)} volumes with the students' work" if with_volumes else ""
+        session.ask(f"Remove {len(chosen.seats)} seats{extra} of the course {course!r}?")
+        outcomes = remove(cluster, session, chosen)
+        removed = {outcome.target for outcome in outcomes if outcome.ok}
+        if cluster.maker:
+            cluster.maker.open_ports(cluster.ports(seat for seat in cluster.seats if seat.name not in removed))
+        done = report.removed(outcomes, session.common.format)
+        return replace(done, problems=(*problems, *done.problems))
+
+
+def driver_reset(session: Session) -> Report:
+    """Removes everything that was made for the course with this driver, for good."""
+    course, say = session.settings.course, session.progress.say
+    with session.course.locked():
+        driver = driver_of(session)
+        if isinstance(driver, MakesMachines) and not (session.common.only or session.common.skip):
+            return _swept(session, driver)
+        cluster = look(session, driver)
+        chosen = removable(cluster, session, with_volumes=True)
+        volumes = len(chosen.volumes)
+        back = "" if driver.adopts_swarm else f", and {'delete' if isinstance(driver, MakesMachines) else 'give back'}"
+        back += f" {len(chosen.machines)} machines" if back else ""
+        session.ask(f"Remove {len(chosen.seats)} seats and {volumes} volumes of the course {course!r}{back}, for good?")
+        outcomes = remove(cluster, session, chosen)
+        if isinstance(driver, MakesMachines):
+            removed = {outcome.target for outcome in outcomes if outcome.ok}
+            driver.open_ports(cluster.ports(seat for seat in cluster.seats if seat.name not in removed))
+        chosen = without_stuck(cluster, chosen, outcomes)
+        outcomes = Outcomes([*outcomes, *release(cluster, session, chosen)])
+        done = report.removed(outcomes, session.common.format)
+        released = [outcome.target for outcome in outcomes if outcome.ok]
+        if isinstance(driver, MakesMachines):
+            there = {machine.name for machine in driver.machines()}
+            released += [machine.name for machine in chosen.machines if machine.name not in there]
+        done = replace(done, problems=(*lost_problems(cluster, session, but=released), *done.problems))
+        if len(chosen.machines) == len(cluster.machines) and not done.problems:
+            session.course.forget()
+            say(f"Done: nothing of the course {course!r} is left")
+        return done
+
+
+def _swept(session: Session, driver: MakesMachines) -> Report:
+    """All at once: what is on machines that are deleted needs no removing."""
+    course, say = session.settings.course, session.progress.say
+    resources = driver.resources()
+    if resources:
+        session.ask(f"Delete {resources} of the course {course!r}, with all of the students' work, for good?")
+    with session.progress.bar("Deleting", 0):
+        done = report.removed(driver.sweep(), session.common.format)
+    if not done.problems:
+        session.course.forget()
+        say(f"Done: nothing of the course {course!r} is left")
+    return done
 
 
 @dataclass(frozen=True)
@@ -106,7 +178,7 @@ def release(cluster: Cluster, session: Session, chosen: Removable) -> list[Outco
     engines = [cluster.engines[machine.name] for machine in chosen.machines if machine.name in cluster.engines]
     cleared = fan_out(lambda engine: _clear(engine, cluster, course), engines, name=lambda engine: engine.name)
     failed = list(cleared.failed)
-    if cluster.driver.makes_machines:
+    if cluster.maker:
         cluster = _without_lost(cluster, {m.name for m in chosen.machines})
     if cluster.in_swarm and (failed or len(chosen.machines) < len(cluster.machines)):
         stuck = {outcome.target for outcome in failed}
@@ -126,10 +198,11 @@ def release(cluster: Cluster, session: Session, chosen: Removable) -> list[Outco
     # of one in a swarm of somebody else, the settings are ours all the same
     out_of_reach = {name for name, error in cluster.failures.items() if not isinstance(error, SwarmError)}
     bad = {outcome.target for outcome in failed} | out_of_reach
-    if cluster.driver.makes_machines:  # one that is out of reach can be deleted all the same
+    if cluster.maker:  # one that is out of reach can be deleted all the same
         stuck = {outcome.target for outcome in failed}
-        return [*failed, *_delete(cluster, [m.name for m in chosen.machines if m.name not in stuck])]
+        return [*failed, *_delete(cluster.maker, cluster, [m.name for m in chosen.machines if m.name not in stuck])]
     machines = [machine for machine in chosen.machines if machine.name not in bad]
+    assert isinstance(cluster.driver, SetsUpEngines)
     with session.progress.bar("Giving the machines back", len(machines)):
         released = fan_out(cluster.driver.release, machines, name=lambda machine: machine.name, width=MACHINES_WIDTH)
     return failed + [outcome for outcome in released if outcome.value or not outcome.ok]
@@ -148,9 +221,9 @@ def _without_lost(cluster: Cluster, going: set[str]) -> Cluster:
     return replace(cluster, swarm={id: node for id, node in cluster.swarm.items() if id not in gone})
 
 
-def _delete(cluster: Cluster, names: Sequence[str]) -> Outcomes[str]:
+def _delete(maker: MakesMachines, cluster: Cluster, names: Sequence[str]) -> Outcomes[str]:
     """Deletes machines; with the last of them goes what they shared."""
-    return cluster.driver.sweep(None if {*names} >= cluster.hosts.keys() else names)
+    return maker.sweep(None if {*names} >= cluster.hosts.keys() else names)
 
 
 def _kept(engine: Engine) -> Outcome[str]:

@@ -8,14 +8,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cloudscale.cli import report
+from cloudscale.cli.output import check_writable
 from cloudscale.cli.report import Report
-from cloudscale.cluster.state import Cluster, look
+from cloudscale.cluster.look import driver_of, look
+from cloudscale.cluster.state import Cluster
+from cloudscale.course.roster import read_roster
 from cloudscale.course.session import Session
 from cloudscale.course.settings import Launch
-from cloudscale.drivers.protocols import Driver
+from cloudscale.drivers.protocols import Driver, MakesMachines
 from cloudscale.engines.client import Engine, trainers_engine
 from cloudscale.errors import CapacityError, CloudscaleError, EngineError, ImageError, RequestError, SwarmError
 from cloudscale.fanout import fan_out
+from cloudscale.files import replace_file
 from cloudscale.images.on_engine import check_reference, find_image, look_inside
 from cloudscale.images.recipes import full_reference, is_ours, short_name
 from cloudscale.model import Machine, MachineState, Order, Outcome, Outcomes, Student, Survey
@@ -26,9 +30,9 @@ from cloudscale.seats.spec import Template
 from cloudscale.swarm import leaving, nodes
 from cloudscale.swarm.nodes import balance_managers
 from cloudscale.waiting import poll
-from cloudscale.workflow import seats
 from cloudscale.workflow.machines import Ready, bring_up
 from cloudscale.workflow.planning import plan_launch
+from cloudscale.workflow.seats import machine_table, seat_everyone
 
 NOTICING = 40.0  # seconds for a swarm to notice that a machine is gone: three missed heartbeats
 
@@ -56,7 +60,7 @@ class Seen:
 
 def deleted(cluster: Cluster) -> set[str]:
     """The machines that the swarm has and that are gone for good: those that were made, and are not there any more."""
-    return set(cluster.swarm_machines - cluster.hosts.keys()) if cluster.driver.makes_machines else set()
+    return set(cluster.swarm_machines - cluster.hosts.keys()) if cluster.maker else set()
 
 
 def planned(session: Session, driver: Driver, launch: Launch, students: Sequence[Student]) -> Report:
@@ -82,7 +86,7 @@ def launched(session: Session, driver: Driver, launch: Launch, students: Sequenc
             say("The swarm's managers were deleted: it is founded anew on the machines that are left")
         if launch.replace_lost or seen.is_headless:
             _give_up_swarm(seen.cluster)
-        steps = "boot, engine, swarm, image" if driver.makes_machines else "engine, swarm, image"
+        steps = "boot, engine, swarm, image" if isinstance(driver, MakesMachines) else "engine, swarm, image"
         with session.progress.bar(f"Machines: {steps}", 0) as advance:
             outcomes = bring_up(seen.cluster, seen.usable, session, phases, advance)
         ready = outcomes.values
@@ -129,11 +133,11 @@ def _seen(session: Session, driver: Driver, launch: Launch, students: Sequence[S
     if not usable:
         raise _first_error(Outcomes(lost.values()))
     stopped = any(survey.state.is_asleep for survey in usable.values())  # it will be started
-    is_headless = driver.makes_machines and cluster.is_beheaded and not stopped and not lost
+    is_headless = isinstance(driver, MakesMachines) and cluster.is_beheaded and not stopped and not lost
     if not is_headless and not launch.replace_lost and not stopped:
         cluster.check_head("Bring those machines back; or seat everyone anew on the others with --replace-lost.")
     named = {name: outcome for name, outcome in lost.items() if session.selection.uses(name, cluster.hosts)}
-    problems = (*Outcomes(named.values()).problems, *(() if driver.makes_machines else cluster.strays))
+    problems = (*Outcomes(named.values()).problems, *(() if isinstance(driver, MakesMachines) else cluster.strays))
     return Seen(answering, usable, order, cluster, is_headless, problems)
 
 
@@ -141,9 +145,10 @@ def _ordered(
     cluster: Cluster, usable: Mapping[str, Survey], session: Session, launch: Launch, students: Sequence[Student]
 ) -> Order:
     """The machines that are to be made for the students, or for --nodes. Raises CapacityError."""
-    driver, limits = cluster.driver, session.settings.seat
-    if (kind := driver.kind()) is None:
+    limits = session.settings.seat
+    if cluster.maker is None:
         return Order()
+    kind = cluster.maker.kind()
     taken = Counter(map(cluster.machine_of, cluster.seats))
     rooms = {
         name: max(taken[name], seats_in(survey.cpus or 0, survey.memory or 0, limits))
@@ -162,7 +167,7 @@ def _ordered(
         count = 0
     if count <= 0 and not any(survey.state.needs_boot for survey in usable.values()):
         return Order()
-    order = driver.order(max(count, 0), deleted(cluster))
+    order = cluster.maker.order(max(count, 0), deleted(cluster))
     short = [demand for demand in order.demands if not demand.is_met]
     if short:
         fitting = order.fits * seats_in(kind.cpus, kind.memory, limits) + sum(rooms.values())
@@ -248,13 +253,14 @@ def _seated(
     given_up = _given_up(cluster, usable, launch, session)
     _strike_off(cluster, given_up)
     if launch.onlycreate:
-        return Report(seats.machine_table(cluster, session.common.format), died)
+        return Report(machine_table(cluster, session.common.format), died)
     with phases.timed("seats"):
         places = {seat.student.id: seat.place for seat in planned.seats}
         plan = plan_launch(cluster, usable, session, launch, students, given_up=given_up, planned=places)
-        cluster.driver.open_ports(_ports(cluster, plan, launch))
+        if cluster.maker:
+            cluster.maker.open_ports(_ports(cluster, plan, launch))
         template = _template({name: ready[name] for name in usable}, session, launch)
-        done = seats.seat_everyone(cluster, plan, template, session, launch)
+        done = seat_everyone(cluster, plan, template, session, launch)
     return replace(done, problems=(*died, *done.problems))
 
 
@@ -331,3 +337,21 @@ def _template(ready: Mapping[str, Ready], session: Session, launch: Launch) -> T
     assert key
     pinned = {name: machine.pinned for name, machine in ready.items()}
     return Template(settings.course, key, image, pinned, settings.seat, launch.port, launch.env)
+
+
+def themachine(session: Session, launch: Launch) -> Report:
+    """Roster → machines → engines → swarm → seats → table. Run again, it converges."""
+    students = [] if launch.onlycreate else read_roster(session.settings.students)
+    driver = driver_of(session)
+    driver.check_nodes(launch.nodes)
+    if launch.onlycreate and isinstance(driver, MakesMachines) and not launch.nodes:
+        students = read_roster(session.settings.students)  # which tells how many machines there are to be
+    if launch.output:
+        check_writable(launch.output)
+    done = (planned if launch.plan else launched)(session, driver, launch, students)
+    if launch.output:
+        try:
+            replace_file(launch.output, f"{done.text}\n".encode())
+        except OSError as error:
+            return replace(done, problems=(*done.problems, f"{launch.output} was not written: {error.strerror}."))
+    return done

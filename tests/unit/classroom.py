@@ -12,16 +12,17 @@ import pytest
 
 from cloudscale import waiting
 from cloudscale.cli.report import Report
+from cloudscale.cluster import look
 from cloudscale.course.session import Session
 from cloudscale.course.settings import Common, Launch, read_flags, read_settings
 from cloudscale.engines import client
 from cloudscale.errors import EngineError, RequestError
 from cloudscale.progress import Advance
 from cloudscale.seats import jupyter, readiness
-from cloudscale.workflow import commands
+from cloudscale.workflow import themachine
 from tests.unit.api_schema import Json
 from tests.unit.fake_api import FakeApi
-from tests.unit.fakes import FakeClock, FakeDriver, fake_apis, fake_engine
+from tests.unit.fakes import FakeClock, fake_apis, fake_driver, fake_engine
 
 IMAGE = "quay.io/jupyter/lab:1"
 ANN, BOB, CID = "1;Ann;Lee;ann@example.org\n", "2;Bob;Ray\n", "3;Cid;Kim\n"
@@ -54,7 +55,7 @@ class Class:
         for api in self.apis:
             api.registry = self.registry
         self.api = self.apis[0]
-        self.driver = FakeDriver(*self.apis)
+        self.driver = fake_driver(*self.apis)
         self.trainer: FakeApi | None = None
         self.roster = tmp_path / "class.csv"
         self.roster.write_text(ANN + BOB)
@@ -65,7 +66,7 @@ class Class:
         self.course = "bio"
         self.kind = "local" if machines == 1 else "generic"
         self.image = IMAGE
-        monkeypatch.setattr(commands, "load_driver", lambda *given: self.driver(*given))
+        monkeypatch.setattr(look, "load_driver", lambda *given: self.driver(*given))
         monkeypatch.setattr(client, "from_environment", self._trainers_client)
         monkeypatch.setattr(jupyter, "answers", self._answers)
         for module in (waiting, readiness):
@@ -74,7 +75,7 @@ class Class:
     def machines(self, *apis: FakeApi) -> None:
         """From now on, the course's machines are others; what became of them stays known."""
         before, self.apis, self.api = self.driver, list(apis), apis[0]
-        self.driver = FakeDriver(*apis)
+        self.driver = fake_driver(*apis)
         self.driver.adopts_swarm = before.adopts_swarm
         self.driver.lost = before.lost
         self.driver.bare = before.bare | set(self.driver.apis) - set(before.apis)
@@ -115,7 +116,7 @@ class Class:
             raise RequestError("Nothing was removed.")
 
     def launch(self, *, common: Json | None = None, **flags: Any) -> Report:
-        return commands.themachine(self.session(**(common or {})), read_flags(Launch, **flags))
+        return themachine.themachine(self.session(**(common or {})), read_flags(Launch, **flags))
 
     def rows(self, report: Report) -> list[Json]:
         rows: list[Json] = json.loads(report.text)

@@ -20,19 +20,17 @@ from tests.unit.api_schema import Json
 from tests.unit.classroom import Class
 from tests.unit.fake_api import FakeApi
 from tests.unit.fake_swarm import FakeNetwork
-from tests.unit.fakes import FakeDriver, fake_engine
+from tests.unit.fakes import FakeHosts, fake_engine
 
 SMALL = Kind("small", cpus=2, memory=2 * GIB)  # four seats: of memory, and of cores twice as many
 
 
-class FakeCloud(FakeDriver):
+class FakeCloud(FakeHosts):
     """Machines bio-1, bio-2, … of one kind, reached at 192.0.2.1, .2, …; a name keeps its address until it is swept.
 
-    `limits`: of servers and cores. `boot_faults` are raised by `bring`; the server stays, unanswered. `stuck`
+    `limits`: of servers and cores. `boot_faults` are raised by `boot`; the server stays, unanswered. `stuck`
     servers can't be deleted. `opened` are the ports that students reach, each time they were set.
     """
-
-    makes_machines = True
 
     def __init__(self, registry: Json) -> None:
         super().__init__()
@@ -90,7 +88,7 @@ class FakeCloud(FakeDriver):
     def machines(self) -> list[Machine]:
         return [Machine(name, self._address(name)) for name in sorted(self.servers, key=self._number)]
 
-    def kind(self) -> Kind:  # type: ignore[override] # given machines are of no kind
+    def kind(self) -> Kind:
         return SMALL
 
     def order(self, count: int, former: Collection[str]) -> Order:
@@ -138,7 +136,7 @@ class FakeCloud(FakeDriver):
 
     # --- making and deleting ---
 
-    def bring(self, machine: Machine) -> Survey:
+    def boot(self, machine: Machine) -> Survey:
         name = machine.name
         with self._lock:
             self.has_group = True

@@ -10,7 +10,6 @@ import docker
 
 from cloudscale.course.folder import Course
 from cloudscale.course.settings import Settings
-from cloudscale.drivers.given import GivenMachines
 from cloudscale.engines.client import Engine
 from cloudscale.errors import CloudscaleError, ConnectionFailed, EngineError, NotSetUp, RequestError
 from cloudscale.model import CommandResult, Machine, MachineState, OnOutput, Say, Survey
@@ -76,7 +75,7 @@ def fake_engine(api: object, containers: object = None, name: str = "m1", addres
     return Engine(Machine(name, address), cast(docker.DockerClient, client))
 
 
-class FakeDriver(GivenMachines):
+class FakeDriver:
     """One machine, whose swarm is adopted as by `local`; or several, whose engines serve one course as with `generic`.
 
     Students reach m1 at 192.0.2.1, m2 at 192.0.2.2, …, and they each other at the engines' own addresses.
@@ -149,22 +148,6 @@ class FakeDriver(GivenMachines):
             raise EngineError(f"{machine.name}: its Docker Engine, port 2376, can't be reached (no answer).")
         return self.engines[machine.name]
 
-    def copy_image(self, source: Machine, target: Machine, image: str, on_output: OnOutput) -> None:
-        source_api, target_api = self._reach(source), self._reach(target)
-        found = source_api.inspect_image(image)
-        on_output(b"1048576 bytes (1.0 MB, 1.0 MiB) copied, 0.1 s\r")
-        target_api.receive(image, found)
-        self.done.append(f"copy {image} from {source.name} to {target.name}")
-
-    def release(self, machine: Machine) -> str:
-        api = self._reach(machine)
-        if self.adopts_swarm or machine.name in self.bare:
-            return ""
-        assert "cloudscale.course" not in api.swarm.labels, f"{machine.name} is given back while it is in the swarm"
-        self.bare.add(machine.name)
-        self.done.append(f"release {machine.name}")
-        return "engine as before"
-
     def run(self, machine: Machine, command: str, timeout: float) -> CommandResult:
         self._reach(machine)
         return CommandResult(0, f"{machine.name}: {command} within {timeout:g}\n", "")
@@ -180,12 +163,37 @@ class FakeDriver(GivenMachines):
         self.done.append(f"removed {name}")
         return f"removed {name}"
 
-    def removal(self, name: str) -> str:
+    def describe_removal(self, name: str) -> str:
         return f"The machine {name}"
 
     def __call__(self, settings: Settings, course: Course, say: Say) -> FakeDriver:
         """In the place of load_driver."""
         return self
+
+
+class FakeHosts(FakeDriver):
+    """Several machines, whose engines the course sets up, as with `generic`."""
+
+    def copy_image(self, source: Machine, target: Machine, image: str, on_output: OnOutput) -> None:
+        source_api, target_api = self._reach(source), self._reach(target)
+        found = source_api.inspect_image(image)
+        on_output(b"1048576 bytes (1.0 MB, 1.0 MiB) copied, 0.1 s\r")
+        target_api.receive(image, found)
+        self.done.append(f"copy {image} from {source.name} to {target.name}")
+
+    def release(self, machine: Machine) -> str:
+        api = self._reach(machine)
+        if machine.name in self.bare:
+            return ""
+        assert "cloudscale.course" not in api.swarm.labels, f"{machine.name} is given back while it is in the swarm"
+        self.bare.add(machine.name)
+        self.done.append(f"release {machine.name}")
+        return "engine as before"
+
+
+def fake_driver(*apis: FakeApi) -> FakeDriver:
+    """One machine as with `local`, or several as with `generic`."""
+    return FakeDriver(*apis) if len(apis) == 1 else FakeHosts(*apis)
 
 
 def fake_apis(*names: str, in_swarm: bool = False) -> list[FakeApi]:

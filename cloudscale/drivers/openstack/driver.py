@@ -6,7 +6,6 @@ import itertools
 import threading
 from collections.abc import Collection, Mapping
 from functools import partial
-from typing import NoReturn
 
 from slugify import slugify
 
@@ -31,16 +30,10 @@ from cloudscale.units import MIB
 REPLACEMENTS = 2  # servers after the first that a machine may take to come up
 INSTALLING = 1800.0  # seconds for the packages of the first boot
 BOOTED = "[ ! -e /var/lib/cloudscale/course/begun ] || flock -w 1800 /var/lib/cloudscale/course/lock true"
-GROW = (
-    "invoke themachine makes as many as the students need; --nodes N as many as you say."
-    " With --driver qemu or virtualbox, a VM on this computer is made."
-)
 ON_ITS_WAY = {"BUILD", "REBOOT", "HARD_REBOOT", "SHUTOFF"}
 
 
 class OpenStack(OverSsh):
-    makes_machines = True
-
     def __init__(self, settings: OpenStackSettings, course: Course, say: Say) -> None:
         super().__init__(course, say)
         self._settings = settings
@@ -180,12 +173,12 @@ class OpenStack(OverSsh):
 
     # --- a machine comes up ------------------------------------------------------------------
 
-    def bring(self, machine: Machine) -> Survey:
+    def boot(self, machine: Machine) -> Survey:
         name, maker = machine.name, self._made_by()
         there = self._there.servers.get(name)
         for attempt in itertools.count(1):
             try:
-                address = self._boot(name, maker)
+                address = self._boot_server(name, maker)
                 break
             except Faulty as fault:
                 if name in self._up or (there and there.has_answered):
@@ -228,7 +221,7 @@ class OpenStack(OverSsh):
                 self._maker = Maker(self._cloud, blueprint, self._there, self._group_size)
             return self._maker
 
-    def _boot(self, name: str, maker: Maker) -> str:
+    def _boot_server(self, name: str, maker: Maker) -> str:
         """A server in its place that lets us in; returns the machine's address. Raises Faulty."""
         port = maker.port(name)
         ip = maker.floating_ip(name, port)
@@ -266,18 +259,3 @@ class OpenStack(OverSsh):
 
     def sweep(self, only: Collection[str] | None = None) -> Outcomes[str]:
         return sweep.sweep(self._cloud, self._mark, only)
-
-    def add(self, name: str) -> str:
-        raise RequestError(f"The driver openstack names its machines itself: {name} can't be added.", GROW)
-
-    def remove(self, name: str) -> str:
-        self._refuse_removal(name)
-
-    def removal(self, name: str) -> str:
-        self._refuse_removal(name)
-
-    def _refuse_removal(self, name: str) -> NoReturn:
-        raise RequestError(
-            f"A machine of a course in the cloud goes with what is on it: {name} is not removed like this.",
-            f"Use: invoke driver_reset --only {name}.",
-        )

@@ -41,8 +41,6 @@ BOOTED = "[ ! -e /var/lib/cloudscale/course/begun ] || flock -w 1800 /var/lib/cl
 class LocalVms(OverSsh):
     """Each VM has a folder. Ports of loopback lead into it; among each other the VMs have a network of their own."""
 
-    makes_machines = True
-
     def __init__(self, hypervisor: Hypervisor, settings: VmSettings, course: Course, say: Say) -> None:
         super().__init__(course, say)
         self._hypervisor = hypervisor
@@ -178,7 +176,7 @@ class LocalVms(OverSsh):
 
     # --- a machine comes up ------------------------------------------------------------------
 
-    def bring(self, machine: Machine) -> Survey:
+    def boot(self, machine: Machine) -> Survey:
         vm = self._made(machine.name)
         vm = self._started(vm)
         clock = SystemClock()
@@ -308,7 +306,7 @@ class LocalVms(OverSsh):
         machine = Machine(name, self._vms[name].address if existed else self._settings.address)
         survey = self.survey(machine) if existed else None
         if survey is None or survey.state.needs_boot:
-            self.bring(machine)
+            self.boot(machine)
         self.prepare(machine)
         signer = self._authority()
         assert signer
@@ -327,7 +325,7 @@ class LocalVms(OverSsh):
         self.sweep({name}).get()
         return f"{name} is deleted."
 
-    def removal(self, name: str) -> str:
+    def describe_removal(self, name: str) -> str:
         self._wanted(name)
         return f"The VM {name}, with all that is on it,"
 

@@ -16,19 +16,20 @@ from cloudscale.cli.report import Report
 from cloudscale.course.session import Session
 from cloudscale.course.settings import Launch, Remote
 from cloudscale.errors import CloudscaleError, SeatError
-from cloudscale.workflow import commands
 
 PROJECT = Path(__file__).parents[3]
-TASKS = {
-    "themachine",
-    "com_node",
-    "com_containers",
-    "containers_reset",
-    "driver_reset",
-    "machine_new",
-    "machine_rm",
-    "remote_com",
-    "status",
+TASKS = {  # and the modules of their workflows
+    "themachine": "themachine",
+    "com_node": "commands",
+    "com_containers": "commands",
+    "containers_reset": "reset",
+    "driver_reset": "reset",
+    "machine_new": "single_machine",
+    "machine_rm": "single_machine",
+    "remote_com": "commands",
+    "status": "status",
+    "image_build": "images",
+    "image_list": "images",
 }
 
 
@@ -77,8 +78,8 @@ def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 @pytest.fixture
 def called(here: Path, monkeypatch: pytest.MonkeyPatch) -> Workflow:
     stand_in = Workflow()
-    for name in TASKS | {"image_build", "image_list"}:
-        monkeypatch.setattr(commands, name, stand_in)
+    for name, module in TASKS.items():
+        monkeypatch.setattr(f"cloudscale.workflow.{module}.{name}", stand_in)
     return stand_in
 
 

@@ -102,13 +102,6 @@ def test_a_wrong_request_is_told_before_a_password_is_asked_for(monkeypatch: pyt
     assert "has no hosts" in refusal(pwd="-")
 
 
-@pytest.mark.parametrize("task", ["add", "remove", "removal"])
-def test_machines_are_neither_made_nor_deleted(task: str) -> None:
-    with pytest.raises(RequestError, match="neither makes nor deletes machines; m9") as raised:
-        getattr(load(hosts=("a",)), task)("m9")
-    assert "generic.hosts" in raised.value.remedy
-
-
 def test_a_password_is_in_no_representation() -> None:
     driver = load(hosts=("a",), pwd="secret")
     assert "secret" not in repr((driver, targets(driver)))

@@ -109,10 +109,9 @@ def test_it_is_asked_who_it_is_once(engine: FakeApi, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.usefixtures("engine")
-def test_there_is_nothing_to_prepare_and_nothing_to_give_back() -> None:
+def test_there_is_nothing_to_prepare() -> None:
     driver = local()
     assert driver.prepare(HERE) is driver.connect(HERE)
-    assert driver.release(HERE) == ""
 
 
 @pytest.mark.usefixtures("no_engine_here")
@@ -274,7 +273,7 @@ def test_where_docker_host_names_another_none_is_installed(debian: Debian, monke
 
 @pytest.mark.usefixtures("debian")
 def test_what_goes_with_the_engine_is_told_before_and_after() -> None:
-    question: Any = local().removal("local")
+    question: Any = local().describe_removal("local")
     assert "docker.io containerd" in question
     assert "volumes" in question
     assert "2 packages" in local().remove("local")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from cloudscale.drivers.generic import Generic
 from cloudscale.drivers.local import Local
 from cloudscale.drivers.openstack import driver as openstack
 from cloudscale.drivers.openstack.driver import OpenStack
-from cloudscale.drivers.protocols import Driver
+from cloudscale.drivers.protocols import Driver, MakesMachines, SetsUpEngines, SingleMachines
 from cloudscale.drivers.vm.driver import LocalVms
 from cloudscale.drivers.vm.qemu import Qemu
 from cloudscale.drivers.vm.virtualbox import VirtualBox
@@ -56,16 +57,24 @@ def test_a_swarm_of_somebody_else_is_used_on_this_computer_only() -> None:
     assert not LocalVms.adopts_swarm
 
 
-def test_machines_are_made_in_the_cloud_and_as_vms() -> None:
-    assert OpenStack.makes_machines
-    assert LocalVms.makes_machines
-    assert not Generic.makes_machines
-    assert not Local.makes_machines
+PROTOCOLS: dict[Any, list[type]] = {
+    Driver: [Local, Generic, OpenStack, LocalVms],
+    SetsUpEngines: [Generic, OpenStack, LocalVms],
+    MakesMachines: [OpenStack, LocalVms],
+    SingleMachines: [Local, LocalVms],
+}
 
 
-@pytest.mark.parametrize("driver", [Local, Generic, OpenStack, LocalVms])
-def test_a_driver_does_what_a_workflow_asks(driver: type) -> None:
-    asked = {name for name, member in vars(Driver).items() if inspect.isfunction(member) and not name.startswith("_")}
-    for name in asked:
-        wanted, found = inspect.signature(vars(Driver)[name]), inspect.signature(getattr(driver, name))
-        assert [*found.parameters] == [*wanted.parameters], name
+def asked(protocol: type) -> set[str]:
+    return {name for name, member in vars(protocol).items() if inspect.isfunction(member) and not name.startswith("_")}
+
+
+@pytest.mark.parametrize("driver", PROTOCOLS[Driver])
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_driver_has_the_methods_of_what_it_can_do_and_no_others(protocol: type, driver: type) -> None:
+    if driver not in PROTOCOLS[protocol]:
+        assert not any(hasattr(driver, name) for name in asked(protocol))
+        return
+    for name in asked(protocol):
+        wanted, found = inspect.signature(vars(protocol)[name]), inspect.signature(getattr(driver, name))
+        assert list(wanted.parameters) == list(found.parameters), name

@@ -12,7 +12,7 @@ from cloudscale.model import Outcomes, Survey
 from cloudscale.units import GIB
 from tests.unit.api_schema import Json
 from tests.unit.fake_api import FakeApi
-from tests.unit.fakes import FakeDriver, fake_apis, fake_engine
+from tests.unit.fakes import FakeHosts, fake_apis, fake_engine
 
 LAB = "quay.io/jupyter/lab:1"
 PULLED: Json = {"Id": "sha256:11", "RepoDigests": ["quay.io/jupyter/lab@sha256:aa"]}
@@ -26,7 +26,7 @@ class Course:
 
     def __init__(self) -> None:
         self.apis = fake_apis("m1", "m2", "m3")
-        self.driver = FakeDriver(*self.apis)
+        self.driver = FakeHosts(*self.apis)
         self.driver.bare.clear()
         self.trainer: FakeApi | None = None
         self.asked = 0

@@ -12,7 +12,7 @@ from cloudscale.errors import EngineError, ImageError, MachineError, RequestErro
 from cloudscale.fanout import fan_out
 from cloudscale.model import Machine, Outcome, Outcomes
 from cloudscale.units import GIB
-from tests.unit.fakes import FakeDriver, fake_apis
+from tests.unit.fakes import FakeHosts, fake_apis
 from tests.unit.images.deliveries import BUILT, LAB, OWN, PULLED, Course
 
 
@@ -95,7 +95,7 @@ def test_our_own_image_is_never_looked_for_in_a_registry(course: Course) -> None
 
 def test_of_many_machines_at_once_one_is_sent_it(course: Course) -> None:
     course.apis = fake_apis(*(f"m{number}" for number in range(1, 21)))
-    course.driver = FakeDriver(*course.apis)
+    course.driver = FakeHosts(*course.apis)
     course.has(BUILT)
     way = course.distribution(OWN)
     outcomes = fan_out(lambda e: way.deliver(e, course.survey(e)), course.driver.engines.values(), width=20)

@@ -42,7 +42,6 @@ def test_the_fake_containers_take_what_docker_py_takes() -> None:
 def test_a_fake_driver_is_a_driver(fake: FakeDriver) -> None:
     driver: Driver = fake
     assert isinstance(driver.adopts_swarm, bool)
-    assert isinstance(driver.makes_machines, bool)
     for name in [name for name in vars(Driver) if not name.startswith("_")]:
         # what comes back may be narrower: mypy has an eye on that, by the assignment above
         taken, asked = (inspect.signature(getattr(kind, name)).parameters for kind in (type(fake), Driver))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cloudscale.cluster.state import look
+from cloudscale.cluster.look import look
 from cloudscale.engines import client as engine
 from cloudscale.errors import EngineError, MachineError
 from cloudscale.model import Machine, Outcomes

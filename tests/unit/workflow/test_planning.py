@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from cloudscale.cluster.state import look
+from cloudscale.cluster.look import look
 from cloudscale.course.session import Session
 from cloudscale.course.settings import Launch, read_flags
 from cloudscale.errors import CapacityError, RequestError

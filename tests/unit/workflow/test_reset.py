@@ -7,14 +7,14 @@ import pytest
 
 from cloudscale.cli.report import Report
 from cloudscale.errors import CloudscaleError, RequestError
-from cloudscale.workflow import commands
+from cloudscale.workflow import reset, single_machine, status
 from tests.unit.classroom import IMAGE, Class
 from tests.unit.fake_api import FakeApi
 
 
 def test_a_reset_of_the_seats_keeps_machine_and_work(bio: Class) -> None:
     bio.launch()
-    report = commands.containers_reset(bio.session(), with_volumes=False)
+    report = reset.containers_reset(bio.session(), with_volumes=False)
     assert report.problems == ()
     assert bio.api.services_ == bio.api.secrets_ == {}
     assert len(bio.api.volumes_) == 2
@@ -24,15 +24,15 @@ def test_a_reset_of_the_seats_keeps_machine_and_work(bio: Class) -> None:
 
 def test_a_reset_with_volumes_takes_the_work_too(bio: Class) -> None:
     bio.launch()
-    commands.containers_reset(bio.session(), with_volumes=True)
+    reset.containers_reset(bio.session(), with_volumes=True)
     assert bio.api.volumes_ == {}
     assert "2 volumes" in bio.questions[0]
 
 
 def test_a_reset_of_one_seat_touches_no_other(bio: Class) -> None:
     bio.launch()
-    commands.containers_reset(bio.session(only="1"), with_volumes=True)
-    assert [row["student"] for row in bio.rows(commands.status(bio.session()))] == ["Bob Ray"]
+    reset.containers_reset(bio.session(only="1"), with_volumes=True)
+    assert [row["student"] for row in bio.rows(status.status(bio.session()))] == ["Bob Ray"]
     (volume,) = bio.api.volumes_.values()
     assert volume["Labels"]["cloudscale.student"] == "2"
 
@@ -41,31 +41,31 @@ def test_who_does_not_agree_loses_nothing(bio: Class) -> None:
     bio.launch()
     bio.agrees = False
     resets: list[Callable[[], Report]] = [
-        lambda: commands.containers_reset(bio.session(), with_volumes=True),
-        lambda: commands.driver_reset(bio.session()),
-        lambda: commands.machine_rm(bio.session(), "m1"),
+        lambda: reset.containers_reset(bio.session(), with_volumes=True),
+        lambda: reset.driver_reset(bio.session()),
+        lambda: single_machine.machine_rm(bio.session(), "m1"),
     ]
-    for reset in resets:
+    for task in resets:
         with pytest.raises(RequestError, match="Nothing was removed"):
-            reset()
+            task()
         assert bio.api.changes == bio.driver.done == []
     assert len(bio.questions) == 3
 
 
 def test_where_there_is_nothing_nobody_is_asked(bio: Class) -> None:
-    assert commands.containers_reset(bio.session(), with_volumes=True).text == "[]"
+    assert reset.containers_reset(bio.session(), with_volumes=True).text == "[]"
     assert any("nothing to remove" in line for line in bio.said.lines)
     assert bio.questions == []
 
 
 def test_a_reset_of_the_driver_leaves_nothing_of_the_course(bio: Class, tmp_path: Path) -> None:
     bio.launch()
-    report = commands.driver_reset(bio.session())
+    report = reset.driver_reset(bio.session())
     assert report.problems == ()
     assert not bio.api.manages
     assert bio.api.volumes_ == bio.api.services_ == bio.api.secrets_ == {}
     assert list(tmp_path.iterdir()) == [bio.roster]
-    assert commands.driver_reset(bio.session()).text == "[]"
+    assert reset.driver_reset(bio.session()).text == "[]"
     assert any("nothing of the course 'bio' is left" in line for line in bio.said.lines)
 
 
@@ -75,7 +75,7 @@ def test_a_reset_of_the_driver_touches_nothing_of_another_course(bio: Class, tmp
     bio.roster.write_text("1;Ann;Lee\n")
     geo = bio.launch(start="5000")
     bio.course = "bio"
-    commands.driver_reset(bio.session())
+    reset.driver_reset(bio.session())
     bio.course = "geo"
     assert bio.launch(start="5000") == geo
     assert bio.changes == []
@@ -84,7 +84,7 @@ def test_a_reset_of_the_driver_touches_nothing_of_another_course(bio: Class, tmp
 
 def test_a_reset_of_the_driver_for_one_seat_keeps_swarm_and_key(bio: Class, tmp_path: Path) -> None:
     bio.launch()
-    commands.driver_reset(bio.session(only="1"))
+    reset.driver_reset(bio.session(only="1"))
     assert bio.api.manages
     assert (tmp_path / "bio" / "local" / "key").exists()
     assert len(bio.api.services_) == len(bio.api.volumes_) == 1
@@ -95,7 +95,7 @@ def test_what_could_not_be_removed_is_named_and_the_key_stays(
 ) -> None:
     bio.launch()
     bio.api.keeps_containers = True
-    report = commands.driver_reset(bio.session())
+    report = reset.driver_reset(bio.session())
     assert any("still on m1" in problem for problem in report.problems)
     assert any("in use" in problem for problem in report.problems)
     assert (tmp_path / "bio" / "local" / "key").exists()
@@ -105,15 +105,15 @@ def test_what_could_not_be_removed_is_named_and_the_key_stays(
 def test_what_was_removed_is_told(bio: Class) -> None:
     bio.launch()
     names = {service["Spec"]["Name"] for service in bio.api.services_.values()} | set(bio.api.volumes_)
-    rows = bio.rows(commands.driver_reset(bio.session()))
+    rows = bio.rows(reset.driver_reset(bio.session()))
     assert {row["target"] for row in rows} == names
     assert {row["state"] for row in rows} == {"removed"}
 
 
 def test_volumes_without_a_seat_can_be_chosen_too(bio: Class) -> None:
     bio.launch()
-    commands.containers_reset(bio.session(), with_volumes=False)
-    commands.containers_reset(bio.session(only="1"), with_volumes=True)
+    reset.containers_reset(bio.session(), with_volumes=False)
+    reset.containers_reset(bio.session(only="1"), with_volumes=True)
     (volume,) = bio.api.volumes_.values()
     assert volume["Labels"]["cloudscale.student"] == "2"
 
@@ -122,7 +122,7 @@ def test_a_look_that_was_cut_off_is_removed_with_the_rest(bio: Class) -> None:
     bio.launch()
     look = {"Id": "look", "State": "exited", "Labels": {"cloudscale.course": "bio"}}
     bio.api.containers_.append({**look, "Ports": [], "Volumes": [], "Service": ""})
-    commands.driver_reset(bio.session())
+    reset.driver_reset(bio.session())
     assert bio.api.containers_ == []
 
 
@@ -150,7 +150,7 @@ def nothing_left(api: FakeApi) -> bool:
 
 
 def test_a_reset_of_the_seats_keeps_machines_and_swarm(six: Class) -> None:
-    assert commands.containers_reset(six.session(), with_volumes=True).problems == ()
+    assert reset.containers_reset(six.session(), with_volumes=True).problems == ()
     assert six.members() == {"m1": "manager", "m2": "manager", "m3": "manager"}
     assert [api.volumes_ for api in six.apis] == [{}, {}, {}]
     assert [api.containers_ for api in six.apis] == [[], [], []]
@@ -158,33 +158,33 @@ def test_a_reset_of_the_seats_keeps_machines_and_swarm(six: Class) -> None:
 
 
 def test_seats_of_one_machine_can_be_chosen(six: Class) -> None:
-    commands.containers_reset(six.session(only="m2"), with_volumes=True)
+    reset.containers_reset(six.session(only="m2"), with_volumes=True)
     assert [len(api.containers_) for api in six.apis] == [2, 0, 2]
     assert [len(api.volumes_) for api in six.apis] == [2, 0, 2]
 
 
 def test_a_reset_of_the_seats_names_a_lost_machine_and_does_the_rest(six: Class) -> None:
     six.driver.lose("m2")
-    report = commands.containers_reset(six.session(), with_volumes=True)
+    report = reset.containers_reset(six.session(), with_volumes=True)
     assert len(report.problems) == 1
     assert report.problems[0].startswith("m2: ")
     assert six.api.services_ == {}
     assert [len(api.volumes_) for api in six.apis] == [0, 2, 0]
     six.driver.find("m2")
-    assert commands.containers_reset(six.session(), with_volumes=True).problems == ()
+    assert reset.containers_reset(six.session(), with_volumes=True).problems == ()
     assert six.apis[1].volumes_ == {}
 
 
 def test_without_its_managers_a_swarms_seats_can_not_be_cleared_and_it_is_said_what_can(six: Class) -> None:
     six.driver.lose("m1", "m2")
     with pytest.raises(CloudscaleError, match="too few managers") as raised:
-        commands.containers_reset(six.session(), with_volumes=False)
+        reset.containers_reset(six.session(), with_volumes=False)
     assert "invoke driver_reset" in raised.value.remedy
     assert six.changes == []
 
 
 def test_a_reset_of_the_driver_leaves_every_machine_as_before(six: Class, tmp_path: Path) -> None:
-    report = commands.driver_reset(six.session())
+    report = reset.driver_reset(six.session())
     assert report.problems == ()
     assert all(nothing_left(api) for api in six.apis)
     assert released(six) == ["m1", "m2", "m3"]
@@ -201,7 +201,7 @@ def test_what_was_on_the_machines_before_stays(lab: Class) -> None:
         api.volumes_["theirs"] = {"Name": "theirs", "Labels": {}, "CreatedAt": "2024-01-01T00:00:00Z"}
         api.networks_.append("docker_gwbridge")
     lab.launch()
-    assert commands.driver_reset(lab.session()).problems == ()
+    assert reset.driver_reset(lab.session()).problems == ()
     for api in lab.apis:
         assert sorted(api.images_) == [IMAGE, "theirs:1"]
         assert list(api.volumes_) == ["theirs"]
@@ -209,28 +209,28 @@ def test_what_was_on_the_machines_before_stays(lab: Class) -> None:
 
 
 def test_a_second_reset_of_the_driver_does_nothing(six: Class) -> None:
-    commands.driver_reset(six.session())
-    report = commands.driver_reset(six.session())
+    reset.driver_reset(six.session())
+    report = reset.driver_reset(six.session())
     assert (report.text, report.problems) == ("[]", ())
     assert six.changes == released(six) == []
 
 
 def test_a_reset_of_a_course_that_never_was_does_nothing(lab: Class, tmp_path: Path) -> None:
-    report = commands.driver_reset(lab.session())
+    report = reset.driver_reset(lab.session())
     assert (report.text, report.problems) == ("[]", ())
     assert lab.changes == []
     assert list(tmp_path.iterdir()) == [lab.roster]
 
 
 def test_after_a_reset_the_course_can_start_again(six: Class) -> None:
-    commands.driver_reset(six.session())
+    reset.driver_reset(six.session())
     report = six.launch()
     assert report.problems == ()
     assert len(six.rows(report)) == 6
 
 
 def test_a_machine_can_be_left_out_of_a_reset(six: Class, tmp_path: Path) -> None:
-    report = commands.driver_reset(six.session(skip="m2"))
+    report = reset.driver_reset(six.session(skip="m2"))
     assert report.problems == ()
     assert swarms(six) == {"m1": "inactive", "m2": "active", "m3": "inactive"}
     assert six.members() == {"m2": "manager"}
@@ -238,7 +238,7 @@ def test_a_machine_can_be_left_out_of_a_reset(six: Class, tmp_path: Path) -> Non
     assert len(six.apis[1].containers_) == len(six.apis[1].volumes_) == 2
     assert (tmp_path / "bio" / "generic" / "key").exists()
     six.roster.write_text("")
-    assert {row["node"] for row in six.rows(commands.status(six.session()))} == {"m2"}
+    assert {row["node"] for row in six.rows(status.status(six.session()))} == {"m2"}
 
 
 def test_a_worker_that_is_left_out_manages_what_stays(six: Class) -> None:
@@ -246,20 +246,20 @@ def test_a_worker_that_is_left_out_manages_what_stays(six: Class) -> None:
     six.enrol(8)
     six.launch()
     assert six.members()["m4"] == "worker"
-    assert commands.driver_reset(six.session(skip="m4")).problems == ()
+    assert reset.driver_reset(six.session(skip="m4")).problems == ()
     assert six.members() == {"m4": "manager"}
     assert released(six) == ["m1", "m2", "m3"]
 
 
 def test_one_machine_can_be_given_back(six: Class) -> None:
-    assert commands.driver_reset(six.session(only="m1")).problems == ()
+    assert reset.driver_reset(six.session(only="m1")).problems == ()
     assert sorted(six.members()) == ["m2", "m3"]
     assert released(six) == ["m1"]
     assert nothing_left(six.apis[0])
 
 
 def test_a_machine_with_a_seat_that_is_kept_is_kept_too(six: Class) -> None:
-    commands.driver_reset(six.session(skip="1"))
+    reset.driver_reset(six.session(skip="1"))
     (kept,) = [api for api in six.apis if api.containers_]
     assert swarms(six)[kept.name] == "active"
     assert released(six) == sorted({api.name for api in six.apis} - {kept.name})
@@ -268,13 +268,13 @@ def test_a_machine_with_a_seat_that_is_kept_is_kept_too(six: Class) -> None:
 def test_a_bridge_from_before_stays_where_one_machine_is_given_back(lab: Class) -> None:
     lab.apis[1].networks_ = ["docker_gwbridge"]
     lab.launch()
-    commands.driver_reset(lab.session(only="m2"))
+    reset.driver_reset(lab.session(only="m2"))
     assert lab.apis[1].networks_ == ["docker_gwbridge"]
 
 
 def test_a_lost_machine_is_named_and_the_others_are_given_back(six: Class, tmp_path: Path) -> None:
     six.driver.lose("m2")
-    report = commands.driver_reset(six.session())
+    report = reset.driver_reset(six.session())
     assert len(report.problems) == 1
     assert report.problems[0].startswith("m2: ")
     assert released(six) == ["m1", "m3"]
@@ -286,10 +286,10 @@ def test_a_machine_that_goes_down_meanwhile_is_named_and_the_next_reset_gives_th
     six: Class, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(six, "_ask", lambda question: six.driver.lose(*{"m2"} - six.driver.lost))
-    report = commands.driver_reset(six.session())
+    report = reset.driver_reset(six.session())
     assert any("m2" in problem for problem in report.problems)
     assert not any("while it is in the swarm" in problem for problem in report.problems)
-    commands.driver_reset(six.session())
+    reset.driver_reset(six.session())
     assert released(six) == ["m1", "m3"]
     assert swarms(six) == {"m1": "inactive", "m2": "active", "m3": "inactive"}
     assert (tmp_path / "bio" / "generic" / "key").exists()
@@ -297,7 +297,7 @@ def test_a_machine_that_goes_down_meanwhile_is_named_and_the_next_reset_gives_th
 
 def test_a_seat_that_can_not_be_ended_keeps_its_machine_and_no_other(six: Class) -> None:
     six.apis[1].keeps_containers = True
-    report = commands.driver_reset(six.session())
+    report = reset.driver_reset(six.session())
     assert any("still on m2" in problem for problem in report.problems)
     assert released(six) == ["m1", "m3"]
     assert six.members() == {"m2": "manager"}
@@ -305,9 +305,9 @@ def test_a_seat_that_can_not_be_ended_keeps_its_machine_and_no_other(six: Class)
 
 def test_a_lost_machine_that_is_found_is_given_back_later(six: Class, tmp_path: Path) -> None:
     six.driver.lose("m2")
-    commands.driver_reset(six.session())
+    reset.driver_reset(six.session())
     six.driver.find("m2")
-    report = commands.driver_reset(six.session())
+    report = reset.driver_reset(six.session())
     assert report.problems == ()
     assert nothing_left(six.apis[1])
     assert released(six) == ["m2"]
@@ -317,16 +317,16 @@ def test_a_lost_machine_that_is_found_is_given_back_later(six: Class, tmp_path: 
 def test_a_lost_machine_without_seats_that_is_found_is_given_back_later(lab: Class, tmp_path: Path) -> None:
     lab.launch(onlycreate=True)
     lab.driver.lose("m2")
-    commands.driver_reset(lab.session())
+    reset.driver_reset(lab.session())
     lab.driver.find("m2")
-    assert commands.driver_reset(lab.session()).problems == ()
+    assert reset.driver_reset(lab.session()).problems == ()
     assert nothing_left(lab.apis[1])
     assert list(tmp_path.iterdir()) == [lab.roster]
 
 
 def test_what_is_left_of_a_swarm_without_its_managers_is_given_back(six: Class) -> None:
     six.driver.lose("m1", "m2")
-    report = commands.driver_reset(six.session())
+    report = reset.driver_reset(six.session())
     assert [problem[:3] for problem in report.problems] == ["m1:", "m2:"]
     assert nothing_left(six.apis[2])
     assert released(six) == ["m3"]
@@ -334,12 +334,12 @@ def test_what_is_left_of_a_swarm_without_its_managers_is_given_back(six: Class) 
 
 def test_a_machine_that_is_kept_while_it_is_lost_stops_nobody(six: Class) -> None:
     m1, m2, _ = six.apis
-    commands.driver_reset(six.session(only="m3"))
+    reset.driver_reset(six.session(only="m3"))
     six.machines(m1, m2)
     six.launch()
     assert six.members() == {"m1": "manager", "m2": "worker"}
     six.driver.lose("m2")
-    report = commands.driver_reset(six.session(skip="m2"))
+    report = reset.driver_reset(six.session(skip="m2"))
     assert "m2" in "\n".join(report.problems)
 
 
@@ -347,13 +347,13 @@ def test_a_machine_that_never_came_into_the_swarm_is_given_back_too(lab: Class) 
     lab.driver.free_disk["m3"] = 1000  # set up, and then not used
     lab.launch()
     assert swarms(lab)["m3"] == "inactive"
-    assert commands.driver_reset(lab.session()).problems == ()
+    assert reset.driver_reset(lab.session()).problems == ()
     assert released(lab) == ["m1", "m2", "m3"]
 
 
 def test_a_swarm_that_others_use_by_now_stays_and_so_do_its_machines(six: Class, tmp_path: Path) -> None:
     six.api.services_["theirs"] = {"ID": "theirs", "Spec": {"Name": "theirs", "Labels": {}}}
-    report = commands.driver_reset(six.session())
+    report = reset.driver_reset(six.session())
     assert list(six.api.services_) == ["theirs"]
     assert set(swarms(six).values()) == {"active"}
     assert released(six) == []
@@ -368,12 +368,12 @@ def test_a_machine_in_a_swarm_of_others_by_now_is_named_and_left_in_it(six: Clas
     api = six.apis[2]
     api.leave_swarm(force=True)
     api.init_swarm("10.0.0.3", "10.0.0.3:2377", "10.0.0.3", [], {"Labels": {}})
-    commands.driver_reset(six.session())
+    reset.driver_reset(six.session())
     assert api.swarm_state == "active"
     assert swarms(six)["m1"] == "inactive"
 
 
 def test_a_reset_says_that_the_machines_are_given_back(six: Class) -> None:
-    commands.driver_reset(six.session())
+    reset.driver_reset(six.session())
     assert "6 seats and 6 volumes" in six.questions[-1]
     assert "3 machines" in six.questions[-1]

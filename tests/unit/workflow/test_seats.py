@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from cloudscale.cluster.state import Cluster, look
+from cloudscale.cluster.look import look
+from cloudscale.cluster.state import Cluster
 from cloudscale.errors import EngineError, NotSetUp, SwarmError
 from cloudscale.model import Place, Seat, Student
 from cloudscale.workflow import seats

@@ -11,7 +11,7 @@ import pytest
 
 from cloudscale.cli.report import Report
 from cloudscale.errors import CapacityError, CloudscaleError, MachineError, RequestError
-from cloudscale.workflow import commands
+from cloudscale.workflow import status
 from tests.unit.api_schema import Json
 from tests.unit.fake_cloud import CloudClass, boot_fault
 
@@ -316,7 +316,7 @@ def test_a_plan_counts_what_was_begun(cloud: CloudClass) -> None:
 def test_the_status_tells_of_seats_while_a_machine_is_on_its_way(cloud: CloudClass) -> None:
     first = cloud.rows(cloud.launch())
     cloud.driver.leave_half_made("bio-2")
-    report = commands.status(cloud.session())
+    report = status.status(cloud.session())
     assert report.problems == ()
     assert [(row["student"], row["state"]) for row in cloud.rows(report)] == [(r["student"], "ready") for r in first]
 

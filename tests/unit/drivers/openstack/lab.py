@@ -139,13 +139,13 @@ def lab_fixture(monkeypatch: pytest.MonkeyPatch, stand_in: OwnCloud, clock: Time
 
 def up(driver: OpenStack, name: str = "bio-1") -> Survey:
     """A machine that is brought without a plan, where there is none of the course yet."""
-    return driver.bring(Machine(name, ""))
+    return driver.boot(Machine(name, ""))
 
 
 def brought(driver: OpenStack, count: int, *former: str) -> list[Survey]:
     """So many machines more, made one after the other."""
     driver.machines()
-    return [driver.bring(survey.machine) for survey in driver.order(count, former).surveys]
+    return [driver.boot(survey.machine) for survey in driver.order(count, former).surveys]
 
 
 def names(machines: list[Machine]) -> list[str]:

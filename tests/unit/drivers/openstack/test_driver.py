@@ -345,7 +345,7 @@ def test_what_is_planned_is_what_is_taken(lab: CloudLab) -> None:
     before = {demand.resource: demand.used for demand in driver.order(0, ()).demands}
     planned = {demand.resource: demand.need for demand in driver.order(3, ()).demands}
     for machine in (other, *(survey.machine for survey in driver.order(3, ()).surveys)):
-        driver.bring(machine)
+        driver.boot(machine)
     after = {demand.resource: demand.used for demand in lab.driver(**given).order(0, ()).demands}
     assert {name: after[name] - before[name] for name in planned} == planned
 
@@ -385,14 +385,3 @@ def test_a_machine_goes_with_all_that_it_has(lab: CloudLab) -> None:
     assert names(lab.driver().machines()) == ["bio-1"]
     assert all(outcome.ok for outcome in driver.sweep())
     assert not any(lab.stand_in.totals().values())
-
-
-@pytest.mark.parametrize("task", ["add", "remove", "removal"])
-def test_machines_are_neither_added_nor_removed_one_by_one(lab: CloudLab, task: str) -> None:
-    made(lab)
-    driver = lab.driver()
-    with pytest.raises(RequestError, match="bio-1") as raised:
-        getattr(driver, task)("bio-1")
-    assert raised.value.exit_code == 2
-    assert ("invoke themachine" if task == "add" else "invoke driver_reset --only bio-1") in raised.value.remedy
-    assert names(driver.machines()) == ["bio-1"]

@@ -106,8 +106,8 @@ def test_the_packages_of_its_first_boot_are_waited_for(lab: CloudLab, monkeypatc
 def test_a_machine_that_is_up_can_be_brought_again(lab: CloudLab) -> None:
     driver = lab.driver()
     survey = up(driver)
-    assert driver.bring(survey.machine) == survey
-    assert driver.bring(Machine("bio-1", "")) == survey
+    assert driver.boot(survey.machine) == survey
+    assert driver.boot(Machine("bio-1", "")) == survey
     assert (lab.stand_in.totals(), posts(lab)) == (ONE, 1)
 
 
@@ -130,7 +130,7 @@ def test_a_server_of_a_run_that_was_cut_off_is_waited_for(lab: CloudLab, status:
     (machine,) = driver.machines()
     assert driver.survey(machine).state.needs_boot
     driver.order(0, ())
-    assert not driver.bring(machine).state.needs_boot
+    assert not driver.boot(machine).state.needs_boot
     assert server(lab) is there
     assert there.tags == [ANSWERED, MARK]
     assert (posts(lab), parts(lab)) == (0, (1, 1, 1))
@@ -141,7 +141,7 @@ def test_one_in_error_that_never_answered_is_replaced(lab: CloudLab) -> None:
     address = lab.driver().machines()[0].address
     driver = lab.driver()
     (machine,) = driver.machines()
-    survey = driver.bring(machine)
+    survey = driver.boot(machine)
     assert server(lab) is not there
     assert survey.machine.address == address
     assert parts(lab) == (1, 1, 1)
@@ -152,7 +152,7 @@ def test_a_floating_ip_that_was_taken_away_is_made_anew(lab: CloudLab) -> None:
     lab.stand_in.network.floating_ips.items.clear()
     driver = lab.driver()
     (machine,) = driver.machines()
-    survey = driver.bring(machine)
+    survey = driver.boot(machine)
     assert lab.at(survey.machine.address) is there
     assert parts(lab) == (1, 1, 1)
 
@@ -208,7 +208,7 @@ def test_so_is_one_that_is_being_deleted(lab: CloudLab) -> None:
     left(lab, "ACTIVE", answered=False).last_looks = 3
     driver = lab.driver()
     (machine,) = driver.machines()
-    driver.bring(machine)
+    driver.boot(machine)
     assert "bio-1: its server was deleted while it booted.\nbio-1: it is replaced" in lab.said
     assert parts(lab) == (1, 1, 1)
 
@@ -241,7 +241,7 @@ def test_a_machine_that_has_worked_is_started_and_never_replaced(lab: CloudLab, 
     there = left(lab, status, answered=True)
     driver = lab.driver(boot_timeout=SILENT)
     (machine,) = driver.machines()
-    driver.bring(machine)
+    driver.boot(machine)
     assert server(lab) is there
     assert there.status == "ACTIVE"
     lab.mute.add("bio-1")
@@ -249,7 +249,7 @@ def test_a_machine_that_has_worked_is_started_and_never_replaced(lab: CloudLab, 
     with pytest.raises(MachineError, match="bio-1: its server runs, but nothing answers") as raised:
         lab_again = lab.driver(boot_timeout=SILENT)
         lab_again.machines()
-        lab_again.bring(machine)
+        lab_again.boot(machine)
     assert "there may be work on it" in raised.value.remedy
     assert server(lab) is there
     assert posts(lab) == 0
@@ -262,7 +262,7 @@ def test_nor_is_one_that_fell_ill_while_it_was_started(lab: CloudLab) -> None:
     there.fate = "ERROR: Disk full"
     there.become(there.fate)
     with pytest.raises(MachineError, match=r"in ERROR \(Disk full\)"):
-        driver.bring(machine)
+        driver.boot(machine)
     assert server(lab) is there
 
 
@@ -273,7 +273,7 @@ def test_one_that_answered_in_this_run_is_not_replaced_either(lab: CloudLab) -> 
     lab.mute.add("bio-1")
     lab.always.add("bio-1")
     with pytest.raises(MachineError, match="nothing answers"):
-        driver.bring(survey.machine)
+        driver.boot(survey.machine)
     assert server(lab) is there
 
 
@@ -305,7 +305,7 @@ def test_of_two_without_both_go_and_one_comes(lab: CloudLab) -> None:
     (machine,) = driver.machines()
     address = machine.address
     driver.order(0, ())
-    survey = driver.bring(machine)
+    survey = driver.boot(machine)
     assert server(lab) not in twins
     assert survey.machine.address == address
     assert parts(lab) == (1, 1, 1)
@@ -316,7 +316,7 @@ def test_they_are_gone_before_another_is_made(lab: CloudLab) -> None:
     lab.stand_in.compute.looks_to_delete = 3
     driver = lab.driver()
     (machine,) = driver.machines()
-    driver.bring(machine)
+    driver.boot(machine)
     assert parts(lab) == (1, 1, 1)
 
 

@@ -14,6 +14,7 @@ from cloudscale.course.folder import Course
 from cloudscale.course.settings import read_settings
 from cloudscale.drivers import load_driver
 from cloudscale.drivers.openstack.driver import OpenStack
+from cloudscale.drivers.protocols import MakesMachines
 from tests.unit.drivers.openstack.cloud import COURSE, MARKS, OwnCloud, own_cloud_fixture, standing_fixture  # noqa: F401 - fixtures
 
 pytestmark = MARKS
@@ -44,6 +45,7 @@ def test_the_driver_that_is_loaded_for_a_cloud_is_at_home_in_it() -> None:
 def test_a_course_that_only_looks_leaves_nothing_behind(stand_in: OwnCloud) -> None:
     course = Course.named(COURSE, "openstack")
     driver = load_driver(read_settings({"openstack": {"cloud": "course"}}), course, pytest.fail)
+    assert isinstance(driver, MakesMachines)
     assert driver.kind()
     assert driver.order(2, ()).fits == 2
     assert driver.sweep() == ()

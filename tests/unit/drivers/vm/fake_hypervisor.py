@@ -233,7 +233,7 @@ def vm_lab_fixture(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> VmLab:
 def brought(driver: LocalVms, count: int = 1, *former: str) -> list[Survey]:
     """So many VMs more, made one after the other."""
     driver.machines()
-    return [driver.bring(survey.machine) for survey in driver.order(count, former).surveys]
+    return [driver.boot(survey.machine) for survey in driver.order(count, former).surveys]
 
 
 def surveyed(driver: LocalVms, name: str = "bio-1") -> Survey:

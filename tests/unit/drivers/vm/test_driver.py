@@ -23,7 +23,6 @@ def test_a_course_that_only_looks_leaves_nothing_behind(lab: VmLab) -> None:
     assert driver.resources() == ""
     assert driver.order(2, ()).fits == 5
     assert driver.sweep() == ()
-    assert driver.makes_machines
     assert not driver.adopts_swarm
     assert not lab.course.folder.exists()
     assert lab.hypervisor.calls == []
@@ -34,11 +33,11 @@ def test_the_vms_are_read_back_in_the_order_of_their_numbers(lab: VmLab) -> None
     driver = lab.driver(address="192.0.2.9")
     for name in ("zoe", "bio-2", "ann"):
         driver.machines()
-        driver.bring(Machine(name, ""))
+        driver.boot(Machine(name, ""))
     assert lab.driver().machines() == [Machine(name, "192.0.2.9") for name in ("zoe", "bio-2", "ann")]
     assert [lab.vm(name).number for name in ("zoe", "bio-2", "ann")] == [1, 2, 3]
     driver.sweep({"bio-2"})
-    driver.bring(Machine("bob", ""))
+    driver.boot(Machine("bob", ""))
     assert names(lab.driver().machines()) == ["zoe", "bob", "ann"]  # whose number is free again
 
 
@@ -198,7 +197,7 @@ def test_one_that_is_up_is_not_made_or_started_again(lab: VmLab) -> None:
     before = lab.vm()
     driver = lab.driver(cpus=9)
     (machine,) = driver.machines()
-    assert not driver.bring(machine).state.needs_boot
+    assert not driver.boot(machine).state.needs_boot
     assert lab.hypervisor.calls == ["make bio-1", "start bio-1"]
     assert lab.vm() == before
 
@@ -212,7 +211,7 @@ def test_one_that_was_written_down_and_not_made_is_made(lab: VmLab, monkeypatch:
     before = lab.vm()
     driver = lab.driver()
     assert surveyed(driver).state.needs_boot
-    driver.bring(Machine("bio-1", ""))
+    driver.boot(Machine("bio-1", ""))
     assert lab.vm().id == before.id
 
 
@@ -220,9 +219,9 @@ def test_the_image_is_found_once_for_all_vms(lab: VmLab, tmp_path: Path) -> None
     driver = lab.driver()
     driver.machines()
     first, second = driver.order(2, ()).surveys
-    driver.bring(first.machine)
+    driver.boot(first.machine)
     lab.hypervisor.image.unlink()
-    driver.bring(second.machine)
+    driver.boot(second.machine)
     (base,) = {base for _, base in lab.hypervisor.made.values()}
     assert (base.path, base.format) == (tmp_path / "base.raw", "raw")
 
@@ -298,7 +297,7 @@ def test_one_that_says_nothing_is_told_with_its_consoles_end(lab: VmLab) -> None
     lab.mute.clear()
     driver = lab.driver()
     assert surveyed(driver).state.needs_boot
-    driver.bring(Machine("bio-1", ""))
+    driver.boot(Machine("bio-1", ""))
     assert lab.hypervisor.calls == ["make bio-1", "start bio-1"]
 
 
@@ -364,7 +363,7 @@ def test_one_that_is_off_gets_its_ports_when_it_starts(lab: VmLab) -> None:
     assert not any(call.startswith("forward") for call in lab.hypervisor.calls)
     driver = lab.driver()
     (machine,) = driver.machines()
-    driver.bring(machine)
+    driver.boot(machine)
     assert lab.hypervisor.forwards[lab.vm().id]["seat-4321"] == ("127.0.0.1", 4321, 4321)
 
 
@@ -461,12 +460,12 @@ def test_what_is_one_is_taken(lab: VmLab, name: str) -> None:
 def test_a_vm_is_removed_by_name(lab: VmLab) -> None:
     lab.driver().add("ann")
     lab.driver().add("bob")
-    assert lab.driver().removal("ann") == "The VM ann, with all that is on it,"
+    assert lab.driver().describe_removal("ann") == "The VM ann, with all that is on it,"
     assert lab.driver().remove("ann") == "ann is deleted."
     assert names(lab.driver().machines()) == ["bob"]
 
 
-@pytest.mark.parametrize("what", [lambda driver: driver.remove, lambda driver: driver.removal])
+@pytest.mark.parametrize("what", [lambda driver: driver.remove, lambda driver: driver.describe_removal])
 def test_one_that_is_not_there_is_told_with_those_that_are(
     lab: VmLab, what: Callable[..., Callable[[str], str]]
 ) -> None:

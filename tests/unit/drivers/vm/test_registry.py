@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from cloudscale.cluster import look
 from cloudscale.course.folder import Course
 from cloudscale.course.session import Session
 from cloudscale.course.settings import Common, Launch, Settings, read_flags, read_settings
@@ -17,7 +18,7 @@ from cloudscale.drivers.vm.qemu import Qemu
 from cloudscale.drivers.vm.virtualbox import VirtualBox
 from cloudscale.errors import RequestError
 from cloudscale.model import Say
-from cloudscale.workflow import commands
+from cloudscale.workflow import single_machine, themachine
 from tests.unit.classroom import Said
 from tests.unit.drivers.openstack.cloud import MARKS, OwnCloud, own_cloud_fixture, standing_fixture  # noqa: F401 - fixtures
 from tests.unit.drivers.vm.fake_hypervisor import VmLab, vm_lab_fixture  # noqa: F401 - fixtures
@@ -60,7 +61,7 @@ def chosen_fixture(monkeypatch: pytest.MonkeyPatch, lab: VmLab) -> list[str]:
         lab.course = course
         return LocalVms(lab.hypervisor, settings.vm, course, lab.said.append)
 
-    monkeypatch.setattr(commands, "load_driver", load)
+    monkeypatch.setattr(look, "load_driver", load)
     return chosen
 
 
@@ -93,24 +94,24 @@ def test_a_machine_is_made_here_where_no_driver_is_named(
     programs: Path, chosen: list[str], lab: VmLab, installed: tuple[str, ...], driver: str
 ) -> None:
     install(programs, *installed)
-    report = commands.machine_new(session(), "ann")
+    report = single_machine.machine_new(session(), "ann")
     assert report.text.startswith("ann is up.")
     assert chosen == [driver]
-    assert "exists already" in commands.machine_new(session(), "ann").text
+    assert "exists already" in single_machine.machine_new(session(), "ann").text
     assert lab.hypervisor.calls == ["make ann", "start ann"]
 
 
 @pytest.mark.parametrize("names_driver", [True, False])
 def test_a_driver_that_is_configured_or_named_is_taken(programs: Path, chosen: list[str], names_driver: bool) -> None:
     install(programs, "qemu-system-x86_64")
-    commands.machine_new(session(driver="virtualbox", names_driver=names_driver), "ann")
+    single_machine.machine_new(session(driver="virtualbox", names_driver=names_driver), "ann")
     assert chosen == ["virtualbox"]
 
 
 @pytest.mark.usefixtures("programs")
 def test_beside_a_cloud_of_the_configuration_it_is_made_here_and_that_is_said(chosen: list[str]) -> None:
     given = session(driver="openstack", openstack={"cloud": "course"})
-    commands.machine_new(given, "ann")
+    single_machine.machine_new(given, "ann")
     assert chosen == ["qemu"]
     assert isinstance(given.progress, Said)
     assert given.progress.lines == ["A single machine is a VM on this computer (--driver qemu)"]
@@ -118,7 +119,7 @@ def test_beside_a_cloud_of_the_configuration_it_is_made_here_and_that_is_said(ch
 
 def test_a_cloud_that_is_named_names_its_machines_itself(stand_in: OwnCloud) -> None:
     with pytest.raises(RequestError, match="The driver openstack names its machines itself: ann can't be") as raised:
-        commands.machine_new(session(driver="openstack", openstack={"cloud": "course"}, names_driver=True), "ann")
+        single_machine.machine_new(session(driver="openstack", openstack={"cloud": "course"}, names_driver=True), "ann")
     assert raised.value.exit_code == 2
     assert "--nodes" in raised.value.remedy
     assert {made.method for made in stand_in.requests if "/identity/" not in made.path} <= {"GET"}
@@ -127,7 +128,7 @@ def test_a_cloud_that_is_named_names_its_machines_itself(stand_in: OwnCloud) -> 
 @pytest.mark.usefixtures("programs")
 def test_a_machine_that_is_not_there_is_not_removed(chosen: list[str], lab: VmLab) -> None:
     with pytest.raises(RequestError, match="There is no VM ann in the course 'bio'") as raised:
-        commands.machine_rm(session(), "ann")
+        single_machine.machine_rm(session(), "ann")
     assert raised.value.exit_code == 2
     assert chosen == ["qemu"]
     assert not lab.course.folder.exists()
@@ -137,4 +138,4 @@ def test_a_machine_that_is_not_there_is_not_removed(chosen: list[str], lab: VmLa
 def test_sizes_of_vms_are_for_no_other_driver(driver: str) -> None:
     meant = replace(session(driver=driver), vm_flags=("--memory",))
     with pytest.raises(RequestError, match=rf"^--memory: for VMs on this computer alone, not with the driver {driver}"):
-        commands.themachine(meant, Launch(onlycreate=True))
+        themachine.themachine(meant, Launch(onlycreate=True))

@@ -1,0 +1,54 @@
+"""`image_build` and `image_list`: the notebook images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cloudscale.cli import report
+from cloudscale.cli.report import Report
+from cloudscale.cluster.look import driver_of, look, lost_problems
+from cloudscale.course.session import Session
+from cloudscale.engines.client import trainers_engine
+from cloudscale.errors import CloudscaleError, EngineError, RequestError
+from cloudscale.fanout import fan_out
+from cloudscale.images import build, listing, recipes
+from cloudscale.images.on_engine import look_inside
+
+
+def image_build(session: Session, name: str, folder: str | None, on: str | None) -> Report:
+    """Builds a notebook image on the trainer's own engine: one of the project's, or what a trainer's folder has."""
+    if on and not folder:
+        raise RequestError("--on says what an image of your own stands on.", "Add --from FOLDER, or leave out --on.")
+    if folder:
+        recipe = recipes.own_recipe(Path(folder), name, on or recipes.DEFAULT)
+    else:
+        recipe = recipes.find_recipe(name or recipes.DEFAULT)
+    engine = trainers_engine()
+    with session.progress.bar(f"Building {recipe.name}", 0):
+        built = build.build(engine, recipe, session.progress.say)
+        if recipe.is_own:
+            look_inside(engine, built, built, session.settings.course)
+    return Report(built)
+
+
+def image_list(session: Session) -> Report:
+    """The project's images and those that trainers built: which are built here, and on which machines they are."""
+    here: dict[str, listing.Built] = {}
+    try:
+        here = listing.built_on(trainers_engine())
+    except EngineError as error:
+        session.progress.say(f"What is built here can't be told. {error}")
+    there: dict[str, dict[str, listing.Built]] = {}
+    problems: tuple[str, ...] = ()
+    try:
+        cluster = look(session, driver_of(session))
+    except CloudscaleError as error:  # no cloud or no hosts yet, say
+        problems = (f"The machines can't be told: {error}",)
+    else:
+        engines = session.selection.choose(list(cluster.engines.values()), lambda engine: (engine.name,))
+        outcomes = fan_out(listing.built_on, engines, name=lambda engine: engine.name)
+        there = outcomes.values
+        problems = (*lost_problems(cluster, session), *outcomes.problems)
+    for line in listing.differing(here, there):
+        session.progress.say(line)
+    return Report(report.images(listing.rows(here, there), session.common.format), problems)
