@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar, cast
 
@@ -120,7 +120,8 @@ class Node:
     """A machine as its engine describes it: cores, memory in bytes, and what others hold of it.
 
     `id` is the Swarm node's, empty while the engine is in no swarm. `taken_ports` and
-    `taken_memory` (bytes) are held by something that is not of this course.
+    `taken_memory` (bytes) are held by something that is not of this course; `own_ports` by the course's containers,
+    among them those whose service was just removed.
     """
 
     machine: Machine
@@ -129,6 +130,7 @@ class Node:
     memory: int
     taken_ports: frozenset[int] = frozenset()
     taken_memory: int = 0
+    own_ports: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -197,6 +199,11 @@ class Outcomes(tuple[Outcome[T], ...]):
     def get(self) -> list[T]:
         """All values; raises the first error."""
         return [outcome.get() for outcome in self]
+
+
+def failures(errors: Mapping[str, Exception]) -> Outcomes[object]:
+    """What came of targets that failed, by target."""
+    return Outcomes(Outcome[object](target, error=error) for target, error in errors.items())
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,12 @@ from dataclasses import asdict, dataclass
 
 from tabulate import tabulate
 
+from cloudscale.cluster.state import Cluster, Host
+from cloudscale.errors import SwarmError
 from cloudscale.images.listing import ImageRow
-from cloudscale.model import CommandResult, Demand, Machine, Outcome, Outcomes, Row
+from cloudscale.model import UNREACHED, CommandResult, Demand, Machine, Outcome, Outcomes, Row, Seat
 from cloudscale.plan.placing import Plan
+from cloudscale.seats import address
 from cloudscale.units import gib, mib
 
 SEAT_KEYS = ("student", "email", "url", "host", "port", "password", "node", "state")
@@ -161,3 +164,62 @@ def images(rows: Sequence[ImageRow], format: str) -> str:
 
 def _mebibytes(size: int | None) -> str:
     return mib(size) if size else ""
+
+
+def command_report(outcomes: Outcomes[CommandResult], format: str) -> Report:
+    """The blocks of a command's targets, and the targets on which it failed."""
+    rows = command_rows(outcomes, UNREACHED)
+    problems = [
+        outcome.problem if not outcome.ok else f"{row.target}: exit code {row.exit_code}"
+        for outcome, row in zip(outcomes, rows, strict=True)
+        if row.exit_code
+    ]
+    return Report(commands(rows, format), tuple(problems))
+
+
+def seat_row(seat: Seat, addresses: Mapping[str, str], state: str, password: str | None = None) -> Row:
+    """A line of the table. `addresses`: of the machines, by name."""
+    host = addresses.get(seat.place.machine, "")  # none: of a machine that the course does not have any more
+    return Row(
+        student=seat.student.full_name,
+        email=seat.student.email,
+        url=address.url(host, seat.place.port),
+        host=host,
+        port=seat.place.port,
+        node=seat.place.machine,
+        state=state,
+        password=password,
+    )
+
+
+def machine_table(cluster: Cluster, format: str) -> str:
+    """The course's machines, each with what it is in the swarm."""
+    rows: list[dict[str, object]] = []
+    for host in cluster.hosts:
+        node = host.node
+        count = sum(seat.place.machine == host.name for seat in cluster.seats)
+        rows.append(
+            {
+                "machine": host.name,
+                "address": host.machine.address,
+                "engine": _engine_state(host, cluster),
+                "cores": node.cpus if node else "",
+                "memory": gib(node.memory) if node else "",
+                "seats": "" if cluster.without_quorum else count,  # without a quorum it is not known
+            }
+        )
+    return machines(rows, format)
+
+
+def _engine_state(host: Host, cluster: Cluster) -> str:
+    if host.node is None:
+        if isinstance(host.error, SwarmError):
+            return "in another swarm"
+        return "lost" if host.name in cluster.failures else "not set up"
+    if not host.has_quorum:
+        return "swarm without quorum"
+    if not host.node.id:
+        return "in no swarm"
+    if host.node.id not in cluster.swarm:  # removed, half joined, or of a swarm that was given up
+        return "not in the swarm"
+    return "swarm manager" if cluster.swarm[host.node.id].is_manager else "swarm worker"

@@ -1,129 +1,184 @@
-"""Reading a course back: its driver, and what there is to report of its machines."""
+"""Reading a course back: its machines, then their engines, then the swarm. Nothing here changes anything."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
 
-from cloudscale.cluster.state import Cluster
+from cloudscale.cluster.state import Cluster, Host
 from cloudscale.course.session import Session
 from cloudscale.drivers import load_driver
 from cloudscale.drivers.protocols import Driver
 from cloudscale.engines.client import Engine, describe
 from cloudscale.errors import CloudscaleError, EngineError, MachineError, NotSetUp, RequestError, SwarmError
 from cloudscale.fanout import fan_out
-from cloudscale.model import Machine, MachineState, Node, Outcome, Outcomes, Survey
-from cloudscale.seats.services import running_seats
-from cloudscale.swarm.nodes import Membership, check_ours, check_usable, membership, swarm_nodes
+from cloudscale.model import Machine, MachineState, Node, Place, Survey
+from cloudscale.seats.containers import remembered_places
+from cloudscale.seats.services import RunningSeat, running_seats
+from cloudscale.swarm.nodes import Membership, SwarmNode, check_ours, check_usable, membership, swarm_nodes
+
+
+@dataclass(frozen=True)
+class View:
+    """What one engine says: what it is, which swarm it is in, and which volumes students have on it."""
+
+    engine: Engine
+    node: Node
+    membership: Membership
+    volumes: Mapping[str, tuple[datetime, Place]]
+
+    @property
+    def manages(self) -> bool:
+        return self.membership.is_active and self.membership.manages
 
 
 def driver_of(session: Session) -> Driver:
+    """The driver that the session names. Raises RequestError where it can't work here."""
     if session.vm_flags and session.settings.driver not in ("qemu", "virtualbox"):
         raise RequestError(
-            f"{', '.join(session.vm_flags)}: for VMs on this computer alone, not with the driver"
+            f"{', '.join(session.vm_flags)}: only for VMs on this computer, not for the driver"
             f" {session.settings.driver}.",
-            "A seat's limits are seat.cpus and seat.memory, a cloud's machines as large as openstack.flavor.",
+            "For the limits of a seat use seat.cpus and seat.memory; for the size of a cloud's machines"
+            " openstack.flavor.",
         )
     return load_driver(session.settings, session.course, session.progress.say)
 
 
-def lost_problems(cluster: Cluster, session: Session, *, but: Collection[str] = ()) -> tuple[str, ...]:
-    """What is to be said of the lost machines, but for those that were left out or are done with."""
-    lost = {n: e for n, e in cluster.failures.items() if n not in but and session.selection.is_about(n)}
-    return (*Outcomes(Outcome[object](name, error=error) for name, error in lost.items()).problems, *cluster.strays)
-
-
 def look(
-    session: Session,
-    driver: Driver,
-    surveys: Mapping[str, Survey] | None = None,
-    machines: Sequence[Machine] | None = None,
+    session: Session, driver: Driver | None = None, surveys: Mapping[str, Survey | CloudscaleError] | None = None
 ) -> Cluster:
-    """Reads back what is there. Changes nothing. Raises EngineError, SwarmError.
+    """The course as it is now. Raises RequestError, EngineError, SwarmError.
 
-    With `surveys`, a machine that has none counts as lost, and one without an engine is not asked for it.
-    `machines`: those that there are, where they were just read.
+    With `surveys`, by machine, engines that do not run are not asked, and a machine with an error, or with nothing,
+    counts as lost.
     """
+    driver = driver or driver_of(session)
     course = session.settings.course
-    machines = tuple(driver.machines() if machines is None else machines)
-
-    def view(machine: Machine) -> tuple[Engine, Node, Membership]:
-        if surveys is not None:
-            if machine.name not in surveys:
-                raise MachineError(f"{machine.name}: it is lost.")
-            survey = surveys[machine.name]
-            if survey.state.is_asleep:
-                raise EngineError(f"{machine.name}: its engine does not run.", "invoke themachine starts it.")
-            if survey.state is not MachineState.SERVING:
-                raise NotSetUp(f"{machine.name}: it has no engine for the course yet.")
-        engine = driver.connect(machine)
-        found = membership(engine)
-        return engine, describe(engine, course, manages=found.is_active and found.manages), found
-
-    outcomes = fan_out(view, machines, name=lambda machine: machine.name)
-    lost = {name: _cause(name, error) for name, error in outcomes.errors.items()}
-    views = outcomes.values
+    machines = driver.machines()
+    views = fan_out(lambda machine: _view(driver, machine, course, surveys), machines, name=lambda m: m.name)
+    known = views.values
+    errors = {name: _as_ours(name, error) for name, error in views.errors.items()}
     if driver.adopts_swarm:
-        for name, (_, _, found) in views.items():
-            check_usable(name, found)
-
-    speakers = [
-        (engine, found)
-        for engine, _, found in views.values()
-        if found.is_active and found.manages and (driver.adopts_swarm or found.mark == course)
-    ]
-    if len(speakers) > 1:  # a copy of a manager's disk speaks for a copy of the swarm
-        speakers.sort(key=lambda speaker: not _is_itself(*speaker))
-    # of two swarms, one was founded anew when the other had lost its managers
-    newest = max((found.founded for _, found in speakers), default="")
-    managers = [engine for engine, found in speakers if found.founded == newest]
-    swarm = {node.id: node for node in swarm_nodes(managers[0])} if managers else {}
-    cut_off = {} if managers or driver.adopts_swarm else _cut_off(views)
-    for name, (_, _, found) in list(views.items()):
-        try:
-            if not driver.adopts_swarm and name not in cut_off:
-                check_ours(name, found, course, swarm)
-        except SwarmError as error:
-            lost[name] = error
-            del views[name]
-    # the managers that those engines know of, and those of them that there are
-    heads = frozenset[str]().union(*(found.managers for name, (_, _, found) in views.items() if name in cut_off))
-    there = {found.node_id for _, _, found in views.values()}
-    seen = all(m.name in views or isinstance(lost.get(m.name), NotSetUp) for m in machines)
-    cluster = Cluster(
-        is_beheaded=bool(cut_off) and seen and 2 * len(heads & there) <= len(heads),
+        for name, view in known.items():
+            check_usable(name, view.membership)
+    managers = _managers([view for view in known.values() if view.manages], None if driver.adopts_swarm else course)
+    nodes = {node.id: node for node in swarm_nodes(managers[0])} if managers else {}
+    without_quorum = set() if managers or driver.adopts_swarm else _without_quorum(known)
+    if not driver.adopts_swarm:
+        errors |= _of_others({name: known[name] for name in known.keys() - without_quorum}, course, nodes)
+    hosts = [_host(machine, known.get(machine.name), surveys, errors.get(machine.name)) for machine in machines]
+    hosts = [replace(host, has_quorum=host.name not in without_quorum) for host in hosts]
+    return Cluster(
         driver=driver,
-        machines=machines,
-        engines={name: engine for name, (engine, _, _) in views.items()},
-        nodes={name: node for name, (_, node, _) in views.items()},
-        lost=lost,
+        hosts=tuple(hosts),
         managers=tuple(managers),
-        swarm=swarm,
-        seats=tuple(running_seats(managers[0], course)) if managers else (),
-        cut_off=cut_off,
+        swarm=nodes,
+        seats=tuple(_seats(managers[0], course, hosts, nodes)) if managers else (),
+        quorum_is_gone=_quorum_is_gone(hosts, known, without_quorum),
     )
-    order = {machine.name: at for at, machine in enumerate(machines)}
-    seats = sorted(cluster.seats, key=lambda seat: order.get(cluster.machine_of(seat), -1))  # by port within each
-    return replace(cluster, seats=tuple(seats))
 
 
-def _is_itself(engine: Engine, found: Membership) -> bool:
-    """Whether the swarm knows a manager's node by the manager's own name, and not as what it was cloned from."""
-    own = next((node for node in swarm_nodes(engine) if node.id == found.node_id), None)
-    return own is not None and own.machine in ("", engine.name)
+def _view(
+    driver: Driver, machine: Machine, course: str, surveys: Mapping[str, Survey | CloudscaleError] | None
+) -> View:
+    if surveys is not None:
+        _check_survey(machine.name, surveys.get(machine.name))
+    engine = driver.connect(machine)
+    found = membership(engine)
+    node = describe(engine, course, manages=found.is_active and found.manages)
+    return View(engine, node, found, remembered_places(engine, course))
 
 
-def _cause(name: str, error: Exception) -> CloudscaleError:
-    return error if isinstance(error, CloudscaleError) else CloudscaleError(f"{name}: {error!r}")
+def _check_survey(name: str, survey: Survey | CloudscaleError | None) -> None:
+    """Raises a CloudscaleError where a machine's engine is not to be asked."""
+    if survey is None:
+        raise MachineError(f"{name}: it is lost.")
+    if isinstance(survey, CloudscaleError):
+        raise survey
+    if survey.state.is_asleep:
+        raise EngineError(f"{name}: its engine does not run.", "invoke themachine starts it.")
+    if survey.state is not MachineState.SERVING:
+        raise NotSetUp(f"{name}: it has no engine for the course yet.")
 
 
-def _cut_off(views: Mapping[str, tuple[Engine, Node, Membership]]) -> dict[str, Engine]:
-    """The engines that are in a swarm none of whose managers can be asked.
+def _managers(managing: list[View], course: str | None) -> list[Engine]:
+    """The engines that manage the swarm: of the course, or where it is adopted (None) of whoever made it."""
+    ours = [view for view in managing if course in (None, view.membership.mark)]
+    if len(ours) > 1:  # the copy of a manager's disk manages a copy of the swarm
+        ours.sort(key=lambda view: not _is_itself(view))
+    # of two swarms, the younger one was created when the other had lost its quorum
+    newest = max((view.membership.created for view in ours), default="")
+    return [view.engine for view in ours if view.membership.created == newest]
+
+
+def _is_itself(view: View) -> bool:
+    """Whether the swarm knows a manager's node by the manager's own name, not by that of what it was cloned from."""
+    own = next((node for node in swarm_nodes(view.engine) if node.id == view.membership.node_id), None)
+    return own is not None and own.machine in ("", view.engine.name)
+
+
+def _without_quorum(views: Mapping[str, View]) -> set[str]:
+    """The machines in a swarm none of whose managers can be asked.
 
     It is the course's: an engine that lets the course in was in no swarm when it was set up for it.
     """
     return {
-        name: engine
-        for name, (engine, _, found) in views.items()
-        if found.state == "leaderless" or (found.is_active and not found.manages)
+        name
+        for name, view in views.items()
+        if view.membership.state == "leaderless" or (view.membership.is_active and not view.membership.manages)
     }
+
+
+def _of_others(views: Mapping[str, View], course: str, nodes: Mapping[str, SwarmNode]) -> dict[str, CloudscaleError]:
+    """The errors of machines that are in a swarm of somebody else."""
+    errors: dict[str, CloudscaleError] = {}
+    for name, view in views.items():
+        try:
+            check_ours(name, view.membership, course, nodes)
+        except SwarmError as error:
+            errors[name] = error
+    return errors
+
+
+def _quorum_is_gone(hosts: Iterable[Host], views: Mapping[str, View], without_quorum: set[str]) -> bool:
+    """Whether so many of the lost swarm's managers do not exist any more that it can't come back."""
+    if not without_quorum:
+        return False
+    managers = frozenset[str]().union(*(views[name].membership.managers for name in without_quorum))
+    existing = {view.membership.node_id for view in views.values()}
+    all_seen = all(host.engine or isinstance(host.error, NotSetUp) for host in hosts)
+    return all_seen and 2 * len(managers & existing) <= len(managers)
+
+
+def _host(
+    machine: Machine,
+    view: View | None,
+    surveys: Mapping[str, Survey | CloudscaleError] | None,
+    error: CloudscaleError | None,
+) -> Host:
+    survey = (surveys or {}).get(machine.name)
+    survey = survey if isinstance(survey, Survey) else None
+    if view is None or error:
+        return Host(machine, survey, error=error)
+    node = view.node
+    if survey:
+        # The course's own seats listen on the machine, too. Their ports are taken off once and for all: after an
+        # engine was restarted, nobody could tell any more whose the ports are that were seen before.
+        survey = replace(survey, held_ports=survey.held_ports - node.own_ports)
+        node = replace(node, taken_ports=node.taken_ports | survey.held_ports)
+    return Host(machine, survey, view.engine, node, view.volumes)
+
+
+def _seats(manager: Engine, course: str, hosts: Iterable[Host], nodes: Mapping[str, SwarmNode]) -> list[RunningSeat]:
+    """The seats, in the order of the machines and then of their ports."""
+    machines = {host.node.id: host.name for host in hosts if host.node and host.node.id}
+    # the label counts: a clone claims to be the same node
+    machines |= {node.id: node.machine for node in nodes.values() if node.machine}
+    order = {host.name: at for at, host in enumerate(hosts)}
+    seats = running_seats(manager, course, machines)
+    return sorted(seats, key=lambda seat: order.get(seat.place.machine, -1))
+
+
+def _as_ours(name: str, error: Exception) -> CloudscaleError:
+    return error if isinstance(error, CloudscaleError) else CloudscaleError(f"{name}: {error!r}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from cloudscale.course.folder import Course
@@ -28,6 +29,12 @@ class Session:
     @property
     def course(self) -> Course:
         return Course.named(self.settings.course, self.settings.driver)
+
+    @contextlib.contextmanager
+    def locked(self, *, unless: bool = False) -> Iterator[None]:
+        """Held while the course is changed, `unless` nothing is. Raises CloudscaleError where another run holds it."""
+        with contextlib.nullcontext() if unless else self.course.locked():
+            yield
 
     @property
     def selection(self) -> Selection:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,13 +127,7 @@ def describe(engine: Engine, course: str, *, manages: bool) -> Node:
         for task in tasks
         if task["ServiceID"] not in ours
     )
-    ports = {
-        port["PublicPort"]
-        for container in containers
-        if container["Labels"].get(naming.MARK) != course
-        for port in container["Ports"]
-        if "PublicPort" in port
-    } | {
+    ports = _published(container for container in containers if container["Labels"].get(naming.MARK) != course) | {
         # a seat of another course keeps its port while it is down
         port["PublishedPort"]
         for service in services
@@ -148,7 +142,17 @@ def describe(engine: Engine, course: str, *, manages: bool) -> Node:
         memory=info["MemTotal"],
         taken_ports=frozenset(ports),
         taken_memory=reserved,
+        own_ports=_published(
+            container
+            for container in containers
+            if container["Labels"].get(naming.MARK) == course and naming.STUDENT in container["Labels"]
+        ),
     )
+
+
+def _published(containers: Iterable[Mapping[str, Any]]) -> frozenset[int]:
+    """The machine's ports that lead to containers."""
+    return frozenset(port["PublicPort"] for each in containers for port in each["Ports"] if "PublicPort" in port)
 
 
 @contextlib.contextmanager

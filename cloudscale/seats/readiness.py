@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from cloudscale.engines.client import Engine, engine_errors
 from cloudscale.errors import CloudscaleError, SeatError, SlowSeat
 from cloudscale.fanout import WIDTH, fan_out
-from cloudscale.model import Outcome, Outcomes, Place, Seat, Student, last_lines
+from cloudscale.model import Outcome, Outcomes, Seat, last_lines
 from cloudscale.seats import jupyter
 from cloudscale.seats.services import Change, RunningSeat
 from cloudscale.seats.spec import covers
@@ -200,17 +200,15 @@ def seat_states(
     seats: Sequence[RunningSeat],
     hosts: Mapping[str, str],
     engines: Mapping[str, Engine],
-    *,
-    machine_of: Callable[[RunningSeat], str],
 ) -> list[SeatState]:
     """The state of every seat now, asked side by side. `hosts` and `engines` by machine; a lost one has no engine."""
     tasks = _all_tasks(manager)
 
     def one(running: RunningSeat) -> SeatState:
-        machine = machine_of(running)
-        if machine in engines and jupyter.answers(hosts[machine], running.port):
+        machine = running.place.machine
+        if machine in engines and jupyter.answers(hosts[machine], running.place.port):
             return SeatState("ready")
-        seat = Seat(Student(running.student_id, running.student_name), Place(machine or running.node_id, running.port))
+        seat = Seat(running.student, replace(running.place, machine=machine or running.node_id))
         if machine in hosts and machine not in engines:
             return SeatState("failed", SeatError(f"{_who(seat)}: its machine is lost.", "Bring it back."))
         own = tasks.get(running.service_id, [])

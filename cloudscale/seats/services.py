@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from docker.errors import APIError, NotFound
@@ -15,22 +16,24 @@ from cloudscale.course import naming
 from cloudscale.engines.client import Engine, engine_errors
 from cloudscale.errors import RequestError, SeatError
 from cloudscale.fanout import fan_out
-from cloudscale.model import Node, Outcomes, Seat
+from cloudscale.model import Node, Outcome, Outcomes, Place, Seat, Student
 from cloudscale.seats import jupyter
+from cloudscale.seats.containers import wait_gone
 from cloudscale.seats.spec import Spec, Template, covers, wanted_spec
 
 
 @dataclass(frozen=True)
 class RunningSeat:
-    """A seat's service as the swarm has it."""
+    """A seat's service as the swarm has it: a planned seat's student and place, and what Swarm knows of it.
 
-    student_id: str
-    student_name: str
-    email: str
+    The place's machine is empty where the swarm does not have its node any more. `student`: the full name is its name.
+    """
+
+    student: Student
+    place: Place
     service_id: str
     name: str
     node_id: str
-    port: int
     version: int
     spec: Spec = field(repr=False)
 
@@ -44,26 +47,27 @@ class Change:
     task_template: Spec = field(repr=False)
 
 
-def running_seats(manager: Engine, course: str) -> list[RunningSeat]:
-    """The seats of the course, read back from the swarm, in a stable order."""
+def running_seats(
+    manager: Engine, course: str, machines: Mapping[str, str] = MappingProxyType({})
+) -> list[RunningSeat]:
+    """The seats of the course, read back from the swarm, in a stable order. `machines`: their names by node id."""
     with engine_errors(manager.name):
         services = manager.api.services(filters={"label": f"{naming.MARK}={course}"})
-    seats = [_running_seat(service) for service in services if naming.STUDENT in service["Spec"]["Labels"]]
-    return sorted(seats, key=lambda seat: (seat.node_id, seat.port, seat.name))
+    seats = [_running_seat(service, machines) for service in services if naming.STUDENT in service["Spec"]["Labels"]]
+    return sorted(seats, key=lambda seat: (seat.node_id, seat.place.port, seat.name))
 
 
-def _running_seat(service: Mapping[str, Any]) -> RunningSeat:
-    spec = service["Spec"]
+def _running_seat(service: Mapping[str, Any], machines: Mapping[str, str]) -> RunningSeat:
+    spec, labels = service["Spec"], service["Spec"]["Labels"]
     pins = [c for c in spec["TaskTemplate"].get("Placement", {}).get("Constraints", []) if c.startswith("node.id==")]
     ports = spec.get("EndpointSpec", {}).get("Ports", [])
+    node_id = pins[0].removeprefix("node.id==") if pins else ""
     return RunningSeat(
-        student_id=spec["Labels"][naming.STUDENT],
-        student_name=spec["Labels"].get(naming.NAME, ""),
-        email=spec["Labels"].get(naming.EMAIL, ""),
+        student=Student(labels[naming.STUDENT], labels.get(naming.NAME, ""), email=labels.get(naming.EMAIL, "")),
+        place=Place(machines.get(node_id, ""), ports[0]["PublishedPort"] if ports else 0),
         service_id=service["ID"],
         name=spec["Name"],
-        node_id=pins[0].removeprefix("node.id==") if pins else "",
-        port=ports[0]["PublishedPort"] if ports else 0,
+        node_id=node_id,
         version=service["Version"]["Index"],
         spec=spec,
     )
@@ -98,7 +102,7 @@ class SeatServices:
         template: Template,
     ) -> Outcomes[Change]:
         """Creates what is missing and updates what differs, side by side; what is right is not touched."""
-        present = {seat.student_id: seat for seat in running}
+        present = {seat.student.id: seat for seat in running}
         with engine_errors(self._manager.name):
             secrets = {secret["Spec"]["Name"]: secret["ID"] for secret in self._secrets()}
 
@@ -179,6 +183,19 @@ class SeatServices:
             return "removed"
 
         return fan_out(one, seats, name=lambda seat: seat.name)
+
+    def remove_completely(self, seats: Sequence[RunningSeat], engines: Collection[Engine]) -> Outcomes[str]:
+        """Removes services and waits until their containers are gone from the engines: ports and volumes are free."""
+        outcomes = self.remove(seats)
+        students = {seat.student.id: seat.name for seat in seats}
+        waits = fan_out(lambda engine: wait_gone(engine, self.course, students), engines, name=lambda e: e.name)
+        lingering = {students[left.target]: left.error for each in waits.values.values() for left in each}
+        return Outcomes(
+            [
+                *(Outcome(o.target, error=lingering[o.target]) if o.target in lingering else o for o in outcomes),
+                *(Outcome[str](name, error=error) for name, error in waits.errors.items()),
+            ]
+        )
 
     def remove_unused_secrets(self) -> None:
         """Removes the course's secrets that no seat refers to any more."""

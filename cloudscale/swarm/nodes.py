@@ -36,7 +36,7 @@ class Membership:
     node_id: str = ""
     manages: bool = False
     mark: str = ""
-    founded: str = ""  # when the swarm was, as text that sorts by time
+    created: str = ""  # when the swarm was, as text that sorts by time
     managers: frozenset[str] = frozenset()  # ids of the managers' nodes
     problem: str = ""
 
@@ -64,7 +64,7 @@ def membership(engine: Engine) -> Membership:
         except APIError as error:  # too few managers are left to decide anything
             return replace(found, state="leaderless", problem=str(error.explanation))
     mark = (cluster["Spec"].get("Labels") or {}).get(naming.MARK, "")
-    return replace(found, mark=mark, founded=cluster.get("CreatedAt", ""))
+    return replace(found, mark=mark, created=cluster.get("CreatedAt", ""))
 
 
 def check_usable(name: str, found: Membership) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from cloudscale.cli import report
 from cloudscale.cli.report import Report
-from cloudscale.cluster.look import driver_of, look, lost_problems
+from cloudscale.cluster.look import driver_of, look
 from cloudscale.cluster.state import Cluster
 from cloudscale.course.session import Session
 from cloudscale.course.settings import Remote
@@ -16,7 +16,7 @@ from cloudscale.fanout import fan_out
 from cloudscale.hosts import ssh
 from cloudscale.hosts.known_hosts import KnownHosts
 from cloudscale.hosts.this_computer import on_terminal
-from cloudscale.model import UNREACHED, CommandResult, Outcomes
+from cloudscale.model import CommandResult
 from cloudscale.seats import containers
 
 COMMAND_TIMEOUT = 300.0  # seconds for a command on one target
@@ -32,12 +32,12 @@ def com_node(session: Session, command: str) -> Report:
     for outcome in outcomes:
         if isinstance(outcome.error, RequestError):  # wrong for one is wrong for all
             raise outcome.error
-    return command_report(outcomes, session.common.format)
+    return report.command_report(outcomes, session.common.format)
 
 
 def com_containers(session: Session, command: str) -> Report:
     """A shell command in every seat, in parallel; a seat that does not run is a target that was not reached."""
-    cluster = look(session, driver_of(session))
+    cluster = look(session)
     timeout = session.common.timeout or COMMAND_TIMEOUT
     targets = _seat_targets(cluster, session.settings.course)
     named = [*targets, *(SeatTarget((machine.name,), machine.name, "") for machine in cluster.machines)]
@@ -55,8 +55,8 @@ def com_containers(session: Session, command: str) -> Report:
     outcomes = fan_out(one, seats, name=lambda seat: seat.names[0])
     if not seats:
         session.progress.say(f"The course {session.settings.course!r} has no seats.")
-    done = command_report(outcomes, session.common.format)
-    return replace(done, problems=(*lost_problems(cluster, session), *done.problems))
+    done = report.command_report(outcomes, session.common.format)
+    return replace(done, problems=(*cluster.problems(session.selection), *done.problems))
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def _seat_targets(cluster: Cluster, course: str) -> list[SeatTarget]:
         name=lambda engine: engine.name,
     )
     running, errors = found.values, found.errors
-    if cluster.cut_off:
+    if cluster.without_quorum:
         return [
             SeatTarget((container.service, student, machine), machine, container.id)
             for machine, there in running.items()
@@ -85,23 +85,12 @@ def _seat_targets(cluster: Cluster, course: str) -> list[SeatTarget]:
         ]
     targets = []
     for seat in cluster.seats:
-        machine = cluster.machine_of(seat)
-        container = running.get(machine, {}).get(seat.student_id)
+        machine = seat.place.machine
+        container = running.get(machine, {}).get(seat.student.id)
         targets.append(
             SeatTarget(cluster.names_of(seat), machine, container.id if container else "", errors.get(machine))
         )
     return targets
-
-
-def command_report(outcomes: Outcomes[CommandResult], format: str) -> Report:
-    """The blocks of a command's targets, and the targets on which it failed."""
-    rows = report.command_rows(outcomes, UNREACHED)
-    problems = [
-        outcome.problem if not outcome.ok else f"{row.target}: exit code {row.exit_code}"
-        for outcome, row in zip(outcomes, rows, strict=True)
-        if row.exit_code
-    ]
-    return Report(report.commands(rows, format), tuple(problems))
 
 
 def remote_com(session: Session, remote: Remote) -> Report:
@@ -122,4 +111,4 @@ def remote_com(session: Session, remote: Remote) -> Report:
         with ssh.connect(target, timeout=timeout, known=known) as connection:
             return connection.run(remote.com, folder=remote.path, timeout=timeout)
 
-    return command_report(fan_out(one, chosen, name=lambda target: target.name), session.common.format)
+    return report.command_report(fan_out(one, chosen, name=lambda target: target.name), session.common.format)

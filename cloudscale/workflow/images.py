@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cloudscale.cli import report
 from cloudscale.cli.report import Report
-from cloudscale.cluster.look import driver_of, look, lost_problems
+from cloudscale.cluster.look import look
 from cloudscale.course.session import Session
 from cloudscale.engines.client import trainers_engine
 from cloudscale.errors import CloudscaleError, EngineError, RequestError
@@ -41,14 +41,14 @@ def image_list(session: Session) -> Report:
     there: dict[str, dict[str, listing.Built]] = {}
     problems: tuple[str, ...] = ()
     try:
-        cluster = look(session, driver_of(session))
+        cluster = look(session)
     except CloudscaleError as error:  # no cloud or no hosts yet, say
         problems = (f"The machines can't be told: {error}",)
     else:
         engines = session.selection.choose(list(cluster.engines.values()), lambda engine: (engine.name,))
         outcomes = fan_out(listing.built_on, engines, name=lambda engine: engine.name)
         there = outcomes.values
-        problems = (*lost_problems(cluster, session), *outcomes.problems)
+        problems = (*cluster.problems(session.selection), *outcomes.problems)
     for line in listing.differing(here, there):
         session.progress.say(line)
     return Report(report.images(listing.rows(here, there), session.common.format), problems)

@@ -2,82 +2,116 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
-from cloudscale.cluster.state import Cluster
+from cloudscale.cluster.look import look
+from cloudscale.cluster.state import Cluster, Host
 from cloudscale.course.session import Session
-from cloudscale.drivers.protocols import MakesMachines, SetsUpEngines
-from cloudscale.engines.client import Engine, trainers_engine
+from cloudscale.drivers.protocols import SetsUpEngines
+from cloudscale.engines.client import trainers_engine
+from cloudscale.errors import CloudscaleError
 from cloudscale.fanout import MACHINES_WIDTH, fan_out
 from cloudscale.images.delivery import Delivery
-from cloudscale.images.on_engine import BytesDone
 from cloudscale.images.recipes import is_ours
-from cloudscale.model import Outcomes, Survey
+from cloudscale.model import MachineState, Outcomes, Survey, failures
 from cloudscale.networks import SWARM_NETWORKS, spare_network
 from cloudscale.phases import Phases
+from cloudscale.progress import Advance
+from cloudscale.seats.services import check_key
 from cloudscale.swarm.joining import Member, SwarmJoin
+from cloudscale.workflow.planning import no_machine
 
 
 @dataclass(frozen=True)
 class Ready:
-    """A machine that is ready for seats: what it is, its engine, and the image's name there."""
+    """The course once its machines are up: `names` are ready for seats, `problems` report the others."""
 
-    survey: Survey
-    engine: Engine
-    pinned: str
+    cluster: Cluster
+    names: tuple[str, ...]
+    problems: tuple[str, ...]
 
 
-def bring_up(
-    cluster: Cluster, surveys: Mapping[str, Survey], session: Session, phases: Phases, bytes_done: BytesDone
-) -> Outcomes[Ready]:
-    """Engine, swarm and image of each machine, without one waiting for another but to join the first one's swarm.
+def bring_up(cluster: Cluster, usable: Collection[str], session: Session, phases: Phases) -> Ready:
+    """Engine, swarm and image of each machine, and the course as it is then. Raises CloudscaleError where all fail."""
+    steps = "boot, engine, swarm, image" if cluster.maker else "engine, swarm, image"
+    with session.progress.bar(f"Machines: {steps}", 0) as advance:
+        outcomes = _bring_up_all(cluster, usable, session, phases, advance)
+    hosts = outcomes.values
+    if not hosts:
+        raise no_machine(outcomes.errors)
+    session.progress.say(f"Machines: {len(hosts)} of {len(usable)} ready, in one swarm, with the image")
+    now = look(session, cluster.driver, _surveys(cluster.with_hosts(hosts.values()), usable))
+    check_key(now.seats, session.course.key(create=False), session.course.folder)
+    died = failures({name: error for name, error in now.lost.items() if name in hosts})
+    now = now.with_hosts(replace(host, image=hosts[host.name].image) for host in now.hosts if host.name in hosts)
+    names = tuple(host.name for host in now.hosts if host.engine and host.image)
+    return Ready(now, names, (*outcomes.problems, *died.problems))
 
-    Every machine's outcome is kept; the others go on.
+
+def _surveys(cluster: Cluster, usable: Collection[str]) -> dict[str, Survey | CloudscaleError]:
+    """What is known of the machines for another look. One that did not get the image may manage the swarm, too."""
+    known: dict[str, Survey | CloudscaleError] = {}
+    for host in cluster.hosts:
+        if host.survey and host.name in usable:
+            known[host.name] = replace(host.survey, state=MachineState.SERVING)
+        elif found := host.error if host.is_unusable else host.survey:
+            known[host.name] = found
+    return known
+
+
+def _bring_up_all(
+    cluster: Cluster, usable: Collection[str], session: Session, phases: Phases, advance: Advance
+) -> Outcomes[Host]:
+    """Every machine on its own; none waits for another, except to join the first one's swarm.
+
+    Returns the hosts as they are then, each with its engine and the image's name there. Every machine's outcome is
+    kept; the others go on.
     """
-    driver, settings = cluster.driver, session.settings
+    driver = cluster.driver
+    surveys = {host.name: host.survey for host in cluster.hosts if host.survey and host.name in usable}
     # a machine that was set up before, and is stopped, may be a manager of the course's swarm already
     order = sorted(surveys, key=lambda name: not (surveys[name].state.is_asleep or cluster.managers))
-    swarm_join = SwarmJoin(
-        settings.course,
+    swarm = SwarmJoin(
+        session.settings.course,
         order,
         pool=spare_network({network for survey in surveys.values() for network in survey.networks}, SWARM_NETWORKS),
         manager=cluster.managers[0] if cluster.managers else None,
         adopts=driver.adopts_swarm,
     )
-    distribution = Delivery(
-        settings.image,
-        settings.course,
+    delivery = Delivery(
+        session.settings.image,
+        session.settings.course,
         copy=driver.copy_image if isinstance(driver, SetsUpEngines) else None,
-        # there, the engine of this computer is the machine
         engines=cluster.engines.values(),
+        # with a swarm that is adopted, the engine of this computer is the machine
         trainer=lambda: None if driver.adopts_swarm else trainers_engine(),
-        is_own=is_ours(settings.image),
-        bytes_done=bytes_done,
+        is_own=is_ours(session.settings.image),
+        bytes_done=advance,
         say=session.progress.say,
     )
 
-    def one(survey: Survey) -> Ready:
+    def one(survey: Survey) -> Host:
         name = survey.machine.name
         try:
             if survey.state.needs_boot:
-                assert isinstance(driver, MakesMachines)
+                assert cluster.maker
                 with phases.timed("boot", name):
-                    survey = driver.boot(survey.machine)
+                    survey = cluster.maker.boot(survey.machine)
             with phases.timed("engine", name):
                 engine = driver.prepare(survey.machine)
             member = Member(engine, survey.address)
             if name == order[0]:  # the others wait for its swarm, not for its image
                 with phases.timed("swarm", name):
-                    swarm_join.enter(member)
+                    swarm.enter(member)
             with phases.timed("image", name):
-                pinned = distribution.deliver(engine, survey)
+                image = delivery.deliver(engine, survey)
             if name != order[0]:
                 with phases.timed("swarm", name):
-                    swarm_join.enter(member)
-            return Ready(survey, engine, pinned)
+                    swarm.enter(member)
+            return Host(survey.machine, replace(survey, state=MachineState.SERVING), engine, image=image)
         except BaseException:
-            swarm_join.give_up(name)
+            swarm.give_up(name)
             raise
 
     return fan_out(one, surveys.values(), name=lambda survey: survey.machine.name, width=MACHINES_WIDTH)

@@ -33,13 +33,14 @@ class Said:
 
     def __init__(self) -> None:
         self.lines: list[str] = []
+        self.advances: list[tuple[int, int]] = []
 
     def say(self, text: str) -> None:
         self.lines.append(text)
 
     @contextlib.contextmanager
     def bar(self, what: str, total: int) -> Iterator[Advance]:
-        yield lambda done, of: None
+        yield lambda done, of: self.advances.append((done, of))
 
 
 class Class:

@@ -31,7 +31,7 @@ def test_an_engine_in_no_swarm_is_looked_at_without_changing_it() -> None:
     cluster = look(session(), FakeDriver(api))
     assert not cluster.in_swarm
     assert cluster.seats == ()
-    assert cluster.hosts == {"m1": "192.0.2.1"}
+    assert cluster.addresses == {"m1": "192.0.2.1"}
     assert [machine.name for machine in cluster.machines] == ["m1"]
     assert api.changes == []
 
@@ -42,7 +42,7 @@ def test_the_seats_of_the_course_are_read_back_with_all_their_names() -> None:
     cluster = look(session(), FakeDriver(swarm.api))
     ann = cluster.seats[0]
     assert len(cluster.seats) == 2
-    assert cluster.machine_of(ann) == "m1"
+    assert ann.place.machine == "m1"
     assert cluster.names_of(ann) == (ann.name, "1", "Ann Lee", "m1")
     assert cluster.nodes["m1"].id == "node1"
 
@@ -73,8 +73,8 @@ def test_all_of_a_course_is_read_back_and_nothing_changed(lab: Class) -> None:
     assert list(cluster.engines) == ["m1", "m2", "m3"]
     assert [engine.name for engine in cluster.managers] == ["m1", "m2", "m3"]
     assert [node.machine for node in cluster.swarm.values()] == ["m1", "m2", "m3"]
-    assert sorted(cluster.machine_of(seat) for seat in cluster.seats) == ["m1", "m1", "m2", "m2", "m3", "m3"]
-    assert (cluster.lost, cluster.cut_off) == ({}, {})
+    assert sorted(seat.place.machine for seat in cluster.seats) == ["m1", "m1", "m2", "m2", "m3", "m3"]
+    assert (cluster.lost, cluster.without_quorum) == ({}, {})
     assert lab.changes == []
 
 
@@ -85,8 +85,8 @@ def test_a_lost_machine_is_known_with_its_cause_and_its_seats_by_its_name(lab: C
     cluster = look(lab.session(), lab.driver)
     assert list(cluster.failures) == ["m1"]
     assert cluster.manager.name == "m2"
-    assert sorted(cluster.machine_of(seat) for seat in cluster.seats).count("m1") == 2
-    cluster.check_head("")
+    assert sorted(seat.place.machine for seat in cluster.seats).count("m1") == 2
+    cluster.check_quorum("")
 
 
 def test_a_machine_that_the_course_used_and_that_is_not_set_up_any_more_is_a_failure(lab: Class) -> None:
@@ -103,23 +103,23 @@ def test_a_machine_that_was_not_surveyed_is_lost_and_one_without_an_engine_is_no
     assert isinstance(cluster.lost["m3"], MachineError)
 
 
-def test_engines_without_their_managers_are_cut_off(lab: Class) -> None:
+def test_engines_without_their_managers_are_without_quorum(lab: Class) -> None:
     lab.enrol(6)
     lab.launch()
     lab.driver.lose("m1", "m2")
     cluster = look(lab.session(), lab.driver)
-    assert list(cluster.cut_off) == ["m3"]
+    assert list(cluster.without_quorum) == ["m3"]
     assert not cluster.in_swarm
     with pytest.raises(CloudscaleError, match="m1: its Docker Engine") as raised:
-        cluster.check_head("Bring them back.")
+        cluster.check_quorum("Bring them back.")
     assert raised.value.remedy == "Bring them back."
 
 
-def test_a_worker_without_its_manager_is_cut_off_and_not_of_somebody_else(lab: Class) -> None:
+def test_a_worker_without_its_manager_is_without_quorum_and_not_of_somebody_else(lab: Class) -> None:
     lab.machines(*lab.apis[:2])
     lab.launch(onlycreate=True)
     lab.driver.lose("m1")
-    assert list(look(lab.session(), lab.driver).cut_off) == ["m2"]
+    assert list(look(lab.session(), lab.driver).without_quorum) == ["m2"]
 
 
 def test_a_machine_of_others_is_lost_by_name_and_the_rest_is_there(lab: Class) -> None:
@@ -151,7 +151,7 @@ def test_of_two_swarms_of_the_course_the_one_that_was_founded_last_counts(lab: C
     lab.driver.find("m1", "m2")
     cluster = look(lab.session(), lab.driver)
     assert [engine.name for engine in cluster.managers] == ["m3"]
-    assert {cluster.machine_of(seat) for seat in cluster.seats} == {"m3"}
+    assert {seat.place.machine for seat in cluster.seats} == {"m3"}
 
 
 @pytest.mark.parametrize("first", [True, False])
@@ -164,4 +164,4 @@ def test_a_clone_has_no_seats_whichever_is_named_first(lab: Class, first: bool) 
     lab.machines(*((twin, m1, m2) if first else (m1, m2, twin)))
     lab.driver.bare.clear()
     cluster = look(lab.session(), lab.driver)
-    assert {cluster.machine_of(seat) for seat in cluster.seats} == {"m1", "m2"}
+    assert {seat.place.machine for seat in cluster.seats} == {"m1", "m2"}

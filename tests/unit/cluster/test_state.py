@@ -20,4 +20,4 @@ def test_a_seat_on_a_machine_that_is_gone_has_no_machine() -> None:
     swarm.converge([ANN])
     swarm.api.rename_node("another")
     cluster = look(session(), FakeDriver(swarm.api))
-    assert cluster.machine_of(cluster.seats[0]) == ""
+    assert cluster.seats[0].place.machine == ""

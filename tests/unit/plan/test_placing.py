@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 from hypothesis import assume, given
@@ -10,7 +12,8 @@ from hypothesis import strategies as st
 from cloudscale.course.settings import SeatSettings
 from cloudscale.errors import CapacityError
 from cloudscale.model import Machine, Node, Place, Student
-from cloudscale.plan.placing import Plan, PortRange, make_plan
+from cloudscale.plan.placing import Plan, Situation, make_plan
+from cloudscale.plan.ports import PortRange
 from cloudscale.units import GIB
 
 LIMITS = SeatSettings()  # 512 MiB a seat, 4 seats a core
@@ -24,6 +27,18 @@ def node(name: str, room: int = 8, taken: tuple[int, ...] = (), cpus: int = 64) 
 
 def people(count: int, first: int = 0) -> list[Student]:
     return [Student(str(at), f"Student {at}") for at in range(first, first + count)]
+
+
+def plan_of(
+    students: Sequence[Student],
+    nodes: Sequence[Node],
+    seated: Mapping[str, Place],
+    remembered: Mapping[str, Place],
+    ports: PortRange,
+    limits: SeatSettings,
+    **more: Any,
+) -> Plan:
+    return make_plan(students, Situation(nodes, ports, limits, seated=seated, remembered=remembered, **more))
 
 
 def places(plan: Plan) -> dict[str, Place]:
@@ -43,7 +58,7 @@ class Course:
 
     def plan(self, *, prune: bool = False) -> Plan | None:
         try:
-            return make_plan(self.students, self.nodes, self.seated, self.remembered, self.ports, LIMITS, prune=prune)
+            return plan_of(self.students, self.nodes, self.seated, self.remembered, self.ports, LIMITS, pruned=prune)
         except CapacityError:
             return None
 
@@ -120,7 +135,7 @@ def test_a_course_is_refused_only_where_it_does_not_fit(course: Course) -> None:
 @given(st.integers(1, 5), st.integers(0, 20))
 def test_equal_machines_get_equally_many(machines: int, students: int) -> None:
     nodes = [node(f"m{at}", room=20) for at in range(machines)]
-    plan = make_plan(people(students), nodes, {}, {}, PORTS, LIMITS)
+    plan = plan_of(people(students), nodes, {}, {}, PORTS, LIMITS)
     count = [need.seats for need in plan.needs]
     assert sum(count) == students
     assert max(count) - min(count) <= 1
@@ -130,7 +145,7 @@ def test_equal_machines_get_equally_many(machines: int, students: int) -> None:
 
 
 def test_the_first_ports_are_used_first() -> None:
-    plan = make_plan(people(3), [node("m1")], {}, {}, PORTS, LIMITS)
+    plan = plan_of(people(3), [node("m1")], {}, {}, PORTS, LIMITS)
     assert [place.port for place in places(plan).values()] == [4321, 4322, 4323]
 
 
@@ -140,23 +155,23 @@ def test_the_first_ports_are_used_first() -> None:
     ids=["memory", "cores"],
 )
 def test_seats_are_spread_as_the_machines_memory_and_cores_are(nodes: list[Node]) -> None:
-    plan = make_plan(people(8), nodes, {}, {}, PORTS, LIMITS)
+    plan = plan_of(people(8), nodes, {}, {}, PORTS, LIMITS)
     assert [need.seats for need in plan.needs] == [2, 6]
 
 
 def test_cores_are_no_limit_where_there_is_memory() -> None:
-    plan = make_plan(people(9), [node("m1", 4), node("m2", 99, cpus=1)], {}, {}, PORTS, LIMITS)
+    plan = plan_of(people(9), [node("m1", 4), node("m2", 99, cpus=1)], {}, {}, PORTS, LIMITS)
     assert sum(need.seats for need in plan.needs) == 9
 
 
 def test_an_old_place_is_given_back() -> None:
     old = Place("m2", 4329)
-    plan = make_plan(people(2), [node("m1"), node("m2")], {}, {"1": old}, PORTS, LIMITS)
+    plan = plan_of(people(2), [node("m1"), node("m2")], {}, {"1": old}, PORTS, LIMITS)
     assert places(plan)["1"] == old
 
 
 def test_an_old_place_is_not_taken_by_a_newcomer_before() -> None:
-    plan = make_plan(people(2), [node("m1")], {}, {"1": Place("m1", 4321)}, PORTS, LIMITS)
+    plan = plan_of(people(2), [node("m1")], {}, {"1": Place("m1", 4321)}, PORTS, LIMITS)
     assert places(plan) == {"0": Place("m1", 4322), "1": Place("m1", 4321)}
 
 
@@ -167,35 +182,35 @@ def test_an_old_place_is_not_taken_by_a_newcomer_before() -> None:
 )
 def test_an_old_place_that_is_not_free_is_replaced(old: Place) -> None:
     nodes = [node("m1", taken=(4330,)), node("full", room=0)]
-    plan = make_plan(people(2), nodes, {"0": Place("m1", 4322)}, {"1": old}, PORTS, LIMITS)
+    plan = plan_of(people(2), nodes, {"0": Place("m1", 4322)}, {"1": old}, PORTS, LIMITS)
     assert places(plan) == {"0": Place("m1", 4322), "1": Place("m1", 4321)}
 
 
 def test_old_places_do_not_fill_a_machine_beyond_its_memory() -> None:
     old = {"0": Place("m1", 4321), "1": Place("m1", 4322)}
-    plan = make_plan(people(2), [node("m1", room=1), node("m2", room=1)], {}, old, PORTS, LIMITS)
+    plan = plan_of(people(2), [node("m1", room=1), node("m2", room=1)], {}, old, PORTS, LIMITS)
     assert places(plan) == {"0": Place("m1", 4321), "1": Place("m2", 4321)}
 
 
 def test_a_full_machine_is_planned_again_with_whoever_sits_there() -> None:
-    first = make_plan(people(8), [node("m1", room=8)], {}, {}, PORTS, LIMITS)
-    assert make_plan(people(8), [node("m1", room=8)], places(first), {}, PORTS, LIMITS).seats == first.seats
-    assert make_plan(people(8), [node("m1", room=8)], {}, places(first), PORTS, LIMITS).seats == first.seats
+    first = plan_of(people(8), [node("m1", room=8)], {}, {}, PORTS, LIMITS)
+    assert plan_of(people(8), [node("m1", room=8)], places(first), {}, PORTS, LIMITS).seats == first.seats
+    assert plan_of(people(8), [node("m1", room=8)], {}, places(first), PORTS, LIMITS).seats == first.seats
 
 
 def test_a_seat_whose_machine_is_gone_gets_a_new_place() -> None:
-    plan = make_plan(people(1), [node("m1")], {"0": Place("gone", 4321)}, {}, PORTS, LIMITS)
+    plan = plan_of(people(1), [node("m1")], {"0": Place("gone", 4321)}, {}, PORTS, LIMITS)
     assert places(plan) == {"0": Place("m1", 4321)}
 
 
 def test_ports_that_something_else_holds_are_passed_over_and_told() -> None:
-    plan = make_plan(people(2), [node("m1", taken=(4321, 4322, 5000))], {}, {}, PORTS, LIMITS)
+    plan = plan_of(people(2), [node("m1", taken=(4321, 4322, 5000))], {}, {}, PORTS, LIMITS)
     assert [place.port for place in places(plan).values()] == [4323, 4324]
     assert [warning.partition(" is held")[0] for warning in plan.warnings] == ["Port 4321 of m1", "Port 4322 of m1"]
 
 
 def test_leavers_are_listed_and_keep_their_place() -> None:
-    plan = make_plan(people(1), [node("m1")], {"gone": Place("m1", 4321)}, {}, PORTS, LIMITS)
+    plan = plan_of(people(1), [node("m1")], {"gone": Place("m1", 4321)}, {}, PORTS, LIMITS)
     assert plan.leavers == ("gone",)
     assert places(plan) == {"0": Place("m1", 4322)}
     assert plan.needs[0].seats == 2
@@ -203,10 +218,27 @@ def test_leavers_are_listed_and_keep_their_place() -> None:
 
 def test_pruned_leavers_are_listed_and_make_room() -> None:
     seated = {"gone": Place("m1", 4321)}
-    plan = make_plan(people(1), [node("m1", room=1)], seated, {}, PORTS, LIMITS, prune=True)
+    plan = plan_of(people(1), [node("m1", room=1)], seated, {}, PORTS, LIMITS, pruned=True)
     assert plan.leavers == ("gone",)
     assert places(plan) == {"0": Place("m1", 4321)}
     assert plan.needs[0].seats == 1
+
+
+# --- the plan from before ---------------------------------------------------------------------
+
+
+def test_who_was_planned_somewhere_goes_there_unless_they_had_a_seat_elsewhere() -> None:
+    nodes = [node("m1"), node("m2")]
+    preferred = {"0": Place("m2", 4325), "1": Place("m2", 4326)}
+    plan = plan_of(people(3), nodes, {}, {"1": Place("m1", 4330)}, PORTS, LIMITS, preferred=preferred)
+    assert places(plan) == {"0": Place("m2", 4325), "1": Place("m1", 4330), "2": Place("m1", 4321)}
+
+
+def test_who_was_planned_on_a_machine_that_did_not_come_up_goes_elsewhere() -> None:
+    preferred = {"0": Place("gone", 4321)}
+    assert places(plan_of(people(1), [node("m1")], {}, {}, PORTS, LIMITS, preferred=preferred)) == {
+        "0": Place("m1", 4321)
+    }
 
 
 # --- machines that are lost ------------------------------------------------------------------
@@ -214,36 +246,36 @@ def test_pruned_leavers_are_listed_and_make_room() -> None:
 
 def test_a_seat_on_a_lost_machine_stays_there() -> None:
     seated = {"0": Place("gone", 4321), "1": Place("m1", 4321)}
-    plan = make_plan(people(3), [node("m1")], seated, {}, PORTS, LIMITS, lost=["gone"])
+    plan = plan_of(people(3), [node("m1")], seated, {}, PORTS, LIMITS, lost=["gone"])
     assert places(plan) == {**seated, "2": Place("m1", 4322)}
     assert plan.leavers == ()
     assert [(need.machine, need.seats) for need in plan.needs] == [("m1", 2)]
 
 
 def test_a_lost_machine_takes_nobody_else() -> None:
-    plan = make_plan(people(1), [node("m1")], {}, {"0": Place("gone", 4321)}, PORTS, LIMITS, lost=["gone"])
+    plan = plan_of(people(1), [node("m1")], {}, {"0": Place("gone", 4321)}, PORTS, LIMITS, lost=["gone"])
     assert places(plan) == {"0": Place("m1", 4321)}
 
 
 def test_what_sits_on_a_lost_machine_needs_no_room_elsewhere() -> None:
     seated = {"0": Place("gone", 4321), "1": Place("gone", 4322)}
-    plan = make_plan(people(3), [node("m1", room=1)], seated, {}, PORTS, LIMITS, lost=["gone"])
+    plan = plan_of(people(3), [node("m1", room=1)], seated, {}, PORTS, LIMITS, lost=["gone"])
     assert places(plan)["2"] == Place("m1", 4321)
     with pytest.raises(CapacityError, match="2 seats need"):
-        make_plan(people(4), [node("m1", room=1)], seated, {}, PORTS, LIMITS, lost=["gone"])
+        plan_of(people(4), [node("m1", room=1)], seated, {}, PORTS, LIMITS, lost=["gone"])
 
 
 def test_whoever_left_a_lost_machine_is_a_leaver_all_the_same() -> None:
     seated = {"gone": Place("lost", 4321), "0": Place("lost", 4322)}
     for prune in (False, True):
-        plan = make_plan(people(1), [node("m1")], seated, {}, PORTS, LIMITS, prune=prune, lost=["lost"])
+        plan = plan_of(people(1), [node("m1")], seated, {}, PORTS, LIMITS, pruned=prune, lost=["lost"])
         assert plan.leavers == ("gone",)
         assert places(plan) == {"0": Place("lost", 4322)}
 
 
 def test_a_machine_that_is_given_up_seats_its_students_anew() -> None:
     seated = {"0": Place("gone", 4321), "1": Place("lost", 4321)}
-    plan = make_plan(people(2), [node("m1")], seated, {}, PORTS, LIMITS, lost=["lost"])
+    plan = plan_of(people(2), [node("m1")], seated, {}, PORTS, LIMITS, lost=["lost"])
     assert places(plan) == {"0": Place("m1", 4321), "1": Place("lost", 4321)}
 
 
@@ -252,7 +284,7 @@ def test_whatever_is_lost_nobody_moves_and_nobody_comes(course: Course, data: st
     lost = data.draw(st.sets(st.sampled_from([n.machine.name for n in course.nodes])))
     up = [n for n in course.nodes if n.machine.name not in lost]
     try:
-        plan = make_plan(course.students, up, course.seated, course.remembered, course.ports, LIMITS, lost=lost)
+        plan = plan_of(course.students, up, course.seated, course.remembered, course.ports, LIMITS, lost=lost)
     except CapacityError:
         return
     for student, place in places(plan).items():
@@ -266,7 +298,7 @@ def test_whatever_is_lost_nobody_moves_and_nobody_comes(course: Course, data: st
 
 def test_too_little_memory_is_refused_with_the_numbers() -> None:
     with pytest.raises(CapacityError) as raised:
-        make_plan(people(30), [node("m1", room=20)], {}, {}, PORTS, LIMITS)
+        plan_of(people(30), [node("m1", room=20)], {}, {}, PORTS, LIMITS)
     assert raised.value.message == (
         "30 seats need 15.0 GiB of memory (512 MiB each), and m1 has 10.0 GiB for them: room for 20."
     )
@@ -274,66 +306,66 @@ def test_too_little_memory_is_refused_with_the_numbers() -> None:
 
 def test_memory_that_others_reserve_is_not_there() -> None:
     crowded = Node(Machine("m1", ""), "", 4, 4 * GIB, taken_memory=3 * GIB)
-    assert make_plan(people(2), [crowded], {}, {}, PORTS, LIMITS).needs[0].free_memory == GIB
+    assert plan_of(people(2), [crowded], {}, {}, PORTS, LIMITS).needs[0].free_memory == GIB
     with pytest.raises(CapacityError, match=r"has 1\.0 GiB for them: room for 2"):
-        make_plan(people(3), [crowded], {}, {}, PORTS, LIMITS)
+        plan_of(people(3), [crowded], {}, {}, PORTS, LIMITS)
 
 
 def test_a_machine_with_less_than_nothing_left_takes_nothing_from_the_others() -> None:
     crowded = Node(Machine("m1", ""), "", 4, 4 * GIB, taken_memory=8 * GIB)
-    plan = make_plan(people(2), [crowded, node("m2", room=2)], {}, {}, PORTS, LIMITS)
+    plan = plan_of(people(2), [crowded, node("m2", room=2)], {}, {}, PORTS, LIMITS)
     assert [need.seats for need in plan.needs] == [0, 2]
     with pytest.raises(CapacityError, match=r"the 2 machines have 1\.0 GiB for them: room for 2"):
-        make_plan(people(3), [crowded, node("m2", room=2)], {}, {}, PORTS, LIMITS)
+        plan_of(people(3), [crowded, node("m2", room=2)], {}, {}, PORTS, LIMITS)
 
 
 def test_leavers_count_against_the_memory() -> None:
     with pytest.raises(CapacityError, match="3 seats need"):
-        make_plan(people(2), [node("m1", room=2)], {"gone": Place("m1", 4321)}, {}, PORTS, LIMITS)
+        plan_of(people(2), [node("m1", room=2)], {"gone": Place("m1", 4321)}, {}, PORTS, LIMITS)
 
 
 def test_too_few_ports_are_refused_with_the_numbers() -> None:
     with pytest.raises(CapacityError) as raised:
-        make_plan(people(5), [node("m1", taken=(4321,))], {}, {}, PortRange(4321, 4323), LIMITS)
+        plan_of(people(5), [node("m1", taken=(4321,))], {}, {}, PortRange(4321, 4323), LIMITS)
     assert raised.value.message == "5 more seats need 5 ports, and of 4321 to 4323 only 2 are free."
     assert "--end 4326" in raised.value.remedy
     with pytest.raises(CapacityError, match="on each of the 2 machines only 2 are free"):
-        make_plan(people(5), [node("m1"), node("m2")], {}, {}, PortRange(4321, 4321), LIMITS)
+        plan_of(people(5), [node("m1"), node("m2")], {}, {}, PortRange(4321, 4321), LIMITS)
 
 
 def test_where_a_machine_runs_out_of_ports_no_other_is_filled_beyond_its_memory() -> None:
     nodes = [node("small", room=1), node("large", room=4)]
-    assert len(make_plan(people(3), nodes, {}, {}, PortRange(4321, 4322), LIMITS).seats) == 3
+    assert len(plan_of(people(3), nodes, {}, {}, PortRange(4321, 4322), LIMITS).seats) == 3
     with pytest.raises(CapacityError):
-        make_plan(people(4), nodes, {}, {}, PortRange(4321, 4322), LIMITS)
+        plan_of(people(4), nodes, {}, {}, PortRange(4321, 4322), LIMITS)
 
 
 def test_the_end_that_the_refusal_names_is_enough() -> None:
-    plan = make_plan(people(5), [node("m1", taken=(4321,))], {}, {}, PortRange(4321, 4326), LIMITS)
+    plan = plan_of(people(5), [node("m1", taken=(4321,))], {}, {}, PortRange(4321, 4326), LIMITS)
     assert len(plan.seats) == 5
 
 
 def test_ports_end_where_tcp_does() -> None:
     with pytest.raises(CapacityError, match="of 65535 to 65535 only 1 are free"):
-        make_plan(people(2), [node("m1")], {}, {}, PortRange(65535), LIMITS)
+        plan_of(people(2), [node("m1")], {}, {}, PortRange(65535), LIMITS)
 
 
 def test_too_few_cores_are_only_a_warning() -> None:
-    (warning,) = make_plan(people(5), [node("m1", cpus=1)], {}, {}, PORTS, LIMITS).warnings
+    (warning,) = plan_of(people(5), [node("m1", cpus=1)], {}, {}, PORTS, LIMITS).warnings
     assert "5 seats on m1" in warning
     assert "4 for each of its 1 cores" in warning
-    assert not make_plan(people(4), [node("m1", cpus=1)], {}, {}, PORTS, LIMITS).warnings
+    assert not plan_of(people(4), [node("m1", cpus=1)], {}, {}, PORTS, LIMITS).warnings
 
 
 def test_a_seat_that_may_use_more_cores_than_a_machine_has_is_refused() -> None:
     wide = SeatSettings(cpus=2.5)
-    assert make_plan(people(1), [node("m1", cpus=3)], {}, {}, PORTS, wide).seats
+    assert plan_of(people(1), [node("m1", cpus=3)], {}, {}, PORTS, wide).seats
     with pytest.raises(CapacityError, match=r"2\.5 cores .* m2 has 2"):
-        make_plan(people(1), [node("m1", cpus=3), node("m2", cpus=2)], {}, {}, PORTS, wide)
+        plan_of(people(1), [node("m1", cpus=3), node("m2", cpus=2)], {}, {}, PORTS, wide)
 
 
 def test_the_needs_are_told_for_each_machine() -> None:
-    (need,) = make_plan(people(6), [node("m1", room=8, cpus=2)], {}, {}, PORTS, LIMITS).needs
+    (need,) = plan_of(people(6), [node("m1", room=8, cpus=2)], {}, {}, PORTS, LIMITS).needs
     assert (need.machine, need.seats, need.memory, need.free_memory) == ("m1", 6, 3 * GIB, 4 * GIB)
     assert (need.cores, need.free_cores) == (1.5, 2)
 
@@ -343,7 +375,7 @@ def test_the_needs_are_told_for_each_machine() -> None:
 
 def test_machines_behind_one_address_share_its_ports() -> None:
     nodes = [replace(node(name), machine=Machine(name, "127.0.0.1")) for name in ("vm-1", "vm-2")]
-    plan = make_plan(people(4), nodes, {}, {}, PortRange(4321), SeatSettings())
+    plan = plan_of(people(4), nodes, {}, {}, PortRange(4321), SeatSettings())
     assert sorted(seat.place.port for seat in plan.seats) == [4321, 4322, 4323, 4324]
     assert {seat.place.machine for seat in plan.seats} == {"vm-1", "vm-2"}
 
@@ -353,5 +385,5 @@ def test_so_do_those_that_are_lost() -> None:
     here = replace(node("vm-1"), machine=Machine("vm-1", "127.0.0.1"))
     (first, second) = people(2)
     seated = {first.id: Place("vm-2", 4321)}
-    plan = make_plan([first, second], [here], seated, {}, PortRange(4321), SeatSettings(), lost=["vm-2"], hosts=hosts)
+    plan = plan_of([first, second], [here], seated, {}, PortRange(4321), SeatSettings(), lost=["vm-2"], addresses=hosts)
     assert [seat.place for seat in plan.seats] == [Place("vm-2", 4321), Place("vm-1", 4322)]

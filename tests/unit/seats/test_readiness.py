@@ -249,19 +249,17 @@ def test_an_engine_that_goes_away_ends_the_wait(course: Course, monkeypatch: pyt
 
 
 def running(seat: Seat, node_id: str = "node1") -> RunningSeat:
-    student = seat.student
-    service = f"service{student.id}"
-    return RunningSeat(student.id, student.full_name, "", service, service, node_id, seat.place.port, 1, {})
+    service = f"service{seat.student.id}"
+    machine = {"node1": "m1", "node2": "m2"}.get(node_id, "")
+    return RunningSeat(seat.student, Place(machine, seat.place.port), service, service, node_id, 1, {})
 
 
 def state(course: Course, seat: Seat = ANN, node_id: str = "node1") -> SeatState:
-    machines = {"node1": "m1", "node2": "m2"}
     (found,) = seat_states(
         course.engine,
         [running(seat, node_id)],
         {**HOSTS, "m2": "192.0.2.2"},
         {"m1": course.engine},
-        machine_of=lambda seat: machines.get(seat.node_id, ""),
     )
     return found
 
@@ -346,5 +344,5 @@ def test_states_come_in_the_order_of_the_seats(course: Course) -> None:
     course.task(BOB, "running")
     course.answering = {4322}
     seats = [running(ANN), running(BOB)]
-    states = seat_states(course.engine, seats, HOSTS, {"m1": course.engine}, machine_of=lambda seat: "m1")
+    states = seat_states(course.engine, seats, HOSTS, {"m1": course.engine})
     assert [found.state for found in states] == ["failed", "ready"]

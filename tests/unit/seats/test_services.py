@@ -82,7 +82,7 @@ def test_a_corrected_name_keeps_service_volume_and_password(swarm: Swarm) -> Non
     (before,) = running_seats(swarm.engine, "bio")
     assert swarm.done([replace(ANN, student=Student("1", "Anna", "Leigh"))]) == ["updated"]
     (after,) = running_seats(swarm.engine, "bio")
-    assert (after.name, after.service_id, after.student_name) == (before.name, before.service_id, "Anna Leigh")
+    assert (after.name, after.service_id, after.student.full_name) == (before.name, before.service_id, "Anna Leigh")
     assert (swarm.api.secret_data, swarm.api.volumes_) == (secrets, volumes)
 
 
@@ -132,7 +132,7 @@ def test_two_courses_share_a_swarm(swarm: Swarm) -> None:
     swarm.converge([ANN])
     assert geo.done([replace(ANN, place=Place("m1", 4400))]) == ["created"]
     assert swarm.done([ANN]) == ["unchanged"]
-    assert [seat.port for seat in running_seats(geo.engine, "geo")] == [4400]
+    assert [seat.place.port for seat in running_seats(geo.engine, "geo")] == [4400]
 
 
 # --- secrets ---------------------------------------------------------------------------------
@@ -203,15 +203,26 @@ def test_a_secret_that_a_stopping_task_holds_is_left_for_the_next_run(
 def test_seats_are_read_back_from_the_swarm(swarm: Swarm) -> None:
     swarm.converge([BOB, ANN])
     ann, bob = running_seats(swarm.engine, "bio")
-    assert (ann.student_id, ann.student_name, ann.port, ann.node_id) == ("1", "Ann Lee", 4321, "node1")
-    assert (bob.student_id, bob.email, bob.name) == ("2", "bob@example.org", naming.seat_name("bio", BOB.student))
+    assert (ann.student.id, ann.student.full_name, ann.place.port, ann.node_id) == ("1", "Ann Lee", 4321, "node1")
+    assert (bob.student.id, bob.student.email, bob.name) == (
+        "2",
+        "bob@example.org",
+        naming.seat_name("bio", BOB.student),
+    )
+
+
+def test_a_seat_is_on_the_machine_of_its_node_as_long_as_the_swarm_has_it(swarm: Swarm) -> None:
+    swarm.converge([ANN])
+    (ann,) = running_seats(swarm.engine, "bio", {"node1": "m1"})
+    assert ann.place == ANN.place
+    assert running_seats(swarm.engine, "bio", {"node2": "m2"})[0].place.machine == ""
 
 
 def test_services_that_are_no_seats_of_the_course_are_not_read(swarm: Swarm) -> None:
     swarm.converge([ANN])
     for name, labels in (("x", {"cloudscale.course": "bio"}), ("y", {"cloudscale.student": "1"}), ("z", {})):
         swarm.api.services_[name] = {"ID": name, "Spec": {"Name": name, "Labels": labels}}
-    assert [seat.student_id for seat in running_seats(swarm.engine, "bio")] == ["1"]
+    assert [seat.student.id for seat in running_seats(swarm.engine, "bio")] == ["1"]
 
 
 def test_a_representation_shows_no_specification(swarm: Swarm) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from cloudscale.cli import report
 from cloudscale.cluster.look import look
 from cloudscale.course.settings import Remote, read_flags
 from cloudscale.errors import ConnectionFailed, RequestError
@@ -88,7 +89,7 @@ def test_a_course_without_seats_is_told(bio: Class) -> None:
 
 def test_what_could_not_be_done_is_named_once() -> None:
     outcomes = Outcomes([Outcome[CommandResult]("host", error=ConnectionFailed("host: no answer in 5 s."))])
-    assert workflow.command_report(outcomes, "json").problems == ("host: no answer in 5 s.",)
+    assert report.command_report(outcomes, "json").problems == ("host: no answer in 5 s.",)
 
 
 def test_a_command_runs_in_the_seats_of_every_machine(lab: Class, executed: list[tuple[str, str, float]]) -> None:

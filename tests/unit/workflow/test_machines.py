@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,7 +8,7 @@ import pytest
 from cloudscale.cluster.look import look
 from cloudscale.engines import client as engine
 from cloudscale.errors import EngineError, MachineError
-from cloudscale.model import Machine, Outcomes
+from cloudscale.model import Machine
 from cloudscale.phases import Phases
 from cloudscale.workflow.machines import Ready, bring_up
 from tests.unit.api_schema import Json
@@ -22,23 +21,27 @@ OWN = "cloudscale/pydata:latest"
 BUILT: Json = {"Id": "sha256:22"}
 
 
-def bring(lab: Class, bytes_done: Callable[[int, int], None] = lambda done, of: None) -> Outcomes[Ready]:
+def bring(lab: Class) -> Ready:
     session = lab.session()
     surveys = {machine.name: lab.driver.survey(machine) for machine in lab.driver.machines()}
-    return bring_up(look(session, lab.driver, surveys), surveys, session, Phases(), bytes_done)
+    return bring_up(look(session, lab.driver, surveys), [*surveys], session, Phases())
+
+
+def images(ready: Ready) -> list[str]:
+    return [host.image for host in ready.cluster.hosts]
 
 
 def test_every_machine_is_ready_with_its_engine_and_the_images_name(lab: Class) -> None:
-    outcomes = bring(lab)
-    assert [outcome.target for outcome in outcomes] == ["m1", "m2", "m3"]
-    assert [outcome.get().pinned for outcome in outcomes] == [PINNED] * 3
-    assert [outcome.get().engine for outcome in outcomes] == list(lab.driver.engines.values())
+    ready = bring(lab)
+    assert (ready.names, ready.problems) == (("m1", "m2", "m3"), ())
+    assert images(ready) == [PINNED] * 3
+    assert list(ready.cluster.engines.values()) == list(lab.driver.engines.values())
     assert lab.members() == {"m1": "manager", "m2": "manager", "m3": "manager"}
 
 
 def test_twice_is_as_good_as_once(lab: Class) -> None:
     bring(lab)
-    assert all(outcome.ok for outcome in bring(lab))
+    assert bring(lab).problems == ()
     assert lab.changes == lab.driver.done == []
 
 
@@ -50,7 +53,7 @@ def test_all_machines_are_set_up_at_the_same_time(lab: Class, monkeypatch: pytes
         return prepare(machine)
 
     monkeypatch.setattr(lab.driver, "prepare", together)
-    assert all(outcome.ok for outcome in bring(lab))
+    assert bring(lab).problems == ()
 
 
 def test_the_others_do_not_wait_for_the_first_machines_image(lab: Class, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,14 +74,14 @@ def test_the_others_do_not_wait_for_the_first_machines_image(lab: Class, monkeyp
         return pull(*given, **named)
 
     monkeypatch.setattr(lab.api, "pull", last)
-    assert all(outcome.ok for outcome in bring(lab))
+    assert bring(lab).problems == ()
 
 
 def test_one_that_fails_is_an_outcome_and_stops_nobody(lab: Class) -> None:
     lab.driver.faults["m1"] = MachineError("m1: its engine does not start.")
-    failed, *others = bring(lab)
-    assert isinstance(failed.error, MachineError)
-    assert all(outcome.ok for outcome in others)
+    ready = bring(lab)
+    assert ready.problems == ("m1: its engine does not start.",)
+    assert ready.names == ("m2", "m3")
 
 
 @pytest.mark.parametrize("error", [KeyError("a fault of our own"), EngineError("m1: gone.")])
@@ -93,9 +96,10 @@ def test_whatever_the_first_fails_with_nobody_waits_for_it(
         return prepare(machine)
 
     monkeypatch.setattr(lab.driver, "prepare", fails)
-    failed, *others = bring(lab)
-    assert failed.error is error
-    assert all(outcome.ok for outcome in others)
+    ready = bring(lab)
+    (problem,) = ready.problems
+    assert problem.startswith("m1: ")
+    assert ready.names == ("m2", "m3")
 
 
 def test_the_swarms_networks_keep_off_those_that_the_machines_are_in(
@@ -111,16 +115,15 @@ def test_the_swarms_networks_keep_off_those_that_the_machines_are_in(
 
 
 def test_bytes_on_their_way_are_told(lab: Class) -> None:
-    told: list[tuple[int, int]] = []
-    bring(lab, lambda done, of: told.append((done, of)))
-    assert told[-1] == (330, 360)
+    bring(lab)
+    assert lab.said.advances[-1] == (330, 360)
 
 
 def test_our_own_image_comes_from_the_trainers_engine(lab: Class) -> None:
     lab.image = OWN
     lab.trainer = FakeApi(in_swarm=False)
     lab.trainer.images_[OWN] = BUILT
-    assert [outcome.get().pinned for outcome in bring(lab)] == ["sha256:22"] * 3
+    assert images(bring(lab)) == ["sha256:22"] * 3
 
 
 def test_where_the_machine_is_the_trainers_computer_itself_nothing_is_sent_to_it(
@@ -130,7 +133,7 @@ def test_where_the_machine_is_the_trainers_computer_itself_nothing_is_sent_to_it
         raise AssertionError("there is no other engine")
 
     monkeypatch.setattr(engine, "from_environment", another)
-    assert [outcome.get().pinned for outcome in bring(bio)] == [PINNED]
+    assert images(bring(bio)) == [PINNED]
     assert f"pull {IMAGE}" in bio.api.changes
 
 

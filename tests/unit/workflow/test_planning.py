@@ -9,7 +9,7 @@ from cloudscale.errors import CapacityError, RequestError
 from cloudscale.model import Student, Survey
 from cloudscale.plan.placing import Plan
 from cloudscale.units import GIB
-from cloudscale.workflow.planning import plan_launch
+from cloudscale.workflow.planning import place
 from tests.unit.classroom import Class
 
 ANN, BOB, CID = Student("1", "Ann", "Lee"), Student("2", "Bob", "Ray"), Student("3", "Cid", "Kim")
@@ -25,9 +25,9 @@ def plan(
     lab: Class, *students: Student, session: Session | None = None, given_up: tuple[str, ...] = (), **flags: object
 ) -> Plan:
     session = session or lab.session()
-    there = surveys(lab)
-    cluster = look(session, lab.driver, there)
-    return plan_launch(cluster, there, session, read_flags(Launch, **flags), students, given_up=given_up)
+    known = surveys(lab)
+    cluster = look(session, lab.driver, known)
+    return place(cluster, [*known], students, session, read_flags(Launch, **flags), given_up=given_up)
 
 
 def places(found: Plan) -> dict[str, str]:
@@ -117,12 +117,3 @@ def test_who_left_is_chosen_from_those_who_sit(lab: Class) -> None:
     lab.launch()
     assert plan(lab, ANN, prune=True).leavers == ("2",)
     assert plan(lab, ANN, prune=True, session=lab.session(skip="Bob Ray")).leavers == ()
-
-
-def test_an_engine_that_goes_down_while_it_is_asked_gets_nobody_new(lab: Class) -> None:
-    lab.launch()
-    session, there = lab.session(), surveys(lab)
-    cluster = look(session, lab.driver, there)
-    lab.driver.lose("m2")
-    plan = plan_launch(cluster, there, session, read_flags(Launch), [ANN])
-    assert "m2" not in {need.machine for need in plan.needs}

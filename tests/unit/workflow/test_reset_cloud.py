@@ -248,7 +248,7 @@ def test_status_says_what_brings_a_machine_back_that_was_deleted(cloud: CloudCla
 
 def test_a_reset_of_the_seats_says_what_helps_where_the_managers_were_deleted(cloud: CloudClass) -> None:
     cloud.driver.delete("bio-1", "bio-2")
-    with pytest.raises(CloudscaleError, match="too few managers left") as raised:
+    with pytest.raises(CloudscaleError, match="lost its quorum") as raised:
         reset.containers_reset(cloud.session(), with_volumes=False)
     assert "invoke themachine" in raised.value.remedy
 

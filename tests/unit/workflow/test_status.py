@@ -68,8 +68,8 @@ def test_status_of_a_swarm_without_its_managers_tells_what_there_is_to_tell(lab:
     lab.launch()
     lab.driver.lose("m1", "m2")
     report = status.status(lab.session(format="table"))
-    assert "swarm without managers" in report.text
-    assert any("too few managers left" in problem and "m3" in problem for problem in report.problems)
+    assert "swarm without quorum" in report.text
+    assert any("lost its quorum" in problem and "m3" in problem for problem in report.problems)
 
 
 @pytest.mark.parametrize("name", ["m1", "m2"])

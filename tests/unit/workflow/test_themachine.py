@@ -130,7 +130,7 @@ def test_ports_that_something_listens_on_are_passed_over_on_each_machine(lab: Cl
 
 def test_machines_of_one_address_are_one_and_refused(lab: Class) -> None:
     lab.apis[2].address = "10.0.0.1"
-    with pytest.raises(RequestError, match="m1 and m3 are one and the same machine"):
+    with pytest.raises(RequestError, match="m1 and m3 are the same machine"):
         lab.launch()
     assert lab.changes == lab.driver.done == []
 

@@ -212,7 +212,7 @@ def test_a_quota_that_is_too_small_is_told_in_full_and_nothing_is_made(cloud: Cl
     said = raised.value.message.splitlines()
     assert "5 machines of the kind small" in said[0]
     assert [line.split() for line in said[3:5]] == [["servers", "5", "0", "3"], ["cores", "10", "0", "4"]]
-    assert said[5] == "What would fit: 2 machines more, with room for 8 seats in all."
+    assert said[5] == "What would fit: 2 more machines, with room for 8 seats in all."
     assert cloud.driver.servers == []
     with pytest.raises(CapacityError):
         plan_of(cloud)
@@ -232,7 +232,7 @@ def test_what_fits_counts_the_machines_that_are_there(cloud: CloudClass) -> None
     cloud.launch()
     cloud.enrol(13)
     cloud.driver.limits["servers"] = 2
-    with pytest.raises(CapacityError, match="1 machines more, with room for 8 seats in all"):
+    with pytest.raises(CapacityError, match="1 more machines, with room for 8 seats in all"):
         cloud.launch()
     assert (cloud.made(), cloud.changes) == ([], [])
 

@@ -137,5 +137,5 @@ def test_a_machine_that_is_not_there_is_not_removed(chosen: list[str], lab: VmLa
 @pytest.mark.parametrize("driver", ["openstack", "local", "generic"])
 def test_sizes_of_vms_are_for_no_other_driver(driver: str) -> None:
     meant = replace(session(driver=driver), vm_flags=("--memory",))
-    with pytest.raises(RequestError, match=rf"^--memory: for VMs on this computer alone, not with the driver {driver}"):
+    with pytest.raises(RequestError, match=rf"^--memory: only for VMs on this computer, not for the driver {driver}"):
         themachine.themachine(meant, Launch(onlycreate=True))

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from cloudscale.course.settings import SeatSettings
 from cloudscale.errors import CapacityError
 from cloudscale.model import Kind, Machine, Node, Student
-from cloudscale.plan.placing import PortRange, machines_to_make, make_plan, seats_in
+from cloudscale.plan.placing import Situation, make_plan
+from cloudscale.plan.ports import PortRange
+from cloudscale.plan.sizing import machines_to_make, seats_in
 from cloudscale.units import GIB
 
 LIMITS = SeatSettings()  # 512 MiB a seat, 4 seats a core
@@ -47,9 +49,9 @@ def test_a_machine_takes_whole_seats() -> None:
 def test_as_many_seats_as_a_machine_takes_are_planned_on_it_without_a_word(kind: Kind) -> None:
     there = Node(Machine("m1", ""), "", kind.cpus, kind.memory)
     room = seats_in(kind.cpus, kind.memory, LIMITS)
-    assert not make_plan(people(room), [there], {}, {}, PORTS, LIMITS).warnings
+    assert not make_plan(people(room), Situation([there], PORTS, LIMITS)).warnings
     with contextlib.suppress(CapacityError):
-        assert make_plan(people(room + 1), [there], {}, {}, PORTS, LIMITS).warnings
+        assert make_plan(people(room + 1), Situation([there], PORTS, LIMITS)).warnings
 
 
 @given(seats=st.integers(0, 60), rooms=st.lists(st.integers(0, 12), max_size=5), kind=KINDS)
@@ -66,7 +68,7 @@ def test_a_plan_finds_everyone_a_seat_on_what_is_made(seats: int, rooms: list[in
     count = machines_to_make(seats, rooms, kind, LIMITS)
     there = [Node(Machine(f"m{at}", ""), "", 64, room * LIMITS.reserve) for at, room in enumerate(rooms)]
     made = [Node(Machine(f"new{at}", ""), "", kind.cpus, kind.memory) for at in range(count)]
-    plan = make_plan(people(seats), [*there, *made], {}, {}, PORTS, LIMITS)
+    plan = make_plan(people(seats), Situation([*there, *made], PORTS, LIMITS))
     assert len(plan.seats) == seats
     assert not plan.warnings
 

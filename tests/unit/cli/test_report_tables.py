@@ -1,0 +1,82 @@
+"""The rows of seats and machines."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from cloudscale.cli.report import machine_table, seat_row
+from cloudscale.cluster.look import look
+from cloudscale.cluster.state import Cluster
+from cloudscale.errors import EngineError, NotSetUp, SwarmError
+from cloudscale.model import Place, Seat, Student
+from tests.unit.classroom import Class
+
+SEAT = Seat(Student("1", "Ann", "Lee", "ann@example.org"), Place("m1", 4321))
+
+
+def test_a_row_has_the_address_of_its_machine() -> None:
+    row = seat_row(SEAT, {"m1": "192.0.2.1"}, "ready", "secret")
+    assert (row.student, row.host, row.port, row.url) == ("Ann Lee", "192.0.2.1", 4321, "http://192.0.2.1:4321")
+    assert (row.password, row.node, row.state, row.email) == ("secret", "m1", "ready", "ann@example.org")
+
+
+def test_a_row_of_a_machine_that_is_gone_has_no_address() -> None:
+    row = seat_row(SEAT, {"m2": "192.0.2.2"}, "failed")
+    assert (row.host, row.url, row.password) == ("", "", None)
+
+
+# --- the machines ----------------------------------------------------------------------------
+
+
+def states(lab: Class, cluster: Cluster | None = None) -> dict[str, str]:
+    table = machine_table(cluster or look(lab.session(), lab.driver), "json")
+    return {row["machine"]: row["engine"] for row in json.loads(table)}
+
+
+def test_machines_are_shown_with_what_they_are(lab: Class) -> None:
+    assert states(lab) == {"m1": "not set up", "m2": "not set up", "m3": "not set up"}
+    lab.machines(*lab.apis[:2])
+    lab.launch()
+    lab.add_machines("m4")
+    assert states(lab) == {"m1": "swarm manager", "m2": "swarm worker", "m4": "not set up"}
+    lab.driver.bare.clear()
+    assert states(lab)["m4"] == "in no swarm"
+
+
+def test_machines_are_shown_with_cores_memory_and_seats(lab: Class) -> None:
+    lab.enrol(4)
+    lab.launch()
+    rows = json.loads(machine_table(look(lab.session(), lab.driver), "json"))
+    assert [(row["cores"], row["memory"], row["seats"]) for row in rows] == [
+        (8, "16.0 GiB", 2),
+        (8, "16.0 GiB", 1),
+        (8, "16.0 GiB", 1),
+    ]
+
+
+def test_a_lost_machine_is_shown_as_lost_with_its_seats(lab: Class) -> None:
+    lab.enrol(3)
+    lab.launch()
+    lab.driver.lose("m2")
+    (row,) = [r for r in json.loads(machine_table(look(lab.session(), lab.driver), "json")) if r["machine"] == "m2"]
+    assert (row["engine"], row["cores"], row["seats"]) == ("lost", "", 1)
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [
+        (EngineError("m3: no answer."), "lost"),
+        (SwarmError("m3: it belongs to a swarm of somebody else."), "in another swarm"),
+        (NotSetUp("m3: it was never set up."), "not set up"),
+    ],
+)
+def test_why_a_machine_can_not_be_used_is_shown(lab: Class, error: EngineError, state: str) -> None:
+    lab.machines(*lab.apis[:2])
+    lab.launch()
+    lab.add_machines("m3")
+    cluster = look(lab.session(), lab.driver)
+    last = replace(cluster.hosts[-1], error=error)
+    assert states(lab, cluster.with_hosts([last]))["m3"] == state
