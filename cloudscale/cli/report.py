@@ -107,16 +107,16 @@ def quotas(demands: Sequence[Demand], format: str) -> str:
 
 
 def plan(plan: Plan, machines: Sequence[Machine], demands: Sequence[Demand], format: str) -> str:
-    """What would be made, and what it needs against what is there."""
+    """What would be made, what it needs, and what the machines have."""
     address = {machine.name: machine.address for machine in machines}
     needs = [
         {
             "machine": need.machine,
             "seats": need.seats,
             "memory needed": gib(need.memory, 2),
-            "memory there": gib(need.free_memory, 2),
+            "memory available": gib(need.free_memory, 2),
             "cores needed": f"{need.cores:g}",
-            "cores there": need.free_cores,
+            "cores available": need.free_cores,
         }
         for need in plan.needs
     ]
@@ -149,7 +149,7 @@ def images(rows: Sequence[ImageRow], format: str) -> str:
     keys = ("image", "built", "size", "shared", "machines")
     if format == "json":
         return records([asdict(row) for row in rows], keys, format)
-    told = [
+    shown = [
         {
             "image": row.image,
             "built": row.built or "no",
@@ -159,7 +159,7 @@ def images(rows: Sequence[ImageRow], format: str) -> str:
         }
         for row in rows
     ]
-    return records(told, keys, format)
+    return records(shown, keys, format)
 
 
 def _mebibytes(size: int | None) -> str:

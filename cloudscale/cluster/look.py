@@ -85,9 +85,9 @@ def _view(
     if surveys is not None:
         _check_survey(machine.name, surveys.get(machine.name))
     engine = driver.connect(machine)
-    found = membership(engine)
-    node = describe(engine, course, manages=found.is_active and found.manages)
-    return View(engine, node, found, remembered_places(engine, course))
+    member = membership(engine)
+    node = describe(engine, course, manages=member.is_active and member.manages)
+    return View(engine, node, member, remembered_places(engine, course))
 
 
 def _check_survey(name: str, survey: Survey | CloudscaleError | None) -> None:
@@ -103,7 +103,7 @@ def _check_survey(name: str, survey: Survey | CloudscaleError | None) -> None:
 
 
 def _managers(managing: list[View], course: str | None) -> list[Engine]:
-    """The engines that manage the swarm: of the course, or where it is adopted (None) of whoever made it."""
+    """The engines that manage the swarm: of the course, or where it is adopted (None) any."""
     ours = [view for view in managing if course in (None, view.membership.mark)]
     if len(ours) > 1:  # the copy of a manager's disk manages a copy of the swarm
         ours.sort(key=lambda view: not _is_itself(view))
@@ -164,7 +164,7 @@ def _host(
     node = view.node
     if survey:
         # The course's own seats listen on the machine, too. Their ports are taken off once and for all: after an
-        # engine was restarted, nobody could tell any more whose the ports are that were seen before.
+        # engine was restarted, it would not be known whose ports they were.
         survey = replace(survey, held_ports=survey.held_ports - node.own_ports)
         node = replace(node, taken_ports=node.taken_ports | survey.held_ports)
     return Host(machine, survey, view.engine, node, view.volumes)

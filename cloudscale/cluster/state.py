@@ -45,7 +45,7 @@ class Host:
 
     @property
     def is_asleep(self) -> bool:
-        """Whether there may be seats and images on it, which nobody can see before it is started."""
+        """Whether there may be seats and images on it, which can be seen only after it was started."""
         return self.survey is not None and self.survey.state.is_asleep
 
     @property

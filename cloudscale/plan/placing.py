@@ -39,9 +39,9 @@ class Plan:
 class Situation:
     """What a plan is made from.
 
-    `nodes` take seats. `seated`: who has a seat, by id, and where; they stay, on `lost` machines too, which take nobody
-    else. `remembered`: where students had a seat before, `preferred`: where an earlier plan has them; they go there as
-    far as it is free. `pruned`: the seats of students who left are removed, and do not count. `addresses`: of all
+    `nodes` take seats. `seated`: who has a seat, by id, and where; they stay, on `lost` machines too, which take no
+    others. `remembered`: where students had a seat before, `preferred`: where an earlier plan has them; they go there
+    as far as it is free. `pruned`: the seats of students who left are removed, and do not count. `addresses`: of all
     machines, of lost ones too.
     """
 
@@ -141,11 +141,11 @@ def _too_little_memory(seats: int, nodes: Sequence[Node], room: int, limits: Sea
     )
 
 
-def _too_few_ports(wanted: int, found: int, machines: int, ports: PortRange) -> CapacityError:
+def _too_few_ports(wanted: int, free: int, machines: int, ports: PortRange) -> CapacityError:
     on = "" if machines == 1 else f" on each of the {machines} machines"
     return CapacityError(
-        f"{wanted} more seats need {wanted} ports, and of {ports.start} to {ports.last}{on} only {found} are free.",
-        f"Choose a wider range: --end {min(LAST_PORT, ports.last + wanted - found)} or more (0: as far as needed),"
+        f"{wanted} more seats need {wanted} ports, and of {ports.start} to {ports.last}{on} only {free} are free.",
+        f"Choose a wider range: --end {min(LAST_PORT, ports.last + wanted - free)} or more (0: as far as needed),"
         " or another --start.",
     )
 

@@ -24,7 +24,7 @@ class PortRange:
 
 
 class PortLedger:
-    """Which ports of each machine's range nobody has.
+    """Which ports of each machine's range are free.
 
     Machines behind one address share its ports. `nodes` know what others hold, without what the course's own
     seats hold; `places` are those of the seats that stay.
@@ -36,7 +36,7 @@ class PortLedger:
         self._range = range(ports.start, ports.last + 1)
         self._others = {node.machine.name: node.taken_ports for node in nodes}
         addresses = {**hosts, **{node.machine.name: node.machine.address for node in nodes}}
-        # one that is to be made yet has no address, and all of its ports
+        # a machine that is not made yet has no address, and all of its ports are free
         self._address = {name: address or name for name, address in addresses.items()}
         self._taken: defaultdict[str, set[int]] = defaultdict(set)  # by address
         self._passed: set[Place] = set()

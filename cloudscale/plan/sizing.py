@@ -16,7 +16,7 @@ def seats_in(cpus: int, memory: int, limits: SeatSettings) -> int:
 
 
 def machines_to_make(seats: int, rooms: Collection[int], kind: Kind, limits: SeatSettings) -> int:
-    """How many machines more so many seats need; `rooms`: how many each machine takes that is there.
+    """How many more machines so many seats need. `rooms`: how many seats each existing machine takes.
 
     Raises CapacityError where not one seat fits a machine.
     """

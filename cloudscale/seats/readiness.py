@@ -1,4 +1,4 @@
-"""Waiting until seats answer, and telling why one does not."""
+"""Waiting until seats answer, and why one does not."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def wait_ready(
     """Waits until every seat answers over HTTP. `hosts` and `engines` by machine; `timeout` in seconds.
 
     A seat that can't come up any more is given up at once, with its cause; the others go on. `ready`
-    is told how many answer so far.
+    gets the number of those that answer so far.
     """
     return _Wait(manager, changes, hosts, engines, clock or SystemClock()).run(timeout, ready)
 
@@ -96,7 +96,7 @@ class _Wait:
         self._results[seat.student.id] = Outcome(seat.student.full_name, error=error)
 
     def _hopeless(self, fresh: Sequence[Task]) -> Task | None:
-        """The task that tells why waiting for its seat is useless, if there is one."""
+        """The task that shows why waiting for its seat is useless, if any."""
         failed = [task for task in fresh if _failed(task)]
         if len(failed) >= TRIES:
             return failed[0]
@@ -136,7 +136,7 @@ def _last_words(engine: Engine | None, task: Task) -> str:
     container = task["Status"].get("ContainerStatus", {}).get("ContainerID")
     if not container or engine is None:
         return ""
-    # the log of a container is told where it can be had
+    # where the log can't be read, the message goes without it
     with contextlib.suppress(CloudscaleError), engine_errors(engine.name):
         text = engine.api.logs(container, tail=3).decode(errors="replace")
         return last_lines(text, 3)
@@ -177,12 +177,12 @@ def failure(seat: Seat, error: str, last_words: str = "") -> SeatError:
     if "no space left" in text:
         return SeatError(f"{who}: the machine's disk is full.", "Make room (docker system df), then run again.")
     if "no such image" in text:
-        return SeatError(f"{who}: the image is not on the machine any more.", "Run again: it is fetched anew.")
+        return SeatError(f"{who}: the image is not on the machine any more.", "Run again: it is fetched again.")
     if "no suitable node" in text:
         return SeatError(f"{who}: its machine takes no containers ({error}).", "Look at: docker node ls.")
-    said = f"; its last words: {last_words}" if last_words else ""
+    words = f"; its last words: {last_words}" if last_words else ""
     return SeatError(
-        f"{who}: the server does not stay up ({error or 'no reason given'}{said}).",
+        f"{who}: the server does not stay up ({error or 'no reason given'}{words}).",
         "Its log: docker service logs; more memory for each seat: seat.memory in the configuration.",
     )
 

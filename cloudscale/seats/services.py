@@ -91,7 +91,7 @@ class SeatServices:
         self._manager = manager
         self._api = manager.api
         self.course = course
-        # each takes 19 MiB, and all of a core: more at once than there are cores is slower, and larger
+        # each takes 19 MiB, and all of a core: more at once than the computer has cores is slower, and larger
         self._hashing = threading.Semaphore(os.cpu_count() or 1)
 
     def converge(
@@ -153,7 +153,7 @@ class SeatServices:
         return str(created["ID"])
 
     def _ensure_secret(self, seat: Seat, template: Template, name: str, secrets: Mapping[str, str]) -> tuple[str, str]:
-        """The Swarm secret with the server's configuration: (name, id). It can't be read back, only be there."""
+        """The Swarm secret with the server's configuration: (name, id). Its content can't be read back."""
         key, student_id = template.key, seat.student.id
         password = naming.password(key, student_id)
         # what the content is made of decides the name; hashing (slow on purpose) only where it is new

@@ -49,7 +49,7 @@ def com_containers(session: Session, command: str) -> Report:
         if seat.error:
             raise seat.error
         if not seat.container:
-            raise CloudscaleError("The seat does not run.", "invoke status tells more; invoke themachine starts it.")
+            raise CloudscaleError("The seat does not run.", "invoke status shows more; invoke themachine starts it.")
         return containers.execute(cluster.engines[seat.machine], seat.container, command, timeout)
 
     outcomes = fan_out(one, seats, name=lambda seat: seat.names[0])
@@ -70,18 +70,18 @@ class SeatTarget:
 
 
 def _seat_targets(cluster: Cluster, course: str) -> list[SeatTarget]:
-    """Every seat that the swarm knows of, and where it has nobody to ask, every one that runs."""
-    found = fan_out(
+    """Every seat of the swarm; where the swarm has lost its quorum, every seat that runs."""
+    outcomes = fan_out(
         lambda engine: containers.seat_containers(engine, course),
         cluster.engines.values(),
         name=lambda engine: engine.name,
     )
-    running, errors = found.values, found.errors
+    running, errors = outcomes.values, outcomes.errors
     if cluster.without_quorum:
         return [
             SeatTarget((container.service, student, machine), machine, container.id)
-            for machine, there in running.items()
-            for student, container in sorted(there.items())
+            for machine, seats in running.items()
+            for student, container in sorted(seats.items())
         ]
     targets = []
     for seat in cluster.seats:
@@ -96,7 +96,9 @@ def _seat_targets(cluster: Cluster, course: str) -> list[SeatTarget]:
 def remote_com(session: Session, remote: Remote) -> Report:
     """A command on any hosts over SSH."""
     if remote.pwd == "-" and not on_terminal():
-        raise RequestError("--pwd - asks for the password, and nobody is there to answer.", "Run it on a terminal.")
+        raise RequestError(
+            "--pwd - asks for the password, and there is no terminal.", "Run it on a terminal; or use --kfile."
+        )
     password = getpass.getpass("Password: ") if remote.pwd == "-" else remote.pwd
     targets = [
         ssh.parse_target(host, port=remote.port, user=remote.user, password=password, key_file=remote.kfile)

@@ -37,18 +37,18 @@ def image_list(session: Session) -> Report:
     try:
         here = listing.built_on(trainers_engine())
     except EngineError as error:
-        session.progress.say(f"What is built here can't be told. {error}")
-    there: dict[str, dict[str, listing.Built]] = {}
+        session.progress.say(f"The engine of this computer could not be asked for its images. {error}")
+    on_machines: dict[str, dict[str, listing.Built]] = {}
     problems: tuple[str, ...] = ()
     try:
         cluster = look(session)
-    except CloudscaleError as error:  # no cloud or no hosts yet, say
-        problems = (f"The machines can't be told: {error}",)
+    except CloudscaleError as error:  # for example no cloud or no hosts yet
+        problems = (f"The machines could not be read: {error}",)
     else:
         engines = session.selection.choose(list(cluster.engines.values()), lambda engine: (engine.name,))
         outcomes = fan_out(listing.built_on, engines, name=lambda engine: engine.name)
-        there = outcomes.values
+        on_machines = outcomes.values
         problems = (*cluster.problems(session.selection), *outcomes.problems)
-    for line in listing.differing(here, there):
+    for line in listing.differing(here, on_machines):
         session.progress.say(line)
-    return Report(report.images(listing.rows(here, there), session.common.format), problems)
+    return Report(report.images(listing.rows(here, on_machines), session.common.format), problems)

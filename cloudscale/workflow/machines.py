@@ -55,8 +55,8 @@ def _surveys(cluster: Cluster, usable: Collection[str]) -> dict[str, Survey | Cl
     for host in cluster.hosts:
         if host.survey and host.name in usable:
             known[host.name] = replace(host.survey, state=MachineState.SERVING)
-        elif found := host.error if host.is_unusable else host.survey:
-            known[host.name] = found
+        elif result := host.error if host.is_unusable else host.survey:
+            known[host.name] = result
     return known
 
 

@@ -87,7 +87,7 @@ def check_some_usable(cluster: Cluster, usable: Collection[str], session: Sessio
     if usable:
         return
     if not cluster.unusable and session.common.only:
-        raise RequestError("There is no machine yet, and with --only none is made.", "Leave out --only.")
+        raise RequestError("The course has no machines, and --only makes none.", "Leave out --only.")
     raise no_machine(cluster.unusable)
 
 

@@ -39,7 +39,7 @@ class Recovery:
     def remove_lost_nodes(self, cluster: Cluster, working: Collection[str], session: Session) -> frozenset[str]:
         """Removes the nodes of lost machines, once the swarm itself has noticed that they are gone.
 
-        Returns the machines that are given up: whoever has a seat there moves. `working`: machines that are not lost.
+        Returns the machines that are given up: their students move. `working`: machines that are not lost.
         """
         if cluster.driver.adopts_swarm:
             return frozenset()
@@ -64,7 +64,7 @@ def decide(cluster: Cluster, usable: Collection[str], session: Session, launch: 
 
 
 def _lost(cluster: Cluster, working: Collection[str], session: Session, replaces_lost: bool) -> frozenset[str]:
-    """The machines that the swarm has and that do not work: of those that may come back only where it is said."""
+    """The machines that the swarm has and that do not work: with `replaces_lost` also those that may come back."""
     if cluster.driver.adopts_swarm:  # what else is in it is its owner's
         return frozenset()
     lost = {name for name in cluster.swarm_machines - {*working} if session.selection.uses(name, cluster.addresses)}
@@ -82,5 +82,5 @@ def _noticed(cluster: Cluster, lost: frozenset[str], session: Session) -> frozen
     poll(lambda: down() == lost, timeout=NOTICING, interval=1)
     gone = down()
     if still := sorted(lost - gone):
-        say(f"Warning: the swarm still has {', '.join(still)}: the seats there stay")
+        say(f"Warning: the swarm still has {', '.join(still)}: their seats stay")
     return gone

@@ -96,7 +96,7 @@ def _question(cluster: Cluster, chosen: Removable, course: str) -> str:
 
 
 def _close_ports(cluster: Cluster, outcomes: Outcomes[str]) -> None:
-    """Leaves the ports open of just those seats that are still there."""
+    """Leaves the ports open only of the seats that were not removed."""
     if cluster.maker:
         removed = {outcome.target for outcome in outcomes if outcome.ok}
         cluster.maker.open_ports(cluster.ports(seat for seat in cluster.seats if seat.name not in removed))

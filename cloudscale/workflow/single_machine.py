@@ -26,7 +26,7 @@ def machine_rm(session: Session, name: str) -> Report:
     driver = driver_of(session)
     single = _single_machines(driver, session, name)
     what = single.describe_removal(name)
-    if isinstance(driver, MakesMachines):  # there may be seats on it, and others in its swarm
+    if isinstance(driver, MakesMachines):  # it may have seats, and its swarm other machines
         return driver_reset(replace(session, common=session.common.model_copy(update={"only": (name,), "skip": ()})))
     session.ask(f"{what} will be removed. Go on?")
     return Report(single.remove(name))
