@@ -13,9 +13,8 @@ from tests.unit.fake_cloud import CloudClass, boot_fault
 
 
 @pytest.fixture
-def cloud(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> CloudClass:
+def cloud(cloud: CloudClass) -> CloudClass:
     """A class of ten on bio-1, bio-2 and bio-3."""
-    cloud = CloudClass(monkeypatch, tmp_path)
     cloud.enrol(10)
     assert cloud.launch().problems == ()
     return cloud

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,11 +13,6 @@ from cloudscale.errors import CapacityError, CloudscaleError, MachineError, Requ
 from cloudscale.workflow import status
 from tests.unit.api_schema import Json
 from tests.unit.fake_cloud import CloudClass, boot_fault
-
-
-@pytest.fixture
-def cloud(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> CloudClass:
-    return CloudClass(monkeypatch, tmp_path)
 
 
 def plan_of(cloud: CloudClass, **flags: Any) -> Json:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
@@ -12,11 +11,6 @@ from cloudscale.errors import CapacityError, CloudscaleError
 from tests.unit.classroom import states, told
 from tests.unit.fake_cloud import CloudClass
 from tests.unit.fake_swarm import FakeSwarm
-
-
-@pytest.fixture
-def cloud(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> CloudClass:
-    return CloudClass(monkeypatch, tmp_path)
 
 
 def started(cloud: CloudClass, students: int) -> dict[str, tuple[str, int, str]]:
