@@ -210,7 +210,7 @@ def test_a_machine_that_the_swarm_still_has_keeps_its_seats(lab: Class) -> None:
     lab.driver.lost.add("m2")
     lab.apis[0].swarm.unnoticed.add(lab.apis[1].node_id)
     report = lab.launch(replace_lost=True)
-    assert any("the swarm still has m2: the seats there stay" in line for line in lab.said.lines)
+    assert any("the swarm still has m2: their seats stay" in line for line in lab.said.lines)
     assert states(lab, report)["m2"] == ["ready"] * 2
     assert "m2" in lab.members()
     assert not any("service" in change for change in lab.changes)
