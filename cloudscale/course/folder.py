@@ -26,14 +26,14 @@ ATTEMPTS = 100  # to lock a folder that other runs remove when they are done
 
 
 @dataclass(frozen=True)
-class Course:
+class CourseFolder:
     """The namespace of everything made for one class by one driver."""
 
     name: str
     folder: Path
 
     @classmethod
-    def named(cls, name: str, driver: str) -> Course:
+    def named(cls, name: str, driver: str) -> CourseFolder:
         home = os.environ.get("CLOUDSCALE_HOME") or user_state_dir("cloudscale")
         return cls(name, Path(home).expanduser() / name / driver)
 

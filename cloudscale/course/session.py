@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from cloudscale.course.folder import Course
+from cloudscale.course.folder import CourseFolder
 from cloudscale.course.selection import Selection
 from cloudscale.course.settings import Common, Settings
 from cloudscale.progress import Progress
@@ -27,8 +27,8 @@ class Session:
     vm_flags: tuple[str, ...] = ()
 
     @property
-    def course(self) -> Course:
-        return Course.named(self.settings.course, self.settings.driver)
+    def course(self) -> CourseFolder:
+        return CourseFolder.named(self.settings.course, self.settings.driver)
 
     @contextlib.contextmanager
     def locked(self, *, unless: bool = False) -> Iterator[None]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from cloudscale.course.folder import Course
+from cloudscale.course.folder import CourseFolder
 from cloudscale.course.settings import Settings
 from cloudscale.drivers.protocols import Driver
 from cloudscale.model import Say
 
 
-def load_driver(settings: Settings, course: Course, say: Say) -> Driver:
+def load_driver(settings: Settings, course: CourseFolder, say: Say) -> Driver:
     """The driver that the settings name. Raises RequestError where it can't work here."""
     if settings.driver == "local":
         from cloudscale.drivers.local import Local

@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 from collections.abc import Mapping
 
-from cloudscale.course.folder import Course
+from cloudscale.course.folder import CourseFolder
 from cloudscale.course.settings import GenericSettings
 from cloudscale.drivers.over_ssh import OverSsh
 from cloudscale.errors import RequestError
@@ -17,7 +17,7 @@ from cloudscale.model import Machine, Say
 class Generic(OverSsh):
     """The hosts stay when a course ends: nothing is made or deleted here."""
 
-    def __init__(self, targets: Mapping[str, Target], course: Course, say: Say) -> None:
+    def __init__(self, targets: Mapping[str, Target], course: CourseFolder, say: Say) -> None:
         super().__init__(course, say)
         self._targets = targets
 
@@ -34,7 +34,7 @@ class Generic(OverSsh):
             )
 
 
-def generic(settings: GenericSettings, course: Course, say: Say) -> Generic:
+def generic(settings: GenericSettings, course: CourseFolder, say: Say) -> Generic:
     """The driver for the hosts that the settings name. Raises RequestError where they make no sense."""
     if not settings.hosts:
         raise RequestError(

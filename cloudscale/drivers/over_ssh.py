@@ -7,7 +7,7 @@ import re
 import threading
 from abc import ABC, abstractmethod
 
-from cloudscale.course.folder import Course
+from cloudscale.course.folder import CourseFolder
 from cloudscale.engines import setup as provision
 from cloudscale.engines.certificates import Authority, authority
 from cloudscale.engines.client import Engine, over_tls
@@ -47,7 +47,7 @@ class OverSsh(ABC):
 
     adopts_swarm = False
 
-    def __init__(self, course: Course, say: Say) -> None:
+    def __init__(self, course: CourseFolder, say: Say) -> None:
         self._course = course
         self._say = say
         self._known = KnownHosts(course.known_hosts, say)

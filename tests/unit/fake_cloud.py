@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cloudscale.course.folder import Course
+from cloudscale.course.folder import CourseFolder
 from cloudscale.engines.client import Engine
 from cloudscale.errors import CloudError, CloudscaleError, MachineError, NotSetUp
 from cloudscale.model import Demand, Kind, Machine, MachineState, Order, Outcome, Outcomes, Survey
@@ -224,7 +224,7 @@ class CloudClass(Class):
 
     @property
     def folder(self) -> Path:
-        return Course.named(self.course, self.kind).folder
+        return CourseFolder.named(self.course, self.kind).folder
 
     def _answers(self, host: str, port: int) -> bool:
         reached = [machine.name for machine in self.driver.machines() if machine.address == host]

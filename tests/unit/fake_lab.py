@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cloudscale.course.folder import Course
+from cloudscale.course.folder import CourseFolder
 from cloudscale.drivers import over_ssh
 from cloudscale.drivers.generic import Generic
 from cloudscale.errors import ConnectionFailed
@@ -26,7 +26,7 @@ class Lab:
         self.logins: list[Target] = []
         self.clients: list[dict[str, Any]] = []
         self.said: list[str] = []
-        self.course = Course.named("bio", "generic")
+        self.course = CourseFolder.named("bio", "generic")
         monkeypatch.setattr(ssh, "connect", self._connect)
         monkeypatch.setattr(over_ssh, "over_tls", self._over_tls)
 
@@ -50,7 +50,7 @@ class Lab:
 
     def driver(self, course: str = "bio") -> Generic:
         """As the next run has it."""
-        self.course = Course.named(course, "generic")
+        self.course = CourseFolder.named(course, "generic")
         return Generic({host.target.name: host.target for host in self.hosts.values()}, self.course, self.said.append)
 
     @property

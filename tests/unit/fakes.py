@@ -8,7 +8,7 @@ from typing import cast
 
 import docker
 
-from cloudscale.course.folder import Course
+from cloudscale.course.folder import CourseFolder
 from cloudscale.course.settings import Settings
 from cloudscale.engines.client import Engine
 from cloudscale.errors import CloudscaleError, ConnectionFailed, EngineError, NotSetUp, RequestError
@@ -166,7 +166,7 @@ class FakeDriver:
     def describe_removal(self, name: str) -> str:
         return f"The machine {name}"
 
-    def __call__(self, settings: Settings, course: Course, say: Say) -> FakeDriver:
+    def __call__(self, settings: Settings, course: CourseFolder, say: Say) -> FakeDriver:
         """In the place of load_driver."""
         return self
 

@@ -9,7 +9,7 @@ from functools import partial
 
 from slugify import slugify
 
-from cloudscale.course.folder import Course
+from cloudscale.course.folder import CourseFolder
 from cloudscale.course.settings import OpenStackSettings
 from cloudscale.drivers.openstack import inventory, quota, security, sweep
 from cloudscale.drivers.openstack.choices import Choices, choose
@@ -34,7 +34,7 @@ ON_ITS_WAY = {"BUILD", "REBOOT", "HARD_REBOOT", "SHUTOFF"}
 
 
 class OpenStack(OverSsh):
-    def __init__(self, settings: OpenStackSettings, course: Course, say: Say) -> None:
+    def __init__(self, settings: OpenStackSettings, course: CourseFolder, say: Say) -> None:
         super().__init__(course, say)
         self._settings = settings
         self._cloud = open_cloud(settings)

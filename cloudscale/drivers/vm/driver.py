@@ -13,7 +13,7 @@ from functools import partial
 import psutil
 from slugify import slugify
 
-from cloudscale.course.folder import Course
+from cloudscale.course.folder import CourseFolder
 from cloudscale.course.settings import VmSettings
 from cloudscale.drivers.over_ssh import OverSsh
 from cloudscale.drivers.vm import seed
@@ -41,7 +41,7 @@ BOOTED = "[ ! -e /var/lib/cloudscale/course/begun ] || flock -w 1800 /var/lib/cl
 class LocalVms(OverSsh):
     """Each VM has a folder. Ports of loopback lead into it; among each other the VMs have a network of their own."""
 
-    def __init__(self, hypervisor: Hypervisor, settings: VmSettings, course: Course, say: Say) -> None:
+    def __init__(self, hypervisor: Hypervisor, settings: VmSettings, course: CourseFolder, say: Say) -> None:
         super().__init__(course, say)
         self._hypervisor = hypervisor
         self._settings = settings

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cloudscale.course.folder import Course
+from cloudscale.course.folder import CourseFolder
 from cloudscale.errors import CloudscaleError, RequestError
 
 
@@ -15,17 +15,17 @@ def mode(path: Path) -> int:
 
 
 @pytest.fixture
-def course() -> Course:
-    return Course.named("bio", "local")
+def course() -> CourseFolder:
+    return CourseFolder.named("bio", "local")
 
 
-def key_of(course: Course) -> bytes:
+def key_of(course: CourseFolder) -> bytes:
     key = course.key()
     assert key
     return key
 
 
-def test_a_courses_folder_is_in_the_state_folder(course: Course, tmp_path: Path) -> None:
+def test_a_courses_folder_is_in_the_state_folder(course: CourseFolder, tmp_path: Path) -> None:
     assert course.folder == tmp_path / "bio" / "local"
     assert course.remote_known_hosts == tmp_path / "bio" / "known_hosts"
 
@@ -33,37 +33,37 @@ def test_a_courses_folder_is_in_the_state_folder(course: Course, tmp_path: Path)
 def test_without_a_state_folder_in_the_environment_it_is_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CLOUDSCALE_HOME")
     monkeypatch.setenv("XDG_STATE_HOME", "/home/ann/.state")
-    assert Course.named("bio", "local").folder == Path("/home/ann/.state/cloudscale/bio/local")
+    assert CourseFolder.named("bio", "local").folder == Path("/home/ann/.state/cloudscale/bio/local")
 
 
 def test_a_home_folder_may_be_written_as_a_tilde(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/ann")
     monkeypatch.setenv("CLOUDSCALE_HOME", "~/courses")
-    assert Course.named("bio", "local").folder == Path("/home/ann/courses/bio/local")
+    assert CourseFolder.named("bio", "local").folder == Path("/home/ann/courses/bio/local")
 
 
 # --- the key ---------------------------------------------------------------------------------
 
 
-def test_a_course_keeps_its_key(course: Course) -> None:
+def test_a_course_keeps_its_key(course: CourseFolder) -> None:
     key = key_of(course)
     assert len(key) == 32
-    assert key_of(Course.named("bio", "local")) == key
+    assert key_of(CourseFolder.named("bio", "local")) == key
 
 
-def test_every_course_and_driver_has_a_key_of_its_own(course: Course) -> None:
-    others = Course.named("geo", "local"), Course.named("bio", "generic")
+def test_every_course_and_driver_has_a_key_of_its_own(course: CourseFolder) -> None:
+    others = CourseFolder.named("geo", "local"), CourseFolder.named("bio", "generic")
     assert len({key_of(course), *map(key_of, others)}) == 3
 
 
-def test_a_key_is_made_only_where_one_is_wanted(course: Course) -> None:
+def test_a_key_is_made_only_where_one_is_wanted(course: CourseFolder) -> None:
     assert course.key(create=False) is None
     assert not course.folder.parent.exists()
     key = key_of(course)
     assert course.key(create=False) == key
 
 
-def test_only_the_owner_reads_folder_and_key_whatever_the_umask(course: Course) -> None:
+def test_only_the_owner_reads_folder_and_key_whatever_the_umask(course: CourseFolder) -> None:
     before = os.umask(0)
     try:
         key_of(course)
@@ -74,14 +74,14 @@ def test_only_the_owner_reads_folder_and_key_whatever_the_umask(course: Course) 
     assert [path.name for path in course.folder.iterdir()] == ["key"]
 
 
-def test_folders_that_were_open_to_others_are_closed(course: Course) -> None:
+def test_folders_that_were_open_to_others_are_closed(course: CourseFolder) -> None:
     course.folder.mkdir(parents=True, mode=0o755)
     key_of(course)
     assert mode(course.folder) == mode(course.folder.parent) == 0o700
 
 
 @pytest.mark.parametrize("content", [b"", b"00", b"no key at all", b"\xff\xfe", b"0" * 66])
-def test_a_damaged_key_is_refused_and_left_as_it_is(course: Course, content: bytes) -> None:
+def test_a_damaged_key_is_refused_and_left_as_it_is(course: CourseFolder, content: bytes) -> None:
     key_of(course)
     (course.folder / "key").write_bytes(content)
     with pytest.raises(RequestError, match="does not hold the course's key"):
@@ -89,7 +89,7 @@ def test_a_damaged_key_is_refused_and_left_as_it_is(course: Course, content: byt
     assert (course.folder / "key").read_bytes() == content
 
 
-def test_a_key_that_another_run_made_meanwhile_is_taken(course: Course, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_that_another_run_made_meanwhile_is_taken(course: CourseFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     link = os.link
 
     def other_run_first(source: Path, target: Path) -> None:
@@ -101,7 +101,7 @@ def test_a_key_that_another_run_made_meanwhile_is_taken(course: Course, monkeypa
     assert [path.name for path in course.folder.iterdir()] == ["key"]
 
 
-def test_a_state_folder_that_can_not_be_used_is_a_wrong_request(course: Course, tmp_path: Path) -> None:
+def test_a_state_folder_that_can_not_be_used_is_a_wrong_request(course: CourseFolder, tmp_path: Path) -> None:
     (tmp_path / "bio").write_text("a file where the folder should be")
     with pytest.raises(RequestError, match="Set CLOUDSCALE_HOME"):
         course.key()
@@ -110,7 +110,7 @@ def test_a_state_folder_that_can_not_be_used_is_a_wrong_request(course: Course, 
 
 
 def test_a_state_folder_that_never_comes_to_be_is_a_wrong_request(
-    course: Course, monkeypatch: pytest.MonkeyPatch
+    course: CourseFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tries = 0
 
@@ -128,15 +128,15 @@ def test_a_state_folder_that_never_comes_to_be_is_a_wrong_request(
 # --- the lock --------------------------------------------------------------------------------
 
 
-def test_a_second_run_is_refused_while_the_first_goes_on(course: Course) -> None:
+def test_a_second_run_is_refused_while_the_first_goes_on(course: CourseFolder) -> None:
     with course.locked():
-        with pytest.raises(CloudscaleError, match="Another run"), Course.named("bio", "local").locked():
+        with pytest.raises(CloudscaleError, match="Another run"), CourseFolder.named("bio", "local").locked():
             pytest.fail("the lock was not held")
-        with Course.named("geo", "local").locked(), Course.named("bio", "generic").locked():
+        with CourseFolder.named("geo", "local").locked(), CourseFolder.named("bio", "generic").locked():
             pass  # other courses and drivers are free
 
 
-def test_a_lock_ends_with_its_run_however_that_ends(course: Course) -> None:
+def test_a_lock_ends_with_its_run_however_that_ends(course: CourseFolder) -> None:
     with pytest.raises(KeyError), course.locked():
         raise KeyError
     with course.locked():
@@ -144,14 +144,16 @@ def test_a_lock_ends_with_its_run_however_that_ends(course: Course) -> None:
     assert key_of(course) == key
 
 
-def test_a_run_that_was_refused_does_not_open_the_lock_to_a_third(course: Course) -> None:
+def test_a_run_that_was_refused_does_not_open_the_lock_to_a_third(course: CourseFolder) -> None:
     with course.locked():
         for _ in range(2):
-            with pytest.raises(CloudscaleError), Course.named("bio", "local").locked():
+            with pytest.raises(CloudscaleError), CourseFolder.named("bio", "local").locked():
                 pytest.fail("the lock was not held")
 
 
-def test_a_run_that_ends_just_now_does_not_take_the_lock_along(course: Course, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_ends_just_now_does_not_take_the_lock_along(
+    course: CourseFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     flock = fcntl.flock
 
     def other_run_ends_first(descriptor: int, operation: int) -> None:
@@ -160,17 +162,17 @@ def test_a_run_that_ends_just_now_does_not_take_the_lock_along(course: Course, m
         flock(descriptor, operation)
 
     monkeypatch.setattr(fcntl, "flock", other_run_ends_first)
-    with course.locked(), pytest.raises(CloudscaleError), Course.named("bio", "local").locked():
+    with course.locked(), pytest.raises(CloudscaleError), CourseFolder.named("bio", "local").locked():
         pytest.fail("the lock was not held")
 
 
-def test_a_run_that_made_nothing_leaves_no_folder(course: Course, tmp_path: Path) -> None:
+def test_a_run_that_made_nothing_leaves_no_folder(course: CourseFolder, tmp_path: Path) -> None:
     with course.locked():
         pass
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_that_made_nothing_takes_nothing_away(course: Course) -> None:
+def test_a_run_that_made_nothing_takes_nothing_away(course: CourseFolder) -> None:
     course.folder.parent.mkdir()
     course.remote_known_hosts.write_text("host key")
     with course.locked():
@@ -178,8 +180,8 @@ def test_a_run_that_made_nothing_takes_nothing_away(course: Course) -> None:
     assert course.remote_known_hosts.read_text() == "host key"
 
 
-def test_forgetting_takes_the_drivers_folder_and_no_other(course: Course, tmp_path: Path) -> None:
-    generic = Course.named("bio", "generic")
+def test_forgetting_takes_the_drivers_folder_and_no_other(course: CourseFolder, tmp_path: Path) -> None:
+    generic = CourseFolder.named("bio", "generic")
     key_of(course)
     key_of(generic)
     course.forget()
@@ -189,7 +191,7 @@ def test_forgetting_takes_the_drivers_folder_and_no_other(course: Course, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_forgetting_twice_or_under_the_lock_is_fine(course: Course, tmp_path: Path) -> None:
+def test_forgetting_twice_or_under_the_lock_is_fine(course: CourseFolder, tmp_path: Path) -> None:
     with course.locked():
         key_of(course)
         course.forget()

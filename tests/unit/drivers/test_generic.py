@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cloudscale.course.folder import Course
+from cloudscale.course.folder import CourseFolder
 from cloudscale.course.settings import GenericSettings
 from cloudscale.drivers import generic as module
 from cloudscale.drivers.generic import Generic, generic
@@ -16,7 +16,7 @@ from cloudscale.model import Machine
 
 
 def load(**settings: Any) -> Generic:
-    return generic(GenericSettings(**settings), Course.named("bio", "generic"), pytest.fail)
+    return generic(GenericSettings(**settings), CourseFolder.named("bio", "generic"), pytest.fail)
 
 
 def targets(driver: Generic) -> list[Target]:

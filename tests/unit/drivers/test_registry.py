@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from cloudscale.course.folder import Course
+from cloudscale.course.folder import CourseFolder
 from cloudscale.course.settings import OpenStackSettings, read_settings
 from cloudscale.drivers import load_driver
 from cloudscale.drivers.generic import Generic
@@ -18,7 +18,7 @@ from cloudscale.drivers.vm.qemu import Qemu
 from cloudscale.drivers.vm.virtualbox import VirtualBox
 from cloudscale.errors import RequestError
 
-COURSE = Course.named("bio", "generic")
+COURSE = CourseFolder.named("bio", "generic")
 
 
 def test_the_driver_that_the_settings_name_is_loaded() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cloudscale.course.folder import Course
+from cloudscale.course.folder import CourseFolder
 from cloudscale.course.settings import OpenStackSettings
 from cloudscale.drivers import over_ssh
 from cloudscale.drivers.openstack import driver as module
@@ -51,7 +51,7 @@ class CloudLab:
         self.clients: list[dict[str, Any]] = []
         self._mute_ids: set[str] = set()
         self._opened: list[Cloud] = []
-        self.course = Course.named(COURSE, "openstack")
+        self.course = CourseFolder.named(COURSE, "openstack")
         monkeypatch.setattr(module, "open_cloud", self._open)
         few = frozenset({Rule("tcp", 22, 22, "0.0.0.0/0"), Rule("tcp", 2377, 2377)})
         monkeypatch.setattr(security, "base_rules", lambda given: few)
@@ -64,7 +64,7 @@ class CloudLab:
 
     def driver(self, course: str = COURSE, **given: Any) -> OpenStack:
         """As the next run has it."""
-        self.course = Course.named(course, "openstack")
+        self.course = CourseFolder.named(course, "openstack")
         return OpenStack(settings(**given), self.course, self.said.append)
 
     def close(self) -> None:

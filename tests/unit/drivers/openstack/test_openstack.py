@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cloudscale.course.folder import Course
+from cloudscale.course.folder import CourseFolder
 from cloudscale.course.settings import read_settings
 from cloudscale.drivers import load_driver
 from cloudscale.drivers.openstack.driver import OpenStack
@@ -36,14 +36,14 @@ def test_whoever_lists_the_tasks_does_not_wait_for_the_clouds_library(tmp_path: 
 def test_the_driver_that_is_loaded_for_a_cloud_is_at_home_in_it() -> None:
     settings = read_settings({"openstack": {"cloud": "course"}})
     assert settings.driver == "openstack"
-    driver = load_driver(settings, Course.named(COURSE, "openstack"), pytest.fail)
+    driver = load_driver(settings, CourseFolder.named(COURSE, "openstack"), pytest.fail)
     assert isinstance(driver, OpenStack)
     assert driver.machines() == []
     assert driver.resources() == ""
 
 
 def test_a_course_that_only_looks_leaves_nothing_behind(stand_in: OwnCloud) -> None:
-    course = Course.named(COURSE, "openstack")
+    course = CourseFolder.named(COURSE, "openstack")
     driver = load_driver(read_settings({"openstack": {"cloud": "course"}}), course, pytest.fail)
     assert isinstance(driver, MakesMachines)
     assert driver.kind()

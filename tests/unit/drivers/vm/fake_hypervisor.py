@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from cloudscale.course.folder import Course
+from cloudscale.course.folder import CourseFolder
 from cloudscale.course.settings import VmSettings
 from cloudscale.drivers import over_ssh
 from cloudscale.drivers.vm import driver as module
@@ -169,7 +169,7 @@ class VmLab:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         self.hypervisor = FakeHypervisor(raw_image(tmp_path / "base.raw"))
-        self.course = Course.named(COURSE, "qemu")
+        self.course = CourseFolder.named(COURSE, "qemu")
         self.clock = FakeClock()
         self.said: list[str] = []
         self.mute: set[str] = set()
@@ -188,7 +188,7 @@ class VmLab:
 
     def driver(self, course: str = COURSE, **given: Any) -> LocalVms:
         """As the next run has it."""
-        self.course = Course.named(course, "qemu")
+        self.course = CourseFolder.named(course, "qemu")
         return LocalVms(self.hypervisor, VmSettings(**given), self.course, self.said.append)
 
     def vm(self, name: str = "bio-1") -> Vm:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cloudscale.cluster import look
-from cloudscale.course.folder import Course
+from cloudscale.course.folder import CourseFolder
 from cloudscale.course.session import Session
 from cloudscale.course.settings import Common, Launch, Settings, read_flags, read_settings
 from cloudscale.drivers import load_driver
@@ -55,9 +55,9 @@ def chosen_fixture(monkeypatch: pytest.MonkeyPatch, lab: VmLab) -> list[str]:
     """The drivers that a workflow asked for; each is the lab's."""
     chosen: list[str] = []
 
-    def load(settings: Settings, course: Course, say: Say) -> LocalVms:
+    def load(settings: Settings, course: CourseFolder, say: Say) -> LocalVms:
         chosen.append(settings.driver)
-        assert course == Course.named("bio", settings.driver)
+        assert course == CourseFolder.named("bio", settings.driver)
         lab.course = course
         return LocalVms(lab.hypervisor, settings.vm, course, lab.said.append)
 
@@ -72,10 +72,10 @@ def test_each_driver_has_its_hypervisor_and_is_refused_without_it(
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     settings = read_settings({"driver": driver})
     with pytest.raises(RequestError, match=f"The driver {driver} needs") as raised:
-        load_driver(settings, Course.named("bio", driver), pytest.fail)
+        load_driver(settings, CourseFolder.named("bio", driver), pytest.fail)
     assert raised.value.exit_code == 2
     install(programs, "qemu-system-x86_64", "qemu-img", "VBoxManage")
-    loaded = load_driver(settings, Course.named("bio", driver), pytest.fail)
+    loaded = load_driver(settings, CourseFolder.named("bio", driver), pytest.fail)
     assert isinstance(loaded, LocalVms)
     assert isinstance(loaded._hypervisor, hypervisor)
     assert loaded.machines() == []
