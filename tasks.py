@@ -14,10 +14,8 @@ install()
 
 
 @cloudscale_task(
-    students="the students' file: id;name;surname;email",
+    settings=("students", "image", *VM_FLAGS),
     nodes="how many machines; 0: as many as the students need",
-    image="the notebook image: a reference, or the short name of a built one",
-    **VM_FLAGS,
     port="the port of Jupyter inside a container (8888)",
     start="the first port of a machine that seats use (4321)",
     end="the last one; 0: as far as needed",
@@ -30,13 +28,7 @@ install()
 )
 def themachine(
     session: Session,
-    students: str | None = None,
     nodes: str | None = None,
-    image: str | None = None,
-    cpus: str | None = None,
-    memory: str | None = None,
-    disk: str | None = None,
-    base_image: str | None = None,
     port: str | None = None,
     start: str | None = None,
     end: str | None = None,
@@ -99,15 +91,8 @@ def driver_reset(session: Session) -> Report:
     return reset.driver_reset(session)
 
 
-@cloudscale_task(**VM_FLAGS)
-def machine_new(
-    session: Session,
-    name: str,
-    cpus: str | None = None,
-    memory: str | None = None,
-    disk: str | None = None,
-    base_image: str | None = None,
-) -> Report:
+@cloudscale_task(settings=VM_FLAGS)
+def machine_new(session: Session, name: str) -> Report:
     """Add one machine with an engine: a VM on this computer (local: install the engine of this computer itself)."""
     from cloudscale.workflow import single_machine
 

@@ -9,7 +9,7 @@ import functools
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import invoke.executor
@@ -46,36 +46,41 @@ VM_FLAGS = {
     "disk": "disk of each VM on this computer (20G)",
     "base_image": "what such a VM's disk is made from: a cloud image's file or https:// address",
 }
+SETTINGS_FLAGS = {
+    "students": "the students' file: id;name;surname;email",
+    "image": "the notebook image: a reference, or the short name of a built one",
+    **VM_FLAGS,
+}
 
 
-def cloudscale_task(**help: str) -> Callable[[Callable[..., Report]], Task[Any]]:
+def cloudscale_task(settings: Iterable[str] = (), **help: str) -> Callable[[Callable[..., Report]], Task[Any]]:
     """Makes an Invoke task of a function of (session, own flags…) that returns a Report.
 
-    The flags that all tasks share are added to its signature; `help` describes its own. Every flag is
-    text or on/off for Invoke, and is validated with the configuration, so that a wrong value is
-    an error of ours.
+    The flags that all tasks share are added to its signature, and those of SETTINGS_FLAGS that `settings` names: the
+    session has their values. `help` describes the task's own. Every flag is text or on/off for Invoke, and is
+    validated with the configuration, so that a wrong value is an error of ours.
     """
-    return functools.partial(_make_task, help)
+    added = {name: SETTINGS_FLAGS[name] for name in settings} | COMMON_FLAGS
+    return functools.partial(_make_task, added, help)
 
 
-def _make_task(help: Mapping[str, str], body: Callable[..., Report]) -> Task[Any]:
+def _make_task(added: Mapping[str, str], help: Mapping[str, str], body: Callable[..., Report]) -> Task[Any]:
     own = list(inspect.signature(body).parameters.values())[1:]
-    shared = [
+    more = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False if name == "yes" else None)
-        for name in COMMON_FLAGS
+        for name in added
     ]
 
     @functools.wraps(body)
     def run(context: Context, *args: Any, **flags: Any) -> None:
-        common = {name: flags.pop(name) for name in COMMON_FLAGS}
-        session = _session(context, common, flags)
+        session = _session(context, {name: flags.pop(name) for name in added})
         present(body(session, *args, **flags))
 
     leavable = [parameter.name for parameter in own if parameter.default == ""]
     positional = [p.name for p in own if p.name in leavable or p.default is inspect.Parameter.empty]
     own = [p.replace(default=None) if p.name in leavable else p for p in own]
     context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    vars(run)["__signature__"] = inspect.Signature([context, *own, *shared])
+    vars(run)["__signature__"] = inspect.Signature([context, *own, *more])
     lists = [parameter.name for parameter in own if str(parameter.annotation).startswith("list[")]
     return _Task(
         run,
@@ -84,7 +89,7 @@ def _make_task(help: Mapping[str, str], body: Callable[..., Report]) -> Task[Any
         positional=positional,
         iterable=lists,
         auto_shortflags=False,  # -f after a task would no longer be Invoke's own -f FILE
-        help={**COMMON_FLAGS, **help},
+        help={**added, **help},
     )
 
 
@@ -113,23 +118,21 @@ def _complete_context(machine: ParseMachine) -> None:
 _complete = ParseMachine.complete_context
 
 
-def _session(context: Context, common: Mapping[str, Any], flags: dict[str, Any]) -> Session:
+def _session(context: Context, flags: Mapping[str, Any]) -> Session:
     from cloudscale.course.session import Session
     from cloudscale.course.settings import Common, read_flags, read_settings
     from cloudscale.progress import progress_on
 
     configuration = context.config.get("cloudscale") or {}
-    configured = {name: common[name] for name in ("driver", "course")}
-    configured |= {name: flags.pop(name) for name in ("students", "image") if name in flags}
-    of_vms = {name: flags.pop(name) for name in VM_FLAGS if name in flags}
-    of_vms = {name: value for name, value in of_vms.items() if value is not None}
-    checked = read_flags(Common, **{name: value for name, value in common.items() if name not in configured})
+    configured = {name: flags[name] for name in ("driver", "course", "students", "image") if name in flags}
+    of_vms = {name: flags[name] for name in VM_FLAGS if flags.get(name) is not None}
+    common = read_flags(Common, **{name: flags[name] for name in Common.model_fields})
     return Session(
         settings=read_settings(_with_vms(configuration, of_vms), **configured),
-        common=checked,
+        common=common,
         progress=progress_on(sys.stderr),
-        ask=functools.partial(_ask, checked.yes),
-        names_driver=common["driver"] is not None,
+        ask=functools.partial(_ask, common.yes),
+        names_driver=flags["driver"] is not None,
         vm_flags=tuple(f"--{name.replace('_', '-')}" for name in of_vms),
     )
 

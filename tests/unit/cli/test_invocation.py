@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import io
 import sys
 from collections.abc import Mapping
@@ -284,9 +285,27 @@ def test_the_flags_of_themachine_are_read(called: Workflow, capsys: pytest.Captu
     assert called.asked.settings.image == "pydata"
 
 
+@pytest.mark.parametrize("task", ["themachine", "machine_new dev"])
+def test_the_flags_for_vms_go_before_the_configuration(
+    called: Workflow, capsys: pytest.CaptureFixture[str], tmp_path: Path, task: str
+) -> None:
+    (tmp_path / "own.yaml").write_text("cloudscale: {vm: {cpus: 8, user: ann}}")
+    run(f"-f own.yaml {task} --cpus 4 --base-image disk.qcow2", capsys)
+    vm = called.asked.settings.vm
+    assert (vm.cpus, vm.base_image, vm.user) == (4, "disk.qcow2", "ann")
+    assert called.asked.vm_flags == ("--cpus", "--base-image")
+
+
 def test_without_flags_themachine_has_its_defaults(called: Workflow, capsys: pytest.CaptureFixture[str]) -> None:
     run("themachine", capsys)
     assert called.given["args"] == (Launch(),)
+
+
+def test_what_is_in_a_tasks_signature_is_read_in_its_body() -> None:
+    for task in ast.parse((PROJECT / "tasks.py").read_text()).body:
+        if isinstance(task, ast.FunctionDef):
+            read = {node.id for part in task.body for node in ast.walk(part) if isinstance(node, ast.Name)}
+            assert {argument.arg for argument in task.args.args} <= read, task.name
 
 
 @pytest.mark.parametrize("task", ["com_node", "com_containers", "machine_new", "machine_rm"])
