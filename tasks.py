@@ -59,7 +59,7 @@ def themachine(
     return themachine.themachine(session, launch)
 
 
-@cloudscale_task()
+@cloudscale_task(command='the command, in quotes: "ls -l"')
 def com_node(session: Session, command: str) -> Report:
     """Run a shell command on every machine, in parallel."""
     from cloudscale.workflow import commands
@@ -67,7 +67,7 @@ def com_node(session: Session, command: str) -> Report:
     return commands.com_node(session, command)
 
 
-@cloudscale_task()
+@cloudscale_task(command='the command, in quotes: "ls -l"')
 def com_containers(session: Session, command: str) -> Report:
     """Run a shell command in every running seat, in parallel."""
     from cloudscale.workflow import commands
@@ -91,7 +91,7 @@ def driver_reset(session: Session) -> Report:
     return reset.driver_reset(session)
 
 
-@cloudscale_task(settings=VM_FLAGS)
+@cloudscale_task(settings=VM_FLAGS, name="the name of the machine; with --driver local, any name")
 def machine_new(session: Session, name: str) -> Report:
     """Add one machine with an engine: a VM on this computer (local: install the engine of this computer itself)."""
     from cloudscale.workflow import single_machine
@@ -99,7 +99,7 @@ def machine_new(session: Session, name: str) -> Report:
     return single_machine.machine_new(session, name)
 
 
-@cloudscale_task()
+@cloudscale_task(name="the name of the machine, as it was given to machine_new")
 def machine_rm(session: Session, name: str) -> Report:
     """Remove what machine_new brought."""
     from cloudscale.workflow import single_machine
@@ -143,11 +143,11 @@ def remote_com(
 
 
 @cloudscale_task(
-    name="which image: pydata (default), ml, spark; with --from its name (the folder's)",
-    from_="build one of your own: a folder with a requirements.txt or a Dockerfile",
-    on="what your own stands on (pydata)",
+    name="the image to build: pydata, ml or spark; with --from, the name that your own image gets",
+    from_="build your own image from this folder, which has a requirements.txt or a Dockerfile",
+    on="the image that your own image extends (default: pydata)",
 )
-def image_build(session: Session, name: str = "", from_: str | None = None, on: str | None = None) -> Report:
+def image_build(session: Session, name: str, from_: str | None = None, on: str | None = None) -> Report:
     """Build a notebook image on this computer's engine: one of the project's, or one of your own."""
     from cloudscale.workflow import images
 

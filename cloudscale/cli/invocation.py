@@ -9,16 +9,14 @@ import functools
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import invoke.executor
 import invoke.parser.parser
 from invoke.context import Context
 from invoke.exceptions import AmbiguousEnvVar, Exit, ParseError, UncastableEnvVar, UnexpectedExit
-from invoke.parser.argument import Argument
 from invoke.parser.context import ParserContext
-from invoke.parser.parser import ParseMachine
 from invoke.tasks import Task
 
 from cloudscale.errors import CloudscaleError, RequestError
@@ -76,46 +74,16 @@ def _make_task(added: Mapping[str, str], help: Mapping[str, str], body: Callable
         session = _session(context, {name: flags.pop(name) for name in added})
         present(body(session, *args, **flags))
 
-    leavable = [parameter.name for parameter in own if parameter.default == ""]
-    positional = [p.name for p in own if p.name in leavable or p.default is inspect.Parameter.empty]
-    own = [p.replace(default=None) if p.name in leavable else p for p in own]
     context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD)
     vars(run)["__signature__"] = inspect.Signature([context, *own, *more])
     lists = [parameter.name for parameter in own if str(parameter.annotation).startswith("list[")]
-    return _Task(
+    return Task(
         run,
-        leavable,
         name=body.__name__,
-        positional=positional,
         iterable=lists,
         auto_shortflags=False,  # -f after a task would no longer be Invoke's own -f FILE
         help={**added, **help},
     )
-
-
-class _Task(Task[Any]):
-    """A task of whose positional arguments some may be left out."""
-
-    def __init__(self, body: Callable[..., None], leavable: Sequence[str], **settings: Any) -> None:
-        super().__init__(body, **settings)
-        self._leavable = leavable
-
-    def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
-        arguments = super().get_arguments(ignore_unknown_help)
-        for argument in arguments:
-            vars(argument)["leavable"] = argument.name in self._leavable
-        return arguments
-
-
-def _complete_context(machine: ParseMachine) -> None:
-    """Gives positional arguments that were left out an empty value, before Invoke finds them missing."""
-    for argument in machine.context.missing_positional_args if machine.context else ():
-        if vars(argument).get("leavable"):
-            argument.value = ""
-    _complete(machine)
-
-
-_complete = ParseMachine.complete_context
 
 
 def _session(context: Context, flags: Mapping[str, Any]) -> Session:
@@ -228,11 +196,13 @@ def _message(error: BaseException) -> tuple[str, int]:
 
 
 class _UsageError(ParseError, Exit):
-    """A flag that Invoke does not know. Being an Exit too, it ends in the exit code of a wrong request."""
+    """A wrong or a missing argument. It is an Exit too, so that it ends in the exit code of a wrong request."""
 
     def __init__(self, text: str, context: ParserContext | None = None) -> None:
+        missing = context.missing_positional_args if context else []
+        lines = [text, *(f"  {argument.name}: {argument.help}" for argument in missing)]
         Exit.__init__(self, message=None, code=RequestError.exit_code)
-        self.args = (text,)  # what Program.run prints of a ParseError; of an Exit it prints the message
+        self.args = ("\n".join(lines),)  # what Program.run prints of a ParseError; of an Exit it prints the message
         self.context = context
 
 
@@ -240,8 +210,6 @@ def install() -> None:
     """Has Invoke end in the project's exit codes where no Executor is at work yet: flags and configuration files."""
     # load-bearing: Program.run gives a ParseError exit code 1, and has no setting for it
     invoke.parser.parser.ParseError = _UsageError  # type: ignore[attr-defined, assignment]
-    # load-bearing: to Invoke, a positional argument is one that can't be left out
-    ParseMachine.complete_context = _complete_context  # type: ignore[assignment, method-assign]
     sys.excepthook = _last_resort
 
 

@@ -128,7 +128,7 @@ def look_inside(engine: Engine, reference: str, pinned: str, course: str) -> Not
             container.remove(force=True, v=True)
     raise ImageError(
         f"The image {reference} has no Jupyter: neither jupyter-lab nor jupyter-server (with python3) is on its PATH.",
-        "Use one of quay.io/jupyter/…, or the project's own: invoke image_build, then --image pydata.",
+        "Use one of quay.io/jupyter/…, or the project's own: invoke image_build pydata, then --image pydata.",
     )
 
 
@@ -163,5 +163,5 @@ def _not_pulled(reference: str, text: str, machine: str) -> ImageError | EngineE
     return ImageError(
         f"The image {reference} is not on {machine} and can't be pulled: {text.strip()}",
         "If the name is right and there is a network, run again. Without a registry, build the project's own here:"
-        " invoke image_build, then add --image pydata.",
+        " invoke image_build pydata, then add --image pydata.",
     )

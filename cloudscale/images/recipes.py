@@ -9,8 +9,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from slugify import slugify
-
 from cloudscale.engines.client import Engine, engine_errors
 from cloudscale.errors import EngineError, RequestError
 
@@ -19,7 +17,7 @@ DOCKERFILE, PACKAGES, REQUIREMENTS = "Dockerfile", "packages.txt", "requirements
 ADDING = (DOCKERFILE, "add.sh")  # in RECIPES, for all that lack a Dockerfile of their own; add.sh for every one
 REPOSITORY = "cloudscale"
 RECIPE = "cloudscale.recipe"  # the label that tells which recipe an image was built from
-DEFAULT = "pydata"  # what is built, and stood on, where nothing else is said
+DEFAULT = "pydata"  # the base of a trainer's own image unless --on names another
 
 SHORT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")  # a name without registry, tag or digest
 STANDS_ON = re.compile(rf"^ARG BASE={REPOSITORY}/(\S+):latest$", re.MULTILINE)
@@ -80,14 +78,13 @@ def find_recipe(name: str) -> Recipe:
 
 
 def own_recipe(folder: Path, name: str, base: str) -> Recipe:
-    """What a trainer's folder has, by the folder's name where none is given. Raises RequestError."""
+    """The recipe of a trainer's own image, which is in a folder. Raises RequestError."""
     if not any((folder / file).is_file() for file in (DOCKERFILE, REQUIREMENTS)):
         raise RequestError(
             f"{folder} has neither a {REQUIREMENTS} nor a {DOCKERFILE}.",
             f"--from wants a folder with a {REQUIREMENTS} (Python packages, with versions or not; Debian's may stand"
             f" in a {PACKAGES} beside it), or with a {DOCKERFILE} that begins with ARG BASE and FROM ${{BASE}}.",
         )
-    name = name or slugify(folder.resolve().name)
     if not SHORT.fullmatch(name):
         raise RequestError(
             f"{name!r} can't be an image's name.", "Give it one of lower-case letters, digits and hyphens."

@@ -146,7 +146,7 @@ def image(engine: LabEngine) -> str:
     """The project's own notebook image, built as a user builds it where no registry answers."""
     tool = Tool(engine, STATE / "build-home", {})
     with outside():
-        built = tool("image_build")
+        built = tool("image_build", "pydata")
     assert built.code == 0, built.err
     return built.out.strip()
 

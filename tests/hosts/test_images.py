@@ -115,11 +115,11 @@ def test_a_trainers_own_requirements_go_on_top_and_nothing_below_changes(
     folder = tmp_path / "My Course"
     folder.mkdir()
     (folder / "requirements.txt").write_text("humanize\nnumpy<2\n")
-    refused = build(engine, "--from", str(folder), "--on", ml)
+    refused = build(engine, "my-course", "--from", str(folder), "--on", ml)
     assert refused.code == 1 and "numpy<2" in refused.err and "conflict" in refused.err
 
     (folder / "requirements.txt").write_text("humanize\nnumpy\n")
-    built = build(engine, "--from", str(folder), "--on", ml)
+    built = build(engine, "my-course", "--from", str(folder), "--on", ml)
     assert (built.code, built.out) == (0, "cloudscale/my-course:latest\n"), built.err
     try:
         tool.launch(*roster(MARTY), "--image", "my-course")

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 from invoke.exceptions import ParseError
-from invoke.parser.parser import ParseMachine
 from invoke.program import Program
 
 from cloudscale.cli.report import Report
 from cloudscale.course.session import Session
 from cloudscale.course.settings import Launch, Remote
 from cloudscale.errors import CloudscaleError, SeatError
+from cloudscale.images.recipes import recipe_names
 
 PROJECT = Path(__file__).parents[3]
 TASKS = {  # and the modules of their workflows
@@ -72,7 +72,6 @@ def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     monkeypatch.setattr("invoke.parser.parser.ParseError", ParseError)
-    monkeypatch.setattr(ParseMachine, "complete_context", ParseMachine.complete_context)
     return tmp_path
 
 
@@ -94,7 +93,7 @@ def run(words: str, capsys: pytest.CaptureFixture[str]) -> Result:
     return Result(code, written.out, written.err)
 
 
-@pytest.mark.parametrize("task", ["themachine", "containers_reset", "driver_reset", "status", "image_build"])
+@pytest.mark.parametrize("task", ["themachine", "containers_reset", "driver_reset", "status", "image_list"])
 def test_a_report_goes_to_standard_output(called: Workflow, capsys: pytest.CaptureFixture[str], task: str) -> None:
     assert run(task, capsys) == Result(0, "done\n", "")
 
@@ -196,19 +195,26 @@ def test_an_unknown_key_in_the_environment_ends_in_2(
 @pytest.mark.parametrize(
     ("words", "given"),
     [
-        ("image_build", ("", None, None)),
         ("image_build spark", ("spark", None, None)),
         ("image_build --name spark", ("spark", None, None)),
-        ("image_build --from maps", ("", "maps", None)),
         ("image_build --from maps --on ml atlas", ("atlas", "maps", "ml")),
         ("image_build atlas --from maps", ("atlas", "maps", None)),
     ],
 )
-def test_an_images_name_may_be_left_out(
+def test_an_images_name_stands_anywhere_after_the_task(
     called: Workflow, capsys: pytest.CaptureFixture[str], words: str, given: tuple[str | None, ...]
 ) -> None:
     assert run(words, capsys).code == 0
     assert called.given["args"] == given
+
+
+@pytest.mark.parametrize("words", ["image_build", "image_build --from maps"])
+def test_an_images_name_is_always_given_and_those_that_can_be_built_are_named(
+    here: Path, capsys: pytest.CaptureFixture[str], words: str
+) -> None:
+    done = run(words, capsys)
+    assert (done.code, done.out) == (2, "")
+    assert all(name in done.err for name in recipe_names())
 
 
 # --- flags, environment and files ------------------------------------------------------------

@@ -108,7 +108,7 @@ def test_an_image_that_no_registry_has_is_told_with_what_else_there_is() -> None
         pull_image(fake_engine(FakeApi()), LAB)
     assert LAB in raised.value.message
     assert "m1" in raised.value.message
-    assert "invoke image_build" in raised.value.remedy
+    assert "invoke image_build pydata" in raised.value.remedy
 
 
 def test_a_registry_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -131,12 +131,12 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
-def test_a_trainers_own_has_its_folders_name(folder: Path) -> None:
-    recipe = own_recipe(folder, "", "ml")
-    assert (recipe.name, recipe.base, recipe.reference) == ("prufung-maps", "ml", "cloudscale/prufung-maps:latest")
+def test_a_trainers_own_has_the_name_that_was_given(folder: Path) -> None:
+    recipe = own_recipe(folder, "exam-maps", "ml")
+    assert (recipe.name, recipe.base, recipe.reference) == ("exam-maps", "ml", "cloudscale/exam-maps:latest")
 
 
-@pytest.mark.parametrize("name", ["pydata", "spark", "base", "brought-1", "Maps", "maps:1", "me/maps", "-"])
+@pytest.mark.parametrize("name", ["pydata", "spark", "base", "brought-1", "Maps", "maps:1", "me/maps", "-", ""])
 def test_a_name_that_is_taken_or_none_is_a_wrong_request(folder: Path, name: str) -> None:
     with pytest.raises(RequestError):
         own_recipe(folder, name, "pydata")
