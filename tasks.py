@@ -1,4 +1,4 @@
-"""The tasks of cloudscale: flags in, one workflow called, its report printed. `invoke --list` shows them."""
+"""The tasks of cloudscale. Each one translates its flags, calls one workflow and returns the workflow's report."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ install()
 
 @cloudscale_task(
     settings=("students", "image", *VM_FLAGS),
-    nodes="how many machines; 0: as many as the students need",
-    port="the port of Jupyter inside a container (8888)",
-    start="the first port of a machine that seats use (4321)",
-    end="the last one; 0: as far as needed",
-    env="K=V for every seat's environment; may be repeated",
-    onlycreate="machines, swarm and image, but no seats",
-    plan="say what would be done and what it needs; make nothing",
-    prune="remove the seats of students who are not in the file any more",
-    replace_lost="seat the students of lost machines on the others",
-    output="write the result to this file too, for your eyes only",
+    nodes="the number of machines (default: 0, as many as the students need)",
+    port="the port of Jupyter inside each container (default: 8888)",
+    start="the first port for seats on each machine (default: 4321)",
+    end="the last port for seats on each machine (default: 0, as many as needed)",
+    env="an environment variable for all seats, NAME=VALUE; may be repeated",
+    onlycreate="prepare machines, swarm and image, but start no seats",
+    plan="show what would be done and what it needs; change nothing",
+    prune="remove the seats of students who are no longer in the file",
+    replace_lost="give the students of lost machines seats on the other machines",
+    output="also write the result to this file, which only you can read (mode 0600)",
 )
 def themachine(
     session: Session,
@@ -39,7 +39,7 @@ def themachine(
     replace_lost: bool = False,
     output: str | None = None,
 ) -> Report:
-    """Machines, a Docker Swarm on them, and a Jupyter server for each student."""
+    """Start a Jupyter server for each student, on machines that form a Docker Swarm; safe to run again."""
     from cloudscale.course.settings import Launch, read_flags
     from cloudscale.workflow import themachine
 
@@ -61,7 +61,7 @@ def themachine(
 
 @cloudscale_task(command='the command, in quotes: "ls -l"')
 def com_node(session: Session, command: str) -> Report:
-    """Run a shell command on every machine, in parallel."""
+    """Run a shell command on all machines, in parallel."""
     from cloudscale.workflow import commands
 
     return commands.com_node(session, command)
@@ -69,15 +69,15 @@ def com_node(session: Session, command: str) -> Report:
 
 @cloudscale_task(command='the command, in quotes: "ls -l"')
 def com_containers(session: Session, command: str) -> Report:
-    """Run a shell command in every running seat, in parallel."""
+    """Run a shell command in all running seats, in parallel."""
     from cloudscale.workflow import commands
 
     return commands.com_containers(session, command)
 
 
-@cloudscale_task(volumes="remove the students' work, too")
+@cloudscale_task(volumes="also remove the volumes with the students' work")
 def containers_reset(session: Session, volumes: bool = False) -> Report:
-    """Remove the seats, keep the machines; the students' volumes stay unless --volumes."""
+    """Remove the seats. The machines stay, and so does the students' work unless --volumes is given."""
     from cloudscale.workflow import reset
 
     return reset.containers_reset(session, with_volumes=volumes)
@@ -85,23 +85,23 @@ def containers_reset(session: Session, volumes: bool = False) -> Report:
 
 @cloudscale_task()
 def driver_reset(session: Session) -> Report:
-    """Remove for good all that was made for the course with a driver."""
+    """Permanently remove all that was made for the course with this driver, including the students' work."""
     from cloudscale.workflow import reset
 
     return reset.driver_reset(session)
 
 
-@cloudscale_task(settings=VM_FLAGS, name="the name of the machine; with --driver local, any name")
+@cloudscale_task(settings=VM_FLAGS, name="the name of the new machine; with --driver local, any name")
 def machine_new(session: Session, name: str) -> Report:
-    """Add one machine with an engine: a VM on this computer (local: install the engine of this computer itself)."""
+    """Add one VM on this computer, with a Docker Engine; with --driver local, install the engine here instead."""
     from cloudscale.workflow import single_machine
 
     return single_machine.machine_new(session, name)
 
 
-@cloudscale_task(name="the name of the machine, as it was given to machine_new")
+@cloudscale_task(name="the name that was given to machine_new")
 def machine_rm(session: Session, name: str) -> Report:
-    """Remove what machine_new brought."""
+    """Remove a machine that machine_new added; with --driver local, the Docker Engine that it installed."""
     from cloudscale.workflow import single_machine
 
     return single_machine.machine_rm(session, name)
@@ -109,20 +109,20 @@ def machine_rm(session: Session, name: str) -> Report:
 
 @cloudscale_task()
 def status(session: Session) -> Report:
-    """Machines and seats as they are now, as a student would find them."""
+    """Show the machines and seats as they are now, each seat as its student would find it."""
     from cloudscale.workflow import status
 
     return status.status(session)
 
 
 @cloudscale_task(
-    hosts="the hosts: [user@]host[:port],…",
-    com="the command (ls)",
-    port="their port (22)",
-    user="who to log in as (root)",
-    pwd="the password, or the passphrase of --kfile; - asks for it",
-    kfile="a private key's file",
-    path="the folder to run the command in",
+    hosts="the hosts, separated by commas: [user@]host[:port]",
+    com="the command, in quotes (default: ls)",
+    port="the SSH port of hosts that are given without a port (default: 22)",
+    user="the user for hosts that are given without a user (default: root)",
+    pwd="the password, or the passphrase of the key in --kfile; with - you are asked for it",
+    kfile="the file with the private key",
+    path="the folder in which the command runs",
 )
 def remote_com(
     session: Session,
@@ -134,7 +134,7 @@ def remote_com(
     kfile: str | None = None,
     path: str | None = None,
 ) -> Report:
-    """Run a command on any hosts over SSH, with a password or a key."""
+    """Run a shell command on any hosts over SSH, in parallel, with a password or a key."""
     from cloudscale.course.settings import Remote, read_flags
     from cloudscale.workflow import commands
 
@@ -148,7 +148,7 @@ def remote_com(
     on="the image that your own image extends (default: pydata)",
 )
 def image_build(session: Session, name: str, from_: str | None = None, on: str | None = None) -> Report:
-    """Build a notebook image on this computer's engine: one of the project's, or one of your own."""
+    """Build a notebook image on this computer's Docker Engine: pydata, ml, spark or, with --from, your own."""
     from cloudscale.workflow import images
 
     return images.image_build(session, name, from_, on)
@@ -156,7 +156,7 @@ def image_build(session: Session, name: str, from_: str | None = None, on: str |
 
 @cloudscale_task()
 def image_list(session: Session) -> Report:
-    """Which notebook images are built, their size, and the machines that have them."""
+    """List the notebook images that are built here, with their sizes and the machines that have them."""
     from cloudscale.workflow import images
 
     return images.image_list(session)

@@ -1,6 +1,6 @@
-"""Where Invoke and the project meet: flags → a Session, errors → exit codes, a Report → output.
+"""Connects Invoke with the project: flags → a Session, errors → exit codes, a Report → output.
 
-This module is imported for `invoke --list` too, so whatever is heavy is imported when a task runs.
+`invoke --list` imports this module too. Imports that take long are therefore made when a task runs.
 """
 
 from __future__ import annotations
@@ -27,36 +27,39 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 ENVIRONMENT = "INVOKE_CLOUDSCALE_"
+KEYS = "docs/configuration.md lists all keys."
+YAML_FORM = "A configuration is YAML, with all keys of this project under cloudscale, as in invoke.yaml."
 
 COMMON_FLAGS = {
-    "driver": "where machines come from: openstack, generic, local, qemu, virtualbox",
-    "course": "the class; everything made for it carries this name",
-    "only": "only these machines or seats: a,b",
-    "skip": "leave out these machines or seats: a,b",
-    "timeout": "seconds; past them a target counts as failed",
-    "format": "table (or any other format of tabulate), csv, json",
-    "yes": "do not ask before something is removed",
+    "driver": "where the machines come from: openstack, generic, local, qemu or virtualbox",
+    "course": "the name of the class; everything that is made for the class carries it",
+    "only": "only these machines, seats or students: a,b",
+    "skip": "leave out these machines, seats or students: a,b",
+    "timeout": "seconds that a command, or the start of a seat, may take before it counts as failed",
+    "format": "the format of the result: table, csv, json, or another format of tabulate",
+    "yes": "remove without asking for confirmation",
 }
 
 VM_FLAGS = {
-    "cpus": "cores of each VM on this computer (2)",
-    "memory": "memory of each VM on this computer (2G)",
-    "disk": "disk of each VM on this computer (20G)",
-    "base_image": "what such a VM's disk is made from: a cloud image's file or https:// address",
+    "cpus": "cores of each VM on this computer (default: 2)",
+    "memory": "memory of each VM on this computer (default: 2G)",
+    "disk": "disk of each VM on this computer (default: 20G)",
+    "base_image": "cloud image for the disk of each VM on this computer: a file or an https:// address",
 }
-SETTINGS_FLAGS = {
-    "students": "the students' file: id;name;surname;email",
-    "image": "the notebook image: a reference, or the short name of a built one",
+SETTINGS_FLAGS = {  # flags that set a key of the configuration
+    "students": "the CSV file with the students: id;name;surname;email",
+    "image": "the notebook image: REGISTRY/REPOSITORY:TAG, or the short name of an image that is built here (pydata)",
     **VM_FLAGS,
 }
 
 
 def cloudscale_task(settings: Iterable[str] = (), **help: str) -> Callable[[Callable[..., Report]], Task[Any]]:
-    """Makes an Invoke task of a function of (session, own flags…) that returns a Report.
+    """Turns a function of (session, own flags…) that returns a Report into an Invoke task.
 
-    The flags that all tasks share are added to its signature, and those of SETTINGS_FLAGS that `settings` names: the
-    session has their values. `help` describes the task's own. Every flag is text or on/off for Invoke, and is
-    validated with the configuration, so that a wrong value is an error of ours.
+    Two kinds of flags are added to the function's signature: those that all tasks share, and those of SETTINGS_FLAGS
+    that `settings` names. The session carries their values. `help` describes the function's own flags. For Invoke,
+    each flag is text or on/off; the values are validated together with the configuration, so a wrong one is a
+    SettingsError.
     """
     added = {name: SETTINGS_FLAGS[name] for name in settings} | COMMON_FLAGS
     return functools.partial(_make_task, added, help)
@@ -64,7 +67,7 @@ def cloudscale_task(settings: Iterable[str] = (), **help: str) -> Callable[[Call
 
 def _make_task(added: Mapping[str, str], help: Mapping[str, str], body: Callable[..., Report]) -> Task[Any]:
     own = list(inspect.signature(body).parameters.values())[1:]
-    more = [
+    others = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False if name == "yes" else None)
         for name in added
     ]
@@ -75,13 +78,13 @@ def _make_task(added: Mapping[str, str], help: Mapping[str, str], body: Callable
         present(body(session, *args, **flags))
 
     context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    vars(run)["__signature__"] = inspect.Signature([context, *own, *more])
+    vars(run)["__signature__"] = inspect.Signature([context, *own, *others])
     lists = [parameter.name for parameter in own if str(parameter.annotation).startswith("list[")]
     return Task(
         run,
         name=body.__name__,
         iterable=lists,
-        auto_shortflags=False,  # -f after a task would no longer be Invoke's own -f FILE
+        auto_shortflags=False,  # else -f after a task would no longer be Invoke's own -f FILE
         help={**added, **help},
     )
 
@@ -106,26 +109,28 @@ def _session(context: Context, flags: Mapping[str, Any]) -> Session:
 
 
 def _with_vms(configuration: Mapping[str, Any], flags: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The configuration with what the flags say of VMs on this computer."""
+    """The configuration with the flags for VMs on this computer in its section `vm`."""
     section = configuration.get("vm") or {}
     return {**configuration, "vm": {**section, **flags}} if flags and isinstance(section, Mapping) else configuration
 
 
 def _ask(yes: bool, question: str) -> None:
-    """Asks before something is removed. Raises RequestError where the answer is no, or nobody can give one."""
+    """Asks the user before something is removed. Raises RequestError if the answer is no or if there is no terminal."""
     if yes:
         return
     from cloudscale.hosts.this_computer import on_terminal
 
     if not on_terminal():
-        raise RequestError(f"{question} Nobody is there to answer.", "Add --yes to go on without the question.")
+        raise RequestError(
+            f"{question} This needs confirmation, and there is no terminal.", "Add --yes to confirm beforehand."
+        )
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise RequestError("Nothing was removed.")
 
 
 def present(report: Report) -> None:
-    """Prints a report. Raises Exit with code 1 where something failed."""
+    """Prints a report. Raises Exit with code 1 if something failed."""
     if report.text:
         print(report.text, flush=True)
     if report.problems:
@@ -133,48 +138,55 @@ def present(report: Report) -> None:
 
 
 class Executor(invoke.executor.Executor):
-    """Runs tasks, and turns the project's errors into messages with their exit code (`--debug`: a traceback)."""
+    """Runs tasks. Turns the project's errors into messages and exit codes; with `--debug`, shows the traceback."""
 
     def execute(self, *tasks: Any) -> Any:
         try:
-            self._know_all_keys()
+            self._declare_keys()
             return super().execute(*tasks)
         except (Exit, UnexpectedExit):
             raise
         except KeyboardInterrupt:
             raise Exit(
-                "Interrupted. What was made stays; the same command again goes on from there.", INTERRUPTED
+                "Interrupted. What was made so far stays. Run the same command again to continue.", INTERRUPTED
             ) from None
-        except BrokenPipeError:  # the reader of our output (head, say) has had enough
+        except BrokenPipeError:  # the program that reads our output (such as head) has ended
             raise Exit(code=1) from None
         except Exception as error:
             if self.core and self.core[0].args.debug.value:
                 raise
             raise Exit(*_message(error)) from None
 
-    def _know_all_keys(self) -> None:
-        """Tells Invoke the keys of the configuration, without which it does not look for them in the environment."""
+    def _declare_keys(self) -> None:
+        """Declares the keys of the configuration. Invoke reads only declared keys from the environment."""
         from cloudscale.course.settings import env_skeleton
 
         config = self.config
         if config._runtime_path and not config._runtime_found:
-            raise RequestError(f"There is no configuration file {config._runtime_path} (-f).")
+            raise RequestError(
+                f"The configuration file {config._runtime_path} does not exist.", "Check the name after -f."
+            )
         if not isinstance(config.get("cloudscale") or {}, Mapping):
-            raise RequestError("The configuration's key cloudscale should hold keys and values.")
+            raise RequestError("In the configuration, cloudscale must contain keys and values.", YAML_FORM)
         skeleton = _fitting(env_skeleton(), config.get("cloudscale") or {})
         given = sorted(name for name in os.environ if name.startswith(ENVIRONMENT))
         if unknown := [name for name in given if name not in set(_variables(env_skeleton(), ENVIRONMENT))]:
-            raise RequestError(f"The environment sets {', '.join(unknown)}: there is no such key.")
+            raise RequestError(
+                f"Unknown keys of the configuration in the environment: {', '.join(unknown)}.",
+                f"A variable is {ENVIRONMENT} and the key, such as {ENVIRONMENT}SEAT_MEMORY. {KEYS}",
+            )
         self.collection.configure({"cloudscale": skeleton})
         try:
             config.load_collection(self.collection.configuration())
             config.load_shell_env()
         except (ValueError, TypeError, AmbiguousEnvVar, UncastableEnvVar) as error:
-            raise RequestError(f"The configuration can't be read ({', '.join(given) or 'a file'}): {error}.") from None
+            raise RequestError(
+                f"The configuration can't be read ({', '.join(given) or 'a file'}): {error}.", KEYS
+            ) from None
 
 
 def _fitting(skeleton: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """The skeleton without the sections in whose place something else stands: Settings tells what is wrong there."""
+    """The skeleton without sections that are something else in `values`: Invoke can't merge those, Settings reports."""
     return {
         key: below if key not in values or not below else _fitting(below, values[key])
         for key, below in skeleton.items()
@@ -183,7 +195,7 @@ def _fitting(skeleton: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str
 
 
 def _variables(keys: Mapping[str, Any], prefix: str) -> Iterator[str]:
-    """The environment's names of the configuration's keys."""
+    """The names of the environment variables for the keys of the configuration."""
     for key, below in keys.items():
         name = f"{prefix}{key.upper()}"
         yield from _variables(below, f"{name}_") if below else (name,)
@@ -192,7 +204,8 @@ def _variables(keys: Mapping[str, Any], prefix: str) -> Iterator[str]:
 def _message(error: BaseException) -> tuple[str, int]:
     if isinstance(error, CloudscaleError):
         return f"Error: {error}", error.exit_code
-    return f"Error: {type(error).__name__}: {error}\n  This should not happen. --debug shows where it did.", 1
+    bug = "This is a bug in cloudscale. --debug shows where it happened."
+    return f"Error: {type(error).__name__}: {error}\n  {bug}", 1
 
 
 class _UsageError(ParseError, Exit):
@@ -207,21 +220,20 @@ class _UsageError(ParseError, Exit):
 
 
 def install() -> None:
-    """Has Invoke end in the project's exit codes where no Executor is at work yet: flags and configuration files."""
-    # load-bearing: Program.run gives a ParseError exit code 1, and has no setting for it
+    """Makes Invoke use the project's exit codes for wrong flags and files too, which it reads before any Executor."""
+    # load-bearing: for a ParseError, Program.run always uses exit code 1
     invoke.parser.parser.ParseError = _UsageError  # type: ignore[attr-defined, assignment]
     sys.excepthook = _last_resort
 
 
 def _last_resort(kind: type[BaseException], error: BaseException, traceback: Any) -> None:
-    """Whatever Invoke lets pass before an Executor is at work: it reads the configuration there."""
+    """Reports errors that Invoke does not catch while it reads the configuration, before it starts an Executor."""
     if "--debug" in sys.argv or "-d" in sys.argv:
         sys.__excepthook__(kind, error, traceback)
         return
-    told = " ".join(str(error).split())
+    text = " ".join(str(error).split())
     print(
-        f"Error: The configuration can't be read ({kind.__name__}: {told}).\n"
-        "  It is YAML, with everything of this project under cloudscale: as in invoke.yaml.",
+        f"Error: The configuration can't be read ({kind.__name__}: {text}).\n  {YAML_FORM}",
         file=sys.stderr,
         flush=True,
     )
@@ -230,4 +242,4 @@ def _last_resort(kind: type[BaseException], error: BaseException, traceback: Any
 
 def _end(code: int) -> NoReturn:
     sys.stdout.flush()
-    os._exit(code)  # an excepthook can't choose the exit code otherwise
+    os._exit(code)  # an excepthook has no other way to choose the exit code

@@ -1,4 +1,4 @@
-"""A result in a file, for its owner's eyes only."""
+"""The file that --output names."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 
 from cloudscale.errors import RequestError
 
-LONGEST_NAME = 255  # bytes, on every common file system
+LONGEST_NAME = 255  # bytes; the limit of all common file systems
 
 
 def check_writable(path: Path) -> None:
-    """Raises RequestError where no file can be written there, before anything else is done."""
+    """Raises RequestError if the result can't be written there. Called before anything else is done."""
     if len(os.fsencode(path.name)) > LONGEST_NAME:
-        raise RequestError(f"--output: the name {path.name[:20]}… is too long for a file.")
+        raise RequestError(f"--output: the file name {path.name[:20]}… is too long.", "Choose a shorter name.")
     try:
         kind = path.stat().st_mode
     except FileNotFoundError:
@@ -22,11 +22,13 @@ def check_writable(path: Path) -> None:
     except OSError as error:
         raise RequestError(f"--output {path} can't be written: {error.strerror}.") from None
     if stat.S_ISDIR(kind):
-        raise RequestError(f"--output {path} is a folder; a file is wanted.")
+        raise RequestError(f"--output {path} is a folder.", "Give the name of a file.")
     if not stat.S_ISREG(kind):
-        raise RequestError(f"--output {path} is no ordinary file: it would be replaced.", "Name a file.")
+        raise RequestError(
+            f"--output {path} is not a regular file, and it would be replaced.", "Give the name of a file."
+        )
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise RequestError(
-            f"--output {path} can't be written: its folder is not there, or closed to you.",
-            f"Make it first: mkdir -p {path.parent}",
+            f"--output {path} can't be written: its folder does not exist, or you may not write to it.",
+            f"Create the folder first (mkdir -p {path.parent}), or choose another one.",
         )

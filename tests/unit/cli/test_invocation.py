@@ -43,7 +43,7 @@ class Result:
 
 @dataclass
 class Workflow:
-    """Stands for all workflows: remembers what it was given, and ends as it is told."""
+    """Stands in for all workflows: remembers its arguments, and returns or raises what a test sets."""
 
     report: Report = field(default_factory=lambda: Report("done"))
     error: BaseException | None = None
@@ -67,7 +67,7 @@ class Workflow:
 
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """An empty folder to run in. What tasks.py changes in this process is put back."""
+    """An empty folder to run in. What tasks.py changes in this process is restored."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
@@ -114,7 +114,7 @@ def test_a_report_without_text_prints_no_empty_line(called: Workflow, capsys: py
 @pytest.mark.parametrize(
     ("error", "code", "message"),
     [
-        (SeatError("It broke.", "Mend it."), 1, "It broke.\n  Mend it."),
+        (SeatError("It broke.", "Fix it."), 1, "It broke.\n  Fix it."),
         (CloudscaleError("It broke."), 1, "It broke."),
         (KeyboardInterrupt(), 130, "Interrupted"),
         (ZeroDivisionError("division by zero"), 1, "ZeroDivisionError: division by zero"),
@@ -131,7 +131,7 @@ def test_every_error_ends_in_its_exit_code_and_a_message(
     assert "Traceback" not in done.err
 
 
-def test_a_reader_that_has_had_enough_is_no_error_worth_a_message(
+def test_when_the_reader_of_the_output_ends_no_message_is_printed(
     called: Workflow, capsys: pytest.CaptureFixture[str]
 ) -> None:
     called.error = BrokenPipeError()
@@ -252,7 +252,7 @@ def test_every_key_can_come_from_the_environment(
     assert settings.generic.hosts == ("a", "root@b")
 
 
-def test_a_file_of_ones_own_goes_before_the_projects(
+def test_a_file_given_with_f_goes_before_the_projects(
     called: Workflow, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     (tmp_path / "own.yaml").write_text("cloudscale: {course: geo, generic: {hosts: [a, b]}}")
@@ -343,18 +343,19 @@ class Keyboard(io.StringIO):
 
 
 def ask(called: Workflow, capsys: pytest.CaptureFixture[str], words: str) -> Result:
-    """Runs a task whose workflow asks before it removes."""
+    """Runs a task whose workflow asks for confirmation."""
     called.report, called.question = Report("removed"), "Remove 30 seats?"
     return run(words, capsys)
 
 
 @pytest.mark.parametrize("task", ["containers_reset", "driver_reset", "machine_rm m1"])
-def test_where_nobody_can_answer_nothing_is_removed(
+def test_without_a_terminal_nothing_is_removed(
     called: Workflow, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, task: str
 ) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))  # no terminal, whatever comes from it
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))  # no terminal: its content does not count
     done = ask(called, capsys, task)
     assert (done.code, done.out) == (2, "")
+    assert "Remove 30 seats? This needs confirmation, and there is no terminal." in done.err
     assert "--yes" in done.err
 
 

@@ -100,7 +100,7 @@ def test_a_configuration_that_can_not_be_read_ends_in_2(
     assert invoke("-f", name, "status").code == 2
 
 
-def test_a_section_with_nothing_in_it_is_as_if_it_were_not_there(invoke: Callable[..., Result], tmp_path: Path) -> None:
+def test_an_empty_section_counts_as_not_given(invoke: Callable[..., Result], tmp_path: Path) -> None:
     (tmp_path / "own.yaml").write_text("cloudscale:\n  driver: local\n  openstack:\n  seat:\n")
     assert "No Docker Engine answers" in invoke("-f", "own.yaml", "status").err
 
@@ -126,7 +126,7 @@ def test_debug_shows_where_it_happened(invoke: Callable[..., Result]) -> None:
     assert "EngineError" in done.err
 
 
-def test_what_is_heavy_is_not_imported_for_a_list(processes: None) -> None:
+def test_large_libraries_are_not_imported_for_a_list(processes: None) -> None:
     program = "import sys, tasks; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, check=True)
     loaded = {name.partition(".")[0] for name in done.stdout.split()}
