@@ -1,7 +1,8 @@
 """Configuration → Settings, read once for each task, never at import.
 
-The values come from Invoke's own configuration (invoke.yaml, -f FILE, INVOKE_CLOUDSCALE_…), with a
-task's flags on top. Every unknown key and wrong type is an error that names the key.
+The values come from Invoke's configuration (invoke.yaml, -f FILE, INVOKE_CLOUDSCALE_…). A task's flags override them.
+An unknown key or a wrong type is an error that names the key. docs/configuration.md is generated from the descriptions
+of the fields.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from cloudscale.errors import SettingsError
 from cloudscale.units import GIB, MIB, parse_size
 
-# A tag that does not move: `latest` would give each class another image.
-DEFAULT_IMAGE = "quay.io/jupyter/scipy-notebook:2025-03-14"
+DEFAULT_IMAGE = "quay.io/jupyter/scipy-notebook:2025-03-14"  # not `latest`, which changes between classes
 
-RESERVE = 512 * MIB  # bytes that a plan counts for a seat, unless its limit is lower
+RESERVE = 512 * MIB  # bytes
 
 Driver = Literal["openstack", "local", "generic", "virtualbox", "qemu"]
 
 
 def _size(value: object) -> object:
+    """`2G` → bytes."""
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         raise ValueError("should be a size such as 2G or 512M")
     return parse_size(str(value))
@@ -37,16 +38,26 @@ def _number(value: object) -> object:
     return value
 
 
-Size = Annotated[int, BeforeValidator(_size), Field(ge=6 * MIB)]  # Docker's own lower limit
-Integer = Annotated[int, BeforeValidator(_number)]
-Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
-
-
 def _names(value: object) -> object:
-    """`a,b` as names."""
+    """`a,b` → ("a", "b")."""
     if isinstance(value, str):
         return tuple(name.strip() for name in value.split(",") if name.strip())
     return value
+
+
+def _cidr(value: object) -> object:
+    """An address range such as 192.0.2.0/24. A single address is a range of one."""
+    try:
+        return str(ipaddress.ip_network(str(value), strict=False))
+    except ValueError:
+        raise ValueError("should be an address range such as 192.0.2.0/24") from None
+
+
+Size = Annotated[int, BeforeValidator(_size), Field(ge=6 * MIB)]  # bytes; Docker's own lower limit
+Integer = Annotated[int, BeforeValidator(_number)]
+Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
+Cidr = Annotated[str, BeforeValidator(_cidr)]
 
 
 class Section(BaseModel):
@@ -66,13 +77,20 @@ M = TypeVar("M", bound=Section)
 
 
 class SeatSettings(Section):
-    """Limits of one seat (`cpus`, `memory`, `pids`), and what a plan counts (`reserve`, `per_core`)."""
+    """The limits of each seat, and what a plan counts for it."""
 
-    cpus: Number = Field(1.0, ge=0.01)  # Docker's own lower limit
-    memory: Size = 2 * GIB
-    pids: Integer = Field(512, ge=16)
-    reserve: Size = Field(None, validate_default=True)  # the validator's default
-    per_core: Number = Field(4, gt=0)
+    cpus: Number = Field(1.0, ge=0.01, description="the CPU cores that one seat can use")  # Docker's own lower limit
+    memory: Size = Field(2 * GIB, description="the memory that one seat can use")
+    pids: Integer = Field(512, ge=16, description="the number of processes and threads that one seat can have")
+    reserve: Size = Field(
+        None,  # the validator's default
+        validate_default=True,
+        description="the memory that a plan counts for each seat, and too little of it is an error; "
+        "if empty, 512M, or `seat.memory` if that is less",
+    )
+    per_core: Number = Field(
+        4, gt=0, description="the number of seats that a plan counts for each core; more than that is a warning"
+    )
 
     @field_validator("reserve", mode="before")
     @classmethod
@@ -88,91 +106,124 @@ class SeatSettings(Section):
 
 
 class LocalSettings(Section):
-    """`address`: what students type to reach this computer; found by itself where it is not given."""
+    """The driver `local`: the Docker Engine of this computer."""
 
-    address: str | None = None
-
-
-def _cidr(value: object) -> object:
-    """A network's address range, such as 192.0.2.0/24; one address counts as a range of itself."""
-    try:
-        return str(ipaddress.ip_network(str(value), strict=False))
-    except ValueError:
-        raise ValueError("should be a range of addresses such as 192.0.2.0/24") from None
-
-
-Cidr = Annotated[str, BeforeValidator(_cidr)]
+    address: str | None = Field(
+        None, description="the address of this computer in the URLs of the seats; if empty, it is detected"
+    )
 
 
 class OpenStackSettings(Section):
-    """Names or ids of what the cloud has. `external_network`: empty where fixed addresses can be reached.
+    """The driver `openstack`: machines in a cloud."""
 
-    `key_pair`: one of the user's own, let in beside the course's key; `boot_volume`: the size of a volume to boot
-    from, in place of the flavor's disk; `boot_timeout`: seconds for a machine to answer.
-    """
-
-    cloud: str | None = None
-    image: str = Field("debian-12", min_length=1)
-    flavor: str = Field("m1.small", min_length=1)
-    network: str = Field("course-net", min_length=1)
-    external_network: str = "public"
-    user: str = Field("debian", min_length=1)
-    key_pair: str | None = None
-    admin_cidr: Cidr = "0.0.0.0/0"
-    student_cidr: Cidr = "0.0.0.0/0"
-    availability_zone: str | None = None
-    config_drive: bool = False
-    boot_volume: Size | None = None
-    server_prefix: str = Field("", pattern=r"^([a-z0-9][a-z0-9-]{0,19})?$")
-    boot_timeout: Number = Field(600, gt=0)
+    cloud: str | None = Field(
+        None, description="the name of the cloud in clouds.yaml; if empty, `OS_CLOUD` or the only cloud there"
+    )
+    image: str = Field(
+        "debian-12",
+        min_length=1,
+        description="the name or id of the machines' image: Debian 12, Ubuntu 22.04 or newer, with cloud-init",
+    )
+    flavor: str = Field("m1.small", min_length=1, description="the name or id of the machines' flavor")
+    network: str = Field(
+        "course-net",
+        min_length=1,
+        description="the name or id of the machines' network, which a router connects to the outside",
+    )
+    external_network: str = Field(
+        "public",
+        description="the name or id of the network for floating IPs; "
+        '`""` if the machines can be reached without floating IPs',
+    )
+    user: str = Field("debian", min_length=1, description="the user of the image; this user may use sudo")
+    key_pair: str | None = Field(
+        None, description="the name of your own key pair, which may log in to the machines too"
+    )
+    admin_cidr: Cidr = Field("0.0.0.0/0", description="the address range that can reach SSH and the Docker Engines")
+    student_cidr: Cidr = Field("0.0.0.0/0", description="the address range that can reach the seats")
+    availability_zone: str | None = Field(
+        None, description="the zone for servers and volumes; if empty, the cloud chooses it"
+    )
+    config_drive: bool = Field(False, description="use a config drive, for clouds without a metadata service")
+    boot_volume: Size | None = Field(
+        None,
+        description="the size of a volume that each machine boots from, such as `20G`; "
+        "if empty, machines boot from the flavor's disk",
+    )
+    server_prefix: str = Field(
+        "",
+        pattern=r"^([a-z0-9][a-z0-9-]{0,19})?$",
+        description="the text before the names of servers and ports, such as `uni-`",
+    )
+    boot_timeout: Number = Field(
+        600, gt=0, description="seconds until a machine that is ACTIVE and does not answer counts as failed"
+    )
 
 
 class VmSettings(Section):
-    """VMs on this computer: each one's `cpus`, `memory` and `disk`, and the image that its disk is made from.
+    """The drivers `qemu` and `virtualbox`: VMs on this computer."""
 
-    `base_image`: a file, or an address of the web; `address`: where the seats' ports are opened on this computer,
-    loopback being for its user alone; `boot_timeout`: seconds for a VM to answer; `kvm`: use it
-    where it works.
-    """
-
-    cpus: Integer = Field(2, ge=1, le=64)
-    memory: Size = Field(2 * GIB, ge=256 * MIB)
-    disk: Size = Field(20 * GIB, ge=GIB)
-    base_image: str | None = Field(None, min_length=1)
-    user: str = Field("debian", min_length=1)
-    address: str = Field("127.0.0.1", pattern=r"^\d+\.\d+\.\d+\.\d+$")
-    boot_timeout: Number = Field(900, gt=0)
-    kvm: bool = True
+    cpus: Integer = Field(2, ge=1, le=64, description="the cores of each VM")
+    memory: Size = Field(2 * GIB, ge=256 * MIB, description="the memory of each VM")
+    disk: Size = Field(20 * GIB, ge=GIB, description="the disk of each VM")
+    base_image: str | None = Field(
+        None,
+        min_length=1,
+        description="the cloud image for the VMs' disks: a file or an https:// address; if empty, Debian 12",
+    )
+    user: str = Field("debian", min_length=1, description="the user of the image; this user may use sudo")
+    address: str = Field(
+        "127.0.0.1",
+        pattern=r"^\d+\.\d+\.\d+\.\d+$",
+        description="the IPv4 address of this computer where the seats can be reached; "
+        "with 127.0.0.1, only from this computer",
+    )
+    boot_timeout: Number = Field(
+        900, gt=0, description="seconds until a VM that runs and does not answer counts as failed"
+    )
+    kvm: bool = Field(True, description="use KVM where it works; without it, a VM is many times slower")
 
 
 class GenericSettings(Section):
-    """Hosts: `[user@]host[:port]`, with `user` where none is named. `pwd`: a password, or the passphrase of `kfile`."""
+    """The driver `generic`: hosts over SSH."""
 
-    hosts: tuple[str, ...] = ()
-    user: str = Field("root", min_length=1)
-    kfile: Path | None = None
-    pwd: str | None = Field(None, repr=False)
-
-    @field_validator("hosts", mode="before")
-    @classmethod
-    def _listed(cls, value: object) -> object:
-        return _names(value)
+    hosts: Names = Field((), description="the hosts: `[user@]host[:port]`; the first one creates the swarm")
+    user: str = Field("root", min_length=1, description="the user for hosts that are given without a user")
+    kfile: Path | None = Field(
+        None, description="the file with the private key; if empty, the SSH agent and the keys in ~/.ssh"
+    )
+    pwd: str | None = Field(
+        None,
+        repr=False,
+        description="the password, or the passphrase of the key in `kfile`; with `-` you are asked for it; "
+        "better set it in the environment than in a file",
+    )
 
 
 class Settings(Section):
-    driver: Driver = "openstack"
-    course: str = Field("course", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,39}$")
-    students: Path = Path("students.csv")
-    image: str = Field(DEFAULT_IMAGE, min_length=1)
-    seat: SeatSettings = SeatSettings()
-    local: LocalSettings = LocalSettings()
-    openstack: OpenStackSettings = OpenStackSettings()
-    generic: GenericSettings = GenericSettings()
-    vm: VmSettings = VmSettings()
+    """The whole configuration."""
+
+    driver: Driver = Field("openstack", description="where the machines come from")
+    course: str = Field(
+        "course",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,39}$",
+        description="the name of the class; everything that is made for the class carries it",
+    )
+    students: Path = Field(Path("students.csv"), description="the CSV file with the students")
+    image: str = Field(
+        DEFAULT_IMAGE,
+        min_length=1,
+        description="the notebook image: REGISTRY/REPOSITORY:TAG, or the short name of an image that is built here",
+    )
+    seat: SeatSettings = Field(SeatSettings(), description="the limits of each seat, and what a plan counts for it")
+    local: LocalSettings = Field(LocalSettings(), description="the Docker Engine of this computer")
+    openstack: OpenStackSettings = Field(OpenStackSettings(), description="machines in an OpenStack cloud")
+    generic: GenericSettings = Field(GenericSettings(), description="hosts over SSH")
+    vm: VmSettings = Field(VmSettings(), description="VMs on this computer: the drivers `qemu` and `virtualbox`")
 
 
 class Launch(Section):
-    """The flags of `themachine` that are not in the configuration too."""
+    """The flags of `themachine` that are not keys of the configuration. tasks.py has their help texts."""
 
     nodes: Integer = Field(0, ge=0)
     port: Integer = Field(8888, ge=1, le=65535)
@@ -199,14 +250,14 @@ class Launch(Section):
     @classmethod
     def _after_start(cls, end: int, info: Any) -> int:
         if end and end < info.data.get("start", 0):
-            raise ValueError("should not be before --start")
+            raise ValueError("should not be less than --start")
         return end
 
 
 class Remote(Section):
     """The flags of `remote_com`."""
 
-    hosts: tuple[str, ...] = Field(min_length=1)
+    hosts: Names = Field(min_length=1)
     com: str = Field(min_length=1)
     port: Integer = Field(22, ge=1, le=65535)
     user: str = Field("root", min_length=1)
@@ -214,25 +265,15 @@ class Remote(Section):
     kfile: Path | None = None
     path: str | None = None
 
-    @field_validator("hosts", mode="before")
-    @classmethod
-    def _listed(cls, value: object) -> object:
-        return _names(value)
-
 
 class Common(Section):
-    """The flags that every task understands."""
+    """The flags that all tasks share and that are not keys of the configuration."""
 
-    only: tuple[str, ...] = ()
-    skip: tuple[str, ...] = ()
+    only: Names = ()
+    skip: Names = ()
     timeout: Number | None = Field(None, gt=0)
     format: str = "table"
     yes: bool = False
-
-    @field_validator("only", "skip", mode="before")
-    @classmethod
-    def _listed(cls, value: object) -> object:
-        return _names(value)
 
     @field_validator("format")
     @classmethod
@@ -246,7 +287,7 @@ class Common(Section):
 
 
 def env_skeleton() -> dict[str, Any]:
-    """Every key of the configuration with no value, so that Invoke knows them and reads them from the environment."""
+    """All keys of the configuration, without values. Invoke reads only keys that it knows from the environment."""
 
     def keys(model: type[Section]) -> dict[str, Any]:
         return {
@@ -260,28 +301,30 @@ def env_skeleton() -> dict[str, Any]:
 
 
 def read_settings(configuration: Mapping[str, Any], **flags: object) -> Settings:
-    """The `cloudscale` part of the configuration, with the flags that were given. Raises SettingsError."""
+    """The `cloudscale` part of the configuration, overridden by flags that are not None. Raises SettingsError."""
     values = {**configuration, **{name: value for name, value in flags.items() if value is not None}}
-    return _validate(
-        Settings, values, "the configuration, key cloudscale.", "The README's chapter on configuration lists the keys."
-    )
+    return _validate(Settings, values, "the configuration, key cloudscale.", "docs/configuration.md lists all keys.")
 
 
 def read_flags(model: type[M], **flags: object) -> M:
-    """Flags of a task → Launch or Common; those that are None keep their default. Raises SettingsError."""
-    return _validate(model, flags, "flag --", "invoke --help TASK tells what each flag takes.")
+    """A task's flags as Launch, Remote or Common; those that are None keep their default. Raises SettingsError."""
+    return _validate(model, flags, "flag --", "invoke --help TASK describes the flags.")
 
 
 def _validate(model: type[M], values: Mapping[str, Any], where: str, remedy: str) -> M:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        problems = []
-        for problem in error.errors(include_url=False):
-            key = ".".join(str(part) for part in problem["loc"])
-            text = "there is no such key" if problem["type"] == "extra_forbidden" else problem["msg"]
-            # of a missing key, pydantic's input is everything else, a password among it
-            silent = problem["type"] in ("extra_forbidden", "missing") or key.endswith("pwd")
-            given = "" if silent else f" (it is {problem['input']!r})"
-            problems.append(f"{where}{key}: {text.removeprefix('Value error, ')}{given}.")
+        problems = [f"{where}{_problem(details)}." for details in error.errors(include_url=False)]
         raise SettingsError("\n".join(problems), remedy) from None
+
+
+def _problem(details: Mapping[str, Any]) -> str:
+    """`seat.pids: should be …`, with the value unless that could be a password."""
+    key, kind = ".".join(map(str, details["loc"])), details["type"]
+    if kind == "extra_forbidden":
+        return f"{key}: unknown key"
+    text = details["msg"].removeprefix("Value error, ")
+    # for a missing key, pydantic's input is the whole section, which may contain a password
+    is_secret = kind == "missing" or key.endswith("pwd")
+    return f"{key}: {text}" if is_secret else f"{key}: {text} (it is {details['input']!r})"

@@ -37,13 +37,13 @@ cloudscale:
 
 @pytest.fixture
 def example(tmp_path: Path) -> Mapping[str, Any]:
-    """The example as Invoke hands it over."""
+    """The example as Invoke reads it."""
     file = tmp_path / "invoke.yaml"
     file.write_text(EXAMPLE)
     config = Config(runtime_path=file)
     config.load_runtime()
-    found: Mapping[str, Any] = config.get("cloudscale")
-    return found
+    configuration: Mapping[str, Any] = config.get("cloudscale")
+    return configuration
 
 
 def refusal(configuration: Mapping[str, Any]) -> str:
@@ -62,7 +62,7 @@ def flag_refusal(model: type[Section], **flags: object) -> str:
 # --- the configuration -----------------------------------------------------------------------
 
 
-def test_the_example_of_the_documentation_is_taken(example: Mapping[str, Any]) -> None:
+def test_the_example_of_the_documentation_is_valid(example: Mapping[str, Any]) -> None:
     settings = read_settings(example)
     assert (settings.driver, settings.course, settings.students) == ("openstack", "course", Path("students.csv"))
     assert (settings.seat.cpus, settings.seat.memory, settings.seat.reserve) == (1.0, 2048 * MIB, 512 * MIB)
@@ -76,7 +76,7 @@ def test_what_is_not_configured_has_the_values_of_the_example(example: Mapping[s
     assert (settings.driver, settings.course, settings.students) == ("openstack", "course", Path("students.csv"))
 
 
-def test_keys_without_a_value_are_as_if_they_were_not_there() -> None:
+def test_keys_without_a_value_count_as_not_given() -> None:
     assert read_settings({"driver": None, "seat": {"cpus": None}, "openstack": None}) == read_settings({})
 
 
@@ -88,7 +88,7 @@ def test_a_flag_goes_before_the_configuration_unless_it_is_not_given() -> None:
 def sections(model: type[Section], path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
     below = [(name, field.annotation) for name, field in model.model_fields.items()]
     inner = [(name, kind) for name, kind in below if isinstance(kind, type) and issubclass(kind, Section)]
-    return [path, *(found for name, kind in inner for found in sections(kind, (*path, name)))]
+    return [path, *(section for name, kind in inner for section in sections(kind, (*path, name)))]
 
 
 @pytest.mark.parametrize("path", sections(Settings), ids=lambda path: ".".join(path) or "top")
@@ -96,7 +96,7 @@ def test_an_unknown_key_is_named_on_every_level(path: tuple[str, ...]) -> None:
     configuration: dict[str, Any] = {"memry": "2G"}
     for name in reversed(path):
         configuration = {name: configuration}
-    assert f"cloudscale.{'.'.join((*path, 'memry'))}: there is no such key" in refusal(configuration)
+    assert f"cloudscale.{'.'.join((*path, 'memry'))}: unknown key" in refusal(configuration)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_a_wrong_value_is_refused_with_its_key(key: str, value: object) -> None:
     assert f"cloudscale.{key}" in refusal(configuration)
 
 
-def test_all_that_is_wrong_is_told_at_once() -> None:
+def test_all_problems_are_reported_at_once() -> None:
     message = refusal({"drivr": "local", "seat": {"cpus": 0}})
     assert "drivr" in message
     assert "seat.cpus" in message
@@ -185,18 +185,27 @@ def test_the_skeleton_for_the_environment_has_every_key(example: Mapping[str, An
     def keys(value: object, path: str = "") -> set[str]:
         if not isinstance(value, Mapping):
             return {path}
-        return {found for key, below in value.items() for found in keys(below, f"{path}.{key}")}
+        return {name for key, below in value.items() for name in keys(below, f"{path}.{key}")}
 
     skeleton = keys(env_skeleton())
     assert keys(example) <= skeleton
     assert keys(Settings().model_dump()) == skeleton
 
 
+@pytest.mark.parametrize("path", sections(Settings), ids=lambda path: ".".join(path) or "top")
+def test_every_section_and_every_key_is_described(path: tuple[str, ...]) -> None:
+    model: Any = Settings
+    for name in path:
+        model = model.model_fields[name].annotation
+    assert model.__doc__
+    assert [name for name, field in model.model_fields.items() if not field.description] == []
+
+
 def test_hosts_can_come_from_the_environment_too() -> None:
     assert read_settings({"generic": {"hosts": "a, root@b"}}).generic.hosts == ("a", "root@b")
 
 
-def test_hosts_are_logged_in_to_as_root_with_the_users_own_keys_unless_it_is_said() -> None:
+def test_by_default_hosts_are_logged_in_to_as_root_with_the_users_own_keys() -> None:
     generic = read_settings({}).generic
     assert (generic.user, generic.kfile, generic.pwd) == ("root", None, None)
     generic = read_settings({"generic": {"user": "debian", "pwd": "secret"}}).generic
@@ -205,14 +214,14 @@ def test_hosts_are_logged_in_to_as_root_with_the_users_own_keys_unless_it_is_sai
 
 def test_the_password_of_the_hosts_is_in_no_refusal_and_no_representation() -> None:
     assert "secret" not in repr(read_settings({"generic": {"hosts": ["a"], "pwd": "secret"}}))
-    said = refusal({"generic": {"hosts": 3, "pwd": "secret", "kfle": "x"}})
-    assert "generic.kfle" in said
-    assert "secret" not in said
-    said = refusal({"generic": {"pwd": 4711}})
-    assert "generic.pwd" in said
-    assert "4711" not in said
-    said = refusal({"generic": ["secret"]}) + refusal({"generic": "secret"})
-    assert "cloudscale.generic" in said
+    message = refusal({"generic": {"hosts": 3, "pwd": "secret", "kfle": "x"}})
+    assert "generic.kfle" in message
+    assert "secret" not in message
+    message = refusal({"generic": {"pwd": 4711}})
+    assert "generic.pwd" in message
+    assert "4711" not in message
+    message = refusal({"generic": ["secret"]}) + refusal({"generic": "secret"})
+    assert "cloudscale.generic" in message
 
 
 # --- flags -----------------------------------------------------------------------------------
@@ -256,7 +265,7 @@ def test_a_wrong_flag_is_refused_by_its_name(flag: str, value: object) -> None:
 
 
 def test_the_last_port_is_not_before_the_first() -> None:
-    assert "flag --end: should not be before --start" in flag_refusal(Launch, start="5000", end="4999")
+    assert "flag --end: should not be less than --start" in flag_refusal(Launch, start="5000", end="4999")
     assert read_flags(Launch, start="5000", end="5000").end == 5000
     assert read_flags(Launch, start="5000", end="0").end == 0
 

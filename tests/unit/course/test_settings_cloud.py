@@ -1,4 +1,4 @@
-"""What the configuration says of a cloud."""
+"""The section `openstack` of the configuration."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ def refusal(**values: object) -> str:
 
 
 def test_a_cloud_needs_no_more_than_its_defaults() -> None:
-    found = cloud()
-    assert (found.cloud, found.key_pair, found.availability_zone, found.boot_volume) == (None, None, None, None)
-    assert (found.config_drive, found.server_prefix, found.boot_timeout) == (False, "", 600)
-    assert (found.admin_cidr, found.student_cidr) == ("0.0.0.0/0", "0.0.0.0/0")
+    defaults = cloud()
+    assert (defaults.cloud, defaults.key_pair) == (None, None)
+    assert (defaults.availability_zone, defaults.boot_volume) == (None, None)
+    assert (defaults.config_drive, defaults.server_prefix, defaults.boot_timeout) == (False, "", 600)
+    assert (defaults.admin_cidr, defaults.student_cidr) == ("0.0.0.0/0", "0.0.0.0/0")
 
 
 @pytest.mark.parametrize(
@@ -39,14 +40,14 @@ def test_a_cloud_needs_no_more_than_its_defaults() -> None:
     ],
 )
 @pytest.mark.parametrize("key", ["admin_cidr", "student_cidr"])
-def test_who_is_let_in_is_a_range_of_addresses(key: str, text: str, network: str) -> None:
+def test_who_is_let_in_is_an_address_range(key: str, text: str, network: str) -> None:
     assert getattr(cloud(**{key: text}), key) == network
 
 
 @pytest.mark.parametrize("value", ["", "anywhere", "192.0.2.0/33", "192.0.2", "192.0.2.0/24,198.51.100.0/24", 5, True])
 @pytest.mark.parametrize("key", ["admin_cidr", "student_cidr"])
-def test_what_is_no_range_of_addresses_is_refused_with_its_key(key: str, value: object) -> None:
-    assert f"cloudscale.openstack.{key}: should be a range of addresses" in refusal(**{key: value})
+def test_what_is_no_address_range_is_refused_with_its_key(key: str, value: object) -> None:
+    assert f"cloudscale.openstack.{key}: should be an address range" in refusal(**{key: value})
 
 
 def test_a_volume_to_boot_from_has_a_size_as_docker_has_them() -> None:
@@ -54,18 +55,18 @@ def test_a_volume_to_boot_from_has_a_size_as_docker_has_them() -> None:
     assert cloud(boot_volume=None).boot_volume is None
 
 
-@pytest.mark.parametrize("value", [20, "20", True, "large"])  # gigabytes have to be called so
+@pytest.mark.parametrize("value", [20, "20", True, "large"])  # a number without a unit is bytes
 def test_what_is_no_size_of_a_volume_is_refused_with_its_key(value: object) -> None:
     assert "cloudscale.openstack.boot_volume" in refusal(boot_volume=value)
 
 
 @pytest.mark.parametrize("prefix", ["", "a", "uni-", "x" * 20, "2026-"])
-def test_servers_may_be_called_something_in_front(prefix: str) -> None:
+def test_the_names_of_servers_may_have_a_prefix(prefix: str) -> None:
     assert cloud(server_prefix=prefix).server_prefix == prefix
 
 
 @pytest.mark.parametrize("prefix", ["-a", "Uni", "a_b", "a.b", "é", "x" * 21, "a\n", " a"])
-def test_what_a_hosts_name_can_not_begin_with_is_refused(prefix: str) -> None:
+def test_a_prefix_that_no_host_name_can_have_is_refused(prefix: str) -> None:
     assert "cloudscale.openstack.server_prefix" in refusal(server_prefix=prefix)
 
 
@@ -88,8 +89,8 @@ def test_switches_can_come_from_the_environment(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setenv("INVOKE_CLOUDSCALE_OPENSTACK_BOOT_TIMEOUT", "90")
     config = Config(defaults={"cloudscale": env_skeleton()}, lazy=True)
     config.load_shell_env()
-    found = read_settings(config.get("cloudscale")).openstack
-    assert (found.config_drive, found.boot_volume, found.boot_timeout) == (value, 20 * 1024 * MIB, 90)
+    openstack = read_settings(config.get("cloudscale")).openstack
+    assert (openstack.config_drive, openstack.boot_volume, openstack.boot_timeout) == (value, 20 * 1024 * MIB, 90)
 
 
 def test_a_switch_that_is_neither_on_nor_off_is_refused() -> None:
