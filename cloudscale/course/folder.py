@@ -1,7 +1,7 @@
-"""A course's folder: its secrets, and nothing else.
+"""The folder of a course on the trainer's computer: the course's secrets, and nothing else.
 
-`$CLOUDSCALE_HOME/COURSE/DRIVER`, mode 0700. It is all that another trainer needs to take the
-course over, and all that is kept on the trainer's computer. (VMs that are on it lie there, too.)
+`$CLOUDSCALE_HOME/COURSE/DRIVER`, mode 0700. Another trainer who has this folder can take over the course. Nothing else
+is kept on the trainer's computer, except for VMs on this computer, whose disks are in this folder too.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from cloudscale.errors import CloudscaleError, RequestError
 from cloudscale.files import make_once
 
 KEY_BYTES = 32
-ATTEMPTS = 100  # to lock a folder that other runs remove when they are done
+ATTEMPTS = 100  # to lock a folder that other runs remove at their end
 
 
 @dataclass(frozen=True)
 class CourseFolder:
-    """The namespace of everything made for one class by one driver."""
+    """The folder for one course and one driver. `name` is the course's name."""
 
     name: str
     folder: Path
@@ -39,18 +39,18 @@ class CourseFolder:
 
     @property
     def known_hosts(self) -> Path:
-        """The keys of the driver's hosts, in OpenSSH's form."""
+        """The file with the SSH host keys of the driver's machines, in OpenSSH's format."""
         return self.folder / "known_hosts"
 
     @property
     def remote_known_hosts(self) -> Path:
-        """The keys of hosts that remote_com saw; they are of no driver."""
+        """The same for hosts that remote_com connected to, which belong to no driver."""
         return self.folder.parent / "known_hosts"
 
     def key(self, *, create: bool = True) -> bytes | None:
-        """The secret that passwords are derived from, made on first use (`create`), else None where there is none.
+        """The secret that passwords are derived from. Without one, it is made (`create`), or None is returned.
 
-        Raises RequestError where the folder can't be used.
+        Raises RequestError if the folder or its key can't be used.
         """
         path = self.folder / "key"
         try:
@@ -65,20 +65,20 @@ class CourseFolder:
             key = b""
         if len(key) != KEY_BYTES:
             raise RequestError(
-                f"{path} does not hold the course's key: {2 * KEY_BYTES} hexadecimal digits.",
-                "Put back the file that the course was made with; every password comes from it.",
+                f"{path} does not contain the course's key: {2 * KEY_BYTES} hexadecimal digits.",
+                "Restore the file from which this course was started. All passwords depend on it.",
             )
         return key
 
     def make_folder(self) -> None:
-        """The driver's part and the course's, closed to others. Raises OSError."""
+        """Creates the folder, so that only its owner can enter it. Raises OSError."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for folder in (self.folder.parent, self.folder):
             folder.chmod(0o700)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Held while a run changes the course. Raises CloudscaleError where another run holds it."""
+        """Holds the lock that a run needs to change the course. Raises CloudscaleError if another run has it."""
         descriptor = self._lock()
         try:
             yield
@@ -87,36 +87,41 @@ class CourseFolder:
             os.close(descriptor)
 
     def _lock(self) -> int:
+        """The descriptor of the locked folder.
+
+        The folder itself is locked, which flock allows, so that it stays empty and can be removed by a run that made
+        nothing. The package filelock can't do that: it needs a file to lock.
+        """
         for _ in range(ATTEMPTS):
             try:
                 self.make_folder()
                 descriptor = os.open(self.folder, os.O_RDONLY)
-            except FileNotFoundError:  # another run has just removed it, being done
+            except FileNotFoundError:  # another run has just ended and removed it
                 continue
             except OSError as error:
                 raise self._unusable(error) from None
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # a folder that was removed meanwhile locks nobody out
+                # the lock of a folder that was removed in the meantime excludes nobody
                 if self.folder.exists() and os.path.samestat(os.fstat(descriptor), self.folder.stat()):
                     return descriptor
             except BlockingIOError:
                 os.close(descriptor)
                 raise CloudscaleError(
-                    f"Another run is changing the course {self.name!r} just now.",
-                    "Wait until it has ended, then run again.",
+                    f"Another run is changing the course {self.name!r}.",
+                    "Wait until that run has ended, then run again.",
                 ) from None
             os.close(descriptor)
-        raise self._unusable(OSError(errno.ENOENT, "it vanishes again and again"))
+        raise self._unusable(OSError(errno.ENOENT, "something removes it again and again"))
 
     def _unusable(self, error: OSError) -> RequestError:
         return RequestError(
             f"The course's folder {self.folder} can't be used: {error.strerror}.",
-            "Set CLOUDSCALE_HOME to a folder that you may write to.",
+            "Set CLOUDSCALE_HOME to a folder in which you may write.",
         )
 
     def forget(self) -> None:
-        """Removes the driver's part of the folder, and the course's where nothing else is left in it."""
+        """Removes the folder. Also removes the folder above if no other driver has one there."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self._remove_empty()
 

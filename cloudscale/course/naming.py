@@ -1,7 +1,7 @@
-"""The one place that makes names, labels and passwords.
+"""Makes all names, labels and passwords.
 
-A student's id decides what must stay the same for a whole course (volume, password); the name
-only makes what people read (the service) readable.
+What must stay the same during a course (volume, password) depends only on the student's id. The student's name is used
+to make the names of services readable.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ PORT = "cloudscale.port"
 # Swarm takes service names of at most 63 characters, and a container's name adds to it.
 LONGEST = 60
 
-# Lower-case letters and digits that nobody takes for one another, on paper or read aloud:
-# no 0/o, 1/l/i, 2/z, 5/s, 6/b, 8, 9/g/q, and no m/n, u/v pair.
+# Lower-case letters and digits that nobody confuses, on paper or when read aloud: no 0/o, 1/l/i, 2/z, 5/s, 6/b, 8,
+# 9/g/q; only one of m/n and one of u/v.
 PASSWORD_ALPHABET = "acdefhjkmprtuwxy347"
 PASSWORD_LENGTH = 12  # of 19 characters: 50.9 bits
 
 
 def labels(course: str, **more: str) -> dict[str, str]:
-    """The course's mark, with what else is to be found by."""
+    """The label that marks everything of a course, with further labels to search by."""
     return {MARK: course, **more}
 
 
@@ -45,44 +45,44 @@ def _digest(*parts: str) -> str:
 
 
 def _name(readable: str, *identity: str) -> str:
-    """A DNS label that is readable, and unique because it ends in a digest of the identity."""
+    """A DNS label: readable, and unique because it ends in a digest of the identity."""
     digest = _digest(*identity)[:10]
     stem = slugify(readable, max_length=LONGEST - len(digest) - 1)
     return f"{stem}-{digest}" if stem else f"x-{digest}"
 
 
 def seat_name(course: str, student: Student) -> str:
-    """The service's name: what the trainer sees in `docker service ls` and as a command's heading."""
+    """The name of the seat's service, as in `docker service ls` and in the headings of com_containers."""
     return _name(f"{slugify(course, max_length=20)} {student.full_name}", "seat", course, student.id)
 
 
 def volume_name(course: str, student_id: str) -> str:
-    """The volume with the student's work; it depends on the id alone, so a corrected name finds it again."""
+    """The volume with the student's work. It depends only on the id, so it stays when a name is corrected."""
     return _name(f"{slugify(course, max_length=20)} {slugify(student_id, max_length=20)}", "volume", course, student_id)
 
 
 def secret_name(seat: str, fingerprint: str) -> str:
-    """Swarm's secrets can't be changed or read back, so the content's fingerprint is part of the name."""
+    """Swarm secrets can't be changed or read, so the fingerprint of the content is part of the name."""
     return f"{seat[:45]}-{fingerprint[:16]}"
 
 
 def delivered_repository(course: str) -> str:
-    """The name under which an engine keeps, as a second one, the images that were brought to it for the course."""
+    """A second name for the images that were sent to an engine for the course; it marks them as the course's."""
     return f"cloudscale/brought-{_digest('brought', course)[:10]}"
 
 
 def keyed_digest(key: bytes, purpose: str, *parts: str) -> bytes:
-    """32 bytes that only the holder of the course's key can make."""
+    """32 bytes that can be computed only with the course's key."""
     return hmac.digest(key, json.dumps([purpose, *parts]).encode(), "sha256")
 
 
 def key_id(key: bytes) -> str:
-    """Names a course's key without giving it away."""
+    """Identifies a course's key without revealing it."""
     return keyed_digest(key, "key id").hex()[:16]
 
 
 def password(key: bytes, student_id: str) -> str:
-    """The student's password: at least 50 bits, the same on every run, e.g. `kw4h-7txe-cdrp`."""
+    """The student's password, the same in every run: at least 50 bits, such as `kw4h-7txe-cdrp`."""
     number = int.from_bytes(keyed_digest(key, "password", student_id), "big")
     characters = []
     for _ in range(PASSWORD_LENGTH):

@@ -1,4 +1,4 @@
-"""`--only` and `--skip`: which machines and seats a task is about."""
+"""`--only` and `--skip`: the machines and seats that a task is for."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Selection:
-    """Names given by the user; each target answers to several (a seat: service, id, student's name, machine)."""
+    """The names that the user gave. A target has several names (a seat: service, student's id and name, machine)."""
 
     only: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
 
     def choose(self, targets: Sequence[T], names: Callable[[T], Iterable[str]]) -> list[T]:
-        """The targets that are meant. Raises RequestError for a name that none of them answers to."""
-        answering = [(target, {name.casefold() for name in names(target) if name}) for target in targets]
-        everyone = set().union(*(known for _, known in answering))
-        unknown = [name for name in (*self.only, *self.skip) if name.casefold() not in everyone]
+        """The selected targets. Raises RequestError for a name that no target has."""
+        named = [(target, {name.casefold() for name in names(target) if name}) for target in targets]
+        known = set().union(*(own for _, own in named))
+        unknown = [name for name in (*self.only, *self.skip) if name.casefold() not in known]
         if unknown:
             raise RequestError(
-                f"No machine or seat is called {', '.join(unknown)}.",
-                f"There is: {_some([next(iter(names(target)), '') for target in targets])}.",
+                f"Unknown machine, seat or student: {', '.join(unknown)}.",
+                f"Available: {_some([next(iter(names(target)), '') for target in targets])}.",
             )
         only, skip = ({name.casefold() for name in chosen} for chosen in (self.only, self.skip))
-        return [target for target, known in answering if (not only or known & only) and not known & skip]
+        return [target for target, own in named if (not only or own & only) and not own & skip]
 
     def is_about(self, machine: str) -> bool:
-        """Whether a machine as such is meant: --only names it, or nothing, and --skip does not."""
+        """Whether the machine itself is selected: --only names it or is not given, and --skip does not name it."""
         return (not self.only or machine in self.only) and machine not in self.skip
 
     def uses(self, machine: str, machines: Iterable[str]) -> bool:
-        """Whether new seats may go there: --only chooses machines where it names any, else it is about seats."""
-        chosen = set(self.only) & set(machines)
-        return (not chosen or machine in chosen) and machine not in self.skip
+        """Whether new seats may be placed there. --only restricts the machines if it names any, else only the seats."""
+        allowed = set(self.only) & set(machines)
+        return (not allowed or machine in allowed) and machine not in self.skip
 
 
 def _some(names: Sequence[str], most: int = 8) -> str:
     if len(names) > most:
         return f"{', '.join(names[:most])} and {len(names) - most} more"
-    return ", ".join(names) or "nothing"
+    return ", ".join(names) or "none"

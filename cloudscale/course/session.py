@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from cloudscale.course.folder import CourseFolder
@@ -14,9 +14,10 @@ from cloudscale.progress import Progress
 
 @dataclass(frozen=True)
 class Session:
-    """One run of one task: what was asked for, and the way to talk with the user meanwhile.
+    """One run of one task: the settings and flags, and the connection to the user.
 
-    `names_driver`: a flag chose the driver; `vm_flags`: those that were given and are for VMs on this computer alone.
+    `names_driver`: whether --driver was given. `vm_flags`: the flags that were given and are only for VMs on this
+    computer.
     """
 
     settings: Settings
@@ -28,14 +29,16 @@ class Session:
 
     @property
     def course(self) -> CourseFolder:
+        """The folder of the course for the driver in use."""
         return CourseFolder.named(self.settings.course, self.settings.driver)
-
-    @contextlib.contextmanager
-    def locked(self, *, unless: bool = False) -> Iterator[None]:
-        """Held while the course is changed, `unless` nothing is. Raises CloudscaleError where another run holds it."""
-        with contextlib.nullcontext() if unless else self.course.locked():
-            yield
 
     @property
     def selection(self) -> Selection:
         return Selection(self.common.only, self.common.skip)
+
+    def locked(self, *, unless: bool = False) -> contextlib.AbstractContextManager[None]:
+        """Holds the lock of the course, so that no other run changes it. With `unless`, does nothing.
+
+        Raises CloudscaleError if another run has the lock.
+        """
+        return contextlib.nullcontext() if unless else self.course.locked()

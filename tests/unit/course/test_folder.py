@@ -56,7 +56,7 @@ def test_every_course_and_driver_has_a_key_of_its_own(course: CourseFolder) -> N
     assert len({key_of(course), *map(key_of, others)}) == 3
 
 
-def test_a_key_is_made_only_where_one_is_wanted(course: CourseFolder) -> None:
+def test_a_key_is_made_only_on_request(course: CourseFolder) -> None:
     assert course.key(create=False) is None
     assert not course.folder.parent.exists()
     key = key_of(course)
@@ -84,7 +84,7 @@ def test_folders_that_were_open_to_others_are_closed(course: CourseFolder) -> No
 def test_a_damaged_key_is_refused_and_left_as_it_is(course: CourseFolder, content: bytes) -> None:
     key_of(course)
     (course.folder / "key").write_bytes(content)
-    with pytest.raises(RequestError, match="does not hold the course's key"):
+    with pytest.raises(RequestError, match="does not contain the course's key"):
         course.key()
     assert (course.folder / "key").read_bytes() == content
 
@@ -109,7 +109,7 @@ def test_a_state_folder_that_can_not_be_used_is_a_wrong_request(course: CourseFo
         pass
 
 
-def test_a_state_folder_that_never_comes_to_be_is_a_wrong_request(
+def test_a_state_folder_that_can_not_be_made_is_a_wrong_request(
     course: CourseFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tries = 0
@@ -117,7 +117,7 @@ def test_a_state_folder_that_never_comes_to_be_is_a_wrong_request(
     def vanish(folder: Path, **settings: object) -> None:
         nonlocal tries
         tries += 1
-        assert tries < 1000, "this goes on for ever"
+        assert tries < 1000, "this never ends"
         raise FileNotFoundError(2, "No such file or directory")
 
     monkeypatch.setattr(Path, "mkdir", vanish)  # as in a folder that was removed, or below /proc
@@ -151,7 +151,7 @@ def test_a_run_that_was_refused_does_not_open_the_lock_to_a_third(course: Course
                 pytest.fail("the lock was not held")
 
 
-def test_a_run_that_ends_just_now_does_not_take_the_lock_along(
+def test_a_run_that_ends_at_this_moment_does_not_remove_the_lock(
     course: CourseFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flock = fcntl.flock
@@ -172,7 +172,7 @@ def test_a_run_that_made_nothing_leaves_no_folder(course: CourseFolder, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_that_made_nothing_takes_nothing_away(course: CourseFolder) -> None:
+def test_a_run_that_made_nothing_removes_nothing(course: CourseFolder) -> None:
     course.folder.parent.mkdir()
     course.remote_known_hosts.write_text("host key")
     with course.locked():
@@ -180,7 +180,7 @@ def test_a_run_that_made_nothing_takes_nothing_away(course: CourseFolder) -> Non
     assert course.remote_known_hosts.read_text() == "host key"
 
 
-def test_forgetting_takes_the_drivers_folder_and_no_other(course: CourseFolder, tmp_path: Path) -> None:
+def test_forgetting_removes_the_drivers_folder_and_no_other(course: CourseFolder, tmp_path: Path) -> None:
     generic = CourseFolder.named("bio", "generic")
     key_of(course)
     key_of(generic)

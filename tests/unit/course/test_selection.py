@@ -5,7 +5,7 @@ import pytest
 from cloudscale.course.selection import Selection
 from cloudscale.errors import RequestError
 
-# each seat answers to its service, id, student and machine; an empty name is nobody's
+# each seat has the names of its service, id, student and machine; an empty name does not count
 SEATS = [
     ("course-ann-1", "1", "Ann Lee", "m1"),
     ("course-bob-2", "2", "Bob Ray", "m1"),
@@ -17,12 +17,12 @@ def chosen(only: tuple[str, ...] = (), skip: tuple[str, ...] = ()) -> list[str]:
     return [seat[1] for seat in Selection(only, skip).choose(SEATS, lambda seat: seat)]
 
 
-def test_without_a_selection_all_are_meant() -> None:
+def test_without_a_selection_all_are_chosen() -> None:
     assert chosen() == ["1", "2", "3"]
 
 
 @pytest.mark.parametrize("name", ["course-bob-2", "2", "Bob Ray", "bob ray"])
-def test_a_seat_is_called_by_any_of_its_names(name: str) -> None:
+def test_a_seat_is_chosen_by_any_of_its_names(name: str) -> None:
     assert chosen(only=(name,)) == ["2"]
     assert chosen(skip=(name,)) == ["1", "3"]
 
@@ -40,15 +40,15 @@ def test_the_order_is_that_of_the_targets() -> None:
 
 
 @pytest.mark.parametrize("flag", ["only", "skip"])
-def test_a_name_that_nobody_answers_to_is_refused_with_those_that_there_are(flag: str) -> None:
+def test_an_unknown_name_is_refused_with_those_that_are_available(flag: str) -> None:
     with pytest.raises(RequestError) as raised:
         chosen(**{flag: ("1", "Marty", "Biff")})
     assert "Marty, Biff" in raised.value.message
     assert "course-ann-1, course-bob-2, course-cid-3" in raised.value.remedy
 
 
-def test_where_there_is_nothing_any_name_is_refused() -> None:
-    with pytest.raises(RequestError, match="nothing"):
+def test_without_targets_any_name_is_refused() -> None:
+    with pytest.raises(RequestError, match="Available: none"):
         Selection(only=("1",)).choose([], lambda target: target)
 
 
