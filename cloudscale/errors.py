@@ -1,31 +1,31 @@
-"""Everything that can go wrong, and the exit code that each ends in.
+"""All errors of the project, with the exit code of each.
 
-CloudscaleError              1  something failed; what is named here, the rest was still done
-├── EngineError              1  the Docker Engine of a machine is absent, closed or unusable
-│   ├── NotSetUp             1  the course has not set the machine's engine up
+CloudscaleError              1  something failed; the message names it, and everything else was still done
+├── EngineError              1  the Docker Engine of a machine is missing, not accessible or not usable
+│   ├── NotSetUp             1  the machine's engine is not set up for the course
 │   └── SwarmError           1  the engine's swarm can't be used for this course
-├── MachineError             1  a machine is lost, in other hands, or can't be set up
-├── ImageError               1  the notebook image can't be fetched, built or used
-├── SeatError                1  a student's server did not come up
-│   └── SlowSeat             1  it has not come up yet
-├── ConnectionFailed         1  an SSH host can't be reached
-│   ├── LoginRefused         1  it does not let us in
-│   └── HostKeyChanged       1  it may be another than the one that is known
-├── CloudError               1  the cloud did not do what it was asked
+├── MachineError             1  a machine is lost, in use by others, or can't be set up
+├── ImageError               1  the notebook image can't be pulled, built or used
+├── SeatError                1  a student's server did not start
+│   └── SlowSeat             1  it has not started yet
+├── ConnectionFailed         1  a host can't be reached over SSH
+│   ├── LoginRefused         1  the host refuses the login
+│   └── HostKeyChanged       1  the host's key is not the known one, so it may be another host
+├── CloudError               1  the cloud could not do what was requested
 └── RequestError             2  the request itself is wrong; nothing was changed
-    ├── SettingsError        2  configuration or flags
-    ├── RosterError          2  the students' file, with the line
-    ├── AccessError          2  the cloud does not know the credentials
-    └── CapacityError        2  too little memory, too few ports, too small a quota
+    ├── SettingsError        2  the configuration or a flag is wrong
+    ├── RosterError          2  the students' file is wrong; the message names the line
+    ├── AccessError          2  the cloud refuses the credentials
+    └── CapacityError        2  not enough memory, ports or quota
 
-An error is two sentences: what was wrong and where, and what to do about it.
+An error says what is wrong and where (`message`), and what to do about it (`remedy`).
 """
 
 from __future__ import annotations
 
 
 class CloudscaleError(Exception):
-    """Base of the tree. `remedy` says what the user can do; it may be empty."""
+    """The base of the tree. `remedy` says what the user can do; it may be empty."""
 
     exit_code = 1
 

@@ -1,10 +1,10 @@
-"""One bounded parallel map: every outcome is kept, in the order of the input."""
+"""A parallel map with a limit on threads. It returns all outcomes, in the order of the input."""
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from cloudscale.model import Outcome, Outcomes
@@ -13,7 +13,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 WIDTH = 16
-MACHINES_WIDTH = 256  # for work that is the machines' own, not this computer's
+MACHINES_WIDTH = 256  # for calls that only wait for work on the machines
 
 
 def fan_out(
@@ -23,11 +23,10 @@ def fan_out(
     name: Callable[[T], str] = str,
     width: int = WIDTH,
 ) -> Outcomes[R]:
-    """Calls `function` on every item, at most `width` at a time, and returns their outcomes in order.
+    """Calls `function` on every item, at most `width` at a time, and returns the outcomes in the order of the items.
 
-    Ctrl-C stops the wait at once: the workers are daemon threads, so the interpreter does not wait
-    for a call that hangs.
-    (concurrent.futures joins its threads at exit, which is why it is not used here.)
+    Ctrl-C ends the wait at once. The workers are daemon threads, so the interpreter does not wait for a call that
+    hangs. (concurrent.futures joins its threads at exit and can't be used here.)
     """
     work = list(items)
     todo: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -36,19 +35,8 @@ def fan_out(
         todo.put(index)
 
     def worker() -> None:
-        while True:
-            try:
-                index = todo.get_nowait()
-            except queue.Empty:
-                return
-            item = work[index]
-            try:
-                outcome = Outcome(name(item), function(item))
-            except Exception as error:
-                outcome = Outcome(name(item), error=error)
-            except BaseException as error:  # whatever it is, the caller is not left waiting
-                outcome = Outcome(name(item), error=RuntimeError(f"the worker ended: {error!r}"))
-            finished.put((index, outcome))
+        for index in _take_all(todo):
+            finished.put((index, _call(function, work[index], name(work[index]))))
 
     results: dict[int, Outcome[R]] = {}
     try:
@@ -58,10 +46,24 @@ def fan_out(
             index, outcome = finished.get()
             results[index] = outcome
     except BaseException:
-        while not todo.empty():  # nothing new is begun after an interrupt
-            try:
-                todo.get_nowait()
-            except queue.Empty:
-                break
+        list(_take_all(todo))  # no worker starts another call after an interrupt
         raise
     return Outcomes(results[index] for index in range(len(work)))
+
+
+def _call(function: Callable[[T], R], item: T, target: str) -> Outcome[R]:
+    try:
+        return Outcome(target, function(item))
+    except Exception as error:
+        return Outcome(target, error=error)
+    except BaseException as error:  # such as SystemExit; without an outcome the caller would wait forever
+        return Outcome(target, error=RuntimeError(f"the worker ended: {error!r}"))
+
+
+def _take_all(items: queue.SimpleQueue[int]) -> Iterator[int]:
+    """Takes items from a queue that several threads share, until it is empty."""
+    while True:
+        try:
+            yield items.get_nowait()
+        except queue.Empty:
+            return

@@ -1,4 +1,4 @@
-"""Files for their owner alone (mode 0600), written whole: nobody ever reads half of one."""
+"""Private files (mode 0600), written atomically: a reader sees the old or the new content, never a part."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from pathlib import Path
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Writes the file, whatever was there before. Raises OSError."""
+    """Writes a file, or replaces it. Raises OSError."""
     with _written_beside(path, data) as temporary:
         os.replace(temporary, path)
 
 
 def make_once(path: Path, make: Callable[[], bytes]) -> bytes:
-    """What the file holds; where there is none, it is made, by the first of all runs that try. Raises OSError."""
+    """The content of a file. If there is no such file, it is created; of several runs, the first one does so.
+
+    Raises OSError.
+    """
     if not path.exists():
         with _written_beside(path, make()) as temporary, contextlib.suppress(FileExistsError):
             os.link(temporary, path)
@@ -25,7 +28,7 @@ def make_once(path: Path, make: Callable[[], bytes]) -> bytes:
 
 @contextlib.contextmanager
 def _written_beside(path: Path, data: bytes) -> Iterator[Path]:
-    """The data in a file of its own in the same folder, to be put in place in one step."""
+    """A temporary file with the data, in the same folder, so that it can be renamed or linked in one step."""
     temporary = path.with_name(f".cloudscale-{secrets.token_hex(8)}")
     try:
         with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:

@@ -1,4 +1,4 @@
-"""The values that pass between the stages. All frozen: a stage makes new ones."""
+"""The values that are passed between stages. All are frozen: a stage makes new ones."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Generic, TypeVar, cast
 
 T = TypeVar("T", covariant=True)
 
-Say = Callable[[str], None]  # told what happens, in words
-OnOutput = Callable[[bytes], None]  # told of a command's output as it arrives
+Say = Callable[[str], None]  # shows a message to the user
+OnOutput = Callable[[bytes], None]  # receives a command's output while it runs
 
 
 @dataclass(frozen=True)
 class Student:
-    """One line of the roster. `id` is unique in it and decides everything that must stay stable."""
+    """A line of the roster. `id` is unique; what must stay the same during a course depends on it."""
 
     id: str
     name: str
@@ -29,25 +29,25 @@ class Student:
 
 @dataclass(frozen=True)
 class Machine:
-    """A host with a Docker Engine. `address` is what students type."""
+    """A host with a Docker Engine. `address` is the one in the URLs of its seats."""
 
     name: str
     address: str
 
 
 class MachineState(enum.Enum):
-    """How far a machine is, seen from outside its engine."""
+    """The state of a machine, as far as it can be determined without its engine."""
 
     COMING = "coming"
-    """It is to be made, or has not come up yet."""
+    """It is to be made, or has not booted for the first time yet."""
     OFF = "off"
-    """It was set up for the course, and is shut off or boots."""
+    """It was set up for the course, and is shut off or is booting."""
     BARE = "bare"
-    """It is up, and its engine does not serve the course."""
+    """It is up. It has no engine, or one that is not set up for the course."""
     STOPPED = "stopped"
-    """It is up and was set up for the course; its engine does not run."""
+    """It is up and was set up for the course, but its engine is not running."""
     SERVING = "serving"
-    """Its engine serves the course."""
+    """Its engine is running for the course."""
 
     @property
     def needs_boot(self) -> bool:
@@ -55,16 +55,16 @@ class MachineState(enum.Enum):
 
     @property
     def is_asleep(self) -> bool:
-        """Whether there may be seats and images on it, which nobody can see before it is started."""
+        """Whether it may have seats and images that can't be listed before it is started."""
         return self in (MachineState.OFF, MachineState.STOPPED)
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What a machine is, seen from outside its engine. Sizes are bytes, None where the driver can't tell.
+    """The facts about a machine that are read without its engine. Sizes are in bytes; None: unknown to the driver.
 
-    `address` is the one that the course's machines reach each other by; `networks` are those that it is in
-    (text of the form 192.0.2.0/24), `addresses` all of its own.
+    `address` is the one that the other machines of the course use. `networks` are those that the machine is in (such
+    as 192.0.2.0/24), `addresses` are all of its own addresses.
     """
 
     machine: Machine
@@ -80,7 +80,7 @@ class Survey:
 
 @dataclass(frozen=True)
 class Kind:
-    """What each machine will be that a driver makes: cores, and the memory in bytes that is there for seats."""
+    """The kind of machine that a driver makes: cores, and the memory in bytes that is available for seats."""
 
     name: str
     cpus: int
@@ -89,7 +89,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Demand:
-    """What is asked of a quota: `need` more of a resource, of which `used` of `limit` are (None: there is no limit)."""
+    """A demand on a quota: `need` more of a resource of which `used` are in use. `limit` None: unlimited."""
 
     resource: str
     need: int
@@ -103,9 +103,9 @@ class Demand:
 
 @dataclass(frozen=True)
 class Order:
-    """Machines to be made, what they take of the quota, and how many of them fit. Nothing of it is there yet.
+    """The machines to make, what they need of the quota, and how many would fit. Nothing of it exists yet.
 
-    `quota`: what it is called; `remedy`: what is to be done where it is too small.
+    `quota` is the name of the quota; `remedy` says what to do if it is too small.
     """
 
     surveys: tuple[Survey, ...] = ()
@@ -117,11 +117,11 @@ class Order:
 
 @dataclass(frozen=True)
 class Node:
-    """A machine as its engine describes it: cores, memory in bytes, and what others hold of it.
+    """A machine as its engine describes it: cores, memory in bytes, and what is in use.
 
-    `id` is the Swarm node's, empty while the engine is in no swarm. `taken_ports` and
-    `taken_memory` (bytes) are held by something that is not of this course; `own_ports` by the course's containers,
-    among them those whose service was just removed.
+    `id` is that of the Swarm node; empty: the engine is in no swarm. `taken_ports` and `taken_memory` (bytes) are
+    used by something that is not part of this course; `own_ports` by containers of the course, including those whose
+    service was just removed.
     """
 
     machine: Machine
@@ -135,7 +135,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a student sits: a machine's name and a port on it."""
+    """The place of a seat: a machine's name and a port on it."""
 
     machine: str
     port: int
@@ -143,7 +143,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Seat:
-    """One student's server: who, and where."""
+    """One student's server: the student and the place."""
 
     student: Student
     place: Place
@@ -151,7 +151,7 @@ class Seat:
 
 @dataclass(frozen=True)
 class Outcome(Generic[T]):
-    """What came of one target: a value, or the error that it failed with."""
+    """The result for one target: a value, or the error with which it failed."""
 
     target: str
     value: T | None = None
@@ -162,29 +162,29 @@ class Outcome(Generic[T]):
         return self.error is None
 
     def get(self) -> T:
-        """The value; raises the error of a target that failed."""
+        """The value. Raises the error if the target failed."""
         if self.error is not None:
             raise self.error
         return cast(T, self.value)
 
     @property
     def problem(self) -> str:
-        """The failure, with its target and cause."""
+        """The failure as text: target and cause."""
         text = str(self.error)
         return text if text.startswith(self.target) else f"{self.target}: {text}"
 
 
 class Outcomes(tuple[Outcome[T], ...]):
-    """What came of several targets, in the order in which they were given."""
+    """The results for several targets, in the order of the input."""
 
     @property
     def values(self) -> dict[str, T]:
-        """The values of those that succeeded, by target."""
+        """The values of the targets that succeeded, by target."""
         return {outcome.target: outcome.get() for outcome in self if outcome.ok}
 
     @property
     def errors(self) -> dict[str, Exception]:
-        """The errors of those that failed, by target."""
+        """The errors of the targets that failed, by target."""
         return {outcome.target: outcome.error for outcome in self if outcome.error}
 
     @property
@@ -193,11 +193,11 @@ class Outcomes(tuple[Outcome[T], ...]):
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """The failures, each with its target and cause."""
+        """The failures as text: target and cause of each."""
         return tuple(outcome.problem for outcome in self.failed)
 
     def get(self) -> list[T]:
-        """All values; raises the first error."""
+        """All values. Raises the first error if any target failed."""
         return [outcome.get() for outcome in self]
 
 
@@ -208,30 +208,30 @@ def failures(errors: Mapping[str, Exception]) -> Outcomes[object]:
 
 @dataclass(frozen=True)
 class CommandResult:
-    """A command that ran to its end: exit code and what it wrote."""
+    """The result of a command that has ended: exit code and output."""
 
     exit_code: int
     stdout: str
     stderr: str
 
     def last_words(self, lines: int = 1) -> str:
-        """The last lines on standard error, or else on standard output, as one line."""
+        """The last lines on standard error, or if that is empty on standard output, as one line."""
         return last_lines(self.stderr, lines) or last_lines(self.stdout, lines) or "no reason given"
 
 
 def last_lines(text: str, count: int = 1) -> str:
-    """The last lines of a text that are not blank, as one line."""
+    """The last lines of a text, without blank ones, as one line."""
     return " / ".join([line.strip() for line in text.splitlines() if line.strip()][-count:])
 
 
-TIMED_OUT = 124  # exit code of a command past its deadline, as timeout(1) has it
-NOT_STARTED = 127  # exit code of a program that can't be started, as sh(1) has it
-UNREACHED = 255  # exit code of a target that the command never ran on, as ssh(1) has it
+TIMED_OUT = 124  # exit code of a command that exceeded its time limit, as in timeout(1)
+NOT_STARTED = 127  # exit code of a program that can't be started, as in sh(1)
+UNREACHED = 255  # exit code for a target on which the command did not run, as in ssh(1)
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table that the trainer reads. `password` is None where it is not shown."""
+    """A row of the table of seats. `password` is None where it is not shown."""
 
     student: str
     email: str

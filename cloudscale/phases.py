@@ -1,4 +1,4 @@
-"""How long each phase of a launch took. Phases of different machines overlap; the slowest machine counts."""
+"""The time that each phase of a launch took. Machines run in parallel, so for each phase the slowest counts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Phases:
 
     @contextlib.contextmanager
     def timed(self, phase: str, machine: str = "") -> Iterator[None]:
-        """Counts the time inside for a phase; on one machine, where one is named."""
+        """Adds the time inside the block to a phase, and to `machine` if one is given."""
         start = time.monotonic()
         try:
             yield

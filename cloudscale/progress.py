@@ -1,4 +1,4 @@
-"""What happens while the user waits: a live bar on a terminal, one line a stage elsewhere."""
+"""Progress while a task runs: a live bar on a terminal, otherwise one line for each stage."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Protocol, TextIO
 
-Advance = Callable[[int, int], None]  # how much is done, of how much
+Advance = Callable[[int, int], None]  # arguments: how much is done, and how much it is in all
 
 
 class Progress(Protocol):
     def say(self, text: str) -> None:
-        """A stage that ended, or a warning."""
+        """Shows a message: a stage that ended, or a warning."""
 
     def bar(self, what: str, total: int) -> contextlib.AbstractContextManager[Advance]:
-        """Something that takes a while: on a terminal, shown as it advances."""
+        """Shows that something takes a while; on a terminal, with a bar."""
 
 
 class Lines:
-    """One line a stage, each with the seconds since the start."""
+    """One line for each stage, with the seconds since the start."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -38,7 +38,7 @@ class Lines:
 
 
 class Live(Lines):
-    """The same lines, with a bar below them for what is going on."""
+    """The same lines, with a bar below them for the current stage."""
 
     def __init__(self, stream: TextIO) -> None:
         from rich.console import Console

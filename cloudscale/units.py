@@ -1,4 +1,4 @@
-"""Sizes: powers of 1024, as Docker has them."""
+"""Sizes in powers of 1024, as in Docker."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ GIB = 1024**3
 
 
 def parse_size(text: str) -> int:
-    """Bytes of `2G`, `512M`, `1.5GiB` or a plain number. Raises ValueError."""
+    """Converts `2G`, `512M`, `1.5GiB` or a plain number to bytes. Raises ValueError."""
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)(?:i?b)?", text.strip().lower())
     if not match:
         raise ValueError("should be a size such as 2G or 512M")
@@ -17,10 +17,10 @@ def parse_size(text: str) -> int:
 
 
 def mib(size: float) -> str:
-    """Bytes in words: `437 MiB`."""
+    """Bytes as text, such as `437 MiB`."""
     return f"{size / MIB:.0f} MiB"
 
 
 def gib(size: float, digits: int = 1) -> str:
-    """Bytes in words: `1.5 GiB`."""
+    """Bytes as text, such as `1.5 GiB`."""
     return f"{size / GIB:.{digits}f} GiB"

@@ -1,4 +1,4 @@
-"""Waiting for what takes time: until something is there, or until something works."""
+"""Waits until a check succeeds (`poll`) or until a call no longer fails (`retry`)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class Clock(Protocol):
-    """Time in seconds that only goes forward, and a way to let some pass. Tests inject their own."""
+    """A monotonic clock in seconds, and a sleep. Tests use their own."""
 
     def now(self) -> float: ...
 
@@ -26,19 +26,18 @@ class SystemClock:
 
 
 def poll(look: Callable[[], T], *, timeout: float, interval: float = 0.25, clock: Clock | None = None) -> T:
-    """Calls `look` until it returns something true; returns that or, after `timeout` seconds, what it returned last.
+    """Calls `look` until it returns a true value. Returns that or, after `timeout` seconds, the last value.
 
-    A look that finds a failure raises, which ends the wait. It is called at least once, and once
-    more at the deadline.
+    An error that `look` raises ends the wait. It is called at least once, and once more at the deadline.
     """
     clock = clock or SystemClock()
     deadline = clock.now() + timeout
-    while not (found := look()):
+    while not (value := look()):
         left = deadline - clock.now()
         if left <= 0:
             break
         clock.sleep(min(interval, left))
-    return found
+    return value
 
 
 def retry(
@@ -49,9 +48,9 @@ def retry(
     interval: float = 0.25,
     clock: Clock | None = None,
 ) -> T:
-    """Calls `call` until it raises nothing, and returns its value.
+    """Calls `call` until it raises no error, and returns its value.
 
-    Raises its error where `when` says that trying again is of no use, and its last one after `timeout` seconds.
+    Raises the error if `when` returns false for it, or if `timeout` seconds are over.
     """
     clock = clock or SystemClock()
     deadline = clock.now() + timeout

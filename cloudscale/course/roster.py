@@ -1,4 +1,4 @@
-"""The students' CSV file → students. Errors carry the line number; nothing is guessed silently."""
+"""The students' CSV file → students. Every error names the line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from cloudscale.errors import RosterError
 from cloudscale.model import Student
 
-DELIMITERS = (";", "\t", ",")  # in the order that a tie is decided
+DELIMITERS = (";", "\t", ",")  # in case of a tie, the first one is used
 COLUMNS = ("id", "name", "surname", "email")
 SYNONYMS = {
     "id": "id",
@@ -29,8 +29,8 @@ SYNONYMS = {
     "e-mail": "email",
     "mail": "email",
 }
-LARGEST = 16 * 1024 * 1024  # bytes; no class is that big, so it is some other file
-SHOULD_BE = "A line is id;name;surname;email, with ; , or tab between the fields and the e-mail optional."
+LARGEST = 16 * 1024 * 1024  # bytes; a larger file is not the file of a class
+SHOULD_BE = "Each line is id;name;surname;email. The fields are separated by ; , or tab, and the e-mail is optional."
 
 Record = tuple[int, list[str]]  # line number, cells
 
@@ -39,36 +39,39 @@ def read_roster(path: Path) -> list[Student]:
     """The students of a file, in its order. Raises RosterError."""
     try:
         if path.stat().st_size > LARGEST:
-            raise RosterError(f"{path} is larger than {LARGEST >> 20} MiB, so it is no students' file.", SHOULD_BE)
+            raise RosterError(f"{path} is larger than {LARGEST >> 20} MiB. It can't be a students' file.", SHOULD_BE)
         data = path.read_bytes()
     except FileNotFoundError:
         raise RosterError(
-            f"There is no students' file {path}.", "Name it with --students FILE; students.csv.example shows the form."
+            f"The students' file {path} does not exist.",
+            "Give its name with --students FILE. students.csv.example is an example.",
         ) from None
     except OSError as error:
-        raise RosterError(f"The students' file {path} can't be read: {error.strerror}.") from None
+        raise RosterError(
+            f"The students' file {path} can't be read: {error.strerror}.", "Check the file and its permissions."
+        ) from None
     return parse_roster(data, str(path))
 
 
 def parse_roster(data: bytes, source: str) -> list[Student]:
-    """The students in the content of a file; `source` is its name in messages. Raises RosterError."""
+    """The students in the content of a file. `source` is the file's name for messages. Raises RosterError."""
     records = _records(_decode(data, source), source)
     if not records:
         raise RosterError(f"{source}, line 1: the file is empty.", SHOULD_BE)
     columns = _header(records[0], source)
     body = records[1:] if columns else records
     if not body:
-        raise RosterError(f"{source}, line {records[0][0]}: there is a header, and no student after it.", SHOULD_BE)
-    places = columns or {name: at for at, name in enumerate(COLUMNS)}
+        raise RosterError(f"{source}, line {records[0][0]}: after the header, there are no students.", SHOULD_BE)
+    positions = columns or {name: at for at, name in enumerate(COLUMNS)}
 
     students: list[Student] = []
     lines: dict[str, int] = {}
     for line, cells in body:
-        student = _student(cells, places, source, line)
+        student = _student(cells, positions, source, line)
         if student.id in lines:
             raise RosterError(
-                f"{source}, line {line}: the id {student.id!r} stands already on line {lines[student.id]}.",
-                "Each student needs an id of their own: it decides password and volume.",
+                f"{source}, line {line}: the id {student.id!r} is already on line {lines[student.id]}.",
+                "Give each student a different id. Password and volume depend on it.",
             )
         lines[student.id] = line
         students.append(student)
@@ -76,10 +79,10 @@ def parse_roster(data: bytes, source: str) -> list[Student]:
 
 
 def _decode(data: bytes, source: str) -> str:
-    """UTF-8 or UTF-16 with a byte-order mark, UTF-16 without one, UTF-8, or else Latin-1 in Windows' variant."""
+    """Decodes UTF-8 and UTF-16, with or without a byte-order mark, and otherwise Windows' variant of Latin-1."""
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         candidates = ["utf-16"]
-    elif data.count(0) > 2:  # in UTF-16 every delimiter and line end has a zero byte, in any script
+    elif data.count(0) > 2:  # in UTF-16, delimiters and line ends have a zero byte, whatever the script
         candidates = ["utf-16-le" if data[1::2].count(0) > data[0::2].count(0) else "utf-16-be"]
     else:
         candidates = ["utf-8-sig", "cp1252", "latin-1"]
@@ -93,15 +96,15 @@ def _decode(data: bytes, source: str) -> str:
         raise RosterError(f"{source}, line 1: this is a binary file, not a CSV.", SHOULD_BE)
     for line, content in enumerate(io.StringIO(text, newline=None), start=1):
         if any(unicodedata.category(c) == "Cc" and c not in "\t\n\v\f" for c in content):
-            raise RosterError(f"{source}, line {line}: a control character; is this a binary file?", SHOULD_BE)
+            raise RosterError(f"{source}, line {line}: a control character. Is this a binary file?", SHOULD_BE)
     return text
 
 
 def _records(text: str, source: str) -> list[Record]:
-    """The file's lines that are not blank, split by the delimiter that makes most of them whole."""
+    """The lines that are not blank, split by the delimiter with which most lines have enough fields."""
     skipped = 0
     first, _, rest = text.partition("\n")
-    if first.strip().lower().startswith("sep=") and len(first.strip()) <= 5:  # Excel's own first line
+    if first.strip().lower().startswith("sep=") and len(first.strip()) <= 5:  # for Excel, the delimiter
         text, skipped = rest, 1
 
     attempts: list[list[Record]] = []
@@ -122,12 +125,12 @@ def _records(text: str, source: str) -> list[Record]:
 
 def _split(text: str, delimiter: str, source: str, first_line: int) -> list[Record]:
     records, line = [], first_line
-    # with a line end at its end, a quotation mark that nobody closes has a line end in its field
+    # with a line end at its end, a field with an unclosed quotation mark always contains a line end
     reader = csv.reader(io.StringIO(text + "\n", newline=""), delimiter=delimiter)
     try:
         for cells in reader:
             if any("\n" in cell or "\r" in cell for cell in cells):
-                raise RosterError(f"{source}, line {line}: a quotation mark is opened and not closed.", SHOULD_BE)
+                raise RosterError(f"{source}, line {line}: a quotation mark is not closed.", SHOULD_BE)
             cleaned = [" ".join(unicodedata.normalize("NFC", cell).split()) for cell in cells]
             if any(cleaned):
                 records.append((line, cleaned))
@@ -138,7 +141,7 @@ def _split(text: str, delimiter: str, source: str, first_line: int) -> list[Reco
 
 
 def _header(record: Record, source: str) -> dict[str, int] | None:
-    """Column name → position, or None where the first line is a student already."""
+    """Column name → position, or None if the first line is not a header but a student."""
     line, cells = record
     names = [SYNONYMS.get(cell.lower()) for cell in cells]
     known = [name for name in names if name]
@@ -146,32 +149,32 @@ def _header(record: Record, source: str) -> dict[str, int] | None:
         if len(known) < 2:
             return None
         raise RosterError(
-            f"{source}, line {line}: this looks like a header, but no column is called id.",
-            "Give each student an id: it decides password and volume, and stays the same for the whole course.",
+            f"{source}, line {line}: this looks like a header without a column named id.",
+            "Give each student an id that stays the same for the whole course. Password and volume depend on it.",
         )
     if "name" not in known and "surname" not in known:
-        if names[0] != "id":  # a student who is called Id
+        if names[0] != "id":  # a student whose name is Id
             return None
         raise RosterError(
-            f"{source}, line {line}: this looks like a header, but no column is called name.",
-            f"The columns are called {', '.join(COLUMNS)}, in any order.",
+            f"{source}, line {line}: this looks like a header without a column named name or surname.",
+            f"The columns are {', '.join(COLUMNS)}, in any order.",
         )
     if len(known) != len(set(known)):
-        raise RosterError(f"{source}, line {line}: the header names a column twice.")
+        raise RosterError(f"{source}, line {line}: the header has the same column twice.", "Rename one of them.")
     return {name: at for at, name in enumerate(names) if name}
 
 
-def _student(cells: Sequence[str], places: dict[str, int], source: str, line: int) -> Student:
-    needed = max(at for name, at in places.items() if name != "email") + 1
+def _student(cells: Sequence[str], positions: dict[str, int], source: str, line: int) -> Student:
+    needed = max(at for name, at in positions.items() if name != "email") + 1
     if len(cells) < needed:
         raise RosterError(
-            f"{source}, line {line}: {len(cells)} field{'s' if len(cells) > 1 else ''}, at least {needed} are needed.",
+            f"{source}, line {line}: {len(cells)} field{'s' if len(cells) > 1 else ''}, and {needed} are needed.",
             SHOULD_BE,
         )
-    value = {name: cells[at] if at < len(cells) else "" for name, at in places.items()}
-    student = Student(**{"name": "", **value})
+    values = {name: cells[at] if at < len(cells) else "" for name, at in positions.items()}
+    student = Student(**{"name": "", **values})
     if not student.id:
         raise RosterError(f"{source}, line {line}: the id is missing.", SHOULD_BE)
     if not student.full_name:
-        raise RosterError(f"{source}, line {line}: the student {student.id!r} has no name at all.", SHOULD_BE)
+        raise RosterError(f"{source}, line {line}: the student {student.id!r} has no name.", SHOULD_BE)
     return student

@@ -7,11 +7,11 @@ from cloudscale.errors import CloudscaleError
 
 
 def tree(root: type[CloudscaleError]) -> list[type[CloudscaleError]]:
-    return [root, *(found for child in root.__subclasses__() for found in tree(child))]
+    return [root, *(below for child in root.__subclasses__() for below in tree(child))]
 
 
 def test_an_error_is_what_was_wrong_and_what_to_do() -> None:
-    assert str(CloudscaleError("It broke.", "Mend it.")) == "It broke.\n  Mend it."
+    assert str(CloudscaleError("It broke.", "Fix it.")) == "It broke.\n  Fix it."
     assert str(CloudscaleError("It broke.")) == "It broke."
 
 

@@ -14,7 +14,7 @@ def mode(path: Path) -> int:
     return path.stat().st_mode & 0o777
 
 
-def test_a_file_is_for_its_owner_alone_whatever_the_umask(tmp_path: Path) -> None:
+def test_a_file_is_private_whatever_the_umask(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         replace_file(tmp_path / "out.csv", b"password\n")
@@ -31,7 +31,7 @@ def test_a_file_that_others_could_read_is_replaced_by_one_that_they_can_not(tmp_
     path.chmod(0o644)
     with path.open() as opened_before:
         replace_file(path, b"new")
-        assert opened_before.read() == "old"  # whoever has the old file open sees nothing of the new one
+        assert opened_before.read() == "old"  # a reader of the old file sees nothing of the new one
     assert mode(path) == 0o600
     assert path.read_bytes() == b"new"
 
@@ -59,7 +59,7 @@ def test_the_longest_name_can_be_written(tmp_path: Path) -> None:
 
 def test_what_is_made_once_is_read_from_then_on(tmp_path: Path) -> None:
     assert make_once(tmp_path / "key", lambda: b"first") == b"first"
-    assert make_once(tmp_path / "key", lambda: pytest.fail("it is there")) == b"first"
+    assert make_once(tmp_path / "key", lambda: pytest.fail("it exists")) == b"first"
     assert os.listdir(tmp_path) == ["key"]
 
 
@@ -68,7 +68,7 @@ def test_of_several_runs_at_once_all_read_the_same(tmp_path: Path) -> None:
 
     def run(number: int) -> bytes:
         def make() -> bytes:
-            together.wait()  # nobody finds the file of another
+            together.wait()  # so that none of them reads the file of another
             return str(number).encode()
 
         return make_once(tmp_path / "key", make)

@@ -67,7 +67,7 @@ def test_outcomes_are_sorted_into_values_and_failures() -> None:
         (2, 8, 10, True),
         (3, 8, 10, False),
         (3, 8, None, True),
-        (0, 12, 10, True),  # a quota that was lowered since: nothing more is asked of it
+        (0, 12, 10, True),  # a quota that was lowered since; nothing more is needed
         (1, 0, 0, False),
     ],
 )

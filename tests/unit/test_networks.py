@@ -21,16 +21,16 @@ def test_the_first_range_that_collides_with_nothing_is_chosen() -> None:
     assert spare_network(["198.18.0.0/15", "10.0.0.0/8"], SWARM_NETWORKS) == SWARM_NETWORKS[0]
 
 
-def test_the_way_out_and_what_is_not_ipv4_collide_with_nothing() -> None:
+def test_default_routes_and_ipv6_networks_collide_with_nothing() -> None:
     assert spare_network(["0.0.0.0/0", "::/0", "2001:db8::/32"], ENGINE_NETWORKS) == ENGINE_NETWORKS[0]
 
 
-def test_a_tunnel_for_everything_does_not_hide_what_is_in_use() -> None:
-    taken = ["0.0.0.0/1", "128.0.0.0/1", "198.18.0.0/16"]  # as OpenVPN's redirect-gateway has it
+def test_a_route_for_everything_does_not_hide_networks_in_use() -> None:
+    taken = ["0.0.0.0/1", "128.0.0.0/1", "198.18.0.0/16"]  # as set by OpenVPN's redirect-gateway
     assert spare_network(taken, SWARM_NETWORKS) == "10.200.0.0/16"
 
 
-def test_the_ranges_for_swarm_and_engines_never_meet() -> None:
+def test_the_ranges_for_swarm_and_engines_never_overlap() -> None:
     for swarm in map(ipaddress.ip_network, SWARM_NETWORKS):
         assert not any(swarm.overlaps(ipaddress.ip_network(engine)) for engine in ENGINE_NETWORKS)
 

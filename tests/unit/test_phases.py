@@ -16,7 +16,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
     return clock
 
 
-def test_each_phase_is_told_with_its_slowest_machine_in_the_order_of_their_ends(clock: FakeClock) -> None:
+def test_each_phase_is_shown_with_its_slowest_machine_in_the_order_in_which_they_ended(clock: FakeClock) -> None:
     taken = Phases()
     for machine, seconds in (("m1", 1), ("m2", 5), ("m3", 2)):
         with taken.timed("login", machine):

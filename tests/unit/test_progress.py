@@ -13,7 +13,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_elsewhere_than_on_a_terminal_there_is_one_line_a_stage() -> None:
+def test_without_a_terminal_each_stage_is_one_line() -> None:
     stream = io.StringIO()
     progress = progress_on(stream)
     progress.say("Swarm: made")
@@ -50,7 +50,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
     return Terminal()
 
 
-def test_a_line_on_a_terminal_is_the_same_as_elsewhere(terminal: Terminal) -> None:
+def test_a_line_on_a_terminal_is_the_same_as_without_one(terminal: Terminal) -> None:
     text = "Warning: [bold]Ann[/bold] 'x' 12 " + "long " * 30
     progress = progress_on(terminal)
     with progress.bar("Working on [red]it", 0):
@@ -62,7 +62,7 @@ def test_a_line_on_a_terminal_is_the_same_as_elsewhere(terminal: Terminal) -> No
 @pytest.mark.parametrize(
     ("done", "of", "shown"), [(3, 30, "3/30"), (300 << 20, 900 << 20, "300/900 MiB")], ids=["seats", "bytes"]
 )
-def test_a_bar_on_a_terminal_tells_how_far_it_is(terminal: Terminal, done: int, of: int, shown: str) -> None:
+def test_a_bar_on_a_terminal_shows_how_much_is_done(terminal: Terminal, done: int, of: int, shown: str) -> None:
     progress = progress_on(terminal)
     with progress.bar("Working", of) as advance:
         advance(done, of)

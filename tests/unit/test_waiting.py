@@ -9,30 +9,30 @@ from cloudscale.waiting import SystemClock, poll, retry
 from tests.unit.fakes import FakeClock
 
 
-def test_what_is_there_already_is_not_waited_for() -> None:
+def test_what_is_true_at_once_is_not_waited_for() -> None:
     clock = FakeClock()
     assert poll(lambda: True, timeout=10, clock=clock)
     assert clock.pauses == []
 
 
-def test_a_step_is_asked_until_it_says_yes() -> None:
+def test_a_step_is_called_until_it_returns_a_true_value() -> None:
     clock, answers = FakeClock(), iter([False, False, True])
     assert poll(lambda: next(answers), timeout=10, interval=2, clock=clock)
     assert clock.pauses == [2, 2]
 
 
-def test_past_the_deadline_the_answer_is_no() -> None:
-    clock, asked_at = FakeClock(), []
+def test_after_the_deadline_the_wait_has_failed() -> None:
+    clock, called_at = FakeClock(), []
 
     def never() -> bool:
-        asked_at.append(clock.now())
+        called_at.append(clock.now())
         return False
 
     assert not poll(never, timeout=5, interval=2, clock=clock)
-    assert asked_at == [0, 2, 4, 5]  # once more at the deadline, and not later
+    assert called_at == [0, 2, 4, 5]  # once more at the deadline, and not later
 
 
-def test_a_step_is_asked_once_even_without_time() -> None:
+def test_a_step_is_called_once_even_without_time() -> None:
     assert poll(lambda: True, timeout=0, clock=FakeClock())
 
 
@@ -44,10 +44,10 @@ def test_the_time_that_a_step_takes_counts() -> None:
         return False
 
     assert not poll(slow, timeout=10, interval=1, clock=clock)
-    assert clock.now() == 14  # asked at 0, 5 and, for the last time, at 10
+    assert clock.now() == 14  # called at 0, 5 and, for the last time, at 10
 
 
-def test_a_step_that_finds_a_failure_ends_the_wait() -> None:
+def test_an_error_ends_the_wait() -> None:
     clock = FakeClock()
 
     def broken() -> bool:
@@ -58,10 +58,10 @@ def test_a_step_that_finds_a_failure_ends_the_wait() -> None:
     assert clock.pauses == []
 
 
-def test_what_is_found_is_returned() -> None:
+def test_the_value_is_returned() -> None:
     clock, answers = FakeClock(), iter([None, "", "m1"])
     assert poll(lambda: next(answers), timeout=10, clock=clock) == "m1"
-    assert poll(lambda: "", timeout=1, clock=clock) == ""  # and what was seen last where it never came
+    assert poll(lambda: "", timeout=1, clock=clock) == ""  # the last value if none was true
 
 
 def test_a_call_is_made_again_until_it_works() -> None:
@@ -89,7 +89,7 @@ def test_a_call_that_never_works_raises_its_last_error() -> None:
     assert clock.now() == 5
 
 
-def test_the_systems_clock_is_one_that_is_never_set_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_systems_clock_is_monotonic(monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
     monkeypatch.setattr(time, "monotonic", lambda: 7.5)
     monkeypatch.setattr(time, "sleep", slept.append)

@@ -179,7 +179,7 @@ def test_of_a_duplicate_id_both_lines_are_named() -> None:
         ("1;Marty;McFly\n;Emmett;Brown\n", 2, "id is missing"),
         ("id;surname;email\n;Brown;x@example.org\n", 2, "id is missing"),
         ("id;name;name\n1;Marty;McFly\n", 1, "twice"),
-        ("id;group\n1;A\n", 1, "no column is called name"),
+        ("id;group\n1;A\n", 1, "without a column named name"),
         ('1;Marty;McFly\n2;"Emmett;Brown\n3;Biff;Tannen\n', 2, "quotation mark"),
         ('1;Marty;McFly\n2;Emmett;"Brown\n', 2, "quotation mark"),
         ('1;Marty;McFly\n2;Emmett;"Brown', 2, "quotation mark"),
@@ -207,7 +207,7 @@ def test_an_empty_file_is_refused(content: bytes) -> None:
 
 
 def test_a_header_alone_is_refused() -> None:
-    assert "no student after it" in refusal("\nid;name;surname;email\n\n")
+    assert "after the header, there are no students" in refusal("\nid;name;surname;email\n\n")
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ def test_a_binary_file_is_refused(content: bytes) -> None:
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RosterError, match=r"no students' file .*class\.csv"):
+    with pytest.raises(RosterError, match=r"students' file .*class\.csv does not exist"):
         read_roster(tmp_path / "class.csv")
 
 
