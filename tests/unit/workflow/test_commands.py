@@ -224,7 +224,7 @@ def test_where_nobody_can_type_a_password_none_is_asked_for(
     bio: Class, hosts: Hosts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(workflow, "on_terminal", lambda: False)
-    with pytest.raises(RequestError, match="there is no terminal to answer"):
+    with pytest.raises(RequestError, match="there is no terminal"):
         workflow.remote_com(bio.session(), remote(hosts="a", pwd="-"))
     assert hosts.targets == []
 
