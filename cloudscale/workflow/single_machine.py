@@ -16,7 +16,7 @@ from cloudscale.workflow.reset import driver_reset
 def machine_new(session: Session, name: str) -> Report:
     """Adds a machine with an engine."""
     session = _on_this_computer(session)
-    with session.course.locked():
+    with session.locked():
         return Report(_single_machines(driver_of(session), session, name).add(name))
 
 
