@@ -1,6 +1,6 @@
-"""The notebook image on its way to every machine: pulled by all at once, or sent once and passed on.
+"""Brings the notebook image to every machine: all pull it at once, or it is sent to one and copied from there.
 
-An image of the project's own making is never looked for in a registry, where others could put one of its name.
+An image that cloudscale builds is never pulled: in a registry, others could publish one with its name.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import threading
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 from docker.errors import APIError
 
@@ -18,201 +19,199 @@ from cloudscale.course import naming
 from cloudscale.engines.client import Engine, engine_errors
 from cloudscale.errors import CloudscaleError, EngineError, ImageError
 from cloudscale.images.on_engine import BytesDone, EngineImage, find_image, pull_image
-from cloudscale.images.recipes import short_name
-from cloudscale.model import Machine, OnOutput, Survey
+from cloudscale.images.recipes import is_ours, short_name
+from cloudscale.model import Machine, OnOutput, Say, Survey
 from cloudscale.units import GIB, gib, mib
 
-# From a machine, to another, an image; told what dd(1) says of the bytes sent.
+# Copies an image (its name is the third argument) from one machine to another; the output is that of dd(1).
 Copy = Callable[[Machine, Machine, str, OnOutput], None]
 
-LEAST_FREE = GIB // 2  # bytes of disk for an image whose size nobody knows yet
-SENDS = 2  # at once from one machine: an engine may write each of them to its disk first
-WAITING = 3600.0  # seconds for an image on its way to the first machine
-COPIED = re.compile(rb"(\d+) bytes[^\r\n]*copied")  # of dd(1)
+LEAST_FREE = GIB // 2  # bytes of free disk for an image whose size is not known yet
+SENDS = 2  # from one machine at the same time: an engine may write each of them to its disk first
+WAITING = 3600.0  # seconds for the image to arrive on a first machine
+COPIED = re.compile(rb"(\d+) bytes[^\r\n]*copied")  # dd(1)'s count
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where machines can get an image from, other than a registry.
+
+    `trainer` returns the engine of the trainer's computer, or None. `engines`: machines that answer already.
+    `copy` copies between machines; None if the only machine is the trainer's own engine.
+    """
+
+    trainer: Callable[[], Engine | None]
+    engines: Iterable[Engine] = ()
+    copy: Copy | None = None
 
 
 class Delivery:
-    """One image for one launch; each machine calls `deliver` as soon as its engine answers.
+    """One image of one launch; every machine calls `deliver` as soon as its engine answers."""
 
-    `copy` sends an image from one machine to another; None where there is but one, which is the trainer's own engine.
-    `trainer` is the trainer's own engine, which may have what no registry has; None where there is none.
-    `engines` are those of machines that answer already, which may have it too.
-    """
-
-    def __init__(
-        self,
-        reference: str,
-        course: str,
-        *,
-        copy: Copy | None,
-        trainer: Callable[[], Engine | None],
-        engines: Iterable[Engine] = (),
-        is_own: bool,
-        bytes_done: BytesDone,
-        say: Callable[[str], None],
-    ) -> None:
+    def __init__(self, reference: str, course: str, sources: Sources, *, bytes_done: BytesDone, say: Say) -> None:
         self._reference = reference
         self._course = course
-        self._copy = copy
-        self._find_trainer = trainer
-        self._engines = tuple(engines)
-        self._is_own = is_own
+        self._others = sources
+        self._is_ours = is_ours(reference)
         self._report = bytes_done
         self._say = say
         self._bytes: dict[str, tuple[int, int]] = {}
         self._changed = threading.Condition()
-        self._sources: dict[str, Engine] = {}  # machines that have it
-        self._busy: Counter[str] = Counter()  # and to how many others each is sending it
-        self._sending = False  # from here to the first one
+        self._sources: dict[str, Engine] = {}  # machines that have the image
+        self._sends: Counter[str] = Counter()  # machine → how many others it is sending the image to
+        self._is_uploading = False  # from the trainer's computer to a first machine
         self._digest = ""
         self._failure: CloudscaleError | None = None
         self._trainer: tuple[Engine, EngineImage] | None = None
-        self._trainer_known = False
+        self._trainer_asked = False
 
     def deliver(self, engine: Engine, survey: Survey) -> str:
-        """Brings the image to a machine, unless it is there, and returns its pinned name.
+        """Brings the image to a machine unless it has it, and returns its pinned name.
 
         Raises RequestError, ImageError, EngineError, MachineError.
         """
-        held = find_image(engine, self._reference)
-        # one of our own making may have been built anew since
-        newest = self._held_by_trainer() if self._is_own else None
-        if held is None or (newest and not held.is_same(newest[1])):
+        image = find_image(engine, self._reference)
+        # cloudscale's own may have been built again since
+        newest = self._image_of_trainer() if self._is_ours else None
+        if image is None or (newest and not image.is_same(newest[1])):
             self._bring(engine, survey)
-            held = find_image(engine, self._reference)
-            if held is None or (newest and not held.is_same(newest[1])):
+            image = find_image(engine, self._reference)
+            if image is None or (newest and not image.is_same(newest[1])):
                 raise ImageError(f"The image {self._reference} did not arrive on {engine.name}.", "Run again.")
-            if self._copy:  # what an engine of its owner's has is its owner's
+            if self._others.copy:  # the trainer's own engine keeps its images when the course ends
                 tag_delivered(engine, self._reference, self._course)
         with self._changed:
             self._sources[engine.name] = engine
-            self._digest = self._digest or (held.pinned if held.from_registry else "")
+            self._digest = self._digest or (image.pinned if image.from_registry else "")
             self._changed.notify_all()
-        if held.from_registry and held.pinned != self._digest:  # the tag has moved since another machine pulled it
+        if image.from_registry and image.pinned != self._digest:  # the tag moved after another machine pulled it
             pull_image(engine, self._digest, self._advance(engine.name))
             return self._digest
-        return held.pinned
+        return image.pinned
 
     def _bring(self, engine: Engine, survey: Survey) -> None:
         refusal: CloudscaleError | None = None
-        if not self._is_own:
+        if not self._is_ours:
             self._check_disk(engine, survey, LEAST_FREE)
             try:
                 pull_image(engine, self._reference, self._advance(engine.name))
                 return
             except ImageError as error:
                 refusal = error
-        self._ask_others()
+        self._ask_machines()
+        with self._reserved_source(engine, refusal) as source:
+            if source:
+                self._copy(source, engine, survey)
+            else:
+                self._upload(engine, survey, refusal)
+
+    @contextlib.contextmanager
+    def _reserved_source(self, engine: Engine, refusal: CloudscaleError | None) -> Iterator[Engine | None]:
+        """Waits for a machine to copy the image from; None if it has to be uploaded from the trainer's computer."""
         with self._changed:
-            self._changed.wait_for(lambda: self._failure or self._free_source() or not self._is_awaited(), WAITING)
+            self._changed.wait_for(lambda: self._failure or self._free_source() or not self._is_expected(), WAITING)
             source = self._free_source()
             if source is None and self._failure:
                 raise refusal or self._failure
             if source:
-                self._busy[source.name] += 1
+                self._sends[source.name] += 1
             else:
-                self._sending = True
+                self._is_uploading = True
         has_arrived = False
         try:
-            if source:
-                self._pass_on(source, engine, survey)
-            else:
-                self._send(engine, survey, refusal)
+            yield source
             has_arrived = True
         except CloudscaleError as error:
-            # without the image nobody need try again; any other fault is this machine's own
-            if source is None and self._held_by_trainer() is None:
+            # if nobody has the image, all others fail as well; any other failure is this machine's own
+            if source is None and self._image_of_trainer() is None:
                 self._failure = error
             raise
         finally:
             with self._changed:
                 if source:
-                    self._busy[source.name] -= 1
+                    self._sends[source.name] -= 1
                 else:
-                    self._sending = False
+                    self._is_uploading = False
                 if has_arrived:
                     self._sources[engine.name] = engine
                 self._changed.notify_all()
 
     def _free_source(self) -> Engine | None:
-        """A machine that has the image and is not sending it to as many as it can; the least busy one."""
-        free = [engine for name, engine in self._sources.items() if self._busy[name] < SENDS]
-        return min(free, key=lambda engine: self._busy[engine.name], default=None)
+        """A machine that has the image and can send it to one more; of several, the least busy one."""
+        free = [engine for name, engine in self._sources.items() if self._sends[name] < SENDS]
+        return min(free, key=lambda engine: self._sends[engine.name], default=None)
 
-    def _is_awaited(self) -> bool:
-        return self._sending or bool(self._sources)
+    def _is_expected(self) -> bool:
+        return self._is_uploading or bool(self._sources)
 
-    def _ask_others(self) -> None:
-        """Finds a machine that has it and has not come round to say so."""
+    def _ask_machines(self) -> None:
+        """Looks for a machine that has the image but has not called `deliver` yet."""
         if self._sources:
             return
-        for engine in self._engines:
+        for engine in self._others.engines:
             with contextlib.suppress(EngineError):
-                held = find_image(engine, self._reference)
-                if held and (self._trainer is None or held.is_same(self._trainer[1])):
+                image = find_image(engine, self._reference)
+                if image and (self._trainer is None or image.is_same(self._trainer[1])):
                     self._sources[engine.name] = engine
                     return
 
-    def _pass_on(self, source: Engine, engine: Engine, survey: Survey) -> None:
-        held = find_image(source, self._reference)
-        size = held.size if held else 0
+    def _copy(self, source: Engine, engine: Engine, survey: Survey) -> None:
+        image = find_image(source, self._reference)
+        size = image.size if image else 0
         self._check_disk(engine, survey, 2 * size)
-        self._say(f"Image: from {source.name} to {engine.name}, {mib(size)}")
+        self._say(f"Image: copying it from {source.name} to {engine.name} ({mib(size)})")
         advance = self._advance(engine.name)
 
         def on_output(piece: bytes) -> None:
-            if found := COPIED.findall(piece):
-                advance(int(found[-1]), size)
+            if counts := COPIED.findall(piece):
+                advance(int(counts[-1]), size)
 
-        assert self._copy
-        self._copy(source.machine, engine.machine, self._reference, on_output)
+        assert self._others.copy
+        self._others.copy(source.machine, engine.machine, self._reference, on_output)
 
-    def _send(self, engine: Engine, survey: Survey, refusal: CloudscaleError | None) -> None:
-        """From the trainer's engine to the first machine."""
-        trainer = self._held_by_trainer()
+    def _upload(self, engine: Engine, survey: Survey, refusal: CloudscaleError | None) -> None:
+        trainer = self._image_of_trainer()
         if trainer is None:
             raise refusal or ImageError(
                 f"The image {self._reference} is neither on {engine.name} nor on this computer's engine.",
                 f"Build it here first: invoke image_build {short_name(self._reference)}.",
             )
-        own, held = trainer
+        own, image = trainer
         with engine_errors(engine.name):
             architecture = engine.api.version()["Arch"]
-        if held.architecture and held.architecture != architecture:
+        if image.architecture and image.architecture != architecture:
             raise ImageError(
-                f"The image {self._reference} of this computer is made for {held.architecture},"
-                f" and {engine.name} is {architecture}.",
-                "Use an image from a registry, or build it on a machine of that kind.",
+                f"The image {self._reference} on this computer is built for {image.architecture},"
+                f" but {engine.name} has {architecture}.",
+                f"Use an image from a registry, or build it on a computer that has {architecture}.",
             )
-        self._check_disk(engine, survey, 2 * held.size)
-        self._say(f"Image: from this computer to {engine.name}, {mib(held.size)}")
+        self._check_disk(engine, survey, 2 * image.size)
+        self._say(f"Image: sending it from this computer to {engine.name} ({mib(image.size)})")
         with engine_errors("this computer"):
             saved = own.api.get_image(self._reference)
-        counted = _counted(saved, held.size, self._advance(engine.name))
+        counted = _counted(saved, image.size, self._advance(engine.name))
         with engine_errors(engine.name):
             for event in engine.api.load_image(_compressed(counted), quiet=False):
                 if "error" in event:
                     raise EngineError(f"{engine.name}: the image can't be loaded: {event['error']}.")
 
-    def _held_by_trainer(self) -> tuple[Engine, EngineImage] | None:
-        """The trainer's engine and the image on it, asked once."""
+    def _image_of_trainer(self) -> tuple[Engine, EngineImage] | None:
+        """The engine of the trainer's computer and the image on it; asked once."""
         with self._changed:
-            if not self._trainer_known:
-                self._trainer_known = True
-                try:
-                    own = self._find_trainer()
-                    held = find_image(own, self._reference) if own else None
-                except EngineError:  # a trainer's computer need not have an engine
-                    own = held = None
-                self._trainer = (own, held) if own and held else None
+            if not self._trainer_asked:
+                self._trainer_asked = True
+                with contextlib.suppress(EngineError):  # the computer need not have an engine
+                    own = self._others.trainer()
+                    image = find_image(own, self._reference) if own else None
+                    self._trainer = (own, image) if own and image else None
             return self._trainer
 
     def _check_disk(self, engine: Engine, survey: Survey, needed: int) -> None:
         if survey.free_disk is not None and survey.free_disk < needed:
             raise ImageError(
-                f"{engine.name}: its disk has {gib(survey.free_disk)} free, and the image {self._reference}"
-                f" needs {gib(needed)} to be unpacked.",
-                "Make room there (docker system df shows what takes it), then run again.",
+                f"{engine.name}: its disk has {gib(survey.free_disk)} free, but the image {self._reference}"
+                f" needs {gib(needed)} while it is unpacked.",
+                "Free disk space on that machine (docker system df shows what uses it), then run again.",
             )
 
     def _advance(self, name: str) -> BytesDone:
@@ -233,7 +232,7 @@ def _counted(chunks: Iterable[bytes], size: int, advance: BytesDone) -> Iterator
 
 
 def _compressed(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """gzip on its way: the line from a classroom to a cloud is slower than this."""
+    """Compresses with gzip: that is faster than the line from a classroom to a cloud."""
     packer = zlib.compressobj(level=1, wbits=16 + zlib.MAX_WBITS)
     for chunk in chunks:
         if packed := packer.compress(chunk):
@@ -242,25 +241,25 @@ def _compressed(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def tag_delivered(engine: Engine, reference: str, course: str) -> None:
-    """Gives an image that the course brought a second name, by which it is found when the course ends."""
+    """Gives an image that was delivered for the course a second name, by which the end of the course removes it."""
     with engine_errors(engine.name):
-        number = engine.api.inspect_image(reference)["Id"].removeprefix("sha256:")[:12]
-        engine.api.tag(reference, naming.delivered_repository(course), tag=number, force=True)
+        id = engine.api.inspect_image(reference)["Id"].removeprefix("sha256:")[:12]
+        engine.api.tag(reference, naming.delivered_repository(course), tag=id, force=True)
 
 
 def remove_delivered(engine: Engine, course: str) -> None:
-    """Removes the images that the course brought; one that has got other names since keeps those."""
+    """Removes the images that were delivered for the course; one that was given other names keeps those."""
     repository = naming.delivered_repository(course)
     with engine_errors(engine.name):
         for image in engine.api.images(filters={"reference": repository}):
-            held = engine.api.inspect_image(image["Id"])  # the list has the matching names only
-            names = held["RepoTags"] or []
+            details = engine.api.inspect_image(image["Id"])  # the list has the matching names only
+            names = details["RepoTags"] or []
             marks = [name for name in names if name.startswith(f"{repository}:")]
             others = [name for name in names if name not in marks]
             for name in [*marks, *(others if len(others) == 1 else [])]:
                 _remove_name(engine, name)
-            if len(others) < 2:  # one that was fetched by its digest has no other name
-                for digest in held["RepoDigests"] or []:
+            if len(others) < 2:  # one that was pulled by its digest has no other name
+                for digest in details["RepoDigests"] or []:
                     _remove_name(engine, digest)
 
 
@@ -268,5 +267,5 @@ def _remove_name(engine: Engine, name: str) -> None:
     try:
         engine.api.remove_image(name)
     except APIError as error:
-        if error.status_code not in (404, 409):  # gone, or used by somebody else
+        if error.status_code not in (404, 409):  # already removed, or in use
             raise

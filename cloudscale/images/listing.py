@@ -1,4 +1,4 @@
-"""Which of the images that are built here are where."""
+"""The notebook images that cloudscale built: those on this computer's engine, and those on the machines."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from cloudscale.images.recipes import RECIPE, find_recipe, recipe_names, referen
 
 @dataclass(frozen=True)
 class Built:
-    """An image on an engine: what it was built from, when (UTC), its bytes, and its layers from the ground up."""
+    """An image on an engine: its recipe's fingerprint, build time (UTC), bytes, and layers from the base up."""
 
     recipe: str
-    made: str
+    created: str
     size: int
     layers: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class ImageRow:
-    """An image as `--format json` has it: when it was built here, its size, and the machines that have it.
+    """An image as `image_list --format json` shows it: its build on this computer, and the machines that have it.
 
-    `shared`: how many of its bytes are another image's layers.
+    `size` in bytes; `shared`: how many of them are layers of the image that it is based on.
     """
 
     image: str
@@ -33,64 +33,73 @@ class ImageRow:
     machines: Sequence[str]
 
 
+Images = Mapping[str, Built]  # of one engine, by their short names
+
+
 def built_on(engine: Engine) -> dict[str, Built]:
-    """The images of ours that an engine has, by their short names. Raises EngineError."""
-    found = {}
+    """The images on an engine that cloudscale built, by their short names. Raises EngineError."""
+    built = {}
     with engine_errors(engine.name):
         for image in engine.api.images(filters={"label": RECIPE}):
             for name in image["RepoTags"] or ():
                 short = short_name(name)
                 if name == reference(short):
-                    held = engine.api.inspect_image(name)
-                    made = str(held["Created"])[:16].replace("T", " ")
-                    layers = tuple(held["RootFS"]["Layers"])
-                    found[short] = Built(held["Config"]["Labels"][RECIPE], made, int(held["Size"]), layers)
-    return found
+                    details = engine.api.inspect_image(name)
+                    created = str(details["Created"])[:16].replace("T", " ")
+                    layers = tuple(details["RootFS"]["Layers"])
+                    built[short] = Built(details["Config"]["Labels"][RECIPE], created, int(details["Size"]), layers)
+    return built
 
 
-def rows(here: Mapping[str, Built], there: Mapping[str, Mapping[str, Built]]) -> list[ImageRow]:
-    """A row for each image: the project's own, then those of trainers. `here`: built on this computer's engine."""
-    others = {name for found in (here, *there.values()) for name in found} - set(recipe_names())
-    return [_row(name, here, there) for name in (*recipe_names(), *sorted(others))]
+def rows(local: Images, remote: Mapping[str, Images]) -> list[ImageRow]:
+    """A row for each image: cloudscale's own, then those of trainers.
+
+    `local`: the images on this computer's engine; `remote`: those of each machine.
+    """
+    others = {name for images in (local, *remote.values()) for name in images} - set(recipe_names())
+    return [_row(name, local, remote) for name in (*recipe_names(), *sorted(others))]
 
 
-def _row(name: str, here: Mapping[str, Built], there: Mapping[str, Mapping[str, Built]]) -> ImageRow:
-    machines = [machine for machine, found in there.items() if name in found]
-    holders = [here] if name in here else [there[machine] for machine in machines]
+def _row(name: str, local: Images, remote: Mapping[str, Images]) -> ImageRow:
+    machines = [machine for machine, images in remote.items() if name in images]
+    holders = [local] if name in local else [remote[machine] for machine in machines]
     return ImageRow(
         image=name,
-        built=here[name].made if name in here else None,
+        built=local[name].created if name in local else None,
         size=holders[0][name].size if holders else None,
         shared=_shared(name, holders[0]) if holders else None,
         machines=machines,
     )
 
 
-def _shared(name: str, found: Mapping[str, Built]) -> int:
-    """How much of an image is that of another on the same engine, which it stands on."""
-    layers = found[name].layers
-    below = [
-        other.size for other in found.values() if len(other.layers) < len(layers) and _begins(layers, other.layers)
-    ]
-    return max(below, default=0)
+def _shared(name: str, images: Images) -> int:
+    """The bytes of an image that belong to the largest other image on the same engine that it is based on."""
+    layers = images[name].layers
+    bases = [other.size for other in images.values() if len(other.layers) < len(layers) and _is_base(other, layers)]
+    return max(bases, default=0)
 
 
-def _begins(layers: tuple[str, ...], other: tuple[str, ...]) -> bool:
-    return layers[: len(other)] == other
+def _is_base(other: Built, layers: tuple[str, ...]) -> bool:
+    return layers[: len(other.layers)] == other.layers
 
 
-def differing(here: Mapping[str, Built], there: Mapping[str, Mapping[str, Built]]) -> list[str]:
-    """What to say of images that are not what they would be if they were built, or brought, now."""
-    said = []
-    for name, built in here.items():
-        if name in recipe_names() and built.recipe != _current(name):
-            said.append(f"{name}: its recipe has changed since it was built; invoke image_build {name} builds it anew")
-        others = [machine for machine, found in there.items() if name in found and found[name].layers != built.layers]
+def differing(local: Images, remote: Mapping[str, Images]) -> list[str]:
+    """A hint for each image that is out of date: its recipe has changed, or a machine has another build of it."""
+    hints = []
+    for name, built in local.items():
+        if name in recipe_names() and built.recipe != _current_fingerprint(name):
+            hints.append(
+                f"{name}: its recipe has changed since it was built. Build it again: invoke image_build {name}"
+            )
+        others = [machine for machine, images in remote.items() if name in images]
+        others = [machine for machine in others if remote[machine][name].layers != built.layers]
         if others:
-            said.append(f"{name}: another build of it is on {', '.join(others)}; invoke themachine brings this one")
-    return said
+            hints.append(
+                f"{name}: another build of it is on {', '.join(others)}. Replace it: invoke themachine --image {name}"
+            )
+    return hints
 
 
-def _current(name: str) -> str:
+def _current_fingerprint(name: str) -> str:
     recipe = find_recipe(name)
-    return recipe.fingerprint(_current(recipe.base) if recipe.base else "")
+    return recipe.fingerprint(_current_fingerprint(recipe.base) if recipe.base else "")

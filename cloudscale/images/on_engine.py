@@ -1,4 +1,4 @@
-"""Notebook images on an engine: fetched, looked into, and named so that no start asks a registry."""
+"""Notebook images on an engine: pulled, inspected, and pinned so that starting a seat asks no registry."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from cloudscale.course import naming
 from cloudscale.engines.client import Engine, engine_errors, explain_text
 from cloudscale.errors import EngineError, ImageError, RequestError
 
-# As the reference implementation has it (distribution/reference): [registry/]repository[:tag][@digest]
+# [registry/]repository[:tag][@digest], as in the reference implementation (github.com/distribution/reference)
 _PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 REFERENCE = re.compile(
     rf"(?:[A-Za-z0-9.-]+(?::[0-9]+)?/)?{_PART}(?:/{_PART})*(?::\w[\w.-]{{0,127}})?(?:@sha256:[0-9a-f]{{64}})?"
 )
 
-# Called with the bytes that arrived and the bytes known to come.
+# Called with the bytes that have arrived and the bytes that are expected in all.
 BytesDone = Callable[[int, int], None]
 
-LOOKING = 60  # seconds for one look inside an image
+INSPECTING = 60  # seconds for the look inside an image
 
-# One look inside, without a network: is Jupyter there, who runs it, where does the work belong?
+# Run once in the image, without a network: has it Jupyter, which user runs it, and where does the work belong?
 LOOK_INSIDE = """
 command -v python3 >/dev/null || exit 3
 if command -v jupyter-lab >/dev/null; then echo lab
@@ -37,9 +37,9 @@ if [ -d "$HOME/work" ]; then echo "$HOME/work"; elif [ "$PWD" != / ]; then pwd; 
 
 @dataclass(frozen=True)
 class NotebookImage:
-    """An image as the seats start it.
+    """What a seat needs to know of its image.
 
-    `subcommand` is Jupyter's (lab or server), `work` the folder for the volume.
+    `subcommand` is Jupyter's (lab or server), `work` the folder that the student's volume is mounted on.
     """
 
     reference: str
@@ -51,60 +51,60 @@ class NotebookImage:
 
 @dataclass(frozen=True)
 class EngineImage:
-    """An image as an engine holds it.
+    """An image on one engine.
 
-    `pinned` is its digest, or its id where it came from no registry: Swarm starts either without
-    asking a registry. `layers` and `made` are the same on every engine; the id need not be. `size` in bytes.
+    `pinned` is its digest, or its id if it came from no registry: Swarm starts both without
+    asking a registry. `layers` and `created` are the same on every engine; the id may differ. `size` in bytes.
     """
 
     pinned: str
     layers: tuple[str, ...]
-    made: str
+    created: str
     size: int
     architecture: str
     from_registry: bool
 
     def is_same(self, other: EngineImage) -> bool:
-        return (self.layers, self.made) == (other.layers, other.made)
+        return (self.layers, self.created) == (other.layers, other.created)
 
 
 def check_reference(reference: str) -> None:
-    """Raises RequestError where an image can't be called that."""
+    """Raises RequestError if this can't be the name of an image."""
     if not REFERENCE.fullmatch(reference):
-        raise _no_reference(reference, "invalid reference format")
+        raise _invalid_reference(reference, "invalid reference format")
 
 
 def find_image(engine: Engine, reference: str) -> EngineImage | None:
-    """The image, if the engine has it. Raises RequestError where the name is not one."""
+    """The image, if the engine has it. Raises EngineError, and RequestError if the name is not valid."""
     with engine_errors(engine.name):
         try:
-            found = engine.api.inspect_image(reference)
+            details = engine.api.inspect_image(reference)
         except ImageNotFound:
             return None
         except APIError as error:
             if error.status_code == 400:
-                raise _no_reference(reference, str(error.explanation)) from None
+                raise _invalid_reference(reference, str(error.explanation)) from None
             raise
     repository, _ = parse_repository_tag(reference)
-    digests = [digest for digest in found.get("RepoDigests") or [] if digest.partition("@")[0] == repository]
+    digests = [digest for digest in details.get("RepoDigests") or [] if digest.partition("@")[0] == repository]
     return EngineImage(
-        pinned=digests[0] if digests else str(found["Id"]),
-        layers=tuple(found.get("RootFS", {}).get("Layers") or [found["Id"]]),
-        made=str(found.get("Created", "")),
-        size=int(found.get("Size", 0)),
-        architecture=str(found.get("Architecture", "")),
+        pinned=digests[0] if digests else str(details["Id"]),
+        layers=tuple(details.get("RootFS", {}).get("Layers") or [details["Id"]]),
+        created=str(details.get("Created", "")),
+        size=int(details.get("Size", 0)),
+        architecture=str(details.get("Architecture", "")),
         from_registry=bool(digests),
     )
 
 
 def pull_image(engine: Engine, reference: str, bytes_done: BytesDone | None = None) -> None:
-    """Has the engine fetch the image. Raises RequestError where the name is not one, ImageError where it can't."""
+    """Makes the engine pull the image. Raises ImageError if it can't, and RequestError if the name is not valid."""
     with engine_errors(engine.name):
         _pull(engine, reference, bytes_done)
 
 
 def look_inside(engine: Engine, reference: str, pinned: str, course: str) -> NotebookImage:
-    """What the seats need to know of the image. Raises ImageError where it has no Jupyter."""
+    """Runs a container once to learn what the seats need to know. Raises ImageError if the image has no Jupyter."""
     with engine_errors(engine.name):
         container = engine.client.containers.create(
             pinned,
@@ -115,7 +115,7 @@ def look_inside(engine: Engine, reference: str, pinned: str, course: str) -> Not
         )
         try:
             container.start()
-            container.wait(timeout=LOOKING)
+            container.wait(timeout=INSPECTING)
             subcommand, uid, gid, work = container.logs(stdout=True, stderr=False).decode().split("\n")[:4]
             return NotebookImage(reference, subcommand, int(uid), int(gid), work)
         except ValueError:
@@ -123,12 +123,12 @@ def look_inside(engine: Engine, reference: str, pinned: str, course: str) -> Not
         except APIError as error:
             if "no space left" in str(error.explanation):
                 raise
-            # an image without so much as a shell can't be run at all
+            # an image without a shell can't be started at all
         finally:
             container.remove(force=True, v=True)
     raise ImageError(
         f"The image {reference} has no Jupyter: neither jupyter-lab nor jupyter-server (with python3) is on its PATH.",
-        "Use one of quay.io/jupyter/…, or the project's own: invoke image_build pydata, then --image pydata.",
+        "Use an image of quay.io/jupyter. Or build one here: invoke image_build pydata, then add --image pydata.",
     )
 
 
@@ -147,13 +147,14 @@ def _pull(engine: Engine, reference: str, bytes_done: BytesDone | None) -> None:
         raise _not_pulled(reference, str(error.explanation), engine.name) from None
     except APIError as error:
         if error.status_code == 400:
-            raise _no_reference(reference, str(error.explanation)) from None
+            raise _invalid_reference(reference, str(error.explanation)) from None
         raise _not_pulled(reference, str(error.explanation), engine.name) from None
 
 
-def _no_reference(reference: str, text: str) -> RequestError:
+def _invalid_reference(reference: str, text: str) -> RequestError:
     return RequestError(
-        f"{reference!r} is no name of an image ({text}).", "A name is REGISTRY/REPOSITORY:TAG, all in lower case."
+        f"{reference!r} is not a valid image name ({text}).",
+        "Use the form REGISTRY/REPOSITORY:TAG, with registry and repository in lower case.",
     )
 
 
@@ -162,6 +163,6 @@ def _not_pulled(reference: str, text: str, machine: str) -> ImageError | EngineE
         return explain_text(text, machine)
     return ImageError(
         f"The image {reference} is not on {machine} and can't be pulled: {text.strip()}",
-        "If the name is right and there is a network, run again. Without a registry, build the project's own here:"
+        "Check the name and the network, then run again. If no registry can be reached, build an image here:"
         " invoke image_build pydata, then add --image pydata.",
     )

@@ -1,6 +1,6 @@
-"""What an image is made of, fetched by this computer: its pip, apt and mmdebstrap, with their settings.
+"""Downloads the packages of an image with this computer's pip, apt and mmdebstrap, and with their settings.
 
-A proxy, a mirror or its password thus never enters an image, and a build needs no network.
+So a proxy, a mirror or its password never gets into an image, and a build needs no network.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from cloudscale.errors import ImageError
 from cloudscale.hosts.this_computer import run_program
 from cloudscale.model import TIMED_OUT
 
-SUITE = "trixie"  # Debian 13, which all images stand on
-PYTHON = "3.13"  # that Debian's
-GLIBC = range(5, 42)  # manylinux_2_N wheels that it runs (PEP 600)
+SUITE = "trixie"  # Debian 13, the base of all images
+PYTHON = "3.13"  # the version in that Debian
+GLIBC = range(5, 42)  # it runs the wheels of manylinux_2_5 to manylinux_2_41 (PEP 600)
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 TIMEOUT = 1800  # seconds
 
@@ -27,18 +27,18 @@ CONFLICT = "The conflict is caused by:"
 
 
 class ToolError(ImageError):
-    """A program that failed, and what it `said`."""
+    """A program that failed; `output` is the end of what it printed."""
 
-    def __init__(self, message: str, remedy: str, said: str = "") -> None:
+    def __init__(self, message: str, remedy: str, output: str = "") -> None:
         super().__init__(message, remedy)
-        self.said = said
+        self.output = output
 
 
 def make_debian(tar: Path, packages: Path) -> None:
-    """Makes a Debian with the packages that a file names. Raises ImageError."""
+    """Makes a Debian image, as a tar archive, with the packages that a file lists. Raises ImageError."""
     if not shutil.which("mmdebstrap"):
         raise ImageError(
-            "No registry answers, and there is no mmdebstrap here to make a base image with.",
+            "No registry answers, and mmdebstrap is not installed, which makes a base image without one.",
             "Install it, then run again: sudo apt-get install mmdebstrap debian-archive-keyring.",
         )
     command = [
@@ -56,9 +56,9 @@ def make_debian(tar: Path, packages: Path) -> None:
 
 
 def fetch_debs(packages: Path, *, status: str, sources: str, architecture: str, target: Path) -> None:
-    """Downloads the Debian packages that a file names, with what they need beyond what an image has. Raises ImageError.
+    """Downloads the Debian packages that a file lists, and what they need but an image lacks. Raises ImageError.
 
-    `status` and `sources` are the image's own: what dpkg has installed there, and where apt gets more.
+    `status` and `sources` are files of the image: dpkg's record of what is installed, and apt's sources.
     """
     with tempfile.TemporaryDirectory(prefix="cloudscale-apt-") as folder:
         state = Path(folder)
@@ -78,7 +78,7 @@ def fetch_debs(packages: Path, *, status: str, sources: str, architecture: str, 
             "Dir::Cache::archives": state / "debs",
             "APT::Architecture": architecture,
             "APT::Architectures": architecture,
-            "APT::Sandbox::User": "root",  # no other may look into the folder
+            "APT::Sandbox::User": "root",  # no other user may read the folder
         }
         apt = ["apt-get", "-q", "-y", *(f"-o{key}={value}" for key, value in settings.items())]
         _run([*apt, "update"], "apt-get update")
@@ -93,10 +93,10 @@ def fetch_debs(packages: Path, *, status: str, sources: str, architecture: str, 
 def fetch_wheels(
     requirements: Path, target: Path, architecture: str, installed: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """Downloads the wheels for the image's Python, and returns the versions: of what stands in a file, and no more.
+    """Downloads wheels for the image's Python, and returns their versions: exactly those that the file pins.
 
-    With `installed` (names → versions), the file's packages need not be pinned, and what they need comes with them, but
-    for what is installed, whose versions stay. Raises ImageError.
+    With `installed` (names → versions in the image), the file need not pin them. Their dependencies are
+    downloaded too, except what is installed, which keeps its version. Raises ImageError.
     """
     platforms = [f"manylinux_2_{minor}_{architecture}" for minor in GLIBC]
     platforms += [f"{old}_{architecture}" for old in ("manylinux2014", "manylinux2010", "manylinux1", "linux")]
@@ -115,7 +115,7 @@ def fetch_wheels(
         _download(command, target)
     for path in target.iterdir():
         if path.suffix != ".whl":
-            raise ImageError(f"{path.name} is no wheel.", "Name packages by their names on the Python index.")
+            raise ImageError(f"{path.name} is not a wheel.", "In requirements.txt, use the names of the Python index.")
     versions = wheel_versions(path.name for path in target.iterdir())
     for name in versions.keys() & {canonical(name) for name in installed or ()}:
         del versions[name]
@@ -126,32 +126,32 @@ def fetch_wheels(
 
 
 def _download(command: Sequence[str], target: Path) -> None:
-    """Runs pip, and makes a wheel of each package that has none, as far as it is of Python alone."""
-    made: set[str] = set()
+    """Runs pip, and builds a wheel of each package that has none and is pure Python."""
+    built: set[str] = set()
     while True:
         try:
             return _run(command, "pip download")
         except ToolError as error:
-            missing = NO_WHEEL.search(error.said)
-            if not missing or missing[1] in made:
+            missing = NO_WHEEL.search(error.output)
+            if not missing or missing[1] in built:
                 raise
-        made.add(missing[1])
-        _make_wheel(missing[1], target)
+        built.add(missing[1])
+        _build_wheel(missing[1], target)
 
 
-def _make_wheel(requirement: str, target: Path) -> None:
+def _build_wheel(requirement: str, target: Path) -> None:
     before = set(target.iterdir())
     try:
         _run([*_pip("wheel"), "--no-deps", "--wheel-dir", str(target), requirement], "pip wheel")
     except ToolError as error:
         raise ImageError(
-            f"{requirement}: there is no wheel of it for Python {PYTHON}, and none can be made here: {error.said}",
-            "Is the name right? Another version may have one; or install it with a Dockerfile, in the image itself.",
+            f"{requirement}: it has no wheel for Python {PYTHON}, and building one failed: {error.output}",
+            "Check the name. Try another version; or install it with a Dockerfile, in the image itself.",
         ) from None
     if any(not path.name.endswith("-none-any.whl") for path in set(target.iterdir()) - before):
         raise ImageError(
-            f"{requirement}: there is no wheel of it for Python {PYTHON}, and it has to be compiled.",
-            "Another version may have one; or install it with a Dockerfile: the images have a compiler.",
+            f"{requirement}: it has no wheel for Python {PYTHON} and must be compiled.",
+            "Try another version; or install it with a Dockerfile: the images have a compiler.",
         )
 
 
@@ -160,12 +160,12 @@ def _pip(what: str) -> list[str]:
 
 
 def canonical(name: str) -> str:
-    """A Python package's name as all its spellings have it (PEP 503)."""
+    """The one spelling of a Python package's name (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def wheel_versions(names: Iterable[str]) -> dict[str, str]:
-    """Package → version, as the wheels' names tell."""
+    """Package → version, read from the names of wheels."""
     parts = [name.split("-") for name in names]
     return {canonical(name): version for name, version, *_ in parts}
 
@@ -173,17 +173,16 @@ def wheel_versions(names: Iterable[str]) -> dict[str, str]:
 def _run(command: Sequence[str], what: str) -> None:
     done = run_program(command, TIMEOUT)
     if done.exit_code == TIMED_OUT:
-        raise ImageError(f"{what} took more than {TIMEOUT} s.", "Is the network slow? Run again.")
+        raise ImageError(f"{what} took more than {TIMEOUT} s.", "If the network is slow, run again.")
     if done.exit_code:
-        said = _last_words(done.stdout, done.stderr)
-        remedy = (
-            "Ask for other versions of these." if CONFLICT in done.stdout else "Is there a network? Then run again."
-        )
-        raise ToolError(f"{what} failed: {said}", remedy, said)
+        output = _last_words(done.stdout, done.stderr)
+        conflict = CONFLICT in done.stdout
+        remedy = "Choose other versions of these packages." if conflict else "Check the network, then run again."
+        raise ToolError(f"{what} failed: {output}", remedy, output)
 
 
 def _last_words(stdout: str, stderr: str) -> str:
-    """What a program said at last; of packages that don't fit together, which (pip tells that on standard output)."""
+    """The end of a program's output; for a conflict, which packages are in it (pip prints that on standard output)."""
     output, errors = _lines(stdout), _lines(stderr)
     if CONFLICT not in output:
         return " / ".join((errors or output)[-3:])

@@ -1,4 +1,4 @@
-"""Which images there are to build, what each is made of and stands on, and what their short names mean."""
+"""The recipes of the notebook images: what each is built from, its base, and what its short name means."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from cloudscale.errors import EngineError, RequestError
 
 RECIPES = Path(__file__).parent / "builtin"
 DOCKERFILE, PACKAGES, REQUIREMENTS = "Dockerfile", "packages.txt", "requirements.txt"
-ADDING = (DOCKERFILE, "add.sh")  # in RECIPES, for all that lack a Dockerfile of their own; add.sh for every one
+SHARED_FILES = (DOCKERFILE, "add.sh")  # in RECIPES, for every image with a base; a recipe's own Dockerfile has priority
 REPOSITORY = "cloudscale"
-RECIPE = "cloudscale.recipe"  # the label that tells which recipe an image was built from
+RECIPE = "cloudscale.recipe"  # this label of an image has the fingerprint of its recipe
 DEFAULT = "pydata"  # the base of a trainer's own image unless --on names another
 
 SHORT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")  # a name without registry, tag or digest
-STANDS_ON = re.compile(rf"^ARG BASE={REPOSITORY}/(\S+):latest$", re.MULTILINE)
-RESERVED = "base"  # the Debian that is made where no registry answers
+BASE_OF = re.compile(rf"^ARG BASE={REPOSITORY}/(\S+):latest$", re.MULTILINE)
+RESERVED = "base"  # the Debian image that is made where no registry answers
 
 
 @dataclass(frozen=True)
 class Recipe:
     """What an image is built from.
 
-    The folder has a Dockerfile, or what is to be added to the image `base`: requirements.txt and packages.txt.
-    `is_own`: a trainer's own; the project's pin every package.
+    The folder has a Dockerfile, or lists what to add to the image `base`: requirements.txt and packages.txt.
+    `is_own`: it is a trainer's own. cloudscale's recipes pin every package.
     """
 
     name: str
     folder: Path
-    base: str  # short name; empty: a Debian
+    base: str  # short name; empty: Debian
     is_own: bool = False
 
     @property
@@ -46,17 +46,17 @@ class Recipe:
         return (self.folder / DOCKERFILE).is_file()
 
     def fingerprint(self, base: str) -> str:
-        """What the recipe's files say, in short, on a base of this fingerprint."""
+        """A digest of the recipe's files, on a base with this fingerprint."""
         digest = hashlib.sha256(f"{base}\0".encode())
         files = {str(path.relative_to(self.folder)): path for path in self._files()}
         if self.base:
-            files |= {f"../{name}": RECIPES / name for name in ADDING}
+            files |= {f"../{name}": RECIPES / name for name in SHARED_FILES}
         for name, path in sorted(files.items()):
             digest.update(f"{name}\0{path.stat().st_size}\0".encode() + path.read_bytes())
         return digest.hexdigest()[:16]
 
     def _files(self) -> list[Path]:
-        if self.is_own and not self.has_dockerfile:  # what else lies there is not in the image
+        if self.is_own and not self.has_dockerfile:  # nothing else of the folder gets into the image
             return list(self.folder.glob("*.txt"))
         return [path for path in self.folder.rglob("*") if path.is_file()]
 
@@ -66,15 +66,15 @@ def recipe_names() -> list[str]:
 
 
 def find_recipe(name: str) -> Recipe:
-    """One of the project's own. Raises RequestError where there is none of the name."""
+    """One of cloudscale's own recipes. Raises RequestError if it has none of this name."""
     if name not in recipe_names():
         raise RequestError(
-            f"There is no image {name!r} to build.",
-            f"There is: {', '.join(recipe_names())}. One of your own is built with --from FOLDER.",
+            f"cloudscale has no recipe for an image {name!r}.",
+            f"Available: {', '.join(recipe_names())}. To build your own image, add --from FOLDER.",
         )
     dockerfile = RECIPES / name / DOCKERFILE
-    stands_on = STANDS_ON.search((dockerfile if dockerfile.is_file() else RECIPES / DOCKERFILE).read_text())
-    return Recipe(name, RECIPES / name, stands_on[1] if stands_on else "")
+    base = BASE_OF.search((dockerfile if dockerfile.is_file() else RECIPES / DOCKERFILE).read_text())
+    return Recipe(name, RECIPES / name, base[1] if base else "")
 
 
 def own_recipe(folder: Path, name: str, base: str) -> Recipe:
@@ -82,15 +82,13 @@ def own_recipe(folder: Path, name: str, base: str) -> Recipe:
     if not any((folder / file).is_file() for file in (DOCKERFILE, REQUIREMENTS)):
         raise RequestError(
             f"{folder} has neither a {REQUIREMENTS} nor a {DOCKERFILE}.",
-            f"--from wants a folder with a {REQUIREMENTS} (Python packages, with versions or not; Debian's may stand"
-            f" in a {PACKAGES} beside it), or with a {DOCKERFILE} that begins with ARG BASE and FROM ${{BASE}}.",
+            f"Create one of them. A {REQUIREMENTS} lists Python packages, with or without versions; a {PACKAGES}"
+            f" beside it can list Debian packages. A {DOCKERFILE} begins with ARG BASE and FROM ${{BASE}}.",
         )
     if not SHORT.fullmatch(name):
-        raise RequestError(
-            f"{name!r} can't be an image's name.", "Give it one of lower-case letters, digits and hyphens."
-        )
-    if name in (RESERVED, *recipe_names()) or name.startswith("brought-"):  # as what the course brought is marked
-        raise RequestError(f"{name!r} is an image of the project's own.", f"Choose another name than {name}.")
+        raise RequestError(f"{name!r} can't be the name of an image.", "Use lower-case letters, digits and hyphens.")
+    if name in (RESERVED, *recipe_names()) or name.startswith("brought-"):  # see naming.delivered_repository
+        raise RequestError(f"The image name {name!r} is reserved for cloudscale.", "Choose another name.")
     return Recipe(name, folder, base, is_own=True)
 
 
@@ -99,19 +97,19 @@ def reference(name: str) -> str:
 
 
 def short_name(image: str) -> str:
-    """`pydata` of cloudscale/pydata:latest; any other name stays as it is."""
+    """`pydata` for cloudscale/pydata:latest; any other name stays as it is."""
     return image.removeprefix(f"{REPOSITORY}/").removesuffix(":latest") if is_ours(image) else image
 
 
 def is_ours(image: str) -> bool:
-    """Whether an image is built here, and so is in no registry."""
+    """Whether cloudscale builds the image, so that no registry has it."""
     return image.startswith(f"{REPOSITORY}/")
 
 
 def full_reference(image: str, engines: Iterable[Engine]) -> str:
-    """The image that a short name means: a recipe's, or one that was built here and that one of the engines has.
+    """The image that a short name means: that of a recipe, or one that cloudscale built on one of the engines.
 
-    Any other name is Docker's own.
+    Any other name is left to Docker.
     """
     if not SHORT.fullmatch(image):
         return image
@@ -120,7 +118,7 @@ def full_reference(image: str, engines: Iterable[Engine]) -> str:
 
 
 def recipe_on(engine: Engine, image: str) -> str:
-    """The fingerprint of the recipe that an engine's image was built from; empty where it has none, or no answer."""
+    """The fingerprint of the recipe that an image was built from; empty if it has none, or no engine answers."""
     with contextlib.suppress(EngineError), engine_errors(engine.name):  # 404: no such image, 400: no name of one
         return label_on(engine, image, RECIPE)
     return ""

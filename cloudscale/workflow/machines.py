@@ -12,8 +12,7 @@ from cloudscale.drivers.protocols import SetsUpEngines
 from cloudscale.engines.client import trainers_engine
 from cloudscale.errors import CloudscaleError
 from cloudscale.fanout import MACHINES_WIDTH, fan_out
-from cloudscale.images.delivery import Delivery
-from cloudscale.images.recipes import is_ours
+from cloudscale.images.delivery import Delivery, Sources
 from cloudscale.model import MachineState, Outcomes, Survey, failures
 from cloudscale.networks import SWARM_NETWORKS, spare_network
 from cloudscale.phases import Phases
@@ -79,16 +78,14 @@ def _bring_up_all(
         manager=cluster.managers[0] if cluster.managers else None,
         adopts=driver.adopts_swarm,
     )
-    delivery = Delivery(
-        session.settings.image,
-        session.settings.course,
-        copy=driver.copy_image if isinstance(driver, SetsUpEngines) else None,
-        engines=cluster.engines.values(),
+    sources = Sources(
         # with a swarm that is adopted, the engine of this computer is the machine
         trainer=lambda: None if driver.adopts_swarm else trainers_engine(),
-        is_own=is_ours(session.settings.image),
-        bytes_done=advance,
-        say=session.progress.say,
+        engines=cluster.engines.values(),
+        copy=driver.copy_image if isinstance(driver, SetsUpEngines) else None,
+    )
+    delivery = Delivery(
+        session.settings.image, session.settings.course, sources, bytes_done=advance, say=session.progress.say
     )
 
     def one(survey: Survey) -> Host:

@@ -143,7 +143,7 @@ def test_a_trainers_own_dockerfile_is_built_and_has_to_have_jupyter(
     )
     try:
         assert build(engine, "greeting", "--from", str(tmp_path)).out == "cloudscale/greeting:latest\n"
-        assert "there already" in build(engine, "greeting", "--from", str(tmp_path)).err
+        assert "is up to date" in build(engine, "greeting", "--from", str(tmp_path)).err
         (tmp_path / "Dockerfile").write_text("FROM cloudscale/base:13\n")
         without = build(engine, "greeting", "--from", str(tmp_path))
         assert without.code == 1 and "has no Jupyter" in without.err

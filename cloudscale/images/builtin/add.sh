@@ -1,12 +1,12 @@
-# Run as root in a stage of a build: adds what packages.txt (Debian's) and requirements.txt (Python's) name, and gathers
-# in /new all that has changed thereby, so that the image gets it as one layer on those of its base.
+# Run as root in a build stage: installs the Debian packages of packages.txt and the Python packages of requirements.txt,
+# and copies every changed file to /new, so that the image adds one layer to its base.
 set -eu
 cd "$(dirname "$0")"
 export DEBIAN_FRONTEND=noninteractive HOME=/root
-mkdir -p /usr/share/man/man1 # slim images lack it, and packages put links there
+mkdir -p /usr/share/man/man1 # slim images lack it, and packages create links in it
 touch before
-sleep 0.1 # what happens within a tick of the clock is not newer
-if [ -d debs ]; then # fetched before: the build has no network
+sleep 0.1 # a file that changes within the same clock tick is not newer
+if [ -d debs ]; then # downloaded before: the build has no network
   dpkg --install debs/*.deb
 elif [ -s packages.txt ]; then
   apt-get update -q
@@ -16,7 +16,7 @@ if [ -s requirements.txt ]; then
   pip install -q --disable-pip-version-check --root-user-action=ignore --no-cache-dir \
     --no-index --no-deps --find-links wheels -r requirements.txt
 fi
-# all that the image holds, for whoever wants the very same again
+# all versions, so that the same image can be built again
 mkdir -p /usr/share/cloudscale
 pip list --format=freeze --disable-pip-version-check >/usr/share/cloudscale/requirements.txt
 rm -rf /var/lib/apt/lists/*

@@ -1,4 +1,4 @@
-"""Machines that an image is to be delivered to."""
+"""Machines that an image is delivered to."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Callable
 from cloudscale.course import naming
 from cloudscale.engines.client import Engine
 from cloudscale.fanout import fan_out
-from cloudscale.images.delivery import Delivery
+from cloudscale.images.delivery import Delivery, Sources
 from cloudscale.model import Outcomes, Survey
 from cloudscale.units import GIB
 from tests.unit.api_schema import Json
 from tests.unit.fake_api import FakeApi
 from tests.unit.fakes import FakeHosts, fake_apis, fake_engine
 
-LAB = "quay.io/jupyter/lab:1"
+PUBLIC = "quay.io/jupyter/lab:1"
 PULLED: Json = {"Id": "sha256:11", "RepoDigests": ["quay.io/jupyter/lab@sha256:aa"]}
 OWN = "cloudscale/pydata:latest"
 BUILT: Json = {"Id": "sha256:22", "Created": "2025-01-01", "Size": 2 * GIB, "Architecture": "amd64"}
@@ -30,8 +30,8 @@ class Course:
         self.driver.bare.clear()
         self.trainer: FakeApi | None = None
         self.asked = 0
-        self.told: list[tuple[int, int]] = []
-        self.said: list[str] = []
+        self.counts: list[tuple[int, int]] = []
+        self.messages: list[str] = []
         self.free_disk: dict[str, int | None] = {}
 
     def has(self, image: Json, *, reference: str = OWN) -> Course:
@@ -44,23 +44,21 @@ class Course:
         self.asked += 1
         return fake_engine(self.trainer, name="this computer") if self.trainer else None
 
-    def distribution(self, reference: str, trainer: Callable[[], Engine | None] | None = None) -> Delivery:
+    def delivery(self, reference: str, trainer: Callable[[], Engine | None] | None = None) -> Delivery:
         return Delivery(
             reference,
             "bio",
-            copy=self.driver.copy_image,
-            trainer=trainer or self._trainer,
-            is_own=reference == OWN,
-            bytes_done=lambda done, of: self.told.append((done, of)),
-            say=self.said.append,
+            Sources(trainer or self._trainer, copy=self.driver.copy_image),
+            bytes_done=lambda done, of: self.counts.append((done, of)),
+            say=self.messages.append,
         )
 
     def survey(self, engine: Engine) -> Survey:
         return Survey(engine.machine, "10.0.0.1", free_disk=self.free_disk.get(engine.name))
 
-    def deliver(self, reference: str, *names: str, distribution: Delivery | None = None) -> Outcomes[str]:
-        """To machines, one after another; all where none is named."""
-        way = distribution or self.distribution(reference)
+    def deliver(self, reference: str, *names: str, delivery: Delivery | None = None) -> Outcomes[str]:
+        """To these machines, or to all of them, one after another."""
+        way = delivery or self.delivery(reference)
         engines = [self.driver.engines[name] for name in names or ("m1", "m2", "m3")]
         return fan_out(lambda e: way.deliver(e, self.survey(e)), engines, name=lambda e: e.name, width=1)
 

@@ -28,9 +28,9 @@ class FakeImages(FakeCalls):
         if image != image.lower():
             raise api_error(400, "invalid reference format: repository name must be lowercase")
         tagged = image if "@" in image or ":" in image.rpartition("/")[2] else f"{image}:latest"
-        for name, found in self.images_.items():
-            if tagged in (name, found["Id"], *(found.get("RepoDigests") or [])):
-                return found
+        for name, details in self.images_.items():
+            if tagged in (name, details["Id"], *(details.get("RepoDigests") or [])):
+                return details
         raise api_error(404, f"No such image: {tagged}")
 
     def _tags(self, id: str) -> list[str]:
@@ -38,7 +38,7 @@ class FakeImages(FakeCalls):
 
     @call
     def images(self, filters: Mapping[str, Any]) -> list[Json]:
-        """Those with a label, or that a filter `reference` matches, each then with just the names that it matches."""
+        """The images with a label; or those that a filter `reference` matches, with only the names that match."""
         ((kind, pattern),) = filters.items()
         ids = dict.fromkeys(image["Id"] for image in self.images_.values())
         if kind == "label":
@@ -58,9 +58,9 @@ class FakeImages(FakeCalls):
     def remove_image(self, image: str) -> None:
         if image not in self.images_:
             raise api_error(404, f"No such image: {image}")
-        found = self.images_[image]
-        names = {found["Id"], *(found.get("RepoDigests") or [])}
-        if len(self._tags(found["Id"])) == 1 and any(c.get("Image") in names for c in self.containers_):
+        details = self.images_[image]
+        names = {details["Id"], *(details.get("RepoDigests") or [])}
+        if len(self._tags(details["Id"])) == 1 and any(c.get("Image") in names for c in self.containers_):
             raise api_error(409, f"conflict: unable to remove repository reference {image!r}: a container is using it")
         del self.images_[image]
         self._changed(f"remove image {image}")
@@ -72,7 +72,7 @@ class FakeImages(FakeCalls):
 
     @call
     def load_image(self, data: Iterable[bytes], quiet: bool | None = None) -> Iterator[Json]:
-        """An image comes without the digests that its registry knows it by."""
+        """A loaded image lacks the digests that it has in its registry."""
         saved: Json = json.loads(zlib.decompress(b"".join(data), wbits=16 + zlib.MAX_WBITS))
         if self.loading_fails:
             return iter([{"error": self.loading_fails}])

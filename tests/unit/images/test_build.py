@@ -23,19 +23,19 @@ PYDATA, ML, SPARK = (f"cloudscale/{name}:latest" for name in ("pydata", "ml", "s
 
 
 class Builder:
-    """An engine that builds, on a computer that fetches what it is asked for."""
+    """An engine that builds, and a computer whose downloads always succeed."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.api = FakeApi()
         self.built: list[Json] = []
-        self.said: list[str] = []
-        self.fetched: list[str] = []
+        self.messages: list[str] = []
+        self.downloads: list[str] = []
         self.installed = "numpy==2.5.5\npip==25.1\n"
         self.failure: Exception | None = None
         self.pruned = 0
         monkeypatch.setattr(self.api, "prune_images", self._prune, raising=False)
         monkeypatch.setattr(self.api, "import_image_from_file", self._import, raising=False)
-        monkeypatch.setattr(building, "make_debian", lambda tar, packages: self.fetched.append("a Debian"))
+        monkeypatch.setattr(building, "make_debian", lambda tar, packages: self.downloads.append("a Debian"))
         monkeypatch.setattr(building, "fetch_debs", self._fetch_debs)
         monkeypatch.setattr(building, "fetch_wheels", self._fetch_wheels)
 
@@ -47,10 +47,10 @@ class Builder:
         return engine
 
     def build(self, name: str = "pydata") -> str:
-        return build(self.engine, find_recipe(name), self.said.append)
+        return build(self.engine, find_recipe(name), self.messages.append)
 
     def own(self, folder: Path, name: str = "maps", base: str = "pydata") -> str:
-        return build(self.engine, own_recipe(folder, name, base), self.said.append)
+        return build(self.engine, own_recipe(folder, name, base), self.messages.append)
 
     def _pull(self, reference: str) -> None:
         repository, _, tag = reference.partition(":")
@@ -87,14 +87,14 @@ class Builder:
 
     def _fetch_debs(self, packages: Path, status: str, sources: str, architecture: str, target: Path) -> None:
         assert f"status'] of {PYDATA}" in status and f"sources.list'] of {PYDATA}" in sources
-        self.fetched.append(f"{packages.read_text().strip()} for {architecture}")
+        self.downloads.append(f"{packages.read_text().strip()} for {architecture}")
         target.mkdir()
 
     def _fetch_wheels(
         self, requirements: Path, target: Path, architecture: str, installed: Mapping[str, str] | None = None
     ) -> dict[str, str]:
         assert not target.exists() and architecture == "x86_64"
-        self.fetched.append(f"wheels of {requirements.parent.name}, with {installed}")
+        self.downloads.append(f"wheels of {requirements.parent.name}, with {installed}")
         return {"folium": "0.20", "branca": "0.8"}
 
 
@@ -107,10 +107,10 @@ def tags(builder: Builder) -> Sequence[str]:
     return [image["tag"] for image in builder.built]
 
 
-# --- what all stand on -----------------------------------------------------------------------
+# --- the common base -----------------------------------------------------------------------
 
 
-def test_a_base_that_is_there_is_used(builder: Builder) -> None:
+def test_a_base_that_the_engine_has_is_used(builder: Builder) -> None:
     builder.api.images_[DEBIAN] = {"Id": "sha256:44"}
     assert builder.build() == PYDATA
     (image,) = builder.built
@@ -126,31 +126,31 @@ def test_a_base_that_a_registry_has_is_pulled(builder: Builder) -> None:
     assert builder.built[0]["base"] == DEBIAN
 
 
-def test_without_a_registry_a_base_is_made_here_once(builder: Builder) -> None:
+def test_without_a_registry_a_base_is_made_once(builder: Builder) -> None:
     for _ in range(2):
         builder.build()
         del builder.api.images_[PYDATA]
     assert [image["base"] for image in builder.built] == [WITHOUT_REGISTRY] * 2
-    assert builder.fetched.count("a Debian") == 1
+    assert builder.downloads.count("a Debian") == 1
 
 
-def test_an_image_of_this_very_recipe_is_not_built_again(builder: Builder) -> None:
+def test_an_image_that_is_up_to_date_is_not_built_again(builder: Builder) -> None:
     for _ in range(2):
         assert builder.build() == PYDATA
     assert len(builder.built) == 1
 
 
 @pytest.mark.parametrize("labels", [None, {}, {"cloudscale.recipe": "an older one"}])
-def test_an_image_of_another_recipe_is_built_anew(builder: Builder, labels: Json | None) -> None:
+def test_an_image_of_another_recipe_is_built_again(builder: Builder, labels: Json | None) -> None:
     builder.api.images_[PYDATA] = {"Id": "sha256:55", "Config": {"Labels": labels}}
     builder.build()
     assert len(builder.built) == 1
 
 
-# --- what is added to it ---------------------------------------------------------------------
+# --- images on a base ---------------------------------------------------------------------
 
 
-def test_what_an_image_stands_on_is_built_before_it_where_it_is_missing_or_old(builder: Builder) -> None:
+def test_the_base_is_built_first_if_it_is_missing_or_out_of_date(builder: Builder) -> None:
     builder.build("ml")
     assert tags(builder) == [PYDATA, ML]
     assert builder.built[1]["base"] == PYDATA
@@ -159,10 +159,10 @@ def test_what_an_image_stands_on_is_built_before_it_where_it_is_missing_or_old(b
     assert len(builder.built) == 2
     builder.api.images_[PYDATA]["Config"]["Labels"]["cloudscale.recipe"] = "an older one"
     builder.build("ml")
-    assert tags(builder)[2:] == [PYDATA]  # the recipe is the same again, and so is that of what stands on it
+    assert tags(builder)[2:] == [PYDATA]  # its recipe is the same again, and so is that of ml
 
 
-def test_an_image_whose_base_is_of_a_new_recipe_is_built_anew(
+def test_an_image_whose_base_has_a_new_recipe_is_built_again(
     builder: Builder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     builder.build("ml")
@@ -173,26 +173,26 @@ def test_an_image_whose_base_is_of_a_new_recipe_is_built_anew(
     assert tags(builder) == [PYDATA, ML] * 2
 
 
-def test_debian_packages_are_fetched_here_where_no_registry_answers(builder: Builder) -> None:
+def test_debian_packages_are_downloaded_if_no_registry_answers(builder: Builder) -> None:
     builder.build("spark")
-    assert "openjdk-21-jre-headless for amd64" in builder.fetched
+    assert "openjdk-21-jre-headless for amd64" in builder.downloads
 
 
-def test_debian_packages_are_left_to_the_build_where_the_base_came_from_a_registry(builder: Builder) -> None:
+def test_debian_packages_are_left_to_the_build_if_the_base_came_from_a_registry(builder: Builder) -> None:
     builder.api.registry[DEBIAN] = {"Id": "sha256:44"}
     builder.build("spark")
-    assert not any("openjdk" in what for what in builder.fetched)
+    assert not any("openjdk" in what for what in builder.downloads)
     assert "openjdk" in builder.built[1]["files"]["packages.txt"]
 
 
-# --- a trainer's own -------------------------------------------------------------------------
+# --- a trainer's image -------------------------------------------------------------------------
 
 
 def test_requirements_are_resolved_against_what_the_base_has_and_pinned(builder: Builder, tmp_path: Path) -> None:
     (tmp_path / "requirements.txt").write_text("folium\n")
     (tmp_path / "lesson.ipynb").write_text("{}")
     assert builder.own(tmp_path) == "cloudscale/maps:latest"
-    assert f"wheels of {tmp_path.name}, with {{'numpy': '2.5.5', 'pip': '25.1'}}" in builder.fetched
+    assert f"wheels of {tmp_path.name}, with {{'numpy': '2.5.5', 'pip': '25.1'}}" in builder.downloads
     files = builder.built[-1]["files"]
     assert files["requirements.txt"] == "branca==0.8\nfolium==0.20\n"
     assert set(files) == {"Dockerfile", "add.sh", "requirements.txt"}
@@ -200,9 +200,9 @@ def test_requirements_are_resolved_against_what_the_base_has_and_pinned(builder:
     assert tags(builder) == [PYDATA, "cloudscale/maps:latest"]
 
 
-def test_it_stands_on_what_the_trainer_says_even_on_another_of_his_own(builder: Builder, tmp_path: Path) -> None:
+def test_its_base_may_be_another_image_of_the_trainer(builder: Builder, tmp_path: Path) -> None:
     (tmp_path / "requirements.txt").write_text("folium\n")
-    with pytest.raises(ImageError, match="no image 'maps'"):
+    with pytest.raises(ImageError, match="has no image 'maps'"):
         builder.own(tmp_path, "more", "maps")
     builder.own(tmp_path, "maps", "spark")
     builder.own(tmp_path, "more", "maps")
@@ -215,10 +215,10 @@ def test_a_dockerfile_is_built_where_it_lies(builder: Builder, tmp_path: Path) -
     builder.own(tmp_path, base="ml")
     assert builder.built[-1]["base"] == ML
     assert set(builder.built[-1]["files"]) == {"Dockerfile", "requirements.txt"}
-    assert not any(tmp_path.name in what for what in builder.fetched)
+    assert not any(tmp_path.name in what for what in builder.downloads)
 
 
-def test_an_image_that_pip_does_not_run_in_cannot_be_added_to(builder: Builder, tmp_path: Path) -> None:
+def test_packages_can_not_be_added_to_an_image_without_pip(builder: Builder, tmp_path: Path) -> None:
     (tmp_path / "requirements.txt").write_text("folium\n")
     builder.installed = ""
     with pytest.raises(ImageError, match="pip does not run"):
@@ -228,7 +228,7 @@ def test_an_image_that_pip_does_not_run_in_cannot_be_added_to(builder: Builder, 
 # --- failures --------------------------------------------------------------------------------
 
 
-def test_a_build_that_fails_is_told_with_its_last_lines(builder: Builder) -> None:
+def test_a_build_that_fails_is_reported_with_its_last_lines(builder: Builder) -> None:
     builder.api.images_[DEBIAN] = {"Id": "sha256:44"}
     log = [
         {"stream": "Step 1\n"},
@@ -250,14 +250,14 @@ def test_a_build_that_fails_is_told_with_its_last_lines(builder: Builder) -> Non
         api_error(500, "no space left on device"),
     ],
 )
-def test_a_full_disk_is_told_as_such(builder: Builder, failure: Exception) -> None:
+def test_a_full_disk_is_reported_as_such(builder: Builder, failure: Exception) -> None:
     builder.api.images_[DEBIAN] = {"Id": "sha256:44"}
     builder.failure = failure
     with pytest.raises(EngineError, match="is full"):
         builder.build()
 
 
-def test_nothing_is_built_of_what_could_not_be_fetched(builder: Builder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_built_if_a_download_fails(builder: Builder, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*given: Any) -> None:
         raise ImageError("pip download failed: no route to host")
 

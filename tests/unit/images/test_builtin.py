@@ -1,4 +1,4 @@
-"""What the images' own scripts do: how much memory Spark takes of a seat."""
+"""The scripts inside the images: how much of a seat's memory Spark uses."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import pytest
 from cloudscale.images.recipes import RECIPES
 
 MIB = 1 << 20
-NO_LIMIT = 9223372036854771712  # as version 1 of control groups has it
+NO_LIMIT = 9223372036854771712  # the value in version 1 of control groups
 VERSION_1, VERSION_2 = "sys/fs/cgroup/memory/memory.limit_in_bytes", "sys/fs/cgroup/memory.max"
 
 pytestmark = pytest.mark.usefixtures("processes")
 
 
 def heap(root: Path, **environment: str) -> str:
-    """What spark-env.sh says of the driver's memory in a seat whose files lie in a folder."""
+    """The driver's memory that spark-env.sh chooses; `root` has the seat's files in /proc and /sys."""
     (root / "proc").mkdir(exist_ok=True)
     (root / "proc/meminfo").write_text(f"MemTotal:       {16 << 20} kB\nMemFree:        1 kB\n")
     script = (RECIPES / "spark/conf/spark-env.sh").read_text()
@@ -56,5 +56,5 @@ def test_without_control_groups_the_machine_is_the_limit(tmp_path: Path) -> None
     assert heap(tmp_path) == "8192m"
 
 
-def test_what_somebody_chose_stays(tmp_path: Path) -> None:
+def test_a_memory_that_the_user_chose_stays(tmp_path: Path) -> None:
     assert heap(tmp_path, SPARK_DRIVER_MEMORY="700m") == "700m"

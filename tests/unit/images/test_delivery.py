@@ -13,7 +13,7 @@ from cloudscale.fanout import fan_out
 from cloudscale.model import Machine, Outcome, Outcomes
 from cloudscale.units import GIB
 from tests.unit.fakes import FakeHosts, fake_apis
-from tests.unit.images.deliveries import BUILT, LAB, OWN, PULLED, Course
+from tests.unit.images.deliveries import BUILT, OWN, PUBLIC, PULLED, Course
 
 
 @pytest.fixture
@@ -30,62 +30,62 @@ def pinned(outcomes: Iterable[Outcome[str]]) -> list[str]:
 
 def test_each_machine_pulls_what_a_registry_has(course: Course) -> None:
     for api in course.apis:
-        api.registry[LAB] = PULLED
-    assert pinned(course.deliver(LAB)) == ["quay.io/jupyter/lab@sha256:aa"] * 3
-    assert course.changes() == [[f"pull {LAB}"]] * 3
+        api.registry[PUBLIC] = PULLED
+    assert pinned(course.deliver(PUBLIC)) == ["quay.io/jupyter/lab@sha256:aa"] * 3
+    assert course.changes() == [[f"pull {PUBLIC}"]] * 3
     assert course.asked == 0
 
 
-def test_where_it_is_already_nothing_is_done(course: Course) -> None:
+def test_a_machine_that_has_the_image_is_left_as_it_is(course: Course) -> None:
     for api in course.apis:
-        api.images_[LAB] = PULLED
-    assert pinned(course.deliver(LAB)) == ["quay.io/jupyter/lab@sha256:aa"] * 3
+        api.images_[PUBLIC] = PULLED
+    assert pinned(course.deliver(PUBLIC)) == ["quay.io/jupyter/lab@sha256:aa"] * 3
     assert [api.changes for api in course.apis] == [[], [], []]
 
 
 def test_all_machines_pull_at_the_same_time(course: Course, monkeypatch: pytest.MonkeyPatch) -> None:
     meeting = threading.Barrier(3)
     for api in course.apis:
-        api.registry[LAB] = PULLED
+        api.registry[PUBLIC] = PULLED
 
         def pull(*args: Any, _pull: Callable[..., Any] = api.pull, **kwargs: Any) -> Any:
-            meeting.wait(30)  # none gets on before all are here
+            meeting.wait(30)  # nobody goes on before all have arrived
             return _pull(*args, **kwargs)
 
         monkeypatch.setattr(api, "pull", pull)
-    way = course.distribution(LAB)
+    way = course.delivery(PUBLIC)
     engines = course.driver.engines.values()
     assert all(outcome.ok for outcome in fan_out(lambda e: way.deliver(e, course.survey(e)), engines))
 
 
-def test_a_name_that_is_none_is_a_wrong_request(course: Course) -> None:
+def test_an_invalid_name_is_a_wrong_request(course: Course) -> None:
     assert isinstance(course.deliver("Jupyter/Lab", "m1")[0].error, RequestError)
 
 
 def test_bytes_of_all_machines_are_counted_together(course: Course) -> None:
     for api in course.apis:
-        api.registry[LAB] = PULLED
-    course.deliver(LAB)
-    assert course.told[-1] == (3 * 110, 3 * 120)
+        api.registry[PUBLIC] = PULLED
+    course.deliver(PUBLIC)
+    assert course.counts[-1] == (3 * 110, 3 * 120)
 
 
 # --- sent ------------------------------------------------------------------------------------
 
 
-def test_what_no_registry_has_is_sent_once_and_passed_on(course: Course) -> None:
-    course.has(BUILT, reference=LAB)
-    assert pinned(course.deliver(LAB)) == ["sha256:22"] * 3
-    assert course.changes() == [[f"load {LAB}"], [], []]
-    assert course.driver.done == [f"copy {LAB} from m1 to m2", f"copy {LAB} from m1 to m3"]
+def test_an_image_that_no_registry_has_is_sent_once_and_copied_from_machine_to_machine(course: Course) -> None:
+    course.has(BUILT, reference=PUBLIC)
+    assert pinned(course.deliver(PUBLIC)) == ["sha256:22"] * 3
+    assert course.changes() == [[f"load {PUBLIC}"], [], []]
+    assert course.driver.done == [f"copy {PUBLIC} from m1 to m2", f"copy {PUBLIC} from m1 to m3"]
     assert course.asked == 1
-    assert course.said == [
-        "Image: from this computer to m1, 2048 MiB",
-        "Image: from m1 to m2, 2048 MiB",
-        "Image: from m1 to m3, 2048 MiB",
+    assert course.messages == [
+        "Image: sending it from this computer to m1 (2048 MiB)",
+        "Image: copying it from m1 to m2 (2048 MiB)",
+        "Image: copying it from m1 to m3 (2048 MiB)",
     ]
 
 
-def test_our_own_image_is_never_looked_for_in_a_registry(course: Course) -> None:
+def test_an_image_of_cloudscale_is_never_pulled(course: Course) -> None:
     for api in course.apis:
         api.registry[OWN] = {"Id": "sha256:66"}  # somebody else's, of the same name
     course.has(BUILT)
@@ -97,14 +97,14 @@ def test_of_many_machines_at_once_one_is_sent_it(course: Course) -> None:
     course.apis = fake_apis(*(f"m{number}" for number in range(1, 21)))
     course.driver = FakeHosts(*course.apis)
     course.has(BUILT)
-    way = course.distribution(OWN)
+    way = course.delivery(OWN)
     outcomes = fan_out(lambda e: way.deliver(e, course.survey(e)), course.driver.engines.values(), width=20)
     assert [outcome.get() for outcome in outcomes] == ["sha256:22"] * 20
     assert sum(change.count(f"load {OWN}") for change in course.changes()) == 1
     assert len(course.driver.done) == 19
 
 
-def test_a_machine_that_has_it_passes_it_on_and_the_trainer_is_left_alone(course: Course) -> None:
+def test_a_machine_that_has_it_passes_it_on_and_the_trainers_computer_sends_nothing(course: Course) -> None:
     course.has(BUILT)
     course.apis[0].images_[OWN] = BUILT
     assert pinned(course.deliver(OWN)) == ["sha256:22"] * 3
@@ -112,7 +112,7 @@ def test_a_machine_that_has_it_passes_it_on_and_the_trainer_is_left_alone(course
     assert [done.split()[-3] for done in course.driver.done] == ["m1", "m1"]
 
 
-def test_one_built_anew_replaces_the_one_before(course: Course) -> None:
+def test_a_newer_build_replaces_the_one_before(course: Course) -> None:
     course.has({**BUILT, "Id": "sha256:33", "Created": "2025-02-02"})
     for api in course.apis:
         api.images_[OWN] = BUILT
@@ -120,19 +120,19 @@ def test_one_built_anew_replaces_the_one_before(course: Course) -> None:
     assert course.changes()[0] == [f"load {OWN}"]
 
 
-def test_without_the_trainers_engine_what_the_machines_have_is_good(course: Course) -> None:
+def test_without_the_trainers_engine_the_image_of_a_machine_is_used(course: Course) -> None:
     course.apis[0].images_[OWN] = BUILT
     assert pinned(course.deliver(OWN)) == ["sha256:22"] * 3
 
 
-def test_what_nobody_has_is_told_to_each_machine(course: Course) -> None:
+def test_an_image_that_nobody_has_is_a_failure_of_each_machine(course: Course) -> None:
     outcomes = course.deliver(OWN)
     assert [type(outcome.error) for outcome in outcomes] == [ImageError] * 3
     assert "invoke image_build" in str(outcomes[0].error)
 
 
-def test_what_no_registry_nor_the_trainer_has_is_told_with_the_registrys_words(course: Course) -> None:
-    for outcome in course.deliver(LAB):
+def test_an_image_that_neither_registry_nor_trainer_has_is_reported_with_the_registrys_message(course: Course) -> None:
+    for outcome in course.deliver(PUBLIC):
         assert "manifest unknown" in str(outcome.error)
         assert outcome.target in str(outcome.error)
 
@@ -141,11 +141,11 @@ def test_a_trainer_without_an_engine_is_one_without_the_image(course: Course) ->
     def none() -> Engine:
         raise EngineError("No Docker Engine answers on this computer.")
 
-    (outcome,) = course.deliver(OWN, "m1", distribution=course.distribution(OWN, none))
+    (outcome,) = course.deliver(OWN, "m1", delivery=course.delivery(OWN, none))
     assert "nor on this computer's engine" in str(outcome.error)
 
 
-def test_what_is_sent_is_packed_on_its_way(course: Course, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_is_sent_compressed(course: Course, monkeypatch: pytest.MonkeyPatch) -> None:
     course.has(BUILT)
     load = course.apis[0].load_image
     sent: list[bytes] = []
@@ -157,17 +157,17 @@ def test_what_is_sent_is_packed_on_its_way(course: Course, monkeypatch: pytest.M
     monkeypatch.setattr(course.apis[0], "load_image", watched)
     course.deliver(OWN, "m1")
     assert gzip.decompress(sent[0]).startswith(b'{"cloudscale/pydata')
-    assert course.told[-1] == (len(gzip.decompress(sent[0])), BUILT["Size"])
+    assert course.counts[-1] == (len(gzip.decompress(sent[0])), BUILT["Size"])
 
 
 def test_an_image_for_another_kind_of_machine_is_not_sent(course: Course) -> None:
     course.has({**BUILT, "Architecture": "arm64"})
     (outcome,) = course.deliver(OWN, "m1")
-    assert "made for arm64, and m1 is amd64" in str(outcome.error)
+    assert "built for arm64, but m1 has amd64" in str(outcome.error)
     assert course.changes()[0] == []
 
 
-def test_an_image_that_can_not_be_loaded_is_told_and_the_next_machine_is_tried(course: Course) -> None:
+def test_an_image_that_can_not_be_loaded_is_reported_and_the_next_machine_is_tried(course: Course) -> None:
     course.has(BUILT)
     course.apis[0].loading_fails = "unexpected EOF"
     failed, *others = course.deliver(OWN)
@@ -176,7 +176,7 @@ def test_an_image_that_can_not_be_loaded_is_told_and_the_next_machine_is_tried(c
     assert course.changes() == [[], [f"load {OWN}"], []]
 
 
-def test_a_machine_that_goes_down_while_it_is_sent_stops_nobody_else(course: Course) -> None:
+def test_a_machine_that_is_down_stops_no_other(course: Course) -> None:
     course.has(BUILT)
     course.apis[0].go_down()
     failed, *others = course.deliver(OWN)
@@ -184,7 +184,7 @@ def test_a_machine_that_goes_down_while_it_is_sent_stops_nobody_else(course: Cou
     assert pinned(others) == ["sha256:22"] * 2
 
 
-def test_those_who_wait_for_a_sending_that_fails_try_themselves(
+def test_machines_that_wait_for_an_upload_that_fails_try_it_themselves(
     course: Course, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     course.has(BUILT)
@@ -196,12 +196,12 @@ def test_those_who_wait_for_a_sending_that_fails_try_themselves(
         return iter([{"error": "no space left on device"}])
 
     monkeypatch.setattr(course.apis[0], "load_image", breaks)
-    way = course.distribution(OWN)
+    way = course.delivery(OWN)
     results: dict[str, Outcomes[str]] = {}
 
     def one(name: str) -> threading.Thread:
         thread = threading.Thread(
-            target=lambda: results.update({name: course.deliver(OWN, name, distribution=way)}), daemon=True
+            target=lambda: results.update({name: course.deliver(OWN, name, delivery=way)}), daemon=True
         )
         thread.start()
         return thread
@@ -233,26 +233,26 @@ def test_a_copy_that_fails_is_that_machines_own_failure(course: Course, monkeypa
     assert isinstance(second.error, MachineError)
 
 
-def test_what_was_copied_and_is_not_there_is_told(course: Course, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_that_is_missing_after_a_copy_is_reported(course: Course, monkeypatch: pytest.MonkeyPatch) -> None:
     course.has(BUILT)
     monkeypatch.setattr(course.driver, "copy_image", lambda source, target, image, on_output: None)
     assert "did not arrive on m2" in str(course.deliver(OWN)[1].error)
 
 
-def test_the_bytes_of_a_copy_are_those_that_dd_tells(course: Course) -> None:
+def test_the_bytes_of_a_copy_are_those_that_dd_prints(course: Course) -> None:
     course.has(BUILT)
     course.deliver(OWN, "m1", "m2")
-    assert course.told[-1][0] - course.told[-2][0] == 1048576
+    assert course.counts[-1][0] - course.counts[-2][0] == 1048576
 
 
 # --- room on the disk ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("reference", "needed"), [(LAB, GIB // 2), (OWN, 4 * GIB)])
+@pytest.mark.parametrize(("reference", "needed"), [(PUBLIC, GIB // 2), (OWN, 4 * GIB)])
 def test_a_disk_that_is_too_small_is_named_before_anything_is_sent(course: Course, reference: str, needed: int) -> None:
     course.has(BUILT)
     for api in course.apis:
-        api.registry[LAB] = PULLED
+        api.registry[PUBLIC] = PULLED
     course.free_disk = {"m1": needed - 1, "m2": needed, "m3": None}
     failed, *others = course.deliver(reference)
     assert f"m1: its disk has {(needed - 1) / GIB:.1f} GiB free" in str(failed.error)
@@ -269,7 +269,7 @@ def test_a_disk_that_is_too_small_for_a_copy_is_named(course: Course) -> None:
     assert course.driver.done == [f"copy {OWN} from m1 to m3"]
 
 
-def test_the_first_machines_small_disk_is_its_own_affair(course: Course) -> None:
+def test_a_small_disk_of_the_first_machine_does_not_stop_the_others(course: Course) -> None:
     course.has(BUILT)
     course.free_disk = {"m1": GIB}
     failed, *others = course.deliver(OWN)

@@ -1,14 +1,14 @@
-"""What a course brought, and what becomes of it when the course ends."""
+"""The images that were delivered for a course are marked, and removed when it ends."""
 
 from __future__ import annotations
 
 import pytest
 
-from cloudscale.images.delivery import Delivery, remove_delivered, tag_delivered
+from cloudscale.images.delivery import Delivery, Sources, remove_delivered, tag_delivered
 from cloudscale.model import Survey
 from tests.unit.fake_api import FakeApi
 from tests.unit.fakes import fake_engine
-from tests.unit.images.deliveries import BUILT, LAB, MARK, OWN, PULLED, Course
+from tests.unit.images.deliveries import BUILT, MARK, OWN, PUBLIC, PULLED, Course
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def course() -> Course:
     return Course()
 
 
-def test_what_the_course_brought_is_found_and_removed_when_it_ends(course: Course) -> None:
+def test_images_that_were_delivered_are_removed_when_the_course_ends(course: Course) -> None:
     course.has(BUILT)
     course.deliver(OWN)
     for engine in course.driver.engines.values():
@@ -25,15 +25,15 @@ def test_what_the_course_brought_is_found_and_removed_when_it_ends(course: Cours
     assert [api.images_ for api in course.apis] == [{}, {}, {}]
 
 
-def test_what_was_there_before_stays(course: Course) -> None:
-    course.apis[0].images_[LAB] = PULLED
-    course.deliver(LAB, "m1")
+def test_an_image_from_before_the_course_stays(course: Course) -> None:
+    course.apis[0].images_[PUBLIC] = PULLED
+    course.deliver(PUBLIC, "m1")
     remove_delivered(course.driver.engines["m1"], "bio")
-    assert list(course.apis[0].images_) == [LAB]
+    assert list(course.apis[0].images_) == [PUBLIC]
     assert course.apis[0].changes == []
 
 
-def test_one_that_got_other_names_since_keeps_those(course: Course) -> None:
+def test_an_image_that_was_given_other_names_keeps_those(course: Course) -> None:
     course.has(BUILT)
     course.deliver(OWN, "m1")
     course.apis[0].tag(OWN, "mine/own", "1")
@@ -41,7 +41,7 @@ def test_one_that_got_other_names_since_keeps_those(course: Course) -> None:
     assert sorted(course.apis[0].images_) == [OWN, "mine/own:1"]
 
 
-def test_one_that_somebody_else_uses_stays_in_use(course: Course) -> None:
+def test_an_image_that_somebody_else_uses_stays(course: Course) -> None:
     course.has(BUILT)
     course.deliver(OWN, "m1")
     course.apis[0].containers_ = [{"Image": "sha256:22"}]
@@ -49,15 +49,15 @@ def test_one_that_somebody_else_uses_stays_in_use(course: Course) -> None:
     assert list(course.apis[0].images_) == [OWN]
 
 
-def test_the_mark_of_one_course_is_none_of_another(course: Course) -> None:
+def test_an_image_of_another_course_stays(course: Course) -> None:
     api = course.apis[0]
-    api.images_[LAB] = PULLED
-    tag_delivered(fake_engine(api), LAB, "geo")
+    api.images_[PUBLIC] = PULLED
+    tag_delivered(fake_engine(api), PUBLIC, "geo")
     remove_delivered(fake_engine(api), "bio")
     assert len(api.images_) == 2
 
 
-def test_both_of_one_built_anew_are_removed(course: Course) -> None:
+def test_both_builds_of_an_image_are_removed(course: Course) -> None:
     course.has(BUILT)
     course.deliver(OWN, "m1")
     course.has({**BUILT, "Id": "sha256:33", "Created": "2025-02-02"})
@@ -69,16 +69,14 @@ def test_both_of_one_built_anew_are_removed(course: Course) -> None:
 
 def test_where_the_swarm_is_adopted_no_mark_is_left() -> None:
     api = FakeApi()
-    api.registry[LAB] = PULLED
+    api.registry[PUBLIC] = PULLED
     engine = fake_engine(api)
     way = Delivery(
-        LAB,
+        PUBLIC,
         "bio",
-        copy=None,
-        trainer=lambda: None,
-        is_own=False,
+        Sources(trainer=lambda: None),
         bytes_done=lambda done, of: None,
         say=lambda text: None,
     )
     way.deliver(engine, Survey(engine.machine, "127.0.0.1"))
-    assert api.changes == [f"pull {LAB}"]
+    assert api.changes == [f"pull {PUBLIC}"]

@@ -13,7 +13,7 @@ ML = Built("m", "2026-01-01 11:00", 120, ("a", "b", "c"))
 MAPS = Built("x", "2026-01-01 12:00", 130, ("a", "b", "c", "d"))
 
 
-def test_an_engine_is_asked_for_what_was_built_here_by_its_short_name() -> None:
+def test_an_engine_lists_the_images_that_cloudscale_built_by_their_short_names() -> None:
     api = FakeApi(in_swarm=False)
     image = {
         "Id": "sha256:77",
@@ -22,7 +22,7 @@ def test_an_engine_is_asked_for_what_was_built_here_by_its_short_name() -> None:
         "RootFS": {"Layers": ["a", "b"]},
         "Config": {"Labels": {RECIPE: "abc"}},
     }
-    # what the course brought has a second name, and what somebody made of ours has the label, too
+    # a delivered image has a second name, and an image that somebody built on ours has the label as well
     for name in ("cloudscale/ml:latest", "cloudscale/brought-1:77", "theirs:latest"):
         api.images_[name] = image
     api.images_["cloudscale/base:13"] = {"Id": "sha256:88"}
@@ -32,19 +32,21 @@ def test_an_engine_is_asked_for_what_was_built_here_by_its_short_name() -> None:
         built_on(fake_engine(api))
 
 
-def test_each_image_has_a_row_with_what_it_shares_and_where_it_is() -> None:
-    found = rows({"pydata": PYDATA, "ml": ML}, {"m1": {"ml": ML, "pydata": PYDATA, "maps": MAPS}, "m2": {"maps": MAPS}})
-    assert [(row.image, row.built, row.size, row.shared, row.machines) for row in found] == [
-        ("ml", ML.made, 120, 100, ["m1"]),
-        ("pydata", PYDATA.made, 100, 0, ["m1"]),
+def test_each_image_has_a_row_with_what_it_shares_and_which_machines_have_it() -> None:
+    listed = rows(
+        {"pydata": PYDATA, "ml": ML}, {"m1": {"ml": ML, "pydata": PYDATA, "maps": MAPS}, "m2": {"maps": MAPS}}
+    )
+    assert [(row.image, row.built, row.size, row.shared, row.machines) for row in listed] == [
+        ("ml", ML.created, 120, 100, ["m1"]),
+        ("pydata", PYDATA.created, 100, 0, ["m1"]),
         ("spark", None, None, None, []),
         ("maps", None, 130, 120, ["m1", "m2"]),
     ]
 
 
-def test_what_would_be_another_image_now_is_told() -> None:
+def test_an_image_that_is_out_of_date_is_reported() -> None:
     current = Built(find_recipe("pydata").fingerprint(""), "", 1, ("a",))
     assert differing({"pydata": current, "maps": MAPS}, {"m1": {"maps": MAPS}}) == []
-    old, elsewhere = differing({"ml": ML, "maps": MAPS}, {"m1": {"ml": ML}, "m2": {"maps": PYDATA}})
-    assert old.startswith("ml: its recipe has changed") and "invoke image_build ml" in old
+    outdated, elsewhere = differing({"ml": ML, "maps": MAPS}, {"m1": {"ml": ML}, "m2": {"maps": PYDATA}})
+    assert outdated.startswith("ml: its recipe has changed") and "invoke image_build ml" in outdated
     assert elsewhere.startswith("maps: another build of it is on m2")

@@ -8,66 +8,66 @@ from tests.unit.api_schema import Json, api_error
 from tests.unit.fake_api import FakeApi
 from tests.unit.fakes import FakeContainers, fake_engine
 
-LAB = "quay.io/jupyter/lab:1"
+PUBLIC = "quay.io/jupyter/lab:1"
 PULLED = {"Id": "sha256:11", "RepoDigests": ["mirror/lab@sha256:bb", "quay.io/jupyter/lab@sha256:aa"]}
 
 
-# --- finding ---------------------------------------------------------------------------------
+# --- looking it up ---------------------------------------------------------------------------------
 
 
-def held(api: FakeApi, reference: str = LAB) -> EngineImage:
-    found = find_image(fake_engine(api), reference)
-    assert found
-    return found
+def image_on(api: FakeApi, reference: str = PUBLIC) -> EngineImage:
+    image = find_image(fake_engine(api), reference)
+    assert image
+    return image
 
 
-def test_an_image_that_is_not_there_is_not_found() -> None:
-    assert find_image(fake_engine(FakeApi()), LAB) is None
+def test_an_image_that_the_engine_lacks_is_none() -> None:
+    assert find_image(fake_engine(FakeApi()), PUBLIC) is None
 
 
-@pytest.mark.parametrize("reference", [LAB, "quay.io/jupyter/lab@sha256:aa"])
-def test_an_image_of_a_registry_is_named_by_its_digest_there(reference: str) -> None:
+@pytest.mark.parametrize("reference", [PUBLIC, "quay.io/jupyter/lab@sha256:aa"])
+def test_an_image_of_a_registry_is_pinned_by_its_digest(reference: str) -> None:
     api = FakeApi()
-    api.images_[LAB] = PULLED
-    assert held(api, reference).pinned == "quay.io/jupyter/lab@sha256:aa"
-    assert held(api, reference).from_registry
+    api.images_[PUBLIC] = PULLED
+    assert image_on(api, reference).pinned == "quay.io/jupyter/lab@sha256:aa"
+    assert image_on(api, reference).from_registry
     assert api.changes == []
 
 
-def test_an_image_of_no_registry_is_named_by_its_id() -> None:
+def test_an_image_of_no_registry_is_pinned_by_its_id() -> None:
     api = FakeApi()
     api.images_["cloudscale/pydata:latest"] = {"Id": "sha256:22", "RepoDigests": None}
-    assert held(api, "cloudscale/pydata:latest").pinned == "sha256:22"
-    assert held(api, "cloudscale/pydata").pinned == "sha256:22"
-    assert not held(api, "cloudscale/pydata").from_registry
+    assert image_on(api, "cloudscale/pydata:latest").pinned == "sha256:22"
+    assert image_on(api, "cloudscale/pydata").pinned == "sha256:22"
+    assert not image_on(api, "cloudscale/pydata").from_registry
 
 
-def test_a_digest_of_another_repository_is_not_its_name() -> None:
+def test_a_digest_of_another_repository_does_not_pin_it() -> None:
     api = FakeApi()
     api.images_["own/lab:1"] = PULLED
-    assert held(api, "own/lab:1").pinned == "sha256:11"
+    assert image_on(api, "own/lab:1").pinned == "sha256:11"
 
 
-def test_an_image_tells_what_is_the_same_on_every_engine() -> None:
-    here, there, other = FakeApi(), FakeApi(), FakeApi()
+def test_the_same_image_is_recognized_on_every_engine() -> None:
+    here, elsewhere, other = FakeApi(), FakeApi(), FakeApi()
     image: Json = {"Created": "2025-03-14T00:00:00Z", "RootFS": {"Layers": ["sha256:01"]}, "Size": 5}
-    here.images_[LAB] = {**PULLED, **image, "Architecture": "arm64"}
-    there.images_[LAB] = {"Id": "sha256:99", **image}
-    other.images_[LAB] = {**PULLED, **image, "Created": "2025-03-15T00:00:00Z"}
-    assert held(here).is_same(held(there))
-    assert not held(here).is_same(held(other))
-    assert (held(here).size, held(here).architecture) == (5, "arm64")
+    here.images_[PUBLIC] = {**PULLED, **image, "Architecture": "arm64"}
+    elsewhere.images_[PUBLIC] = {"Id": "sha256:99", **image}
+    other.images_[PUBLIC] = {**PULLED, **image, "Created": "2025-03-15T00:00:00Z"}
+    assert image_on(here).is_same(image_on(elsewhere))
+    assert not image_on(here).is_same(image_on(other))
+    assert (image_on(here).size, image_on(here).architecture) == (5, "arm64")
 
 
-# --- fetching --------------------------------------------------------------------------------
+# --- pulling --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("reference", [LAB, "quay.io/jupyter/lab@sha256:aa"])
+@pytest.mark.parametrize("reference", [PUBLIC, "quay.io/jupyter/lab@sha256:aa"])
 def test_an_image_is_pulled(reference: str) -> None:
     api = FakeApi()
     api.registry[reference] = PULLED
     pull_image(fake_engine(api), reference)
-    assert held(api, reference).pinned == "quay.io/jupyter/lab@sha256:aa"
+    assert image_on(api, reference).pinned == "quay.io/jupyter/lab@sha256:aa"
     assert api.changes == [f"pull {reference}"]
 
 
@@ -79,10 +79,10 @@ def test_without_a_tag_the_latest_is_pulled() -> None:
 
 
 def test_the_bytes_of_all_layers_are_counted() -> None:
-    api, told = FakeApi(), []
-    api.registry[LAB] = PULLED
-    pull_image(fake_engine(api), LAB, lambda have, of: told.append((have, of)))
-    assert told == [(50, 100), (100, 100), (110, 120)]
+    api, counts = FakeApi(), []
+    api.registry[PUBLIC] = PULLED
+    pull_image(fake_engine(api), PUBLIC, lambda have, of: counts.append((have, of)))
+    assert counts == [(50, 100), (100, 100), (110, 120)]
 
 
 @pytest.mark.parametrize(
@@ -96,22 +96,22 @@ def test_the_bytes_of_all_layers_are_counted() -> None:
         ),
     ],
 )
-def test_a_pull_that_breaks_off_is_told(error: str, kind: type[CloudscaleError], message: str) -> None:
+def test_a_pull_that_breaks_off_is_reported(error: str, kind: type[CloudscaleError], message: str) -> None:
     api = FakeApi()
-    api.registry[LAB] = {"error": error}
+    api.registry[PUBLIC] = {"error": error}
     with pytest.raises(kind, match=message):
-        pull_image(fake_engine(api), LAB)
+        pull_image(fake_engine(api), PUBLIC)
 
 
-def test_an_image_that_no_registry_has_is_told_with_what_else_there_is() -> None:
+def test_an_image_that_no_registry_has_is_reported_with_what_to_use_instead() -> None:
     with pytest.raises(ImageError) as raised:
-        pull_image(fake_engine(FakeApi()), LAB)
-    assert LAB in raised.value.message
+        pull_image(fake_engine(FakeApi()), PUBLIC)
+    assert PUBLIC in raised.value.message
     assert "m1" in raised.value.message
     assert "invoke image_build pydata" in raised.value.remedy
 
 
-def test_a_registry_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_registry_that_does_not_answer_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     api = FakeApi()
 
     def no_answer(repository: str, tag: str, stream: bool, decode: bool) -> None:
@@ -119,14 +119,14 @@ def test_a_registry_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(api, "pull", no_answer)
     with pytest.raises(ImageError, match="connection refused"):
-        pull_image(fake_engine(api), LAB)
+        pull_image(fake_engine(api), PUBLIC)
 
 
 @pytest.mark.parametrize(
     ("status", "kind", "message"),
-    [(400, RequestError, "is no name of an image"), (500, EngineError, "input/output error")],
+    [(400, RequestError, "is not a valid image name"), (500, EngineError, "input/output error")],
 )
-def test_an_engine_that_does_not_look_is_told(
+def test_an_engine_that_refuses_to_look_is_reported(
     monkeypatch: pytest.MonkeyPatch, status: int, kind: type[CloudscaleError], message: str
 ) -> None:
     api = FakeApi()
@@ -136,7 +136,7 @@ def test_an_engine_that_does_not_look_is_told(
 
     monkeypatch.setattr(api, "inspect_image", refuse)
     with pytest.raises(kind, match=message):
-        find_image(fake_engine(api), LAB)
+        find_image(fake_engine(api), PUBLIC)
 
 
 def test_a_name_that_only_the_pull_refuses_is_a_wrong_request_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,26 +147,26 @@ def test_a_name_that_only_the_pull_refuses_is_a_wrong_request_too(monkeypatch: p
 
     monkeypatch.setattr(api, "pull", refuse)
     with pytest.raises(RequestError, match="invalid tag format"):
-        pull_image(fake_engine(api), LAB)
+        pull_image(fake_engine(api), PUBLIC)
 
 
-def test_what_is_no_name_of_an_image_is_a_wrong_request() -> None:
-    with pytest.raises(RequestError, match="'Jupyter/Lab' is no name of an image"):
+def test_an_invalid_name_is_a_wrong_request() -> None:
+    with pytest.raises(RequestError, match="'Jupyter/Lab' is not a valid image name"):
         find_image(fake_engine(FakeApi()), "Jupyter/Lab")
 
 
 # --- looking inside --------------------------------------------------------------------------
 
 
-def test_an_image_tells_who_runs_jupyter_and_where() -> None:
+def test_an_image_shows_who_runs_jupyter_and_where() -> None:
     containers = FakeContainers(b"lab\n1000\n100\n/home/jovyan/work\n")
-    image = look_inside(fake_engine(FakeApi(), containers), LAB, "lab@sha256:aa", "bio")
-    assert image == NotebookImage(LAB, "lab", 1000, 100, "/home/jovyan/work")
+    image = look_inside(fake_engine(FakeApi(), containers), PUBLIC, "lab@sha256:aa", "bio")
+    assert image == NotebookImage(PUBLIC, "lab", 1000, 100, "/home/jovyan/work")
 
 
 def test_the_look_is_without_a_network_and_leaves_nothing() -> None:
     containers = FakeContainers()
-    look_inside(fake_engine(FakeApi(), containers), LAB, "lab@sha256:aa", "bio")
+    look_inside(fake_engine(FakeApi(), containers), PUBLIC, "lab@sha256:aa", "bio")
     (run,) = containers.runs
     assert (run["image"], run["network"], run["removed"]) == ("lab@sha256:aa", "none", True)
     assert run["labels"] == {"cloudscale.course": "bio"}
@@ -181,14 +181,14 @@ def test_the_look_is_without_a_network_and_leaves_nothing() -> None:
     ],
     ids=["something else", "nothing", "no shell"],
 )
-def test_an_image_without_jupyter_is_told_with_one_that_has_it(inside: bytes | Exception) -> None:
-    with pytest.raises(ImageError, match=f"{LAB} has no Jupyter") as raised:
-        look_inside(fake_engine(FakeApi(), FakeContainers(inside)), LAB, "lab@sha256:aa", "bio")
+def test_an_image_without_jupyter_is_reported_with_one_that_has_it(inside: bytes | Exception) -> None:
+    with pytest.raises(ImageError, match=f"{PUBLIC} has no Jupyter") as raised:
+        look_inside(fake_engine(FakeApi(), FakeContainers(inside)), PUBLIC, "lab@sha256:aa", "bio")
     assert "--image pydata" in raised.value.remedy
 
 
 def test_a_full_disk_is_not_the_images_fault() -> None:
     containers = FakeContainers(api_error(500, "mkdir /var/lib/docker/overlay2: no space left on device"))
     with pytest.raises(EngineError, match="is full"):
-        look_inside(fake_engine(FakeApi(), containers), LAB, "lab@sha256:aa", "bio")
+        look_inside(fake_engine(FakeApi(), containers), PUBLIC, "lab@sha256:aa", "bio")
     assert [run["removed"] for run in containers.runs] == [True]

@@ -32,12 +32,12 @@ ERROR: ResolutionImpossible: for help visit https://pip.pypa.io
 
 
 class Programs:
-    """The programs of this computer. pip brings the files `has`, and makes the `makes` of what it is asked for."""
+    """The programs of this computer. pip downloads the files in `has`, and builds wheels of `sdists`."""
 
     def __init__(self) -> None:
         self.commands: list[list[str]] = []
         self.has = ["numpy-2.5.5-cp313-cp313-manylinux_2_28_x86_64.whl", "folium-0.20-py3-none-any.whl"]
-        self.sdists: dict[str, str] = {}  # requirement → the wheel that is made of it, or what is said
+        self.sdists: dict[str, str] = {}  # requirement → the wheel that is built of it, or the error
         self.debs = ["java_21%3a1_amd64.deb"]
         self.outcome: Exception | Answer | None = None
         self.read: dict[str, str] = {}
@@ -65,17 +65,17 @@ class Programs:
         for requirement in self.sdists:
             name = requirement.partition("=")[0]
             if not list(target.glob(f"{name}-*")):
-                said = f"ERROR: No matching distribution found for {requirement} (from folium)\n"
-                return subprocess.CompletedProcess(command, 1, "", said)
+                error = f"ERROR: No matching distribution found for {requirement} (from folium)\n"
+                return subprocess.CompletedProcess(command, 1, "", error)
         for name in self.has:
             (target / name).touch()
         return subprocess.CompletedProcess(command, 0, "", "")
 
     def _wheel(self, command: list[str]) -> Answer:
-        made = self.sdists[command[-1]]
-        if not made.endswith(".whl"):
-            return subprocess.CompletedProcess(command, 1, "", made)
-        (Path(command[command.index("--wheel-dir") + 1]) / made).touch()
+        wheel = self.sdists[command[-1]]
+        if not wheel.endswith(".whl"):
+            return subprocess.CompletedProcess(command, 1, "", wheel)
+        (Path(command[command.index("--wheel-dir") + 1]) / wheel).touch()
         return subprocess.CompletedProcess(command, 0, "", "")
 
     def _apt(self, command: list[str]) -> Answer:
@@ -92,10 +92,10 @@ class Programs:
 
 @pytest.fixture
 def programs(monkeypatch: pytest.MonkeyPatch) -> Programs:
-    made = Programs()
-    monkeypatch.setattr(subprocess, "run", made.run)
+    programs = Programs()
+    monkeypatch.setattr(subprocess, "run", programs.run)
     monkeypatch.setattr(shutil, "which", lambda name: name)
-    return made
+    return programs
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_a_debian_is_made_with_the_packages_of_the_list(programs: Programs, list
     assert command[-2:] == [packages.SUITE, str(tmp_path / "base.tar")]
 
 
-def test_without_mmdebstrap_it_is_told_what_to_install(
+def test_without_mmdebstrap_the_error_says_what_to_install(
     programs: Programs, monkeypatch: pytest.MonkeyPatch, listed: Path
 ) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
@@ -123,7 +123,7 @@ def test_without_mmdebstrap_it_is_told_what_to_install(
         make_debian(listed.with_suffix(".tar"), listed)
 
 
-def test_apt_is_told_what_the_image_has_and_nothing_of_this_computer(
+def test_apt_gets_the_files_of_the_image_and_none_of_this_computer(
     programs: Programs, listed: Path, tmp_path: Path
 ) -> None:
     target = tmp_path / "debs"
@@ -135,9 +135,7 @@ def test_apt_is_told_what_the_image_has_and_nothing_of_this_computer(
     assert [path.name for path in target.iterdir()] == programs.debs
 
 
-def test_where_the_image_has_all_packages_there_is_nothing_to_install(
-    programs: Programs, listed: Path, tmp_path: Path
-) -> None:
+def test_if_the_image_has_all_packages_nothing_is_downloaded(programs: Programs, listed: Path, tmp_path: Path) -> None:
     programs.debs = []
     fetch_debs(listed, status="", sources="", architecture="amd64", target=tmp_path / "debs")
     assert not (tmp_path / "debs").exists()
@@ -146,7 +144,7 @@ def test_where_the_image_has_all_packages_there_is_nothing_to_install(
 # --- Python ----------------------------------------------------------------------------------
 
 
-def test_the_wheels_are_those_of_the_images_python_not_of_this_one(
+def test_the_wheels_are_for_the_images_python_not_for_this_one(
     programs: Programs, listed: Path, tmp_path: Path
 ) -> None:
     assert fetch_wheels(listed, tmp_path / "wheels", "x86_64") == {"numpy": "2.5.5", "folium": "0.20"}
@@ -156,7 +154,7 @@ def test_the_wheels_are_those_of_the_images_python_not_of_this_one(
     assert not any("index" in word or "proxy" in word for word in command)
 
 
-def test_what_is_installed_stays_as_it_is_and_is_not_brought_again(
+def test_installed_packages_keep_their_versions_and_are_not_downloaded_again(
     programs: Programs, listed: Path, tmp_path: Path
 ) -> None:
     installed = {"NumPy": "2.5.5", "zope.interface": "1"}
@@ -166,7 +164,7 @@ def test_what_is_installed_stays_as_it_is_and_is_not_brought_again(
     assert [path.name for path in (tmp_path / "wheels").iterdir()] == ["folium-0.20-py3-none-any.whl"]
 
 
-def test_of_a_package_of_python_alone_that_has_no_wheel_one_is_made(
+def test_a_wheel_is_built_of_a_pure_python_package_that_has_none(
     programs: Programs, listed: Path, tmp_path: Path
 ) -> None:
     programs.sdists = {"pyspark==4.3.0": "pyspark-4.3.0-py2.py3-none-any.whl", "odd==1": "odd-1-py3-none-any.whl"}
@@ -178,11 +176,11 @@ def test_of_a_package_of_python_alone_that_has_no_wheel_one_is_made(
 @pytest.mark.parametrize(
     ("made", "message"),
     [
-        ("fast-1-cp311-cp311-linux_x86_64.whl", "has to be compiled"),
-        ("ERROR: No matching distribution found for fast==1", "none can be made here: ERROR: No matching"),
+        ("fast-1-cp311-cp311-linux_x86_64.whl", "must be compiled"),
+        ("ERROR: No matching distribution found for fast==1", "building one failed: ERROR: No matching"),
     ],
 )
-def test_of_any_other_it_is_told_by_name(
+def test_any_other_package_without_a_wheel_is_reported_by_name(
     programs: Programs, listed: Path, tmp_path: Path, made: str, message: str
 ) -> None:
     programs.sdists = {"fast==1": made}
@@ -190,13 +188,13 @@ def test_of_any_other_it_is_told_by_name(
         fetch_wheels(listed, tmp_path / "wheels", "x86_64", {})
 
 
-def test_what_is_no_wheel_is_told_by_name(programs: Programs, listed: Path, tmp_path: Path) -> None:
+def test_a_download_that_is_not_a_wheel_is_reported_by_name(programs: Programs, listed: Path, tmp_path: Path) -> None:
     programs.has = ["folium.zip"]
     with pytest.raises(ImageError, match=r"folium\.zip"):
         fetch_wheels(listed, tmp_path / "wheels", "x86_64", {})
 
 
-def test_what_does_not_fit_together_is_named(programs: Programs, listed: Path, tmp_path: Path) -> None:
+def test_a_conflict_is_reported_with_the_packages_in_it(programs: Programs, listed: Path, tmp_path: Path) -> None:
     programs.outcome = subprocess.CompletedProcess([], 1, CONFLICT, CONFLICTS)
     with pytest.raises(ImageError) as raised:
         fetch_wheels(listed, tmp_path / "wheels", "x86_64", {"numpy": "2.5.5"})
@@ -215,9 +213,9 @@ def test_what_does_not_fit_together_is_named(programs: Programs, listed: Path, t
         (subprocess.TimeoutExpired([], 1800), "took more than 1800 s"),
         (FileNotFoundError(2, "No such file"), "No such file"),
     ],
-    ids=["failed", "too long", "not there"],
+    ids=["failed", "too long", "not installed"],
 )
-def test_a_download_that_fails_is_told(
+def test_a_download_that_fails_is_reported(
     programs: Programs, listed: Path, tmp_path: Path, outcome: Exception | Answer, message: str
 ) -> None:
     programs.outcome = outcome
@@ -226,6 +224,6 @@ def test_a_download_that_fails_is_told(
     assert "old pip" not in raised.value.message
 
 
-def test_a_wheels_name_tells_package_and_version() -> None:
+def test_a_wheels_name_has_package_and_version() -> None:
     names = ["scikit_learn-1.9.1-cp313-cp313-manylinux_2_27_x86_64.manylinux_2_28_x86_64.whl", "Zope.X-1+a-1-any.whl"]
     assert wheel_versions(names) == {"scikit-learn": "1.9.1", "zope-x": "1+a"}

@@ -44,12 +44,12 @@ def test_every_other_name_stays_as_it_is(image: str) -> None:
     assert full_reference(image, [engine_with(maps=OURS)]) == image
 
 
-def test_the_short_name_of_what_was_built_here_means_that_if_any_engine_has_it() -> None:
+def test_a_short_name_means_an_image_that_cloudscale_built_if_any_engine_has_it() -> None:
     assert full_reference("maps", [engine_with(), engine_with(maps=OURS)]) == "cloudscale/maps:latest"
     assert full_reference("maps", [engine_with(maps={"Id": "sha256:66", "Config": {"Labels": None}})]) == "maps"
 
 
-def test_an_engine_that_does_not_answer_has_nothing() -> None:
+def test_an_engine_that_does_not_answer_has_no_image() -> None:
     engine = engine_with(maps=OURS)
     assert recipe_on(engine, "cloudscale/maps:latest") == "abc"
     assert recipe_on(engine, "Not A Name") == ""
@@ -57,18 +57,18 @@ def test_an_engine_that_does_not_answer_has_nothing() -> None:
     assert recipe_on(engine, "cloudscale/maps:latest") == ""
 
 
-def test_what_is_built_here_is_known_by_its_name() -> None:
+def test_images_of_cloudscale_are_known_by_their_names() -> None:
     assert is_ours("cloudscale/maps:latest") and not is_ours("cloudscale-tests/tiny:1") and not is_ours("maps")
     assert short_name("cloudscale/maps:latest") == "maps" and short_name("ubuntu:latest") == "ubuntu:latest"
 
 
-# --- the project's own -----------------------------------------------------------------------
+# --- cloudscale's own -----------------------------------------------------------------------
 
 
 def pins(name: str) -> dict[str, str]:
     lines = (recipes.RECIPES / name / "requirements.txt").read_text().splitlines()
-    found = [line.split("==") for line in lines if not line.startswith("#")]
-    return {canonical(package): version for package, version in found}
+    pinned = [line.split("==") for line in lines if not line.startswith("#")]
+    return {canonical(package): version for package, version in pinned}
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -78,12 +78,12 @@ def test_a_recipe_pins_every_package(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", recipe_names())
-def test_a_recipe_adds_nothing_that_is_there_already(name: str) -> None:
+def test_a_recipe_adds_nothing_that_its_base_has(name: str) -> None:
     base = find_recipe(name).base
     assert not base or not pins(name).keys() & pins(base).keys()
 
 
-def test_what_stands_on_what() -> None:
+def test_each_recipe_has_its_base() -> None:
     assert {name: find_recipe(name).base for name in recipe_names()} == {
         "ml": "pydata",
         "pydata": "",
@@ -99,14 +99,14 @@ def test_a_recipe_ends_as_an_ordinary_user(name: str) -> None:
     assert ("USER 1000" in last) == (not recipe.base) and "USER 0" not in last
 
 
-def test_an_unknown_recipe_is_a_wrong_request_that_names_those_there_are() -> None:
-    with pytest.raises(RequestError, match="There is: ml, pydata, spark"):
+def test_an_unknown_recipe_is_a_wrong_request_that_names_the_known_ones() -> None:
+    with pytest.raises(RequestError, match="Available: ml, pydata, spark"):
         find_recipe("fortran")
 
 
 @pytest.fixture
 def images(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """The project's recipes, to be changed."""
+    """A copy of cloudscale's recipes, for tests that change them."""
     shutil.copytree(recipes.RECIPES, tmp_path / "images")
     monkeypatch.setattr(recipes, "RECIPES", tmp_path / "images")
     return tmp_path / "images"
@@ -137,13 +137,13 @@ def test_a_trainers_own_has_the_name_that_was_given(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["pydata", "spark", "base", "brought-1", "Maps", "maps:1", "me/maps", "-", ""])
-def test_a_name_that_is_taken_or_none_is_a_wrong_request(folder: Path, name: str) -> None:
+def test_a_reserved_or_invalid_name_is_a_wrong_request(folder: Path, name: str) -> None:
     with pytest.raises(RequestError):
         own_recipe(folder, name, "pydata")
 
 
 @pytest.mark.parametrize("where", ["", "nowhere"])
-def test_a_folder_without_a_recipe_is_told_what_is_expected(tmp_path: Path, where: str) -> None:
+def test_a_folder_without_a_recipe_is_a_wrong_request(tmp_path: Path, where: str) -> None:
     with pytest.raises(RequestError, match=r"neither a requirements.txt nor a Dockerfile"):
         own_recipe(tmp_path / where, "maps", "pydata")
 
