@@ -1,4 +1,4 @@
-"""What a student opens."""
+"""The address that a student opens."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from cloudscale.networks import endpoint
 
 
 def url(host: str, port: int) -> str:
-    """The address of a seat; empty where its machine has no address."""
+    """The address of a seat; empty if its machine has none."""
     return f"http://{endpoint(host, port)}" if host else ""

@@ -1,4 +1,4 @@
-"""What a course has on one machine's engine: its seats' containers and the students' volumes."""
+"""What a course has on one engine: the containers of its seats, and the students' volumes."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from cloudscale.errors import EngineError, SeatError
 from cloudscale.model import TIMED_OUT, CommandResult, Outcome, Place
 from cloudscale.waiting import poll
 
-SERVICE = "com.docker.swarm.service.name"  # a label that Swarm gives
-STOPPING = 60  # seconds for a container to end after its service was removed; the engine kills it after 10
-ENDING = 10  # seconds that a command has to end after its deadline
+SERVICE = "com.docker.swarm.service.name"  # a label that Swarm sets
+STOPPING = 60  # seconds for a container to disappear after its service was removed; the engine kills it after 10
+ENDING = 10  # seconds for a command to end after its deadline
 KILLED = 137  # exit code of a command that timeout(1) had to kill
 
 # $0 is the deadline in seconds, $1 the command. Nothing can end a command from outside the container,
@@ -32,24 +32,24 @@ WITH_DEADLINE = 'if command -v timeout >/dev/null; then exec timeout -k 5 "$0" s
 
 @dataclass(frozen=True)
 class SeatContainer:
-    """A seat's container; `service` is the seat's name, which the engine writes on it."""
+    """A seat's container; `service` is the seat's name, from a label that Swarm sets."""
 
     id: str
     service: str
 
 
 def seat_containers(engine: Engine, course: str, *, all_states: bool = False) -> dict[str, SeatContainer]:
-    """Student's id → container, of the seats that run on this machine (`all_states`: or have ended)."""
+    """Student's id → container of each seat that runs on this machine (`all_states`: also those that have ended)."""
     with engine_errors(engine.name):
-        found = engine.api.containers(all=all_states, filters={"label": [f"{naming.MARK}={course}", naming.STUDENT]})
+        listed = engine.api.containers(all=all_states, filters={"label": [f"{naming.MARK}={course}", naming.STUDENT]})
     return {
         container["Labels"][naming.STUDENT]: SeatContainer(container["Id"], container["Labels"].get(SERVICE, ""))
-        for container in found
+        for container in listed
     }
 
 
 def remove_others(engine: Engine, course: str) -> None:
-    """Removes what the course left beside its seats: a look inside an image that was cut off."""
+    """Removes the course's containers that are no seats: those of an interrupted look inside an image."""
     with engine_errors(engine.name):
         for container in engine.api.containers(all=True, filters={"label": f"{naming.MARK}={course}"}):
             if naming.STUDENT not in container["Labels"]:
@@ -57,16 +57,16 @@ def remove_others(engine: Engine, course: str) -> None:
 
 
 def seat_ports(engine: Engine, course: str) -> frozenset[int]:
-    """Ports that containers of the course hold, among them those whose service was just removed."""
+    """Ports that running containers of the course use, including those whose service was just removed."""
     with engine_errors(engine.name):
-        found = engine.api.containers(filters={"label": [f"{naming.MARK}={course}", naming.STUDENT]})
-    return frozenset(port["PublicPort"] for each in found for port in each["Ports"] if "PublicPort" in port)
+        listed = engine.api.containers(filters={"label": [f"{naming.MARK}={course}", naming.STUDENT]})
+    return frozenset(port["PublicPort"] for each in listed for port in each["Ports"] if "PublicPort" in port)
 
 
 def execute(engine: Engine, container: str, command: str, timeout: float) -> CommandResult:
-    """Runs a shell command in a container; past `timeout` seconds it is ended, with exit code 124.
+    """Runs a shell command in a container; after `timeout` seconds it is ended, with exit code 124.
 
-    Raises SeatError where the container is gone or paused, or has no shell.
+    Raises SeatError if the container is gone or paused, or has no shell.
     """
     with engine_errors(engine.name):
         try:
@@ -76,7 +76,7 @@ def execute(engine: Engine, container: str, command: str, timeout: float) -> Com
             exit_code = engine.api.exec_inspect(created["Id"])["ExitCode"]
             took = time.monotonic() - start
         except APIError as error:
-            raise SeatError(f"The command can't run there: {error.explanation or error}.") from None
+            raise SeatError(f"The command can't run in the container: {error.explanation or error}.") from None
     late = ""
     if exit_code in (None, TIMED_OUT) or (exit_code == KILLED and took >= timeout):
         exit_code, late = TIMED_OUT, f"ended after {timeout:g} s (--timeout)\n"
@@ -84,9 +84,9 @@ def execute(engine: Engine, container: str, command: str, timeout: float) -> Com
 
 
 def _output(stream: Any, timeout: float) -> tuple[bytes, bytes]:
-    """Reads (stdout, stderr) of an exec to its end, or for `timeout` seconds.
+    """Reads (stdout, stderr) of an exec until it ends, or for `timeout` seconds.
 
-    docker-py waits without limit, and a child left in the background keeps the stream open.
+    docker-py waits without a limit, and a process in the background keeps the stream open.
     """
     connection = getattr(stream, "_sock", stream)
     ending = threading.Timer(timeout, _shut, [connection])
@@ -97,7 +97,7 @@ def _output(stream: Any, timeout: float) -> tuple[bytes, bytes]:
         for channel, data in frames_iter(stream, tty=False):  # type: ignore[no-untyped-call]
             parts[channel].append(data)
     except OSError:
-        pass  # shut by the timer in the middle of a frame
+        pass  # the timer closed it in the middle of a frame
     finally:
         ending.cancel()
         stream.close()
@@ -110,36 +110,37 @@ def _shut(connection: socket.socket) -> None:
 
 
 def wait_gone(engine: Engine, course: str, students: Collection[str], timeout: float = STOPPING) -> list[Outcome[str]]:
-    """Waits until the containers of removed seats are gone, so that their ports and volumes are free."""
-    left: set[str] = set()
+    """Waits until the containers of removed seats are gone, so that their ports and volumes are free.
 
-    def step() -> bool:
-        nonlocal left
-        left = set(students) & seat_containers(engine, course, all_states=True).keys()
-        return not left
+    Returns a failure for each student whose container is not.
+    """
 
-    poll(step, timeout=timeout)
+    def left() -> set[str]:
+        return set(students) & seat_containers(engine, course, all_states=True).keys()
+
+    if poll(lambda: not left(), timeout=timeout):
+        return []
     return [
         Outcome(
             student,
             error=SeatError(
-                f"The container of student {student!r} is still on {engine.name}, {timeout:.0f} s after its removal.",
-                "A container that can't be ended needs its engine restarted.",
+                f"The container of student {student!r} is still on {engine.name} after {timeout:.0f} s.",
+                "Restart the Docker Engine of that machine, then run again.",
             ),
         )
-        for student in sorted(left)
+        for student in sorted(left())
     ]
 
 
 def volumes(engine: Engine, course: str) -> list[Any]:
-    """The course's volumes on this machine, as the engine describes them."""
+    """The students' volumes on this machine, as the engine describes them."""
     with engine_errors(engine.name):
-        found = engine.api.volumes(filters={"label": f"{naming.MARK}={course}"})["Volumes"] or []
-    return [volume for volume in found if naming.STUDENT in volume["Labels"]]
+        listed = engine.api.volumes(filters={"label": f"{naming.MARK}={course}"})["Volumes"] or []
+    return [volume for volume in listed if naming.STUDENT in volume["Labels"]]
 
 
 def remembered_places(engine: Engine, course: str) -> dict[str, tuple[datetime, Place]]:
-    """Where students sat whose seats were cleared, and since when: their volumes on this machine say so."""
+    """Where students sat whose seats were removed, and since when, from the labels of their volumes on this machine."""
     return {
         volume["Labels"][naming.STUDENT]: (
             datetime.fromisoformat(volume["CreatedAt"]),
@@ -150,7 +151,7 @@ def remembered_places(engine: Engine, course: str) -> dict[str, tuple[datetime, 
 
 
 def remove_volume(engine: Engine, volume: str) -> str:
-    """Removes a volume with all that is in it. Raises EngineError where something uses it."""
+    """Removes a volume with everything in it. Raises EngineError if a container uses it."""
     with engine_errors(engine.name):
         try:
             engine.api.remove_volume(volume)

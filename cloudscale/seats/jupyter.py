@@ -1,4 +1,4 @@
-"""What is Jupyter's own: the server's configuration, the form of its password, how it says that it is there."""
+"""What is specific to Jupyter: the server's configuration, the hash of its password, and how to see that it runs."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ PROBE_TIMEOUT = 5  # seconds
 
 
 def server_config(*, port: int, work: str, hashed_password: str, as_root: bool = False) -> bytes:
-    """The server's configuration file: it listens, and lets in whoever knows the password."""
+    """The server's configuration file: it listens on all addresses and asks for the password."""
     return json.dumps(
         {
-            # what the browser saves lies on the volume: the root folder is the work folder
+            # the root folder is the work folder, so that what the browser saves is on the volume
             "ServerApp": {
                 "ip": "0.0.0.0",
                 "port": port,
@@ -22,7 +22,7 @@ def server_config(*, port: int, work: str, hashed_password: str, as_root: bool =
                 "root_dir": work,
                 "allow_root": as_root,
             },
-            # the token is off when there is a hash, but not when JUPYTER_TOKEN is in the environment
+            # a password hash turns the token off, except when JUPYTER_TOKEN is in the environment
             "IdentityProvider": {"token": ""},
             "PasswordIdentityProvider": {
                 "hashed_password": hashed_password,
@@ -35,8 +35,11 @@ def server_config(*, port: int, work: str, hashed_password: str, as_root: bool =
 
 
 def hash_password(password: str, salt: bytes) -> str:
-    """argon2id, in the form that jupyter_server checks, at the least cost that OWASP's cheat sheet on password
-    storage advises: ours are random, of 50 bits, and a class logs in all at once."""
+    """An argon2id hash in the format that jupyter_server checks, with the least cost that OWASP recommends.
+
+    (OWASP's Password Storage Cheat Sheet.) That is enough: the passwords are random, with 50 bits, and a whole class
+    logs in at the same time.
+    """
     from argon2.low_level import Type, hash_secret
 
     return "argon2:" + hash_secret(
@@ -45,26 +48,26 @@ def hash_password(password: str, salt: bytes) -> str:
 
 
 def answers(host: str, port: int, timeout: float = PROBE_TIMEOUT) -> bool:
-    """Whether a Jupyter server answers at the address: `/api` tells its version, to anybody."""
+    """Whether a Jupyter server answers at the address: `/api` shows its version without a login."""
     connection = http.client.HTTPConnection(host, port, timeout=timeout)
     try:
         connection.request("GET", "/api")
         response = connection.getresponse()
         if response.status != 200:
             return False
-        told = json.loads(response.read(65536))
-        return isinstance(told, dict) and "version" in told
+        answer = json.loads(response.read(65536))
+        return isinstance(answer, dict) and "version" in answer
     except (OSError, http.client.HTTPException, ValueError, RecursionError):
-        return False  # whatever a student's own program answers in its place
+        return False  # a student's own program may answer anything instead
     finally:
         connection.close()
 
 
 def healthcheck(port: int) -> dict[str, object]:
-    """A check that costs 20 ms of a core twice a minute, and has no patience to lose while a server starts.
+    """A check that takes 20 ms of a core once a minute, and waits ten minutes for a server that starts slowly.
 
-    The images' own (docker-stacks: every 3 s, two Python processes, 1 s of time) kills slow starters.
-    Python is the one program that is sure to be there. Times are nanoseconds.
+    The check of the docker-stacks images (every 3 s, two Python processes, at most 1 s) kills slow starters.
+    Python is the only program that every image has. Times are in nanoseconds.
     """
     second = 10**9
     probe = (

@@ -1,4 +1,4 @@
-"""What a seat should be: the Swarm service of one student, and how it differs from what is there."""
+"""The specification of a seat: the Swarm service of one student, and whether a running one matches it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SECOND = 10**9  # the API's times are nanoseconds
 
 @dataclass(frozen=True)
 class Template:
-    """What all seats of a course have in common. `pinned`: machine → the image's name there, which asks no registry."""
+    """What all seats of a course have in common. `pinned`: machine → the image's pinned name on it."""
 
     course: str
     key: bytes = field(repr=False)
@@ -31,7 +31,7 @@ class Template:
 
 
 def wanted_spec(seat: Seat, node: Node, template: Template, name: str, secret_id: str, secret_name: str) -> Spec:
-    """The seat's service, as the Engine API has it (ServiceSpec)."""
+    """The seat's service in the format of the Engine API (ServiceSpec)."""
     course, limits, image = template.course, template.limits, template.image
     marks = naming.student_labels(course, seat.student.id)
     container: Spec = {
@@ -44,7 +44,7 @@ def wanted_spec(seat: Seat, node: Node, template: Template, name: str, secret_id
                 "Type": "volume",
                 "Source": naming.volume_name(course, seat.student.id),
                 "Target": image.work,
-                # the port, so that a student finds the address again after the seats were cleared
+                # the port is noted here, so that a student gets the same address again after a reset of the seats
                 "VolumeOptions": {"Labels": {**marks, naming.PORT: str(seat.place.port)}},
             }
         ],
@@ -79,7 +79,7 @@ def wanted_spec(seat: Seat, node: Node, template: Template, name: str, secret_id
             },
             "RestartPolicy": {"Condition": "any", "Delay": 2 * SECOND},
             "Placement": {"Constraints": [f"node.id=={node.id}"]},
-            # a notebook that prints for ever does not fill the disk
+            # a notebook that prints forever must not fill the disk
             "LogDriver": {"Name": "json-file", "Options": {"max-size": "5m", "max-file": "2"}},
         },
         "Mode": {"Replicated": {"Replicas": 1}},
@@ -98,9 +98,9 @@ def wanted_spec(seat: Seat, node: Node, template: Template, name: str, secret_id
 
 
 def covers(actual: Any, wanted: Any) -> bool:
-    """Whether what the engine has says the same as what is wanted, leaving aside what it added by itself.
+    """Whether an engine's object has everything that is wanted; what the engine added itself is ignored.
 
-    Lists are compared whole, since a value too many is a difference. What is wanted empty may be absent.
+    Lists must be equal: one value too many is a difference. An empty value that is wanted may be missing.
     """
     if isinstance(wanted, dict):
         actual = actual or {}

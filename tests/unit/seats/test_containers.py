@@ -32,7 +32,7 @@ def marked(course: str, student: str | None = None, **more: str) -> dict[str, st
 
 @pytest.fixture
 def api() -> FakeApi:
-    """An engine with seats of two courses, one that ended, a look into an image, and somebody else's container."""
+    """An engine with seats of two courses, one of which ended, a look into an image, and somebody else's container."""
     api = FakeApi()
     for id, state, labels in (
         ("c1", "running", marked("bio", "1", **{containers.SERVICE: "bio-ann"})),
@@ -48,12 +48,12 @@ def api() -> FakeApi:
 # --- seats -----------------------------------------------------------------------------------
 
 
-def test_the_seats_that_run_are_found_by_student(api: FakeApi) -> None:
+def test_running_seats_are_listed_by_student(api: FakeApi) -> None:
     assert seat_containers(fake_engine(api), "bio") == {"1": SeatContainer("c1", "bio-ann")}
     assert seat_containers(fake_engine(api), "geo") == {"1": SeatContainer("c3", "")}
 
 
-def test_those_that_ended_are_found_where_they_are_asked_for(api: FakeApi) -> None:
+def test_seats_that_ended_are_listed_on_request(api: FakeApi) -> None:
     assert seat_containers(fake_engine(api), "bio", all_states=True) == {
         "1": SeatContainer("c1", "bio-ann"),
         "2": SeatContainer("c2", ""),
@@ -66,7 +66,7 @@ def test_the_ports_of_the_courses_running_seats_are_its_own(api: FakeApi) -> Non
     assert seat_ports(fake_engine(api), "bio") == {4321}
 
 
-def test_what_is_gone_is_not_waited_for(api: FakeApi) -> None:
+def test_containers_that_are_gone_are_not_waited_for(api: FakeApi) -> None:
     assert wait_gone(fake_engine(api), "bio", ["3", "4"]) == []
 
 
@@ -76,7 +76,7 @@ def test_a_container_that_stays_is_a_failure_that_names_student_and_machine(api:
     assert all("m1" in str(outcome.error) for outcome in outcomes)
 
 
-def test_what_is_no_seat_is_removed_and_nothing_else(api: FakeApi) -> None:
+def test_other_containers_of_the_course_are_removed_and_nothing_else(api: FakeApi) -> None:
     remove_others(fake_engine(api), "bio")
     assert [container["Id"] for container in api.containers_] == ["c1", "c2", "c3", "c5"]
 
@@ -95,7 +95,7 @@ def test_only_the_students_volumes_of_the_course_are_its_volumes(api: FakeApi) -
         "v3": volume("v3", marked("bio")),
         "v4": volume("v4", {}),
     }
-    assert [found["Name"] for found in volumes(fake_engine(api), "bio")] == ["v1"]
+    assert [each["Name"] for each in volumes(fake_engine(api), "bio")] == ["v1"]
 
 
 def test_an_engine_without_volumes_has_none(api: FakeApi) -> None:
@@ -121,14 +121,14 @@ def test_a_volume_is_removed_once_or_twice(api: FakeApi) -> None:
     assert remove_volume(fake_engine(api), "v1") == "removed"
 
 
-def test_a_volume_in_use_is_told(api: FakeApi) -> None:
+def test_a_volume_in_use_is_reported(api: FakeApi) -> None:
     api.volumes_ = {"v1": volume("v1", marked("bio", "1"))}
     api.containers_[0]["Volumes"] = ["v1"]
     with pytest.raises(EngineError, match="v1 on m1 is in use"):
         remove_volume(fake_engine(api), "v1")
 
 
-def test_another_failure_is_told_in_the_engines_words(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_failure_is_reported_in_the_engines_words(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(name: str) -> None:
         raise api_error(500, "input/output error")
 
@@ -141,10 +141,10 @@ def test_another_failure_is_told_in_the_engines_words(api: FakeApi, monkeypatch:
 
 
 class Exec:
-    """An engine that runs one command: `says` writes its frames to the connection."""
+    """An engine that runs one command: `write` writes its frames to the connection."""
 
-    def __init__(self, says: Callable[[socket.socket], object], exit_code: int | None = 0) -> None:
-        self._says = says
+    def __init__(self, write: Callable[[socket.socket], object], exit_code: int | None = 0) -> None:
+        self._write = write
         self._exit_code = exit_code
         self.command: list[str] = []
         self.other_end: socket.socket | None = None
@@ -158,7 +158,7 @@ class Exec:
     def exec_start(self, exec_id: str, socket: bool) -> socket.socket:
         assert exec_id == "exec1" and socket
         ours, self.other_end = connected_pair()
-        self._says(self.other_end)
+        self._write(self.other_end)
         return ours
 
     def exec_inspect(self, exec_id: str) -> Json:
@@ -174,11 +174,11 @@ def frame(channel: int, data: bytes) -> bytes:
 
 
 def test_a_command_gives_exit_code_and_both_streams() -> None:
-    def says(connection: socket.socket) -> None:
+    def write(connection: socket.socket) -> None:
         connection.sendall(frame(1, b"one ") + frame(2, b"wrong\n") + frame(1, "zwölf\n".encode()))
         connection.close()
 
-    api = Exec(says, exit_code=3)
+    api = Exec(write, exit_code=3)
     assert execute(fake_engine(api), "c1", "ls | wc", timeout=5) == CommandResult(3, "one zwölf\n", "wrong\n")
 
 
@@ -190,33 +190,35 @@ def test_the_command_reaches_the_shell_as_it_is_with_its_deadline() -> None:
     assert api.command[-2:] == ["2.5", command]
 
 
-def test_bytes_that_are_no_text_are_shown_as_well_as_it_goes() -> None:
-    def says(connection: socket.socket) -> None:
+def test_bytes_that_are_no_text_are_shown_as_well_as_possible() -> None:
+    def write(connection: socket.socket) -> None:
         connection.sendall(frame(1, b"\xff\xfe"))
         connection.close()
 
-    assert execute(fake_engine(Exec(says)), "c1", "cat", timeout=5).stdout == "��"
+    assert execute(fake_engine(Exec(write)), "c1", "cat", timeout=5).stdout == "��"
 
 
 @pytest.mark.parametrize("exit_code", [124, None], ids=["ended inside", "still running"])
 def test_a_command_past_its_deadline_has_exit_code_124_and_says_so(exit_code: int | None) -> None:
-    def says(connection: socket.socket) -> None:
+    def write(connection: socket.socket) -> None:
         connection.sendall(frame(1, b"working\n"))
         connection.close()
 
-    result = execute(fake_engine(Exec(says, exit_code)), "c1", "sleep 99", timeout=5)
+    result = execute(fake_engine(Exec(write, exit_code)), "c1", "sleep 99", timeout=5)
     assert (result.exit_code, result.stdout) == (124, "working\n")
     assert "--timeout" in result.stderr
 
 
-@pytest.mark.parametrize(("timeout", "told"), [(5, 137), (0, 124)], ids=["killed by something else", "by the deadline"])
-def test_a_command_that_was_killed_is_late_only_past_its_deadline(timeout: float, told: int) -> None:
+@pytest.mark.parametrize(
+    ("timeout", "expected"), [(5, 137), (0, 124)], ids=["killed by something else", "by the deadline"]
+)
+def test_a_command_that_was_killed_is_late_only_past_its_deadline(timeout: float, expected: int) -> None:
     result = execute(fake_engine(Exec(lambda connection: connection.close(), 137)), "c1", "python", timeout)
-    assert result.exit_code == told
-    assert ("--timeout" in result.stderr) == (told == 124)
+    assert result.exit_code == expected
+    assert ("--timeout" in result.stderr) == (expected == 124)
 
 
-def test_a_stream_that_is_kept_open_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_that_stays_open_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(containers, "ENDING", 0)
     # the other end stays open, in the middle of a frame
     api = Exec(lambda connection: connection.sendall(frame(1, b"done\n") + frame(2, b"half")[:-2]), exit_code=0)

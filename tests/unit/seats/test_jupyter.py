@@ -41,12 +41,12 @@ def test_only_an_image_of_root_runs_as_root(as_root: bool) -> None:
     assert config["ServerApp"]["allow_root"] is as_root
 
 
-def test_there_is_no_token_to_get_in_with() -> None:
+def test_the_token_is_off() -> None:
     config = json.loads(jupyter.server_config(port=8888, work="/", hashed_password="argon2:x"))
     assert config["IdentityProvider"] == {"token": ""}
 
 
-def test_a_hash_lets_its_password_in_and_no_other() -> None:
+def test_a_hash_accepts_its_password_and_no_other() -> None:
     kind, _, encoded = jupyter.hash_password("kw4h-7txe-cdrp", SALT).partition(":")
     assert kind == "argon2"
     assert encoded.startswith("$argon2id$")
@@ -124,13 +124,13 @@ def test_a_server_of_another_protocol_is_no_answer(loopback: str) -> None:
         thread.join()
 
 
-def test_nobody_there_is_no_answer(loopback: str) -> None:
+def test_a_port_that_nothing_listens_on_is_no_answer(loopback: str) -> None:
     with socketserver.TCPServer((loopback, 0), socketserver.BaseRequestHandler) as server:
         port = server.server_address[1]
     assert jupyter.answers(loopback, port) is False
 
 
-def test_a_host_that_nobody_knows_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_host_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(*args: object, **kwargs: object) -> None:
         raise socket.gaierror(-2, "Name or service not known")
 
@@ -156,7 +156,7 @@ def test_the_containers_check_passes_where_the_server_answers(loopback: str, sta
     assert int(ended.value.code or 0) == code
 
 
-def test_the_containers_check_is_seldom_and_patient_while_the_server_starts() -> None:
+def test_the_containers_check_runs_seldom_and_waits_while_the_server_starts() -> None:
     check = jupyter.healthcheck(8888)
     interval, timeout, start = (int(str(check[key])) / 10**9 for key in ("Interval", "Timeout", "StartPeriod"))
     assert 30 <= interval <= 300

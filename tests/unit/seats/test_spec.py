@@ -27,7 +27,7 @@ def spec(template: Template = TEMPLATE) -> dict[str, Any]:
     return wanted_spec(SEAT, NODE, template, "course-siobhan", "secret1", "secret-name")
 
 
-# --- what a seat should be -------------------------------------------------------------------
+# --- the service of a seat -------------------------------------------------------------------
 
 
 def test_the_api_knows_every_key() -> None:
@@ -80,14 +80,14 @@ def test_service_container_and_volume_carry_the_marks() -> None:
         assert labels["cloudscale.student"] == "7"
 
 
-def test_the_service_says_whose_it_is_and_which_key_made_it() -> None:
+def test_the_service_shows_its_student_and_the_key_of_its_password() -> None:
     labels = spec()["Labels"]
     assert labels[naming.NAME] == "Siobhán O'Neill"
     assert labels[naming.EMAIL] == "siobhan@example.org"
     assert labels[naming.KEY] == naming.key_id(KEY)
 
 
-def test_the_students_volume_lies_on_the_work_folder_and_remembers_the_port() -> None:
+def test_the_students_volume_is_mounted_on_the_work_folder_and_remembers_the_port() -> None:
     (mount,) = spec()["TaskTemplate"]["ContainerSpec"]["Mounts"]
     assert (mount["Type"], mount["Target"]) == ("volume", "/home/jovyan/work")
     assert mount["Source"] == naming.volume_name("bio", "7")
@@ -124,7 +124,7 @@ def test_a_log_does_not_fill_the_disk() -> None:
     assert spec()["TaskTemplate"]["LogDriver"]["Options"].keys() == {"max-size", "max-file"}
 
 
-# --- is what is there what is wanted? --------------------------------------------------------
+# --- does a running service match? --------------------------------------------------------
 
 scalars = st.booleans() | st.integers(1, 5) | st.text(min_size=1, max_size=3)
 objects = st.recursive(
@@ -137,9 +137,9 @@ objects = st.recursive(
 def leaves(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """The paths of all scalars."""
     if isinstance(value, dict):
-        return [found for key in value for found in leaves(value[key], (*path, key))]
+        return [leaf for key in value for leaf in leaves(value[key], (*path, key))]
     if isinstance(value, list):
-        return [found for at in range(len(value)) for found in leaves(value[at], (*path, at))]
+        return [leaf for at in range(len(value)) for leaf in leaves(value[at], (*path, at))]
     return [path]
 
 
@@ -150,7 +150,7 @@ def parent(value: Any, path: tuple[Any, ...]) -> Any:
 
 
 @given(objects)
-def test_what_is_there_covers_itself(value: Any) -> None:
+def test_every_value_covers_itself(value: Any) -> None:
     assert covers(value, deepcopy(value))
 
 
@@ -165,7 +165,7 @@ def test_keys_that_the_engine_added_do_not_count(value: Any, data: st.DataObject
 
 
 @given(objects, st.data())
-def test_a_changed_value_is_seen(value: Any, data: st.DataObject) -> None:
+def test_a_changed_value_is_a_difference(value: Any, data: st.DataObject) -> None:
     assume(paths := [path for path in leaves(value) if path])
     actual, path = deepcopy(value), data.draw(st.sampled_from(paths))
     parent(actual, path)[path[-1]] = "something else entirely"
@@ -173,8 +173,8 @@ def test_a_changed_value_is_seen(value: Any, data: st.DataObject) -> None:
 
 
 @given(objects, st.data())
-def test_a_removed_value_is_seen(value: Any, data: st.DataObject) -> None:
-    # what is wanted empty, or false, may be absent
+def test_a_removed_value_is_a_difference(value: Any, data: st.DataObject) -> None:
+    # an empty or false value that is wanted may be missing
     assume(paths := [path for path in leaves(value) if path and parent(value, path)[path[-1]] is not False])
     actual, path = deepcopy(value), data.draw(st.sampled_from(paths))
     del parent(actual, path)[path[-1]]
@@ -182,7 +182,7 @@ def test_a_removed_value_is_seen(value: Any, data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("wanted", [[], {}, "", 0, False, None])
-def test_what_is_wanted_empty_may_be_absent(wanted: object) -> None:
+def test_an_empty_value_that_is_wanted_may_be_missing(wanted: object) -> None:
     assert covers({}, {"Env": wanted})
     assert covers({"Env": None}, {"Env": wanted})
     assert not covers({"Env": ["A=1"]}, {"Env": []})
