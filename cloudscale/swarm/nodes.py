@@ -1,4 +1,4 @@
-"""The Docker Swarm of a course: who is in it, how it is left, and what a machine's membership says."""
+"""The nodes of a course's swarm, its managers, and the part that one engine has in it."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from docker.errors import APIError, NotFound
 from cloudscale.course import naming
 from cloudscale.engines.client import Engine, engine_errors
 from cloudscale.errors import SwarmError
-from cloudscale.waiting import poll
+from cloudscale.waiting import retry
 
-BRIDGE = "docker_gwbridge"  # made by the engine when it enters a swarm, and not removed by it
+BRIDGE = "docker_gwbridge"  # the engine creates it when it joins a swarm, and does not remove it
 BRIDGE_LABEL = "cloudscale.bridge"
-MACHINE = "cloudscale.machine"  # a node's label: the machine's name, known while the machine itself is down
-ADDRESS = "cloudscale.address"  # and the address that it came with: a clone has the label and another address
+MACHINE = "cloudscale.machine"  # a node's label: the machine's name, known even if the machine is down
+ADDRESS = "cloudscale.address"  # the address that it joined with: a clone has this label, but another address
 
-MANAGERS = 3  # from three machines on; fewer have one, since of two none may be lost (raft's majority)
-DEMOTING = 20.0  # seconds for the managers to agree that one is none any more
+MANAGERS = 3  # from three machines on; fewer have one, because of two managers none may fail (raft's majority)
+DEMOTING = 20.0  # seconds for the managers to agree that one of them is a worker now
 AGREEING = 20.0  # seconds for managers to agree on a change
-# a node has reported something in between, or the managers are just choosing another leader
+# the node has just changed, or the managers are electing a leader
 UNDECIDED = re.compile("out of sequence|lost leader status|not have a leader|no leader")
-NOBODYS = dict.fromkeys((naming.MARK, MACHINE, ADDRESS, BRIDGE_LABEL), "")  # what takes all of them away
+NO_LABELS = dict.fromkeys((naming.MARK, MACHINE, ADDRESS, BRIDGE_LABEL), "")  # update_node removes them with it
 
 
 @dataclass(frozen=True)
 class Membership:
-    """What an engine says of its own part in a swarm. `mark` is that of the swarm, where the engine manages it."""
+    """The part that an engine has in a swarm. `mark` is the swarm's, known only if the engine manages it."""
 
     state: str
     node_id: str = ""
     manages: bool = False
     mark: str = ""
-    created: str = ""  # when the swarm was, as text that sorts by time
-    managers: frozenset[str] = frozenset()  # ids of the managers' nodes
+    created: str = ""  # when the swarm was created, as text that sorts by time
+    managers: frozenset[str] = frozenset()  # node ids of the managers
     problem: str = ""
 
     @property
@@ -46,68 +46,68 @@ class Membership:
 
 
 def membership(engine: Engine) -> Membership:
-    """Where the engine stands now. Raises EngineError."""
+    """Asks an engine for its membership. Raises EngineError."""
     with engine_errors(engine.name):
-        swarm = engine.api.info().get("Swarm") or {}  # an engine of another make has none
+        swarm = engine.api.info().get("Swarm") or {}  # engines other than Docker's have none
         remotes = swarm.get("RemoteManagers") or []
-        found = Membership(
+        current = Membership(
             state=swarm.get("LocalNodeState", "unknown"),
             node_id=swarm.get("NodeID", ""),
             manages=bool(swarm.get("ControlAvailable")),
             managers=frozenset(manager["NodeID"] for manager in remotes),
             problem=swarm.get("Error", ""),
         )
-        if not (found.is_active and found.manages):
-            return found
+        if not (current.is_active and current.manages):
+            return current
         try:
             cluster = engine.api.inspect_swarm()
-        except APIError as error:  # too few managers are left to decide anything
-            return replace(found, state="leaderless", problem=str(error.explanation))
+        except APIError as error:  # quorum lost
+            return replace(current, state="leaderless", problem=str(error.explanation))
     mark = (cluster["Spec"].get("Labels") or {}).get(naming.MARK, "")
-    return replace(found, mark=mark, created=cluster.get("CreatedAt", ""))
+    return replace(current, mark=mark, created=cluster.get("CreatedAt", ""))
 
 
-def check_usable(name: str, found: Membership) -> None:
-    """Raises SwarmError where an engine, alone with its course, is in a swarm that it can't use."""
-    if found.state == "inactive" or (found.is_active and found.manages):
+def check_usable(name: str, current: Membership) -> None:
+    """Raises SwarmError if an engine, the only one of its course, is in a swarm that it can't use."""
+    if current.state == "inactive" or (current.is_active and current.manages):
         return
-    if found.is_active:
+    if current.is_active:
         raise SwarmError(
-            f"The Docker Engine of {name} is a worker in somebody else's swarm, and is not taken over.",
-            "Run this against a manager of that swarm (DOCKER_HOST), or take the engine out: docker swarm leave.",
+            f"The Docker Engine of {name} is a worker in somebody else's swarm, so it can't be used.",
+            "Set DOCKER_HOST to a manager of that swarm; or take the engine out of it: docker swarm leave.",
         )
-    if found.state == "locked":
-        raise SwarmError(f"The swarm of {name} is locked.", "Open it with: docker swarm unlock.")
+    if current.state == "locked":
+        raise SwarmError(f"The swarm of {name} is locked.", "Unlock it: docker swarm unlock.")
     raise SwarmError(
-        f"The swarm of {name} is in the state {found.state!r}: {found.problem or 'no reason given'}.",
-        "If nothing there is needed any more, take the engine out with: docker swarm leave --force.",
+        f"The swarm of {name} is in the state {current.state!r}: {current.problem or 'no reason given'}.",
+        "If you need nothing of it any more, leave it: docker swarm leave --force.",
     )
 
 
-def check_ours(name: str, found: Membership, course: str, nodes: Iterable[str]) -> None:
-    """Raises SwarmError where a machine belongs to a swarm of somebody else. `nodes`: the ids of those in ours."""
+def check_ours(name: str, current: Membership, course: str, nodes: Iterable[str]) -> None:
+    """Raises SwarmError if a machine belongs to a swarm of somebody else. `nodes`: the ids of the nodes in ours."""
     ours = set(nodes)
-    if found.manages and found.mark == course:
+    if current.manages and current.mark == course:
         return
-    if not found.is_active or (not found.manages and (found.node_id in ours or found.managers & ours)):
+    if not current.is_active or (not current.manages and (current.node_id in ours or current.managers & ours)):
         return
-    whose = f"of the course {found.mark!r}" if found.mark else "of somebody else"
+    whose = f"of the course {current.mark!r}" if current.mark else "of somebody else"
     raise SwarmError(
-        f"{name}: it belongs to a swarm {whose}, and is left to it.",
-        "Leave this machine out, or take it out of that swarm: docker swarm leave (--force on a manager).",
+        f"{name}: it belongs to a swarm {whose}, so it is not used.",
+        "Leave it out of the course; or take it out of that swarm: docker swarm leave (--force on a manager).",
     )
 
 
 @dataclass(frozen=True)
 class SwarmNode:
-    """A node as the swarm's managers see it; `machine` and `address` are its labels, empty where it has none."""
+    """A node as the managers see it; `machine` and `address` are its labels, empty if it has none."""
 
     id: str
     machine: str
     address: str
     is_up: bool
     is_manager: bool
-    made_bridge: bool = False  # whether its bridge came with the course
+    made_bridge: bool = False  # whether its bridge was created for the course
 
 
 def swarm_nodes(manager: Engine) -> list[SwarmNode]:
@@ -126,60 +126,58 @@ def swarm_nodes(manager: Engine) -> list[SwarmNode]:
 
 
 def remove_node(manager: Engine, node_id: str) -> None:
-    """Strikes a node off that does not come back. Its machine, should it come back, joins anew."""
+    """Removes a node for good, unless it is gone already. If its machine comes back, it has to join again.
+
+    Raises SwarmError, EngineError.
+    """
     with engine_errors(manager.name), contextlib.suppress(NotFound):
         update_node(manager, node_id, role="worker")  # a manager can't be removed
-
-        def step() -> bool:
-            try:
-                manager.api.remove_node(node_id, force=True)
-            except APIError as error:
-                said = str(error.explanation)
-                if "demoted" not in said and not UNDECIDED.search(said):  # the managers have not agreed on it yet
-                    raise
-                return False
-            return True
-
-        if not poll(step, timeout=DEMOTING):
-            raise SwarmError(f"A lost manager can't be struck off the swarm of {manager.name}.", "Run again.")
+        try:
+            retry(lambda: manager.api.remove_node(node_id, force=True), when=_is_still_manager, timeout=DEMOTING)
+        except APIError as error:
+            if not _is_still_manager(error):
+                raise
+            raise SwarmError(
+                f"The swarm of {manager.name} did not remove a lost manager within {DEMOTING:.0f} s.", "Run again."
+            ) from None
 
 
 def update_node(
     manager: Engine, node_id: str, *, labels: Mapping[str, str] | None = None, role: str | None = None
 ) -> None:
-    """Sets labels (an empty value takes one away) and role of a node."""
-    refusals: list[APIError] = []
+    """Sets labels (an empty value removes one) and role of a node. Raises docker-py's APIError."""
 
-    def step() -> bool:
-        try:
-            node = manager.api.inspect_node(node_id)
-            spec: dict[str, Any] = node["Spec"]
-            spec["Labels"] = {k: v for k, v in {**spec.get("Labels", {}), **(labels or {})}.items() if v}
-            spec["Role"] = role or spec["Role"]
-            manager.api.update_node(node_id, node["Version"]["Index"], spec)
-            return True
-        except APIError as error:
-            if not UNDECIDED.search(str(error.explanation)):
-                raise
-            refusals.append(error)
-            return False
+    def update() -> None:
+        node = manager.api.inspect_node(node_id)
+        spec: dict[str, Any] = node["Spec"]
+        spec["Labels"] = {k: v for k, v in {**spec.get("Labels", {}), **(labels or {})}.items() if v}
+        spec["Role"] = role or spec["Role"]
+        manager.api.update_node(node_id, node["Version"]["Index"], spec)
 
-    if not poll(step, timeout=AGREEING):
-        raise refusals[-1]
+    retry(update, when=_is_undecided, timeout=AGREEING)
+
+
+def _is_undecided(error: Exception) -> bool:
+    return isinstance(error, APIError) and bool(UNDECIDED.search(str(error.explanation)))
+
+
+def _is_still_manager(error: Exception) -> bool:
+    """Whether a removal failed because the managers have not agreed yet that the node is a worker."""
+    return _is_undecided(error) or (isinstance(error, APIError) and "demoted" in str(error.explanation))
 
 
 def balance_managers(manager: Engine) -> None:
-    """Three managers from three nodes on, one of fewer: promotes where some are missing, demotes one of two."""
+    """Promotes or demotes nodes until three of them are managers, or one if there are fewer than three."""
     nodes = swarm_nodes(manager)
-    wanted = MANAGERS if len(nodes) >= MANAGERS else 1
+    target = MANAGERS if len(nodes) >= MANAGERS else 1
     managers = [node for node in nodes if node.is_manager]
     workers = [node for node in nodes if not node.is_manager and node.is_up]
     own = membership(manager).node_id
-    # those that are down first: they only weigh against a majority
+    # first those that are down: they count for the quorum, but can't vote
     others = sorted((node for node in managers if node.id != own), key=lambda node: node.is_up)
-    surplus = others[: max(0, len(managers) - wanted)]
+    surplus = others[: max(0, len(managers) - target)]
     with engine_errors(manager.name):
-        for node in workers[: max(0, wanted - len(managers))]:
+        for node in workers[: max(0, target - len(managers))]:
             update_node(manager, node.id, role="manager")
         for node in surplus:
             update_node(manager, node.id, role="worker")

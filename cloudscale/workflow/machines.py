@@ -18,7 +18,7 @@ from cloudscale.networks import SWARM_NETWORKS, spare_network
 from cloudscale.phases import Phases
 from cloudscale.progress import Advance
 from cloudscale.seats.services import check_key
-from cloudscale.swarm.joining import Member, SwarmJoin
+from cloudscale.swarm.joining import SwarmJoin
 from cloudscale.workflow.planning import no_machine
 
 
@@ -97,15 +97,14 @@ def _bring_up_all(
                     survey = cluster.maker.boot(survey.machine)
             with phases.timed("engine", name):
                 engine = driver.prepare(survey.machine)
-            member = Member(engine, survey.address)
             if name == order[0]:  # the others wait for its swarm, not for its image
                 with phases.timed("swarm", name):
-                    swarm.enter(member)
+                    swarm.join(engine, survey.address)
             with phases.timed("image", name):
                 image = delivery.deliver(engine, survey)
             if name != order[0]:
                 with phases.timed("swarm", name):
-                    swarm.enter(member)
+                    swarm.join(engine, survey.address)
             return Host(survey.machine, replace(survey, state=MachineState.SERVING), engine, image=image)
         except BaseException:
             swarm.give_up(name)

@@ -107,7 +107,7 @@ def tags(builder: Builder) -> Sequence[str]:
     return [image["tag"] for image in builder.built]
 
 
-# --- the common base -----------------------------------------------------------------------
+# --- the common base -------------------------------------------------------------------------
 
 
 def test_a_base_that_the_engine_has_is_used(builder: Builder) -> None:
@@ -147,7 +147,7 @@ def test_an_image_of_another_recipe_is_built_again(builder: Builder, labels: Jso
     assert len(builder.built) == 1
 
 
-# --- images on a base ---------------------------------------------------------------------
+# --- images on a base ------------------------------------------------------------------------
 
 
 def test_the_base_is_built_first_if_it_is_missing_or_out_of_date(builder: Builder) -> None:
@@ -185,7 +185,7 @@ def test_debian_packages_are_left_to_the_build_if_the_base_came_from_a_registry(
     assert "openjdk" in builder.built[1]["files"]["packages.txt"]
 
 
-# --- a trainer's image -------------------------------------------------------------------------
+# --- a trainer's image -----------------------------------------------------------------------
 
 
 def test_requirements_are_resolved_against_what_the_base_has_and_pinned(builder: Builder, tmp_path: Path) -> None:

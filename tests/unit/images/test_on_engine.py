@@ -12,7 +12,7 @@ PUBLIC = "quay.io/jupyter/lab:1"
 PULLED = {"Id": "sha256:11", "RepoDigests": ["mirror/lab@sha256:bb", "quay.io/jupyter/lab@sha256:aa"]}
 
 
-# --- looking it up ---------------------------------------------------------------------------------
+# --- looking it up ---------------------------------------------------------------------------
 
 
 def image_on(api: FakeApi, reference: str = PUBLIC) -> EngineImage:
@@ -59,7 +59,7 @@ def test_the_same_image_is_recognized_on_every_engine() -> None:
     assert (image_on(here).size, image_on(here).architecture) == (5, "arm64")
 
 
-# --- pulling --------------------------------------------------------------------------------
+# --- pulling ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("reference", [PUBLIC, "quay.io/jupyter/lab@sha256:aa"])

@@ -62,7 +62,7 @@ def test_images_of_cloudscale_are_known_by_their_names() -> None:
     assert short_name("cloudscale/maps:latest") == "maps" and short_name("ubuntu:latest") == "ubuntu:latest"
 
 
-# --- cloudscale's own -----------------------------------------------------------------------
+# --- cloudscale's own ------------------------------------------------------------------------
 
 
 def pins(name: str) -> dict[str, str]:

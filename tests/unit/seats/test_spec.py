@@ -124,7 +124,7 @@ def test_a_log_does_not_fill_the_disk() -> None:
     assert spec()["TaskTemplate"]["LogDriver"]["Options"].keys() == {"max-size", "max-file"}
 
 
-# --- does a running service match? --------------------------------------------------------
+# --- does a running service match? -----------------------------------------------------------
 
 scalars = st.booleans() | st.integers(1, 5) | st.text(min_size=1, max_size=3)
 objects = st.recursive(

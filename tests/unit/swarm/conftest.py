@@ -10,7 +10,7 @@ MINE = {"cloudscale.course": "bio"}
 
 @pytest.fixture
 def api() -> FakeApi:
-    """An engine in a swarm that the course made, with the bridge that came with it."""
+    """An engine in a swarm that the course created, with the bridge of that swarm."""
     api = FakeApi()
     api.swarm_labels = dict(MINE)
     api.node_labels = {**MINE, "cloudscale.machine": "m1", "cloudscale.bridge": "made"}
@@ -19,7 +19,7 @@ def api() -> FakeApi:
 
 @pytest.fixture
 def three() -> list[FakeApi]:
-    """Three managers of a swarm that the course made."""
+    """Three managers of a swarm that the course created."""
     apis = fake_apis("m1", "m2", "m3", in_swarm=True)
     apis[0].swarm_labels = dict(MINE)
     for api in apis:

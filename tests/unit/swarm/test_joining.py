@@ -14,17 +14,17 @@ from cloudscale.swarm.nodes import ADDRESS, MACHINE
 from tests.unit.api_schema import api_error
 from tests.unit.fake_api import FakeApi
 from tests.unit.fakes import fake_apis
-from tests.unit.swarm.gatherings import POOL, enter_all, gather, member, roles, together
+from tests.unit.swarm.joins import POOL, join, join_all, roles, swarm_join, together
 
 pytestmark = pytest.mark.usefixtures("no_waiting")
 
 
-# --- founding --------------------------------------------------------------------------------
+# --- creating the swarm ----------------------------------------------------------------------
 
 
-def test_the_first_machine_founds_and_the_others_join_side_by_side() -> None:
+def test_the_first_machine_creates_the_swarm_and_the_others_join_side_by_side() -> None:
     apis = fake_apis("m1", "m2", "m3", "m4")
-    assert together(*apis) == ["founded", "joined", "joined", "joined"]
+    assert together(*apis) == ["created", "joined", "joined", "joined"]
     assert sorted(roles(apis[0])) == [("m1", "manager"), ("m2", "manager"), ("m3", "manager"), ("m4", "worker")]
 
 
@@ -39,12 +39,12 @@ def test_a_second_run_changes_nothing() -> None:
     together(*apis)
     for api in apis:
         api.changes.clear()
-    assert together(*apis) == ["there"] * 3
-    assert together(*apis, manager=apis[1]) == ["there"] * 3
+    assert together(*apis) == ["unchanged"] * 3
+    assert together(*apis, manager=apis[1]) == ["unchanged"] * 3
     assert [api.changes for api in apis] == [[], [], []]
 
 
-def test_swarm_and_nodes_carry_the_mark_and_whose_they_are() -> None:
+def test_swarm_and_nodes_have_the_mark_and_nodes_their_machine() -> None:
     apis = fake_apis("m1", "m2", "m3")
     together(*apis)
     assert apis[0].swarm_labels == {"cloudscale.course": "bio"}
@@ -57,7 +57,7 @@ def test_swarm_and_nodes_carry_the_mark_and_whose_they_are() -> None:
         }
 
 
-def test_a_bridge_that_was_there_before_is_not_taken_for_ours() -> None:
+def test_a_bridge_from_before_is_not_marked() -> None:
     apis = fake_apis("m1", "m2")
     for api in apis:
         api.networks_ = ["docker_gwbridge"]
@@ -71,30 +71,30 @@ def test_the_swarms_own_ports_are_open_at_one_address_only() -> None:
     assert f"init swarm on 10.0.0.1:2377 with {POOL}" in apis[0].changes
 
 
-def test_an_address_of_the_new_kind_is_written_so_that_the_engine_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_ipv6_address_is_written_in_brackets(monkeypatch: pytest.MonkeyPatch) -> None:
     api = FakeApi(in_swarm=False, address="2001:db8::1")
     together(api)
     assert any("on [2001:db8::1]:2377" in change for change in api.changes)
 
 
-def test_the_swarms_networks_keep_off_private_ranges_first() -> None:
+def test_the_first_choice_for_the_swarms_networks_is_no_private_range() -> None:
     assert ipaddress.IPv4Network(SWARM_NETWORKS[0]).subnet_of(ipaddress.IPv4Network("198.18.0.0/15"))
 
 
-def test_updates_that_collide_are_made_again() -> None:
+def test_updates_that_collide_are_repeated() -> None:
     apis = fake_apis("m1", "m2")
-    way = gather(*apis)
-    way.enter(member(apis[0]))
+    way = swarm_join(*apis)
+    join(way, apis[0])
     apis[0].swarm.collisions = 3
-    assert way.enter(member(apis[1])) == "joined"
+    assert join(way, apis[1]) == "joined"
     assert apis[1].node_labels[MACHINE] == "m2"
 
 
 # --- waiting for each other ------------------------------------------------------------------
 
 
-class Rest:
-    """Lets a thread wait at a call until the test says go, and tells when it has got there."""
+class Stop:
+    """Stops a thread at a call until the test says go; `reached` is set when it is stopped."""
 
     def __init__(self) -> None:
         self.reached, self.go = threading.Event(), threading.Event()
@@ -108,8 +108,8 @@ class Rest:
         return waiting
 
 
-class Entry(threading.Thread):
-    """One machine that enters in a thread of its own."""
+class Joiner(threading.Thread):
+    """One machine that joins in a thread of its own."""
 
     def __init__(self, way: SwarmJoin, api: FakeApi) -> None:
         super().__init__(daemon=True)
@@ -119,7 +119,7 @@ class Entry(threading.Thread):
 
     def run(self) -> None:
         try:
-            self.outcome = self._way.enter(member(self._api))
+            self.outcome = join(self._way, self._api)
         except CloudscaleError as error:
             self.outcome = error
 
@@ -129,65 +129,65 @@ class Entry(threading.Thread):
         return self.outcome
 
 
-def test_nobody_founds_before_the_first_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_else_creates_the_swarm_before_the_first_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = fake_apis("m1", "m2")
-    way, rest = gather(first, second), Rest()
-    monkeypatch.setattr(first, "init_swarm", rest.before(first.init_swarm))
-    one = Entry(way, first)
-    assert rest.reached.wait(30)
-    other = Entry(way, second)
+    way, stop = swarm_join(first, second), Stop()
+    monkeypatch.setattr(first, "init_swarm", stop.before(first.init_swarm))
+    one = Joiner(way, first)
+    assert stop.reached.wait(30)
+    other = Joiner(way, second)
     assert second.changes == []
-    rest.go.set()
-    assert (one.end(), other.end()) == ("founded", "joined")
+    stop.go.set()
+    assert (one.end(), other.end()) == ("created", "joined")
 
 
-def test_where_the_first_gives_up_the_next_founds() -> None:
+def test_if_the_first_gives_up_the_next_creates_the_swarm() -> None:
     apis = fake_apis("m1", "m2", "m3")
-    way = gather(*apis)
-    waiting = [Entry(way, api) for api in apis[1:]]
+    way = swarm_join(*apis)
+    joiners = [Joiner(way, api) for api in apis[1:]]
     way.give_up("m1")
-    assert [entry.end() for entry in waiting] == ["founded", "joined"]
+    assert [joiner.end() for joiner in joiners] == ["created", "joined"]
     way.give_up("m1")  # once or twice
 
 
-def test_where_the_first_can_not_found_the_next_does(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_if_the_first_can_not_create_the_swarm_the_next_does(monkeypatch: pytest.MonkeyPatch) -> None:
     apis = fake_apis("m1", "m2", "m3")
 
     def fails(**settings: object) -> None:
         raise api_error(500, "listen tcp 10.0.0.1:2377: address already in use")
 
     monkeypatch.setattr(apis[0], "init_swarm", fails)
-    failed, second, third = enter_all(gather(*apis), apis)
+    failed, second, third = join_all(swarm_join(*apis), apis)
     assert "address already in use" in str(failed.error)
-    assert (second.value, third.value) == ("founded", "joined")
+    assert (second.value, third.value) == ("created", "joined")
 
 
-def test_where_nobody_founds_nobody_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(joining, "FOUNDING", 0)
+def test_if_nobody_creates_the_swarm_nobody_waits_forever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joining, "CREATING", 0)
     first, second = fake_apis("m1", "m2")
-    with pytest.raises(SwarmError, match="m2: no other machine has founded the swarm"):
-        gather(first, second).enter(member(second))
+    with pytest.raises(SwarmError, match="m2: no other machine created the swarm"):
+        join(swarm_join(first, second), second)
 
 
-def test_an_early_machine_that_is_in_the_swarm_already_lets_the_others_in() -> None:
+def test_the_others_join_through_a_machine_that_is_in_the_swarm_already() -> None:
     apis = fake_apis("m1", "m2", "m3")
     together(*apis[:2])
-    way = gather(*apis)
-    waiting = Entry(way, apis[2])
-    assert way.enter(member(apis[0])) == "there"
-    assert waiting.end() == "joined"
+    way = swarm_join(*apis)
+    joiner = Joiner(way, apis[2])
+    assert join(way, apis[0]) == "unchanged"
+    assert joiner.end() == "joined"
 
 
 def test_managers_join_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second, third = fake_apis("m1", "m2", "m3")
-    way, rest = gather(first, second, third), Rest()
-    way.enter(member(first))
-    monkeypatch.setattr(second, "join_swarm", rest.before(second.join_swarm))
-    one = Entry(way, second)
-    assert rest.reached.wait(30)
-    other = Entry(way, third)
+    way, stop = swarm_join(first, second, third), Stop()
+    join(way, first)
+    monkeypatch.setattr(second, "join_swarm", stop.before(second.join_swarm))
+    one = Joiner(way, second)
+    assert stop.reached.wait(30)
+    other = Joiner(way, third)
     assert not any(change.startswith("join") for change in third.changes)
-    rest.go.set()
+    stop.go.set()
     assert (one.end(), other.end()) == ("joined", "joined")
 
 

@@ -16,13 +16,13 @@ def add_service(api: FakeApi, course: str) -> None:
 
 def left(*apis: FakeApi, course: str = "bio") -> tuple[str, list[str]]:
     engines = [fake_engine(api, name=api.name) for api in apis]
-    said, failed = dissolve(engines[0], engines, course)
-    return said, [outcome.target for outcome in failed]
+    done, failed = dissolve(engines[0], engines, course)
+    return done, [outcome.target for outcome in failed]
 
 
-def test_a_swarm_of_the_course_is_dissolved_with_the_bridge_that_came_with_it(api: FakeApi) -> None:
-    said, failed = left(api)
-    assert "dissolved" in said
+def test_a_swarm_of_the_course_is_dissolved_with_the_bridge_that_was_created_for_it(api: FakeApi) -> None:
+    done, failed = left(api)
+    assert "dissolved" in done
     assert failed == []
     assert api.swarm_state == "inactive"
     assert api.networks_ == []
@@ -47,7 +47,7 @@ def test_a_bridge_from_before_stays(api: FakeApi) -> None:
 
 
 @pytest.mark.parametrize("kind", ["network", "secret", "config"])
-def test_a_swarm_that_holds_something_of_others_stays(api: FakeApi, kind: str) -> None:
+def test_a_swarm_with_something_of_others_stays(api: FakeApi, kind: str) -> None:
     if kind == "network":
         api.overlays = [{"Name": "theirs", "Labels": None}]
     elif kind == "secret":
@@ -58,7 +58,7 @@ def test_a_swarm_that_holds_something_of_others_stays(api: FakeApi, kind: str) -
     assert api.manages
 
 
-def test_what_the_course_itself_left_does_not_keep_the_swarm(api: FakeApi) -> None:
+def test_remains_of_the_course_itself_do_not_keep_the_swarm(api: FakeApi) -> None:
     add_service(api, "bio")
     api.create_secret("ours", b"", MINE)
     assert "dissolved" in left(api)[0]
@@ -71,7 +71,7 @@ def test_a_swarm_with_machines_of_others_stays(three: list[FakeApi]) -> None:
 
 
 @pytest.mark.parametrize("course", ["geo", ""])
-def test_a_swarm_of_others_is_left_alone(course: str) -> None:
+def test_a_swarm_of_others_is_not_changed(course: str) -> None:
     api = FakeApi()
     api.swarm_labels = {"cloudscale.course": course} if course else {}
     assert left(api) == ("", [])
@@ -96,14 +96,14 @@ def test_a_swarm_that_others_use_loses_the_mark_and_nothing_else(api: FakeApi) -
     assert api.node_labels == {"disk": "ssd"}
 
 
-def test_an_engine_departs_from_whatever_it_is_in(three: list[FakeApi]) -> None:
+def test_an_engine_leaves_any_swarm(three: list[FakeApi]) -> None:
     three[1].go_down()
     three[2].go_down()
     leave(fake_engine(three[0]))
     assert three[0].swarm_state == "inactive"
 
 
-def test_a_bridge_that_something_uses_is_left(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bridge_that_something_uses_stays(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FakeApi, "leave_swarm", lambda api, force: None)  # so that it is still in use
     leave(fake_engine(api))
     assert api.networks_ == ["docker_gwbridge"]

@@ -24,38 +24,38 @@ MINE = {"cloudscale.course": "bio"}
 # --- membership ------------------------------------------------------------------------------
 
 
-def test_an_engine_in_no_swarm_says_so() -> None:
-    found = membership(fake_engine(FakeApi(in_swarm=False)))
-    assert found == Membership("inactive")
-    assert not found.is_active
+def test_an_engine_in_no_swarm_is_inactive() -> None:
+    current = membership(fake_engine(FakeApi(in_swarm=False)))
+    assert current == Membership("inactive")
+    assert not current.is_active
 
 
-def test_a_manager_knows_whose_the_swarm_is(api: FakeApi) -> None:
-    found = membership(fake_engine(api))
-    assert (found.is_active, found.manages, found.mark, found.node_id) == (True, True, "bio", api.node_id)
+def test_a_manager_knows_the_course_of_its_swarm(api: FakeApi) -> None:
+    current = membership(fake_engine(api))
+    assert (current.is_active, current.manages, current.mark, current.node_id) == (True, True, "bio", api.node_id)
 
 
-def test_a_swarm_without_labels_is_nobodys() -> None:
+def test_a_swarm_without_labels_has_no_mark() -> None:
     assert membership(fake_engine(FakeApi())).mark == ""
 
 
-def test_a_worker_knows_its_managers_and_not_whose_they_are() -> None:
+def test_a_worker_knows_its_managers_but_not_their_course() -> None:
     *managers, worker = fake_apis("m1", "m2", "m3", "m4", in_swarm=True)
-    found = membership(fake_engine(worker))
-    assert (found.is_active, found.manages, found.mark) == (True, False, "")
-    assert found.managers == {manager.node_id for manager in managers}
+    current = membership(fake_engine(worker))
+    assert (current.is_active, current.manages, current.mark) == (True, False, "")
+    assert current.managers == {manager.node_id for manager in managers}
 
 
 def test_a_manager_without_a_majority_is_leaderless(three: list[FakeApi]) -> None:
     three[1].go_down()
     assert membership(fake_engine(three[0])).is_active
     three[2].go_down()
-    found = membership(fake_engine(three[0]))
-    assert (found.state, found.is_active, found.mark) == ("leaderless", False, "")
-    assert "does not have a leader" in found.problem
+    current = membership(fake_engine(three[0]))
+    assert (current.state, current.is_active, current.mark) == ("leaderless", False, "")
+    assert "does not have a leader" in current.problem
 
 
-def test_an_engine_of_another_make_is_in_no_swarm_that_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_membership_of_an_engine_without_swarm_mode_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     api = FakeApi()
     monkeypatch.setattr(api, "info", dict)
     assert membership(fake_engine(api)).state == "unknown"
@@ -68,16 +68,16 @@ def test_an_engine_that_is_down_is_named() -> None:
         membership(fake_engine(api))
 
 
-# --- whose it is -----------------------------------------------------------------------------
+# --- swarms of others ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("found", [Membership("inactive"), Membership("active", "n", True)])
-def test_an_engine_alone_can_use_its_own_swarm_and_none(found: Membership) -> None:
-    check_usable("m1", found)
+@pytest.mark.parametrize("current", [Membership("inactive"), Membership("active", "n", True)])
+def test_an_engine_alone_can_use_its_own_swarm_and_none(current: Membership) -> None:
+    check_usable("m1", current)
 
 
 @pytest.mark.parametrize(
-    ("found", "message"),
+    ("current", "message"),
     [
         (Membership("active", "n", False), "worker in somebody else's swarm"),
         (Membership("locked"), "docker swarm unlock"),
@@ -88,14 +88,14 @@ def test_an_engine_alone_can_use_its_own_swarm_and_none(found: Membership) -> No
     ],
     ids=lambda value: value.state if isinstance(value, Membership) else "",
 )
-def test_a_swarm_that_can_not_be_used_is_told(found: Membership, message: str) -> None:
+def test_a_swarm_that_can_not_be_used_is_reported(current: Membership, message: str) -> None:
     with pytest.raises(SwarmError, match=message) as raised:
-        check_usable("m1", found)
+        check_usable("m1", current)
     assert "m1" in raised.value.message
 
 
 @pytest.mark.parametrize(
-    "found",
+    "current",
     [
         Membership("inactive"),
         Membership("pending", "n9"),
@@ -104,23 +104,23 @@ def test_a_swarm_that_can_not_be_used_is_told(found: Membership, message: str) -
         Membership("active", "n1"),
         Membership("active", "n9", managers=frozenset({"n1", "n8"})),
     ],
-    ids=["in none", "half joined", "in error", "a manager of ours", "a node of ours", "struck off by ours"],
+    ids=["in none", "half joined", "in error", "a manager of ours", "a node of ours", "removed from ours"],
 )
-def test_what_may_be_used_is_in_our_swarm_or_in_none(found: Membership) -> None:
-    check_ours("m2", found, "bio", ["n1", "n2"])
+def test_what_may_be_used_is_in_our_swarm_or_in_none(current: Membership) -> None:
+    check_ours("m2", current, "bio", ["n1", "n2"])
 
 
 @pytest.mark.parametrize(
-    ("found", "whose"),
+    ("current", "whose"),
     [
         (Membership("active", "n9", True, ""), "of somebody else"),
         (Membership("active", "n9", True, "geo"), "of the course 'geo'"),
         (Membership("active", "n9", managers=frozenset({"n8"})), "of somebody else"),
     ],
 )
-def test_a_machine_in_a_swarm_of_others_is_refused_by_name(found: Membership, whose: str) -> None:
+def test_a_machine_in_a_swarm_of_others_is_refused_by_name(current: Membership, whose: str) -> None:
     with pytest.raises(SwarmError, match=f"m2: it belongs to a swarm {whose}"):
-        check_ours("m2", found, "bio", ["n1"])
+        check_ours("m2", current, "bio", ["n1"])
 
 
 # --- nodes -----------------------------------------------------------------------------------
@@ -133,12 +133,12 @@ def test_nodes_are_known_by_machine_while_they_are_down(three: list[FakeApi]) ->
     assert (third.machine, third.address, third.is_up, third.is_manager) == ("m3", "10.0.0.3", False, True)
 
 
-def test_a_node_without_labels_is_of_no_machine() -> None:
+def test_a_node_without_labels_has_no_machine() -> None:
     (node,) = swarm_nodes(fake_engine(FakeApi()))
     assert (node.machine, node.address) == ("", "")
 
 
-def test_labels_are_added_and_taken_away_and_others_stay(three: list[FakeApi]) -> None:
+def test_labels_are_added_and_removed_and_others_stay(three: list[FakeApi]) -> None:
     three[1].node_labels = {"disk": "ssd", "old": "x"}
     update_node(fake_engine(three[0]), three[1].node_id, labels={"new": "y", "old": ""})
     assert three[1].node_labels == {"disk": "ssd", "new": "y"}
@@ -153,7 +153,7 @@ def test_the_role_is_changed_and_labels_stay(three: list[FakeApi]) -> None:
 
 
 @pytest.mark.parametrize(("collisions", "succeeds"), [(2, True), (10**6, False)])
-def test_an_update_that_comes_too_late_is_made_again(
+def test_an_update_that_collides_is_repeated(
     three: list[FakeApi], monkeypatch: pytest.MonkeyPatch, collisions: int, succeeds: bool
 ) -> None:
     monkeypatch.setattr("cloudscale.swarm.nodes.AGREEING", 1)
@@ -166,15 +166,15 @@ def test_an_update_that_comes_too_late_is_made_again(
 
 
 @pytest.mark.parametrize(
-    ("refusal", "asks_again"),
+    ("refusal", "is_repeated"),
     [
         ("rpc error: code = Unknown desc = raft: failed to process the request: node lost leader status", True),
         ("rpc error: code = InvalidArgument desc = invalid name", False),
     ],
 )
 @pytest.mark.usefixtures("no_waiting")
-def test_an_update_waits_for_managers_that_choose_a_leader_and_for_nothing_else(
-    three: list[FakeApi], monkeypatch: pytest.MonkeyPatch, refusal: str, asks_again: bool
+def test_an_update_is_repeated_while_managers_elect_a_leader_and_for_nothing_else(
+    three: list[FakeApi], monkeypatch: pytest.MonkeyPatch, refusal: str, is_repeated: bool
 ) -> None:
     swarm, change, asked = three[0].swarm, three[0].swarm.change, []
 
@@ -185,16 +185,16 @@ def test_an_update_waits_for_managers_that_choose_a_leader_and_for_nothing_else(
         change(node, version, spec)
 
     monkeypatch.setattr(swarm, "change", refuse_twice)
-    if asks_again:
+    if is_repeated:
         update_node(fake_engine(three[0]), three[1].node_id, labels={"new": "y"})
     else:
         with pytest.raises(APIError, match="invalid name"):
             update_node(fake_engine(three[0]), three[1].node_id, labels={"new": "y"})
-    assert len(asked) == (3 if asks_again else 1)
-    assert ("new" in three[1].node_labels) is asks_again
+    assert len(asked) == (3 if is_repeated else 1)
+    assert ("new" in three[1].node_labels) is is_repeated
 
 
-def test_a_manager_that_does_not_come_back_is_struck_off_once_or_twice(three: list[FakeApi]) -> None:
+def test_a_lost_manager_is_removed_once_or_twice(three: list[FakeApi]) -> None:
     lost = three[2].node_id
     three[2].go_down()
     for _ in range(2):

@@ -26,7 +26,7 @@ def test_a_machine_in_a_swarm_of_others_is_named_and_nothing_of_it_is_changed(la
     lab.enrol(4)
     report = lab.launch()
     assert [problem.splitlines()[0] for problem in report.problems] == [
-        "m2: it belongs to a swarm of somebody else, and is left to it."
+        "m2: it belongs to a swarm of somebody else, so it is not used."
     ]
     assert foreign.changes == []
     assert list(foreign.services_) == ["theirs"]

@@ -1,4 +1,4 @@
-"""How the tests of gathering have engines gather."""
+"""How the tests let fake engines join a swarm."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from cloudscale.fanout import fan_out
 from cloudscale.model import Outcomes
-from cloudscale.swarm.joining import Member, SwarmJoin
+from cloudscale.swarm.joining import SwarmJoin
 from cloudscale.swarm.nodes import swarm_nodes
 from tests.unit.fake_api import FakeApi
 from tests.unit.fakes import fake_engine
@@ -14,21 +14,21 @@ from tests.unit.fakes import fake_engine
 POOL = "198.18.0.0/16"
 
 
-def member(api: FakeApi) -> Member:
-    return Member(fake_engine(api, name=api.name), api.address)
+def swarm_join(*apis: FakeApi, manager: FakeApi | None = None, adopts: bool = False, course: str = "bio") -> SwarmJoin:
+    engine = fake_engine(manager, name=manager.name) if manager else None
+    return SwarmJoin(course, [api.name for api in apis], pool=POOL, manager=engine, adopts=adopts)
 
 
-def gather(*apis: FakeApi, manager: FakeApi | None = None, adopts: bool = False, course: str = "bio") -> SwarmJoin:
-    gate = fake_engine(manager, name=manager.name) if manager else None
-    return SwarmJoin(course, [api.name for api in apis], pool=POOL, manager=gate, adopts=adopts)
+def join(way: SwarmJoin, api: FakeApi) -> str:
+    return way.join(fake_engine(api, name=api.name), api.address)
 
 
-def enter_all(way: SwarmJoin, apis: Sequence[FakeApi]) -> Outcomes[str]:
+def join_all(way: SwarmJoin, apis: Sequence[FakeApi]) -> Outcomes[str]:
     """All at once; one that fails gives up."""
 
     def one(api: FakeApi) -> str:
         try:
-            return way.enter(member(api))
+            return join(way, api)
         except BaseException:
             way.give_up(api.name)
             raise
@@ -37,8 +37,8 @@ def enter_all(way: SwarmJoin, apis: Sequence[FakeApi]) -> Outcomes[str]:
 
 
 def together(*apis: FakeApi, manager: FakeApi | None = None) -> list[str]:
-    """What came of each: founded, joined, there."""
-    return [outcome.get() for outcome in enter_all(gather(*apis, manager=manager), apis)]
+    """The result of each: created, joined, unchanged."""
+    return [outcome.get() for outcome in join_all(swarm_join(*apis, manager=manager), apis)]
 
 
 def roles(api: FakeApi) -> list[tuple[str, str]]:
