@@ -9,8 +9,10 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
 from cloudscale.errors import ImageError
 from cloudscale.hosts.this_computer import run_program
@@ -113,15 +115,25 @@ def fetch_wheels(
             constraints.flush()
             command += ["--constraint", constraints.name]
         _download(command, target)
-    for path in target.iterdir():
-        if path.suffix != ".whl":
-            raise ImageError(f"{path.name} is not a wheel.", "In requirements.txt, use the names of the Python index.")
-    versions = wheel_versions(path.name for path in target.iterdir())
-    for name in versions.keys() & {canonical(name) for name in installed or ()}:
-        del versions[name]
-    for path in list(target.iterdir()):
-        if not wheel_versions([path.name]).keys() <= versions.keys():
+    return _keep_new_wheels(target, installed or {})
+
+
+def _keep_new_wheels(folder: Path, installed: Mapping[str, str]) -> dict[str, str]:
+    """Deletes the wheels of installed packages, and returns the versions of the others."""
+    names = {canonicalize_name(name) for name in installed}
+    versions = {}
+    for path in list(folder.iterdir()):
+        try:
+            name, version, _, _ = parse_wheel_filename(path.name)
+        except InvalidWheelFilename as error:
+            raise ImageError(
+                f"pip downloaded a file that is not a wheel. {error}.",
+                "In requirements.txt, use the names of the Python index.",
+            ) from None
+        if name in names:
             path.unlink()
+        else:
+            versions[str(name)] = str(version)
     return versions
 
 
@@ -148,7 +160,8 @@ def _build_wheel(requirement: str, target: Path) -> None:
             f"{requirement}: it has no wheel for Python {PYTHON}, and building one failed: {error.output}",
             "Check the name. Try another version; or install it with a Dockerfile, in the image itself.",
         ) from None
-    if any(not path.name.endswith("-none-any.whl") for path in set(target.iterdir()) - before):
+    tags = [tag for path in set(target.iterdir()) - before for tag in parse_wheel_filename(path.name)[3]]
+    if any((tag.abi, tag.platform) != ("none", "any") for tag in tags):
         raise ImageError(
             f"{requirement}: it has no wheel for Python {PYTHON} and must be compiled.",
             "Try another version; or install it with a Dockerfile: the images have a compiler.",
@@ -157,17 +170,6 @@ def _build_wheel(requirement: str, target: Path) -> None:
 
 def _pip(what: str) -> list[str]:
     return [sys.executable, "-m", "pip", what, "--progress-bar=off", "--disable-pip-version-check"]
-
-
-def canonical(name: str) -> str:
-    """The one spelling of a Python package's name (PEP 503)."""
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def wheel_versions(names: Iterable[str]) -> dict[str, str]:
-    """Package → version, read from the names of wheels."""
-    parts = [name.split("-") for name in names]
-    return {canonical(name): version for name, version, *_ in parts}
 
 
 def _run(command: Sequence[str], what: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from cloudscale.errors import ImageError
 from cloudscale.images import packages
-from cloudscale.images.packages import fetch_debs, fetch_wheels, make_debian, wheel_versions
+from cloudscale.images.packages import fetch_debs, fetch_wheels, make_debian
 
 Answer = subprocess.CompletedProcess[str]
 
@@ -224,6 +224,10 @@ def test_a_download_that_fails_is_reported(
     assert "old pip" not in raised.value.message
 
 
-def test_a_wheels_name_has_package_and_version() -> None:
-    names = ["scikit_learn-1.9.1-cp313-cp313-manylinux_2_27_x86_64.manylinux_2_28_x86_64.whl", "Zope.X-1+a-1-any.whl"]
-    assert wheel_versions(names) == {"scikit-learn": "1.9.1", "zope-x": "1+a"}
+def test_a_wheels_name_has_package_and_version(programs: Programs, listed: Path, tmp_path: Path) -> None:
+    programs.has = [
+        "scikit_learn-1.9.1-cp313-cp313-manylinux_2_27_x86_64.manylinux_2_28_x86_64.whl",
+        "Zope.X-1+a-1-py3-none-any.whl",
+    ]
+    versions = fetch_wheels(listed, tmp_path / "wheels", "x86_64", {})
+    assert versions == {"scikit-learn": "1.9.1", "zope-x": "1+a"}

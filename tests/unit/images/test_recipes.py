@@ -5,11 +5,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+from packaging.utils import canonicalize_name
 
 from cloudscale.engines.client import Engine
 from cloudscale.errors import RequestError
 from cloudscale.images import recipes
-from cloudscale.images.packages import canonical
 from cloudscale.images.recipes import (
     find_recipe,
     full_reference,
@@ -68,7 +68,7 @@ def test_images_of_cloudscale_are_known_by_their_names() -> None:
 def pins(name: str) -> dict[str, str]:
     lines = (recipes.RECIPES / name / "requirements.txt").read_text().splitlines()
     pinned = [line.split("==") for line in lines if not line.startswith("#")]
-    return {canonical(package): version for package, version in pinned}
+    return {canonicalize_name(package): version for package, version in pinned}
 
 
 @pytest.mark.parametrize("name", recipe_names())
