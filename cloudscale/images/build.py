@@ -12,7 +12,7 @@ from docker.errors import APIError, BuildError, ContainerError, ImageNotFound
 
 from cloudscale.engines.client import Engine, engine_errors, explain_text
 from cloudscale.errors import ImageError
-from cloudscale.images.packages import fetch_debs, fetch_wheels, make_debian
+from cloudscale.images.packages import fetch_debs, fetch_locked, fetch_wheels, make_debian
 from cloudscale.images.recipes import (
     DOCKERFILE,
     PACKAGES,
@@ -97,12 +97,12 @@ def _add(engine: Engine, recipe: Recipe, base: str, context: Path, say: Say) -> 
 
 
 def _wheels(engine: Engine, recipe: Recipe, context: Path, say: Say, base: str = "") -> None:
-    """Downloads the wheels of requirements.txt; a trainer's own file gets the versions that were chosen for it."""
+    """Downloads the wheels for requirements.txt, and writes their hashes, or the chosen versions, into it."""
     requirements, architecture = context / REQUIREMENTS, engine.api.info()["Architecture"]
     if not recipe.is_own:
         count = sum("==" in line for line in requirements.read_text().splitlines())
         say(f"Packages: downloading {count} Python packages for {recipe.name}")
-        fetch_wheels(requirements, context / "wheels", architecture)
+        requirements.write_text(fetch_locked(requirements, context / "wheels", architecture))
         return
     say(f"Packages: choosing versions for {recipe.name} that work with {recipe.base}")
     pins = _run_inside(engine, base, "pip", "list", "--format=freeze", "--disable-pip-version-check")

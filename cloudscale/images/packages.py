@@ -5,11 +5,12 @@ So a proxy, a mirror or its password never gets into an image, and a build needs
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
@@ -26,6 +27,7 @@ TIMEOUT = 1800  # seconds
 
 NO_WHEEL = re.compile(r"No matching distribution found for ([^\s(;]+)")
 CONFLICT = "The conflict is caused by:"
+OTHER_HASH = "DO NOT MATCH THE HASHES"
 
 
 class ToolError(ImageError):
@@ -92,33 +94,53 @@ def fetch_debs(packages: Path, *, status: str, sources: str, architecture: str, 
                 shutil.move(deb, target / deb.name)
 
 
-def fetch_wheels(
-    requirements: Path, target: Path, architecture: str, installed: Mapping[str, str] | None = None
-) -> dict[str, str]:
-    """Downloads wheels for the image's Python, and returns their versions: exactly those that the file pins.
+def fetch_locked(requirements: Path, target: Path, architecture: str) -> str:
+    """Downloads the wheels that a file pins, and verifies them by the hashes in it. Raises ImageError.
 
-    With `installed` (names → versions in the image), the file need not pin them. Their dependencies are
-    downloaded too, except what is installed, which keeps its version. Raises ImageError.
+    Returns the same pins for the build, each with the hash of its wheel. (Of a package that has no wheel, the
+    file has the hash of the source, and a wheel is built here.)
     """
-    platforms = [f"manylinux_2_{minor}_{architecture}" for minor in GLIBC]
-    platforms += [f"{old}_{architecture}" for old in ("manylinux2014", "manylinux2010", "manylinux1", "linux")]
-    command = [*_pip("download"), "--only-binary=:all:", "--implementation=cp", f"--python-version={PYTHON}"]
-    command += [f"--abi={abi}" for abi in (f"cp{PYTHON.replace('.', '')}", "abi3", "none")]
-    command += [f"--platform={platform}" for platform in (*platforms, "any")]
-    command += ["--dest", str(target), "--find-links", str(target), "--requirement", str(requirements)]
+    target.mkdir()
+    _run([*pip_download(target, requirements, architecture), "--no-deps", "--require-hashes"], "pip download")
+    for path in list(target.iterdir()):
+        if path.suffix != ".whl":
+            _build_wheel(str(path), target)
+            path.unlink()
+    return "".join(sorted(map(_pin, target.iterdir())))
+
+
+def _pin(wheel: Path) -> str:
+    name, version, _, _ = parse_wheel_filename(wheel.name)
+    with wheel.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return f"{name}=={version} --hash=sha256:{digest}\n"
+
+
+def fetch_wheels(requirements: Path, target: Path, architecture: str, installed: Mapping[str, str]) -> dict[str, str]:
+    """Downloads wheels of a trainer's packages and of what they need, and returns their versions.
+
+    `installed` (names → versions in the image) is not downloaded, and keeps its versions. Raises ImageError.
+    """
     target.mkdir()
     with tempfile.NamedTemporaryFile("w", prefix="cloudscale-", suffix=".txt") as constraints:
-        if installed is None:
-            command.append("--no-deps")
-        else:
-            constraints.writelines(f"{name}=={version}\n" for name, version in installed.items())
-            constraints.flush()
-            command += ["--constraint", constraints.name]
-        _download(command, target)
-    return _keep_new_wheels(target, installed or {})
+        constraints.writelines(f"{name}=={version}\n" for name, version in installed.items())
+        constraints.flush()
+        command = [*pip_download(target, requirements, architecture), "--only-binary=:all:"]
+        _download([*command, "--find-links", str(target), "--constraint", constraints.name], target)
+    return _keep_new_wheels(target, installed)
 
 
-def _keep_new_wheels(folder: Path, installed: Mapping[str, str]) -> dict[str, str]:
+def pip_download(target: Path, requirements: Path, architecture: str) -> list[str]:
+    """The command that downloads the packages of a file, for the images' Python and a machine's architecture."""
+    platforms = [f"manylinux_2_{minor}_{architecture}" for minor in GLIBC]
+    platforms += [f"{old}_{architecture}" for old in ("manylinux2014", "manylinux2010", "manylinux1", "linux")]
+    command = [*_pip("download"), "--implementation=cp", f"--python-version={PYTHON}"]
+    command += [f"--abi={abi}" for abi in (f"cp{PYTHON.replace('.', '')}", "abi3", "none")]
+    command += [f"--platform={platform}" for platform in (*platforms, "any")]
+    return [*command, "--dest", str(target), "--requirement", str(requirements)]
+
+
+def _keep_new_wheels(folder: Path, installed: Iterable[str]) -> dict[str, str]:
     """Deletes the wheels of installed packages, and returns the versions of the others."""
     names = {canonicalize_name(name) for name in installed}
     versions = {}
@@ -151,19 +173,20 @@ def _download(command: Sequence[str], target: Path) -> None:
         _build_wheel(missing[1], target)
 
 
-def _build_wheel(requirement: str, target: Path) -> None:
-    before = set(target.iterdir())
+def _build_wheel(source: str, target: Path) -> None:
+    """Builds a wheel of a requirement or of a file with its source. Raises ImageError if it is not pure Python."""
+    name, before = Path(source).name, set(target.iterdir())
     try:
-        _run([*_pip("wheel"), "--no-deps", "--wheel-dir", str(target), requirement], "pip wheel")
+        _run([*_pip("wheel"), "--no-deps", "--wheel-dir", str(target), source], "pip wheel")
     except ToolError as error:
         raise ImageError(
-            f"{requirement}: it has no wheel for Python {PYTHON}, and building one failed: {error.output}",
+            f"{name}: it has no wheel for Python {PYTHON}, and building one failed: {error.output}",
             "Check the name. Try another version; or install it with a Dockerfile, in the image itself.",
         ) from None
     tags = [tag for path in set(target.iterdir()) - before for tag in parse_wheel_filename(path.name)[3]]
     if any((tag.abi, tag.platform) != ("none", "any") for tag in tags):
         raise ImageError(
-            f"{requirement}: it has no wheel for Python {PYTHON} and must be compiled.",
+            f"{name}: it has no wheel for Python {PYTHON} and must be compiled.",
             "Try another version; or install it with a Dockerfile: the images have a compiler.",
         )
 
@@ -178,8 +201,11 @@ def _run(command: Sequence[str], what: str) -> None:
         raise ImageError(f"{what} took more than {TIMEOUT} s.", "If the network is slow, run again.")
     if done.exit_code:
         output = _last_words(done.stdout, done.stderr)
-        conflict = CONFLICT in done.stdout
-        remedy = "Choose other versions of these packages." if conflict else "Check the network, then run again."
+        remedy = "Check the network, then run again."
+        if CONFLICT in done.stdout:
+            remedy = "Choose other versions of these packages."
+        elif OTHER_HASH in done.stderr:
+            remedy = "The file is not the expected one. Check which package index pip uses: pip config list."
         raise ToolError(f"{what} failed: {output}", remedy, output)
 
 

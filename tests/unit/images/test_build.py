@@ -38,6 +38,7 @@ class Builder:
         monkeypatch.setattr(building, "make_debian", lambda tar, packages: self.downloads.append("a Debian"))
         monkeypatch.setattr(building, "fetch_debs", self._fetch_debs)
         monkeypatch.setattr(building, "fetch_wheels", self._fetch_wheels)
+        monkeypatch.setattr(building, "fetch_locked", self._fetch_locked)
 
     @property
     def engine(self) -> Engine:
@@ -91,11 +92,16 @@ class Builder:
         target.mkdir()
 
     def _fetch_wheels(
-        self, requirements: Path, target: Path, architecture: str, installed: Mapping[str, str] | None = None
+        self, requirements: Path, target: Path, architecture: str, installed: Mapping[str, str]
     ) -> dict[str, str]:
         assert not target.exists() and architecture == "x86_64"
         self.downloads.append(f"wheels of {requirements.parent.name}, with {installed}")
         return {"folium": "0.20", "branca": "0.8"}
+
+    def _fetch_locked(self, requirements: Path, target: Path, architecture: str) -> str:
+        assert "--hash=sha256:" in requirements.read_text()
+        assert not target.exists() and architecture == "x86_64"
+        return "verified==1 --hash=sha256:aa\n"
 
 
 @pytest.fixture
@@ -116,6 +122,7 @@ def test_a_base_that_the_engine_has_is_used(builder: Builder) -> None:
     (image,) = builder.built
     assert (image["tag"], image["base"]) == (PYDATA, DEBIAN)
     assert {"Dockerfile", "requirements.txt", "packages.txt"} <= set(image["files"])
+    assert image["files"]["requirements.txt"] == "verified==1 --hash=sha256:aa\n"
     assert builder.api.changes == [] and builder.pruned == 1
 
 
@@ -262,7 +269,7 @@ def test_nothing_is_built_if_a_download_fails(builder: Builder, monkeypatch: pyt
         raise ImageError("pip download failed: no route to host")
 
     builder.api.images_[DEBIAN] = {"Id": "sha256:44"}
-    monkeypatch.setattr(building, "fetch_wheels", fails)
+    monkeypatch.setattr(building, "fetch_locked", fails)
     with pytest.raises(ImageError, match="no route to host"):
         builder.build()
     assert builder.built == []

@@ -10,7 +10,7 @@ import pytest
 
 from cloudscale.errors import ImageError
 from cloudscale.images import packages
-from cloudscale.images.packages import fetch_debs, fetch_wheels, make_debian
+from cloudscale.images.packages import fetch_debs, fetch_locked, fetch_wheels, make_debian
 
 Answer = subprocess.CompletedProcess[str]
 
@@ -28,6 +28,14 @@ CONFLICTS = """\
 WARNING: Retrying
 ERROR: Cannot install numpy<2 because these package versions have conflicting dependencies.
 ERROR: ResolutionImpossible: for help visit https://pip.pypa.io
+"""
+
+
+OTHER_HASH = """\
+ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE. If you have updated the package versions, …
+    wrapt==2.5.2 from https://files.example/wrapt-2.5.2-cp313-cp313-manylinux_2_28_x86_64.whl:
+        Expected sha256 8b03
+             Got        3b49
 """
 
 
@@ -64,7 +72,7 @@ class Programs:
             self.read["constraints"] = Path(command[command.index("--constraint") + 1]).read_text()
         for requirement in self.sdists:
             name = requirement.partition("=")[0]
-            if not list(target.glob(f"{name}-*")):
+            if "--only-binary=:all:" in command and not list(target.glob(f"{name}-*")):
                 error = f"ERROR: No matching distribution found for {requirement} (from folium)\n"
                 return subprocess.CompletedProcess(command, 1, "", error)
         for name in self.has:
@@ -72,7 +80,7 @@ class Programs:
         return subprocess.CompletedProcess(command, 0, "", "")
 
     def _wheel(self, command: list[str]) -> Answer:
-        wheel = self.sdists[command[-1]]
+        wheel = self.sdists[command[-1].rpartition("/")[2]]
         if not wheel.endswith(".whl"):
             return subprocess.CompletedProcess(command, 1, "", wheel)
         (Path(command[command.index("--wheel-dir") + 1]) / wheel).touch()
@@ -147,11 +155,14 @@ def test_if_the_image_has_all_packages_nothing_is_downloaded(programs: Programs,
 def test_the_wheels_are_for_the_images_python_not_for_this_one(
     programs: Programs, listed: Path, tmp_path: Path
 ) -> None:
-    assert fetch_wheels(listed, tmp_path / "wheels", "x86_64") == {"numpy": "2.5.5", "folium": "0.20"}
-    (command,) = programs.commands
-    assert f"--python-version={packages.PYTHON}" in command
-    assert {"--only-binary=:all:", "--platform=manylinux2014_x86_64", "--no-deps"} <= set(command)
-    assert not any("index" in word or "proxy" in word for word in command)
+    assert fetch_wheels(listed, tmp_path / "wheels", "x86_64", {}) == {"numpy": "2.5.5", "folium": "0.20"}
+    fetch_locked(listed, tmp_path / "locked", "x86_64")
+    for command in programs.commands:
+        assert f"--python-version={packages.PYTHON}" in command and "--platform=manylinux2014_x86_64" in command
+        assert not any("index" in word or "proxy" in word for word in command)
+    trainers, own = programs.commands
+    assert "--only-binary=:all:" in trainers and "--require-hashes" not in trainers
+    assert {"--no-deps", "--require-hashes"} <= set(own)
 
 
 def test_installed_packages_keep_their_versions_and_are_not_downloaded_again(
@@ -168,7 +179,7 @@ def test_a_wheel_is_built_of_a_pure_python_package_that_has_none(
     programs: Programs, listed: Path, tmp_path: Path
 ) -> None:
     programs.sdists = {"pyspark==4.3.0": "pyspark-4.3.0-py2.py3-none-any.whl", "odd==1": "odd-1-py3-none-any.whl"}
-    versions = fetch_wheels(listed, tmp_path / "wheels", "x86_64")
+    versions = fetch_wheels(listed, tmp_path / "wheels", "x86_64", {})
     assert (versions["pyspark"], versions["odd"]) == ("4.3.0", "1")
     assert [command[3] for command in programs.commands] == ["download", "wheel", "download", "wheel", "download"]
 
@@ -220,8 +231,30 @@ def test_a_download_that_fails_is_reported(
 ) -> None:
     programs.outcome = outcome
     with pytest.raises(ImageError, match=message) as raised:
-        fetch_wheels(listed, tmp_path / "wheels", "x86_64")
+        fetch_locked(listed, tmp_path / "wheels", "x86_64")
     assert "old pip" not in raised.value.message
+
+
+def test_pins_get_the_hashes_of_the_wheels_that_are_installed(programs: Programs, listed: Path, tmp_path: Path) -> None:
+    programs.has = ["folium-0.20-py3-none-any.whl", "pyspark-4.3.0.tar.gz"]
+    programs.sdists = {"pyspark-4.3.0.tar.gz": "pyspark-4.3.0-py2.py3-none-any.whl"}
+    empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    assert fetch_locked(listed, tmp_path / "wheels", "x86_64").splitlines() == [
+        f"folium==0.20 --hash=sha256:{empty}",
+        f"pyspark==4.3.0 --hash=sha256:{empty}",
+    ]
+    assert sorted(path.name for path in (tmp_path / "wheels").iterdir()) == [
+        "folium-0.20-py3-none-any.whl",
+        "pyspark-4.3.0-py2.py3-none-any.whl",
+    ]
+
+
+def test_a_file_with_another_hash_is_reported(programs: Programs, listed: Path, tmp_path: Path) -> None:
+    programs.outcome = subprocess.CompletedProcess([], 1, "", OTHER_HASH)
+    with pytest.raises(ImageError) as raised:
+        fetch_locked(listed, tmp_path / "wheels", "x86_64")
+    assert "Expected sha256 8b03 / Got        3b49" in raised.value.message
+    assert "pip config list" in raised.value.remedy
 
 
 def test_a_wheels_name_has_package_and_version(programs: Programs, listed: Path, tmp_path: Path) -> None:

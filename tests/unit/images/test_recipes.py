@@ -66,15 +66,27 @@ def test_images_of_cloudscale_are_known_by_their_names() -> None:
 
 
 def pins(name: str) -> dict[str, str]:
-    lines = (recipes.RECIPES / name / "requirements.txt").read_text().splitlines()
-    pinned = [line.split("==") for line in lines if not line.startswith("#")]
-    return {canonicalize_name(package): version for package, version in pinned}
+    pinned = [line.split("==") for line in requirements(name)]
+    return {canonicalize_name(package): version.partition(" ")[0] for package, version in pinned}
+
+
+def requirements(name: str) -> list[str]:
+    """The lines of the file as pip reads them: a backslash continues one, and comments are left out."""
+    text = (recipes.RECIPES / name / "requirements.txt").read_text().replace("\\\n", "")
+    return [line for line in text.splitlines() if not line.startswith("#")]
 
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_a_recipe_pins_every_package(name: str) -> None:
     assert pins(name)
     assert all(re.fullmatch(r"[\w.+!]+", version) for version in pins(name).values())
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_pin_has_its_hashes(name: str) -> None:
+    for line in requirements(name):
+        _, *hashes = line.split()
+        assert hashes and all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", each) for each in hashes), line
 
 
 @pytest.mark.parametrize("name", recipe_names())
