@@ -193,7 +193,10 @@ class Delivery:
         with engine_errors(engine.name):
             for event in engine.api.load_image(_compressed(counted), quiet=False):
                 if "error" in event:
-                    raise EngineError(f"{engine.name}: the image can't be loaded: {event['error']}.")
+                    raise EngineError(
+                        f"{engine.name}: the image can't be loaded: {event['error']}.",
+                        "Run again. If it fails again, read the engine's log there: journalctl -u docker.",
+                    )
 
     def _image_of_trainer(self) -> tuple[Engine, EngineImage] | None:
         """The engine of the trainer's computer and the image on it; asked once."""

@@ -42,7 +42,7 @@ def make_debian(tar: Path, packages: Path) -> None:
     """Makes a Debian image, as a tar archive, with the packages that a file lists. Raises ImageError."""
     if not shutil.which("mmdebstrap"):
         raise ImageError(
-            "No registry answers, and mmdebstrap is not installed, which makes a base image without one.",
+            "No registry answers. Without one, mmdebstrap makes the base image, but it is not installed.",
             "Install it, then run again: sudo apt-get install mmdebstrap debian-archive-keyring.",
         )
     command = [

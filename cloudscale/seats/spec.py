@@ -32,43 +32,17 @@ class Template:
 
 def wanted_spec(seat: Seat, node: Node, template: Template, name: str, secret_id: str, secret_name: str) -> Spec:
     """The seat's service in the format of the Engine API (ServiceSpec)."""
-    course, limits, image = template.course, template.limits, template.image
-    marks = naming.student_labels(course, seat.student.id)
-    container: Spec = {
-        "Image": template.pinned[seat.place.machine],
-        "Args": ["jupyter", image.subcommand],
-        "Env": [f"{key}={value}" for key, value in template.env.items()],
-        "Labels": marks,
-        "Mounts": [
-            {
-                "Type": "volume",
-                "Source": naming.volume_name(course, seat.student.id),
-                "Target": image.work,
-                # the port is noted here, so that a student gets the same address again after a reset of the seats
-                "VolumeOptions": {"Labels": {**marks, naming.PORT: str(seat.place.port)}},
-            }
-        ],
-        "Secrets": [
-            {
-                "SecretID": secret_id,
-                "SecretName": secret_name,
-                "File": {"Name": jupyter.CONFIG_PATH, "UID": str(image.uid), "GID": str(image.gid), "Mode": 0o400},
-            }
-        ],
-        "Healthcheck": jupyter.healthcheck(template.port),
-    }
-    if image.uid != 0:
-        container["CapabilityDrop"] = ["ALL"]
+    limits = template.limits
     return {
         "Name": name,
         "Labels": {
-            **marks,
+            **naming.student_labels(template.course, seat.student.id),
             naming.NAME: seat.student.full_name,
             naming.EMAIL: seat.student.email,
             naming.KEY: naming.key_id(template.key),
         },
         "TaskTemplate": {
-            "ContainerSpec": container,
+            "ContainerSpec": _container(seat, template, secret_id, secret_name),
             "Resources": {
                 "Limits": {
                     "NanoCPUs": int(limits.cpus * 10**9),
@@ -95,6 +69,37 @@ def wanted_spec(seat: Seat, node: Node, template: Template, name: str, secret_id
             ],
         },
     }
+
+
+def _container(seat: Seat, template: Template, secret_id: str, secret_name: str) -> Spec:
+    course, image = template.course, template.image
+    marks = naming.student_labels(course, seat.student.id)
+    container: Spec = {
+        "Image": template.pinned[seat.place.machine],
+        "Args": ["jupyter", image.subcommand],
+        "Env": [f"{key}={value}" for key, value in template.env.items()],
+        "Labels": marks,
+        "Mounts": [
+            {
+                "Type": "volume",
+                "Source": naming.volume_name(course, seat.student.id),
+                "Target": image.work,
+                # the port is noted here, so that a student gets the same address again after a reset of the seats
+                "VolumeOptions": {"Labels": {**marks, naming.PORT: str(seat.place.port)}},
+            }
+        ],
+        "Secrets": [
+            {
+                "SecretID": secret_id,
+                "SecretName": secret_name,
+                "File": {"Name": jupyter.CONFIG_PATH, "UID": str(image.uid), "GID": str(image.gid), "Mode": 0o400},
+            }
+        ],
+        "Healthcheck": jupyter.healthcheck(template.port),
+    }
+    if image.uid != 0:
+        container["CapabilityDrop"] = ["ALL"]
+    return container
 
 
 def covers(actual: Any, wanted: Any) -> bool:
