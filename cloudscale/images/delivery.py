@@ -195,7 +195,7 @@ class Delivery:
                 if "error" in event:
                     raise EngineError(
                         f"{engine.name}: the image can't be loaded: {event['error']}.",
-                        "Run again. If it fails again, read the engine's log there: journalctl -u docker.",
+                        "Run again. If it fails again, read the engine's log on that machine: journalctl -u docker.",
                     )
 
     def _image_of_trainer(self) -> tuple[Engine, EngineImage] | None:

@@ -22,7 +22,7 @@ MARK = naming.delivered_repository("bio")
 
 
 class Course:
-    """Three machines, and the trainer's own engine where there is one."""
+    """Three machines and, in some tests, the trainer's own engine."""
 
     def __init__(self) -> None:
         self.apis = fake_apis("m1", "m2", "m3")
