@@ -181,7 +181,7 @@ def values(address: str) -> dict[str, str]:
     own = {name: value.replace("192.0.2.11", address) for name, value in FRESH.items()}
     there = {name: WITH_ENGINE[name] for name in ("engine", "start")}
     size = {"cores": f"{CORES}\n", "memory": f"MemTotal: {MEMORY // 1024} kB\n"}
-    return {**own, **there, **size, "installed": "yes\n", "brought": "docker.io\n"}
+    return {**own, **there, **size, "installed_at_boot": "yes\n", "installed_by_course": "docker.io\n"}
 
 
 @contextlib.contextmanager

@@ -67,7 +67,7 @@ class Local:
         return f"The Docker Engine was taken away: {len(packages)} packages, its containers, images and volumes."
 
     def describe_removal(self, name: str) -> str:
-        packages = own.brought_packages()
+        packages = own.installed_packages()
         return f"The Docker Engine of this computer ({' '.join(packages)}) with all its containers, images and volumes"
 
     def _connected(self) -> Engine:

@@ -1,6 +1,6 @@
-"""A course's own certificate authority: who may speak to its engines, and how an engine proves what it is.
+"""A course's own certificate authority. Its certificates identify the course's engines, and those who may use them.
 
-The authority's key stays in the course's folder. Curve P-256 throughout, which every engine knows.
+The authority's key stays in the course's folder. All keys are on the curve P-256, which every engine supports.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from cloudscale.files import make_once, replace_file
 
 DAY = datetime.timedelta(days=1)
 AUTHORITY_LIFE = 3650 * DAY
-LIFE = 397 * DAY  # of a server's or client's certificate; more than a year is refused by some TLS stacks
-RENEWAL = 30 * DAY  # before its end
-SKEW = DAY  # a host whose clock is behind takes a new certificate all the same
+LIFE = 397 * DAY  # of a server's or client's certificate; some TLS stacks refuse a longer one
+RENEWAL = 30 * DAY  # before it expires
+SKEW = DAY  # valid from a day ago, so that a host whose clock is behind accepts a new certificate
 LONGEST_NAME = 64  # characters of a common name (RFC 5280, ub-common-name)
 
 
@@ -39,7 +39,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Authority:
-    """Signs for one course. `folder` holds ca.pem, ca-key.pem, and client.pem: the trainer's certificate and key."""
+    """Signs for one course. `folder` has ca.pem, ca-key.pem, and client.pem: the trainer's certificate and key."""
 
     folder: Path
     certificate: x509.Certificate
@@ -51,12 +51,12 @@ class Authority:
 
     @property
     def client_files(self) -> tuple[Path, Path]:
-        """The trainer's certificate and key, as docker-py wants them: one file, which is renewed whole."""
+        """The trainer's certificate and key, for docker-py: one file, so that both are renewed in one step."""
         return self.folder / "client.pem", self.folder / "client.pem"
 
     def prepare_docker(self) -> Path:
-        """A folder as docker's command line wants it (DOCKER_CERT_PATH). Raises OSError."""
-        for name in ("cert.pem", "key.pem"):  # it takes its own part of a file that has both
+        """A folder for docker's command line (DOCKER_CERT_PATH). Raises OSError."""
+        for name in ("cert.pem", "key.pem"):  # docker reads its part of a file that has both
             with contextlib.suppress(FileExistsError):
                 (self.folder / name).symlink_to(self.client_files[0].name)
         return self.folder
@@ -67,15 +67,15 @@ class Authority:
 
     @property
     def fingerprint(self) -> str:
-        """Names the authority: SHA-256 of its certificate, in hexadecimal digits."""
+        """Identifies the authority: SHA-256 of its certificate, in hexadecimal digits."""
         return self.certificate.fingerprint(hashes.SHA256()).hex()
 
     def server(self, name: str, addresses: Iterable[str]) -> Pair:
-        """For an engine that is reached by these addresses and names."""
+        """A certificate for an engine with these addresses and names."""
         return self._issue(name, [ExtendedKeyUsageOID.SERVER_AUTH], LIFE, addresses)
 
     def client(self, name: str, life: datetime.timedelta = LIFE) -> Pair:
-        """For somebody who may speak to the course's engines."""
+        """A certificate for someone who may use the course's engines."""
         return self._issue(name, [ExtendedKeyUsageOID.CLIENT_AUTH], life, [])
 
     def _issue(
@@ -99,29 +99,29 @@ class Authority:
         return Pair(_pem(builder.sign(self.key, hashes.SHA256())), _key_pem(key))
 
     def fault(self, certificate: bytes, addresses: Iterable[str] = ()) -> str:
-        """Why a certificate has to be renewed, in words; empty where it is good for all these addresses."""
+        """Why a certificate has to be renewed, as a predicate; empty if it is valid for all these addresses."""
         try:
-            found = x509.load_pem_x509_certificate(certificate)
-            found.verify_directly_issued_by(self.certificate)
+            own = x509.load_pem_x509_certificate(certificate)
+            own.verify_directly_issued_by(self.certificate)
         except (ValueError, TypeError, InvalidSignature):
-            return "it is not of this course"
+            return "is not signed by this course"
         now = _now()
-        if found.not_valid_after_utc - now < RENEWAL:
-            return f"it ends on {found.not_valid_after_utc:%Y-%m-%d}"
-        if found.not_valid_before_utc > now:
-            return f"it begins on {found.not_valid_before_utc:%Y-%m-%d} only"
+        if own.not_valid_after_utc - now < RENEWAL:
+            return f"expires on {own.not_valid_after_utc:%Y-%m-%d}"
+        if own.not_valid_before_utc > now:
+            return f"is not valid before {own.not_valid_before_utc:%Y-%m-%d}"
         with contextlib.suppress(x509.ExtensionNotFound):
-            held = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+            held = own.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
             addresses = [address for address in addresses if _general_name(address) not in held]
         missing = sorted(addresses)
-        return f"it does not name {', '.join(missing)}" if missing else ""
+        return f"does not name {', '.join(missing)}" if missing else ""
 
 
 def authority(folder: Path, course: str, *, create: bool = True) -> Authority | None:
-    """The course's authority with the trainer's certificate, made on first use (`create`), else None without one.
+    """The course's authority, with the trainer's certificate. Without one, it is made (`create`) or the result is None.
 
-    Several runs may make it at once: all of them end with the same. Raises RequestError where the files
-    there are no authority.
+    If several runs make it at the same time, all of them get the same one. Raises RequestError if the files in the
+    folder can't be used.
     """
     try:
         if not create and not (folder / "ca.pem").exists():
@@ -132,20 +132,20 @@ def authority(folder: Path, course: str, *, create: bool = True) -> Authority | 
         key_pem = make_once(folder / "ca-key.pem", lambda: _key_pem(ec.generate_private_key(ec.SECP256R1())))
         key = serialization.load_pem_private_key(key_pem, password=None)
         if not isinstance(key, ec.EllipticCurvePrivateKey):
-            raise ValueError("ca-key.pem has another kind of key")
+            raise ValueError("the key in ca-key.pem is not on an elliptic curve")
         pem = make_once(folder / "ca.pem", lambda: _pem(_new_authority(course, key)))
-        found = Authority(folder, x509.load_pem_x509_certificate(pem), key)
-        if key.public_key() != found.certificate.public_key():
+        signer = Authority(folder, x509.load_pem_x509_certificate(pem), key)
+        if key.public_key() != signer.certificate.public_key():
             raise ValueError("ca.pem and ca-key.pem do not belong together")
-        client = found.client_files[0]
-        if not client.exists() or found.fault(client.read_bytes()):
-            pair = found.client("cloudscale trainer")
+        client = signer.client_files[0]
+        if not client.exists() or signer.fault(client.read_bytes()):
+            pair = signer.client("cloudscale trainer")
             replace_file(client, pair.certificate + pair.key)
-        return found
+        return signer
     except (OSError, ValueError, TypeError) as error:
         raise RequestError(
             f"The course's certificates in {folder} can't be used ({error}).",
-            "Put back the files that the course was made with: without them its engines let nobody in.",
+            "Restore the files that the course was made with. Without them the course's engines can't be used.",
         ) from None
 
 
@@ -191,7 +191,7 @@ def _subject(name: str) -> x509.Name:
 
 def _general_name(address: str) -> x509.GeneralName:
     try:
-        return x509.IPAddress(ipaddress.ip_address(address.partition("%")[0]))  # a zone (fe80::1%eth0) is nobody else's
+        return x509.IPAddress(ipaddress.ip_address(address.partition("%")[0]))  # a zone (fe80::1%eth0) is local
     except ValueError:
         return x509.DNSName(address.encode("idna").decode())
 

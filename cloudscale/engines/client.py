@@ -1,4 +1,4 @@
-"""A machine's Docker Engine: reached as a client, described, and its errors made readable."""
+"""A client for a machine's Docker Engine: connects to it, describes it, and makes its errors readable."""
 
 from __future__ import annotations
 
@@ -23,24 +23,23 @@ from cloudscale.fanout import WIDTH
 from cloudscale.model import Machine, Node
 from cloudscale.networks import endpoint
 
-CONNECT_TIMEOUT = 10  # seconds for another machine to take a connection
+CONNECT_TIMEOUT = 10  # seconds to connect to another machine
 REQUEST_TIMEOUT = 60  # seconds for one answer of an engine; a loaded one is slow to create containers
-IMAGE_TIMEOUT = 1800  # the same for one that is given an image, or builds it
+IMAGE_TIMEOUT = 1800  # seconds for one answer of an engine that loads or builds an image
 
-
-OLDEST_API = "1.41"  # limits of a service's processes
+OLDEST_API = "1.41"  # the first with a limit on the processes of a service
 
 
 @dataclass(frozen=True)
 class Engine:
-    """A machine and the client that speaks to its engine. Safe to share between threads."""
+    """A machine and a client for its engine. Safe to share between threads."""
 
     machine: Machine
     client: docker.DockerClient
 
     @property
     def api(self) -> Any:
-        """docker-py's low-level client: it takes and gives the API's own JSON."""
+        """docker-py's low-level client, which takes and returns the JSON of the engine's API."""
         return self.client.api
 
     @property
@@ -51,15 +50,16 @@ class Engine:
 def from_environment(timeout: float = REQUEST_TIMEOUT) -> docker.DockerClient:
     """The engine of DOCKER_HOST (with DOCKER_TLS_VERIFY and DOCKER_CERT_PATH) or of the default socket.
 
-    Raises EngineError where it is absent, closed to this user, too old, or does not answer.
+    Raises EngineError if it is absent, not open to this user, too old, or does not answer, and RequestError if
+    DOCKER_HOST is invalid.
     """
     host = os.environ.get("DOCKER_HOST", "")
     try:
         parse_host(host)
     except DockerException as error:
         raise RequestError(
-            f"DOCKER_HOST is {host!r}, which names no engine: {error}.",
-            "It is of the form unix:///run/docker.sock, tcp://HOST:PORT or ssh://USER@HOST; or unset it.",
+            f"DOCKER_HOST is {host!r}, which is not the address of an engine: {error}.",
+            "Set it to unix:///run/docker.sock, tcp://HOST:PORT or ssh://USER@HOST, or unset it.",
         ) from None
     with engine_errors(f"this computer (DOCKER_HOST={host})" if host else "this computer"):
         return _new_enough(docker.from_env(version="auto", timeout=int(timeout), max_pool_size=WIDTH), "this computer")
@@ -71,48 +71,49 @@ def trainers_engine() -> Engine:
 
 
 def over_tls(machine: str, host: str, port: int, *, ca: Path, certificate: tuple[Path, Path]) -> docker.DockerClient:
-    """The engine of another machine, reached with a client's certificate. Raises EngineError."""
-    where = f"{machine}: its Docker Engine, port {port},"
+    """The engine of another machine, with a client certificate. Raises EngineError, NotSetUp if nothing listens."""
+    engine = f"{machine}: its Docker Engine, port {port},"
     try:
-        # docker-py would wait for as long as an engine may take to answer
+        # docker-py would wait as long for the connection as for an answer
         socket.create_connection((host, port), timeout=CONNECT_TIMEOUT).close()
     except ConnectionRefusedError:
-        raise NotSetUp(f"{where} does not run.", "invoke themachine sets it up and starts it.") from None
+        raise NotSetUp(f"{engine} does not run.", "invoke themachine sets it up and starts it.") from None
     except OSError as error:
-        told = "no answer" if isinstance(error, TimeoutError) else error.strerror or error
+        cause = "no answer" if isinstance(error, TimeoutError) else error.strerror or error
         raise EngineError(
-            f"{where} can't be reached ({told}).", f"Is the machine up, and is its port {port} open to you?"
+            f"{engine} can't be reached ({cause}).",
+            f"Check that the machine is up and that no firewall blocks port {port}.",
         ) from None
     tls = TLSConfig(client_cert=(str(certificate[0]), str(certificate[1])), ca_cert=str(ca), verify=True)
     url = f"https://{endpoint(host, port)}"
 
     def client(version: str) -> docker.DockerClient:
         made = docker.DockerClient(url, version=version, timeout=REQUEST_TIMEOUT, tls=tls, max_pool_size=WIDTH)
-        # load-bearing: else REQUESTS_CA_BUNDLE, where it is set, is trusted in the place of the course's authority
+        # load-bearing: else REQUESTS_CA_BUNDLE, if set, is trusted instead of the course's authority
         made.api.trust_env = False
         return made
 
     with engine_errors(machine):
-        # docker-py's version="auto" would ask before its environment can be left aside
-        with contextlib.closing(client(OLDEST_API)) as asking:
-            version = asking.api.version(api_version=False)["ApiVersion"]
+        # docker-py's version="auto" would send a request before trust_env can be switched off
+        with contextlib.closing(client(OLDEST_API)) as probe:
+            version = probe.api.version(api_version=False)["ApiVersion"]
         return _new_enough(client(version), machine)
 
 
 def _new_enough(client: docker.DockerClient, machine: str) -> docker.DockerClient:
     if version_lt(client.api.api_version, OLDEST_API):
         raise EngineError(
-            f"The Docker Engine of {machine} is too old: it speaks version {client.api.api_version} of its API,"
-            f" and {OLDEST_API} (Docker Engine 20.10) is the oldest that will do.",
+            f"The Docker Engine of {machine} is too old: its API has version {client.api.api_version},"
+            f" and {OLDEST_API} (Docker Engine 20.10) or later is needed.",
             "Upgrade it with your package manager.",
         )
     return client
 
 
 def describe(engine: Engine, course: str, *, manages: bool) -> Node:
-    """What the engine has, and what others than this course hold of it: published ports and reserved memory.
+    """The engine's resources, and the ports and reserved memory in use by others than this course.
 
-    `manages`: the engine speaks for its swarm, which knows more.
+    `manages`: the engine is a manager of its swarm, which knows more.
     """
     with engine_errors(engine.name):
         info = engine.api.info()
@@ -128,7 +129,7 @@ def describe(engine: Engine, course: str, *, manages: bool) -> Node:
         if task["ServiceID"] not in ours
     )
     ports = _published(container for container in containers if container["Labels"].get(naming.MARK) != course) | {
-        # a seat of another course keeps its port while it is down
+        # a seat of another course holds its port while it is down
         port["PublishedPort"]
         for service in services
         if service["ID"] not in ours
@@ -157,7 +158,7 @@ def _published(containers: Iterable[Mapping[str, Any]]) -> frozenset[int]:
 
 @contextlib.contextmanager
 def engine_errors(machine: str) -> Iterator[None]:
-    """Turns whatever docker-py and what lies below it raise into an EngineError that names the machine."""
+    """Turns the errors of docker-py and of the libraries below it into an EngineError that names the machine."""
     try:
         yield
     except CloudscaleError:
@@ -167,7 +168,7 @@ def engine_errors(machine: str) -> Iterator[None]:
 
 
 def explain(error: BaseException, machine: str) -> EngineError:
-    """The cause, in the user's words, and the remedy."""
+    """The error as the user can understand it, with its cause and remedy."""
     causes = list(_causes(error))
     text = str(getattr(error, "explanation", "") or error)
     if isinstance(error, APIError):
@@ -176,7 +177,7 @@ def explain(error: BaseException, machine: str) -> EngineError:
         if isinstance(cause, PermissionError):
             return EngineError(
                 f"The Docker Engine of {machine} does not let this user in (permission denied on its socket).",
-                "Add yourself to its group with: sudo usermod -aG docker $USER, log in again; or run as root.",
+                "Add yourself to its group (sudo usermod -aG docker $USER) and log in again, or run this as root.",
             )
         if isinstance(cause, (FileNotFoundError, ConnectionRefusedError)):
             return EngineError(
@@ -187,32 +188,33 @@ def explain(error: BaseException, machine: str) -> EngineError:
         if isinstance(cause, ssl.SSLError):
             return EngineError(
                 f"The Docker Engine of {machine} and this computer do not trust each other's certificates ({cause}).",
-                "Those of the course's machines are renewed by invoke themachine;"
-                " for an engine of your own check DOCKER_CERT_PATH and DOCKER_TLS_VERIFY.",
+                "invoke themachine renews the certificates of the course's machines."
+                " For an engine of your own, check DOCKER_CERT_PATH and DOCKER_TLS_VERIFY.",
             )
         if isinstance(cause, (TimeoutError, requests.Timeout)):
             return EngineError(
                 f"The Docker Engine of {machine} took too long to answer.",
-                "Look at the machine's load and at the engine's log (journalctl -u docker), then run again.",
+                "Check the machine's load and the engine's log (journalctl -u docker), then run again.",
             )
     return EngineError(
-        f"The Docker Engine of {machine} can't be used: {text}", "Does it run, and is DOCKER_HOST right, if it is set?"
+        f"The Docker Engine of {machine} can't be used: {text}",
+        "Check that it runs and, if DOCKER_HOST is set, that it is right.",
     )
 
 
 def explain_text(text: str, machine: str) -> EngineError:
-    """An engine's own message, with a remedy where the cause is a known one."""
+    """An engine's own message, with a remedy if the cause is a known one."""
     if "no space left on device" in text.lower():
         return EngineError(
             f"The disk of the Docker Engine of {machine} is full ({text.strip()}).",
-            "Make room there (docker system df shows what takes it, docker image prune removes unused images),"
-            " then run again.",
+            "Free some space on that machine (docker system df shows what takes it, docker image prune removes unused"
+            " images), then run again.",
         )
     return EngineError(f"The Docker Engine of {machine} refused: {text.strip()}")
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """An exception and all that it was made from: docker-py and urllib3 hide the cause in `args` as well."""
+    """An exception and all of its causes: docker-py and urllib3 hide some of them in `args`."""
     todo, seen = [error], set()
     while todo:
         current = todo.pop(0)

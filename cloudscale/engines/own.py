@@ -1,6 +1,6 @@
-"""Debian's or Ubuntu's own Docker Engine on this computer: installed, started, and taken away again.
+"""Debian's or Ubuntu's own Docker Engine on this computer: installs, starts, and removes it.
 
-Only what was brought is taken away: a record, written before the first change, says what that is.
+Only what was installed here is removed: a record, written before the first change, lists it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SOCKET = Path("/run/docker.sock")
 PID_FILE = Path("/run/docker.pid")
 PROGRAMS = "/usr/bin:/usr/sbin:/usr/local/bin:/usr/local/sbin"  # an ordinary user's PATH may lack some
 PACKAGES = ("docker.io", "iptables")
-COMMAND_LINE = "docker-cli"  # a package of its own from Debian 13 on
+COMMAND_LINE = "docker-cli"  # a separate package since Debian 13
 DATA = ("/var/lib/docker", "/var/lib/containerd", "/etc/docker")
 LOG = "/var/log/dockerd.log"
 STARTING = 90  # seconds for a new engine to answer
@@ -34,7 +34,7 @@ APT = ("apt-get", "-y", "-qq", "-o", "DPkg::Lock::Timeout=300", "--no-install-re
 
 
 def engine_closed() -> bool:
-    """Whether there is an engine here that does not let this user in. A socket that nobody serves is none."""
+    """Whether this computer has an engine's socket that this user may not use."""
     return SOCKET.exists() and not os.access(SOCKET, os.W_OK)
 
 
@@ -46,16 +46,16 @@ def install_engine() -> None:
     """Installs and starts the distribution's engine, with or without systemd. Raises CloudscaleError."""
     if not shutil.which("apt-get"):
         raise RequestError(
-            "This computer has no apt-get: only Debian's and Ubuntu's own engine can be installed by this.",
-            "Install Docker Engine as its documentation says, then run again.",
+            "This computer has no apt-get: this task installs only the engine of Debian and Ubuntu.",
+            "Install Docker Engine yourself (docs.docker.com/engine/install), then run again.",
         )
     as_root([])
-    earlier = _record() if RECORD.exists() else None  # of a run that was cut off, perhaps
+    earlier = _record() if RECORD.exists() else None  # perhaps of a run that was interrupted
     if earlier or not _installed():
         run_root(["apt-get", "-qq", "update"], "Reading the package lists")
-        found = run_root(["apt-cache", "--names-only", "search", f"^{COMMAND_LINE}$"], "Looking for packages")
-        wanted = [*PACKAGES, *([COMMAND_LINE] if found.strip() else [])]
-        planned = run_root([*APT, "--no-remove", "--simulate", "install", *wanted], "Planning the installation")
+        command_line = run_root(["apt-cache", "--names-only", "search", f"^{COMMAND_LINE}$"], "Searching for packages")
+        selected = [*PACKAGES, *([COMMAND_LINE] if command_line.strip() else [])]
+        planned = run_root([*APT, "--no-remove", "--simulate", "install", *selected], "Planning the installation")
         # an upgrade has the old version, in square brackets, before the new one
         packages = [match[1] for match in re.finditer(r"^Inst (\S+) \(", planned, re.MULTILINE)]
         _write_record(
@@ -63,9 +63,9 @@ def install_engine() -> None:
             data=list(earlier.data) if earlier else [path for path in DATA if not os.path.exists(path)],
         )
         run_root(["dpkg", "--configure", "-a"], "Finishing an earlier installation")
-        run_root([*APT, "--no-remove", "install", *wanted], "Installing the engine")
+        run_root([*APT, "--no-remove", "install", *selected], "Installing the engine")
     if os.geteuid() != 0:
-        run_root(["usermod", "-aG", "docker", getpass.getuser()], "Letting you use the engine")
+        run_root(["usermod", "-aG", "docker", getpass.getuser()], "Adding you to the group docker")
     _start()
 
 
@@ -73,27 +73,26 @@ def _start() -> None:
     if _has_systemd():
         run_root(["systemctl", "enable", "--now", "docker"], "Starting the engine")
     elif not _answers():
-        # no service manager: a daemon in a session of its own, which outlives this one
+        # no service manager: a daemon in its own session, which outlives this one
         command = as_root(["sh", "-c", f"exec setsid dockerd >>{LOG} 2>&1 </dev/null"])
         subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
     if not poll(_answers, timeout=STARTING, interval=0.5):
         raise EngineError(
             f"The Docker Engine was installed, but does not answer after {STARTING} s.",
-            f"Its log: {'journalctl -u docker' if _has_systemd() else LOG}. If you were just added to the group"
-            " docker, log in again first.",
+            f"Read its log: {'journalctl -u docker' if _has_systemd() else LOG}.",
         )
 
 
 @dataclass(frozen=True)
 class Record:
-    """What install_engine brought: packages, and folders that were not there before."""
+    """What install_engine added: packages, and folders that did not exist before."""
 
     packages: tuple[str, ...]
     data: tuple[str, ...]
 
 
-def brought_packages() -> list[str]:
-    """The packages that install_engine brought. Raises RequestError where it brought none."""
+def installed_packages() -> list[str]:
+    """The packages that install_engine installed. Raises RequestError if it did not install the engine."""
     return list(_record().packages)
 
 
@@ -103,22 +102,25 @@ def _record() -> Record:
         return Record(*(tuple(str(item) for item in record[key]) for key in ("packages", "data")))
     except FileNotFoundError:
         raise RequestError(
-            "The Docker Engine of this computer was not brought by machine_new: it is left as it is.",
-            "Remove it with your package manager if you want it gone.",
+            "The Docker Engine of this computer was not installed by machine_new, so it is not removed.",
+            "To remove it, use your package manager.",
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RequestError(f"The record {RECORD} can't be read ({error}).", "Remove the packages by hand.") from None
+        raise RequestError(
+            f"The record of the installation, {RECORD}, can't be read ({error}).",
+            "Remove the engine with your package manager, and then that file.",
+        ) from None
 
 
 def remove_engine() -> list[str]:
-    """Stops the engine and removes its packages and data, as far as install_engine brought them.
+    """Stops the engine and removes the packages and data that install_engine added.
 
-    Returns the packages that are gone. One that something installed since needs is kept.
+    Returns the removed packages. A package that other packages need by now is kept.
     """
     record = _record()
     packages = _purgeable(record.packages)
     if _has_systemd():
-        # a unit that is gone already is no failure
+        # a missing unit is no failure
         run_root(["sh", "-c", "systemctl stop docker.socket docker containerd || true"], "Stopping the engine")
     else:
         _stop_daemon()
@@ -133,13 +135,13 @@ def remove_engine() -> list[str]:
 
 
 def _purgeable(packages: Sequence[str]) -> list[str]:
-    """Those of our packages that nothing else needs; of several, each with what else it would take along."""
-    if not _taken_along(packages, packages):
+    """Those of our packages that no other package needs."""
+    if not _removed_as_well(packages, packages):
         return list(packages)
-    return [package for package in packages if not _taken_along([package], packages)]
+    return [package for package in packages if not _removed_as_well([package], packages)]
 
 
-def _taken_along(purged: Sequence[str], ours: Sequence[str]) -> set[str]:
+def _removed_as_well(purged: Sequence[str], ours: Sequence[str]) -> set[str]:
     planned = run_root([*APT, "--simulate", "purge", *purged], "Planning the removal") if purged else ""
     gone = {line.split()[1] for line in planned.splitlines() if line.startswith(("Purg ", "Remv "))}
     return gone - set(ours)
@@ -151,25 +153,28 @@ def _stop_daemon() -> None:
         running = Path(f"/proc/{pid}/comm").read_text().strip() == "dockerd"
     except OSError:
         return
-    if not running:  # the number has gone to another process since
+    if not running:  # another process has this id by now
         return
     run_root(["kill", pid], "Stopping the engine")
     if not poll(lambda: not os.path.exists(f"/proc/{pid}"), timeout=60):
-        raise CloudscaleError(f"The Docker Engine (process {pid}) does not stop.", "Stop its containers first.")
+        raise CloudscaleError(
+            f"The Docker Engine (process {pid}) does not stop.",
+            "Stop its containers first (docker stop), then run again.",
+        )
 
 
 def _write_record(*, packages: list[str], data: list[str]) -> None:
     made = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     script = 'mkdir -p "$(dirname "$1")" && printf "%s\\n" "$2" >"$1"'
     record = json.dumps({"packages": packages, "data": data, "made": made})
-    run_root(["sh", "-c", script, "-", str(RECORD), record], "Writing down what is brought")
+    run_root(["sh", "-c", script, "-", str(RECORD), record], "Writing the record of the installation")
 
 
 def _answers() -> bool:
     try:
         from_environment(timeout=5).close()
     except EngineError as error:
-        return "permission denied" in str(error)  # it is there; the group counts from the next login on
+        return "permission denied" in str(error)  # it runs; the new group takes effect at the next login
     return True
 
 

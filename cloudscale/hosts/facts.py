@@ -1,4 +1,4 @@
-"""What a host is, read by one script and one pure parser: its system, network, disk and engine."""
+"""Facts about a host (system, network, disk, engine): one script collects them, one pure parser reads them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from cloudscale.hosts.ssh import Connection
 from cloudscale.model import CommandResult
 from cloudscale.units import MIB
 
-READING = 60  # seconds for the facts
-OURS = "cloudscale: "  # what the scripts write before their own messages
+READING = 60  # seconds for the script
+OURS = "cloudscale: "  # the prefix of our scripts' own error messages
 LISTENING = "0A"  # the state in /proc/net/tcp (Linux, include/net/tcp_states.h)
-# devices that come and go with the engine, or with virtual machines and tunnels
+# devices that the engine, virtual machines or tunnels create and remove
 TUNNELS = "veth|virbr|vnet|lxc|lxd|incus|podman|cni|tun|utun|tap|wg|ppp|zt|tailscale"
 PASSING = re.compile(rf"lo|docker0|docker_gwbridge|br-[0-9a-f]{{12}}|({TUNNELS}).*")
 ENGINES_OWN = re.compile(r"lo|docker0|docker_gwbridge|br-[0-9a-f]{12}|veth.*")
@@ -31,7 +31,7 @@ LINK = re.compile(r"^\d+: ([^:@ ]+).* mtu (\d+)", re.MULTILINE)  # a line of `ip
 
 @dataclass(frozen=True)
 class Address:
-    """An address of one of the host's own network devices, and the network that it lies in."""
+    """An address of one of the host's own network devices, and its network."""
 
     device: str
     address: str
@@ -40,7 +40,7 @@ class Address:
 
 @dataclass(frozen=True)
 class Facts:
-    """A host as it is now. Sizes are bytes; texts of files are empty where there is none."""
+    """A host as it is now. Sizes are in bytes; the text of a file that does not exist is empty."""
 
     system: str
     has_apt: bool
@@ -55,9 +55,9 @@ class Facts:
     engine: tuple[int, int] | None  # major and minor version
     engine_runs: bool
     start_command: tuple[str, ...]
-    uses_socket_unit: bool  # systemd hands the engine its socket
-    swarm: str  # the state of an engine that is not the course's, empty where none answers
-    own_containers: int  # and the containers that it has
+    uses_socket_unit: bool  # systemd passes the socket to the engine
+    swarm: str  # the swarm state of an engine not yet set up for a course; empty if no such engine answers
+    own_containers: int  # the number of containers on that engine
     settings_text: str
     settings_before: str
     unit: str
@@ -66,11 +66,11 @@ class Facts:
     has_key: bool
     mark: Mapping[str, Any]
     is_ready: bool
-    is_brought: bool
-    is_installed: bool  # by its first boot, and not started yet
+    installed_by_course: bool
+    installed_at_boot: bool  # and not started yet
 
     def own_address(self, *called: str) -> str:
-        """The address that the host's neighbours reach it by: the first it was called by that is its own, else any."""
+        """The address at which its neighbours reach the host: the first of `called` that is its own, else any."""
         known = [address.address for address in self.addresses]
         for name in called:
             with contextlib.suppress(ValueError):
@@ -79,36 +79,39 @@ class Facts:
         return next(iter(known), called[0])
 
     def mtu(self, address: str) -> int:
-        """The largest packet, in bytes, of the card that has the address; 1500 where none has."""
-        device = next((found.device for found in self.addresses if found.address == address), "")
+        """The MTU in bytes of the NIC that has the address; 1500 if no NIC has it."""
+        device = next((own.device for own in self.addresses if own.address == address), "")
         return self.mtus.get(device, 1500)
 
 
 def read_facts(connection: Connection) -> Facts:
-    """What the host is. Changes nothing. Raises ConnectionFailed, MachineError."""
+    """Reads the facts of a host, and changes nothing. Raises ConnectionFailed, MachineError."""
     name = connection.target.name
     script = resources.files("cloudscale.hosts").joinpath("scripts", "facts.sh").read_text()
     done = connection.run_root(script, timeout=READING)
     if done.exit_code:
-        raise MachineError(f"{name}: it can't be looked at ({script_failure(done)}).", "Look at the machine: ps, df.")
+        raise MachineError(
+            f"{name}: could not read its state ({script_failure(done)}).",
+            "Check on the machine that its disk is not full (df) and that it is not overloaded (top), then run again.",
+        )
     return parse_facts(done.stdout, name)
 
 
 def script_failure(done: CommandResult) -> str:
-    """What a script of ours says of its failure, else the end of what it printed."""
+    """The error message of one of our scripts, else the last line that it printed."""
     ours = [line for line in done.stderr.splitlines() if line.startswith(OURS)]
     return (ours[-1].removeprefix(OURS) if ours else done.last_words()).rstrip(".")
 
 
 def parse_facts(text: str, name: str) -> Facts:
-    """The output of facts.sh. Raises MachineError where it is not that."""
+    """Parses the output of facts.sh. Raises MachineError if it is something else."""
     values = {}
     for line in text.splitlines():
         key, _, value = line.partition(" ")
         try:
             values[key] = base64.b64decode(value, validate=True).decode(errors="replace")
         except ValueError:
-            continue  # what a login script of the host prints besides
+            continue  # a line printed by a login script of the host
     try:
         addresses = tuple(_addresses(values["addresses"]))
         return Facts(
@@ -142,23 +145,23 @@ def parse_facts(text: str, name: str) -> Facts:
             has_key=bool(values["key"]),
             mark=_mark(values["mark"]),
             is_ready=bool(values["ready"]),
-            is_brought=bool(values["brought"]),
-            is_installed=bool(values["installed"]),
+            installed_by_course=bool(values["installed_by_course"]),
+            installed_at_boot=bool(values["installed_at_boot"]),
         )
     except (KeyError, ValueError, TypeError) as error:
         raise MachineError(
-            f"{name}: it can't be told what this machine is ({type(error).__name__}: {error}).",
-            "It needs a Debian or Ubuntu system, with iproute2.",
+            f"{name}: could not read its state ({type(error).__name__}: {error}).",
+            "The machine needs Debian or Ubuntu, with the package iproute2.",
         ) from None
 
 
 def _mark(text: str) -> Mapping[str, Any]:
-    """The record of the course on the host; one that a power cut has spoilt counts as none."""
+    """The record of the course on the host; one that a power failure damaged counts as none."""
     try:
-        found = json.loads(text or "{}")
+        mark = json.loads(text or "{}")
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return mark if isinstance(mark, dict) else {}
 
 
 def _first(pattern: str, text: str) -> str:
@@ -173,7 +176,7 @@ def _unquoted(match: re.Match[str] | None) -> str:
 
 
 def _addresses(text: str) -> Iterable[Address]:
-    """Of `ip -o address`: those that last and that others can use."""
+    """From `ip -o address`: permanent addresses that other machines can reach."""
     for line in text.splitlines():
         _, device, family, address, *rest = line.split()
         if family not in ("inet", "inet6") or PASSING.fullmatch(device) or "global" not in rest:
@@ -184,7 +187,7 @@ def _addresses(text: str) -> Iterable[Address]:
 
 
 def _routes(text: str) -> Iterable[str]:
-    """Of `ip -o route`: the networks that the host reaches by other devices than the engine's."""
+    """From `ip -o route`: the networks that the host reaches through devices other than the engine's."""
     for line in text.splitlines():
         words = line.split()
         device = words[words.index("dev") + 1] if "dev" in words[:-1] else ""
@@ -197,12 +200,12 @@ def _routes(text: str) -> Iterable[str]:
 
 def _resolvers(text: str) -> Iterable[str]:
     for match in re.finditer(r"^nameserver\s+([0-9a-fA-F.:]+)", text, re.MULTILINE):
-        with contextlib.suppress(ValueError):  # a typing error of the host's owner
+        with contextlib.suppress(ValueError):  # a typing error in resolv.conf
             yield str(ipaddress.ip_network(match[1]))
 
 
 def listening_ports(table: str) -> frozenset[int]:
-    """TCP ports that something listens on, on any address, of the text of /proc/net/tcp and tcp6."""
+    """TCP ports in use by a listener, on any address, from the text of /proc/net/tcp and tcp6."""
     ports = set()
     for line in table.splitlines():
         match = re.match(rf"\s*\d+: [0-9A-F]+:([0-9A-F]{{4}}) [0-9A-F]+:[0-9A-F]{{4}} {LISTENING} ", line)
@@ -212,13 +215,13 @@ def listening_ports(table: str) -> frozenset[int]:
 
 
 def listening_here() -> frozenset[int]:
-    """The same of this computer; none where its kernel is not Linux."""
+    """The listening TCP ports of this computer; empty if its kernel is not Linux."""
     tables = (Path(f"/proc/net/{name}") for name in ("tcp", "tcp6"))
     return listening_ports("".join(table.read_text() for table in tables if table.exists()))
 
 
 def usable_memory(ram: int) -> int:
-    """Bytes that Linux has to give, of a VM's `ram` in MiB: 1475 MiB of 1536 were measured, 63.0 GiB of 64."""
+    """Bytes of memory that Linux can use in a VM with `ram` MiB: measured were 1475 of 1536 MiB, 63.0 of 64 GiB."""
     return int((ram * 0.97 - 64) * MIB)
 
 
@@ -228,7 +231,7 @@ def _version(text: str) -> tuple[int, int] | None:
 
 
 def _start_command(text: str) -> tuple[str, ...]:
-    """The engine's command line, of `systemctl show`, without where it listens and whom it trusts."""
+    """The engine's command line, from `systemctl show`, without the options for sockets and certificates."""
     match = re.search(r"argv\[\]=(.*?) ; ", text)
     words, kept = iter(match[1].split() if match else ()), []
     for word in words:

@@ -1,4 +1,4 @@
-"""What a machine is told for its first boot. Who has a shell on it can read that: there is no secret in it."""
+"""The user data for the first boot of a machine. Anyone with a shell on it can read them: they hold no secret."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from importlib import resources
 
 
 def user_data(public_key: str) -> str:
-    """cloud-init's input: the course's key is let in, and scripts/boot.sh is run.
+    """cloud-init's input: it authorizes the course's SSH key and runs scripts/boot.sh.
 
-    Fewer kinds of host keys than usual: one of RSA takes a small machine seconds to make.
+    Only two types of host keys: generating an RSA key takes a small machine seconds.
     """
     config = {"ssh_authorized_keys": [public_key], "ssh_genkeytypes": ["ed25519", "ecdsa"]}
     script = resources.files("cloudscale.hosts").joinpath("scripts", "boot.sh").read_text()
     parts = MIMEMultipart(boundary="==cloudscale==")
     # JSON is YAML
     parts.attach(MIMEText(f"#cloud-config\n{json.dumps(config)}\n", "cloud-config", "utf-8"))
-    # a boothook runs before all else (cloudinit.readthedocs.io, "User data formats")
+    # a boothook runs before everything else (cloudinit.readthedocs.io, "User data formats")
     parts.attach(MIMEText(f"#cloud-boothook\n{script}", "cloud-boothook", "utf-8"))
     return parts.as_string()

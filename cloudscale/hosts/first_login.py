@@ -1,4 +1,4 @@
-"""From a machine that boots to a login on it. Its console tells its host keys: the first login is verified."""
+"""The first login on a machine that boots. Its console shows its host keys, so this login is verified too."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from cloudscale.waiting import Clock, poll
 
 PROBE = 3.0  # seconds for a port to answer
 STEP = 10.0  # seconds for each step of a login
-TELLING = 90.0  # seconds for the keys to be on the console after SSH answers: cloud-init's own way prints them last
-SETTLING = 60.0  # seconds in which a machine that refuses the key may yet be at setting it up
-LINES = 12  # of a console
+SHOWING = 90.0  # seconds for the keys to be on the console after SSH answers: cloud-init itself prints them last
+SETTLING = 60.0  # seconds in which a machine may refuse the key because it is still being installed
+LINES = 12  # of a console, for a message
 
 # cloud-init's own marks (its module keys-to-console)
 KEYS = re.compile(r"-----BEGIN SSH HOST KEY KEYS-----(.*?)-----END SSH HOST KEY KEYS-----", re.DOTALL)
@@ -27,14 +27,14 @@ CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[^\t\n -\uffff]")
 
 
 class NoLogin(Exception):
-    """A machine that runs, and that nobody gets into."""
+    """A machine runs, but no login on it succeeds."""
 
 
 @dataclass(frozen=True)
 class Booting:
-    """A machine that boots. `console`: reads what it has printed, None where nobody tells; `clock`: passes the time.
+    """A machine that boots. `console`: reads its output, None if it can't be read; `clock`: measures the waits.
 
-    `check` raises where it is of no use to wait any longer.
+    `check` raises an error if waiting any longer is pointless.
     """
 
     console: Callable[[], str | None]
@@ -45,7 +45,7 @@ class Booting:
         """The last lines of the console, for a message."""
         text = self.console()
         if text is None:
-            return "Its console is not shown."
+            return "Its console can't be read."
         lines = [line.rstrip() for line in CONTROL.sub("", text).splitlines() if line.strip()]
         if not lines:
             return "Its console is empty."
@@ -53,12 +53,15 @@ class Booting:
 
 
 def host_keys(console: str) -> list[str]:
-    """The keys that a console shows, as in .pub files; other messages may stand between them."""
+    """The keys that a console shows, as in .pub files; other messages may be between them."""
     return [key for block in KEYS.findall(console) for key in KEY.findall(block)]
 
 
 def log_in(booting: Booting, target: Target, known: KnownHosts, timeout: float, say: Say) -> Connection:
-    """Waits until the machine lets us in. Raises Silent, and ConnectionFailed where waiting is of no use."""
+    """Waits until a login succeeds, for `timeout` seconds in all.
+
+    Raises NoLogin, or ConnectionFailed if waiting any longer is pointless.
+    """
     clock = booting.clock
     begun = clock.now()
 
@@ -93,7 +96,8 @@ def log_in(booting: Booting, target: Target, known: KnownHosts, timeout: float, 
     if not poll(step, timeout=left, interval=1, clock=clock):
         if isinstance(failures[-1], LoginRefused):
             raise failures[-1]
-        raise NoLogin(f"{failures[-1].message} That was for {timeout:g} s")
+        reason = failures[-1].message.rstrip(".")
+        raise NoLogin(f"no login succeeded within {timeout:g} s ({reason})")
     return logins[0]
 
 
@@ -104,7 +108,7 @@ def _answers(target: Target) -> bool:
 
 
 def _learn_keys(booting: Booting, target: Target, known: KnownHosts, say: Say) -> None:
-    """The host keys of the console into `known`; where it shows none, that is said, and the first key is trusted."""
+    """Stores the host keys that the console shows. If it shows none, that is reported: the first key is trusted."""
     if known.knows(target.entry):
         return
     consoles: list[str | None] = []
@@ -113,5 +117,5 @@ def _learn_keys(booting: Booting, target: Target, known: KnownHosts, say: Say) -
         consoles.append(booting.console())
         return consoles[-1] is None or known.trust(target.entry, host_keys(consoles[-1]))
 
-    if not poll(step, timeout=TELLING, interval=5, clock=booting.clock) or consoles[-1] is None:
-        say(f"{target.name}: its console does not tell its host keys, so the first one that it shows is trusted")
+    if not poll(step, timeout=SHOWING, interval=5, clock=booting.clock) or consoles[-1] is None:
+        say(f"{target.name}: its console does not show its host keys, so the first key that it offers is trusted")

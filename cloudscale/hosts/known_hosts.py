@@ -1,4 +1,4 @@
-"""The keys by which SSH hosts are told from others: read, remembered, and checked."""
+"""The host keys that identify SSH hosts: read, stored, and checked."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from cloudscale.errors import ConnectionFailed
 
 
 class KnownHosts:
-    """The host keys that the user's own known_hosts and the course's file hold, read once for many logins.
+    """The host keys in the user's own known_hosts and in the course's file, read once for many logins.
 
-    A key never seen is told to `new_key` and written to the course's file; one that changed is refused.
+    An unknown key is reported to `new_key` and written to the course's file; a changed key is refused.
     """
 
     def __init__(self, path: Path, new_key: Callable[[str], None]) -> None:
@@ -26,9 +26,9 @@ class KnownHosts:
         self._keys: paramiko.HostKeys | None = None
 
     def prepare(self, client: paramiko.SSHClient, address: str, *, entry: str, name: str) -> None:
-        """Has the client check a host's key. Raises ConnectionFailed where a file can't be read.
+        """Makes the client check a host's key. Raises ConnectionFailed if a file can't be read.
 
-        `address`: as the client calls the host; `entry`: as the files do; `name`: as messages do.
+        The host is called `address` by the client, `entry` in the files, and `name` in messages.
         """
         with self._lock:
             known: Mapping[str, paramiko.PKey] = self._known().lookup(entry) or {}
@@ -41,27 +41,28 @@ class KnownHosts:
         for path in (Path("~/.ssh/known_hosts").expanduser(), self.path):
             try:
                 keys.load(str(path))
-                if path == self.path:  # of two keys of one kind the later counts: a console has corrected the first
+                if path == self.path:  # the last key of a type counts: it is the one from the machine's console
                     for line in path.read_text().splitlines():
-                        found = paramiko.hostkeys.HostKeyEntry.from_line(line)
-                        if found and found.hostnames:
-                            keys.add(found.hostnames[0], found.key.get_name(), found.key)
+                        entry = paramiko.hostkeys.HostKeyEntry.from_line(line)
+                        if entry and entry.hostnames:
+                            keys.add(entry.hostnames[0], entry.key.get_name(), entry.key)
             except FileNotFoundError:
                 continue
             except (OSError, ValueError, paramiko.hostkeys.InvalidHostKey) as error:
                 raise ConnectionFailed(
-                    f"{path} can't be read, so no host can be told from another ({error}).", "Mend or remove the line."
+                    f"{path} can't be read, so no host key can be checked ({error}).",
+                    "Correct or remove the invalid line, or make the file readable for you.",
                 ) from None
         return keys
 
     def remember(self, entry: str, name: str, key: paramiko.PKey) -> None:
-        """Trust on first use, said aloud and written down."""
+        """Trust on first use: the key is stored and reported."""
         with self._lock:
             self._add(entry, [key])
-        self._new_key(f"{name}: new host key {fingerprint(key)}, remembered in {self.path}")
+        self._new_key(f"{name}: new host key {fingerprint(key)}, stored in {self.path}")
 
     def trust(self, entry: str, lines: Iterable[str]) -> bool:
-        """Takes over keys from a source that can be trusted, in the form of a .pub file; whether there was any."""
+        """Stores keys from a trusted source, in the format of .pub files; returns whether any was valid."""
         keys = [key for key in map(_parsed, lines) if key]
         with self._lock:
             known: Mapping[str, paramiko.PKey] = self._known().lookup(entry) or {}
@@ -85,13 +86,16 @@ class KnownHosts:
             with self.path.open("a") as file:
                 file.write(text)
         except OSError as error:
-            raise ConnectionFailed(f"{self.path} can't be written ({error.strerror}).", "Host keys go there.") from None
+            raise ConnectionFailed(
+                f"{self.path} can't be written ({error.strerror}).",
+                "Host keys are stored in this file: make it writable for you.",
+            ) from None
         for key in keys:
             self._known().add(entry, key.get_name(), key)
 
 
 def _parsed(line: str) -> paramiko.PKey | None:
-    """A key of a line such as `ssh-ed25519 AAAA… root@host`; None where it is none, or not whole."""
+    """The key in a line such as `ssh-ed25519 AAAA… root@host`; None if it is not a key or not complete."""
     words = line.split()
     try:
         data = base64.b64decode(words[1], validate=True)

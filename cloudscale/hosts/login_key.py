@@ -1,4 +1,4 @@
-"""The course's own SSH key: what the machines that are made for it let in."""
+"""The course's own SSH key, which logs in to the machines that are made for it."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ class SshKey:
 
     @property
     def fingerprint(self) -> str:
-        """As ssh-keygen -l shows it."""
+        """As `ssh-keygen -l` prints it."""
         digest = hashlib.sha256(base64.b64decode(self.public.split()[1])).digest()
         return f"SHA256:{base64.b64encode(digest).decode().rstrip('=')}"
 
 
 def ssh_key(folder: Path, *, create: bool) -> SshKey | None:
-    """The key in the course's folder, made on first use (`create`), else None where there is none.
+    """The key in the course's folder. Without one, it is made (`create`) or the result is None.
 
-    Raises RequestError where the file is not that.
+    Raises RequestError if the file can't be used as the key.
     """
     file = folder / KEY_FILE
     try:
@@ -41,10 +41,13 @@ def ssh_key(folder: Path, *, create: bool) -> SshKey | None:
             return None
         private = serialization.load_ssh_private_key(make_once(file, _new_key), password=None)
     except OSError as error:
-        raise RequestError(f"The course's SSH key {file} can't be used: {error.strerror}.") from None
+        raise RequestError(
+            f"The course's SSH key {file} can't be used: {error.strerror}.",
+            "Check that you may read and write this file and its folder.",
+        ) from None
     except (ValueError, TypeError) as error:
         raise RequestError(
-            f"{file} is not the course's SSH key ({error}).", "Put back the file that the course was made with."
+            f"{file} is not the course's SSH key ({error}).", "Restore the file that the course was made with."
         ) from None
     public = private.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
     return SshKey(file, f"{public.decode()} cloudscale")

@@ -18,15 +18,15 @@ from cloudscale.errors import CloudscaleError, ConnectionFailed, HostKeyChanged,
 from cloudscale.hosts.known_hosts import KnownHosts, fingerprint
 from cloudscale.model import TIMED_OUT, CommandResult, OnOutput
 
-# what goes wrong is told once, by us; without a handler, Python would print the library's tracebacks
+# our own errors report what goes wrong; without a handler, Python would print the library's tracebacks as well
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 CHUNK = 65536  # bytes
-LINGER = 1.0  # seconds for the rest of the output, after a command has ended or is given up
-PAUSE = 0.02  # seconds between two looks at a running command
-KILLED = 137  # exit code of a command that a signal ended, which one paramiko does not tell; as of SIGKILL
-KEEP_ALIVE = 15  # seconds between two signs of life; firewalls forget a silent connection
-# [user@]host[:port]; an IPv6 address, with colons of its own, needs brackets where a port follows
+LINGER = 1.0  # seconds for the rest of the output, after a command has ended or was ended
+PAUSE = 0.02  # seconds between two checks of a running command
+KILLED = 137  # exit code of a command ended by a signal; paramiko does not report which, so this is SIGKILL's
+KEEP_ALIVE = 15  # seconds between two keepalive messages; firewalls drop idle connections
+# [user@]host[:port]; an IPv6 address needs brackets if a port follows
 HOST = re.compile(
     r"(?:(?P<user>.+)@)?(?:\[(?P<bracketed>[^\]]+)\]|(?P<ipv6>[0-9A-Fa-f]*:[0-9A-Fa-f:.]*:.*)|(?P<host>[^@:\[\]]+))"
     r"(?::(?P<port>[0-9]{1,5}))?"
@@ -37,7 +37,7 @@ HOST = re.compile(
 class Target:
     """A host to log in to. Without password and key file, the agent's and the user's own keys are tried.
 
-    `label`: what messages call it; `alias`: what known_hosts calls it, for one whose address others had before.
+    `label`: its name in messages; `alias`: its name in known_hosts, for a host whose address others had before.
     """
 
     host: str
@@ -54,12 +54,12 @@ class Target:
 
     @property
     def address(self) -> str:
-        """The host in OpenSSH's form."""
+        """The host in OpenSSH's notation."""
         return self.host if self.port == 22 else f"[{self.host}]:{self.port}"
 
     @property
     def entry(self) -> str:
-        """The host as known_hosts writes it."""
+        """The host as it is written in known_hosts."""
         return self.alias or self.address
 
 
@@ -67,10 +67,12 @@ def parse_target(text: str, *, port: int, user: str, password: str | None, key_f
     """`[user@]host[:port]`, an IPv6 address with a port in brackets. Raises RequestError."""
     match = HOST.fullmatch(text)
     if not match or not 0 < int(match["port"] or port) < 65536:
-        raise RequestError(f"{text!r} is no host.", "A host is [user@]host[:port].")
+        raise RequestError(f"{text!r} is not a host.", "Write a host as [user@]host[:port].")
     host = match["bracketed"] or match["ipv6"] or match["host"]
     if not all(0 < len(part) < 64 for part in host.split(".")):
-        raise RequestError(f"{host!r} is no host's name: between two dots there are 1 to 63 characters.")
+        raise RequestError(
+            f"{host!r} is not a host name.", "Each part of a host name, between two dots, has 1 to 63 characters."
+        )
     return Target(
         host=host,
         port=int(match["port"] or port),
@@ -90,7 +92,7 @@ def connect(target: Target, *, timeout: float, known: KnownHosts) -> Connection:
                 target.host,
                 port=target.port,
                 username=target.user,
-                # what unlocks a key is not shown to the host
+                # the passphrase of a key is not sent to the host
                 password=None if target.key_file else target.password,
                 key_filename=str(target.key_file) if target.key_file else None,
                 passphrase=target.password if target.key_file else None,
@@ -113,15 +115,17 @@ def connect(target: Target, *, timeout: float, known: KnownHosts) -> Connection:
 @contextlib.contextmanager
 def _login_errors(target: Target, timeout: float, known: KnownHosts) -> Iterator[None]:
     start = time.monotonic()
-    silent = ConnectionFailed(f"{target.name}: no answer in {timeout:g} s.", "Is it up? --timeout waits longer.")
+    silent = ConnectionFailed(
+        f"{target.name}: no answer in {timeout:g} s.", "Check that the machine is up, or wait longer with --timeout."
+    )
     try:
         yield
     except paramiko.BadHostKeyException as error:
         raise HostKeyChanged(
             f"{target.name}: its host key is not the one that is known ({fingerprint(error.key)} now,"
-            f" {fingerprint(error.expected_key)} before): this may be another machine, or somebody in between.",
-            f"If the machine was set up anew, forget the old key: ssh-keygen -R '{target.entry}' -f {known.path}"
-            " (and without -f for your own file), then run again.",
+            f" {fingerprint(error.expected_key)} before). This may be another machine, or an attacker in between.",
+            f"If the machine was reinstalled, remove the old key: ssh-keygen -R '{target.entry}' -f {known.path}"
+            " (without -f for your own known_hosts), then run again.",
         ) from None
     except paramiko.PasswordRequiredException:
         raise ConnectionFailed(
@@ -130,8 +134,8 @@ def _login_errors(target: Target, timeout: float, known: KnownHosts) -> Iterator
         ) from None
     except paramiko.AuthenticationException as error:
         raise LoginRefused(
-            f"{target.name}: it does not let {target.user} in ({error}).",
-            "Check the user's name, and the password or the key.",
+            f"{target.name}: the login as {target.user} was refused ({error}).",
+            "Check the user name, and the password or the key.",
         ) from None
     except TimeoutError:
         raise silent from None
@@ -139,21 +143,21 @@ def _login_errors(target: Target, timeout: float, known: KnownHosts) -> Iterator
         causes = list(error.errors.values())
         refused = any(isinstance(cause, ConnectionRefusedError) for cause in causes)
         other = next((cause.strerror for cause in causes if isinstance(cause, OSError) and cause.strerror), "no answer")
-        told = f"nothing listens on port {target.port}" if refused else other.lower()
+        cause = f"nothing listens on port {target.port}" if refused else other.lower()
         raise ConnectionFailed(
-            f"{target.name}: {told}.", f"Is it up, and is {target.port} its SSH server's port?"
+            f"{target.name}: {cause}.", f"Check that the machine is up and that its SSH server uses port {target.port}."
         ) from None
     except (paramiko.SSHException, OSError, EOFError, ValueError) as error:
-        if time.monotonic() - start >= timeout:  # paramiko has several words for it
+        if time.monotonic() - start >= timeout:  # paramiko raises different errors for it
             raise silent from None
         raise ConnectionFailed(
             f"{target.name}: {str(error) or type(error).__name__}.",
-            f"Is it an SSH server that listens on port {target.port}? Try: ssh -v -p {target.port} {target.host}",
+            f"Check that an SSH server listens on port {target.port}: ssh -v -p {target.port} {target.host}",
         ) from None
 
 
 class Connection:
-    """A login on a host, for any number of commands, side by side too. `peer`: its address as it was reached."""
+    """A login on a host, for any number of commands, also in parallel. `peer`: the address that was connected to."""
 
     def __init__(self, target: Target, client: paramiko.SSHClient, transport: paramiko.Transport) -> None:
         self.target = target
@@ -183,10 +187,10 @@ class Connection:
         data: bytes = b"",
         on_output: OnOutput | None = None,
     ) -> CommandResult:
-        """Runs a shell command, in `folder` where one is given, with `data` as its input.
+        """Runs a shell command, in `folder` if one is given, with `data` as its input.
 
-        Past `timeout` seconds it is ended, as far as the server does that, with exit code 124.
-        Raises ConnectionFailed where the connection is lost.
+        After `timeout` seconds it is ended (if the server supports that), with exit code 124.
+        Raises ConnectionFailed if the connection is lost.
         """
         if folder:
             command = f"cd {shlex.quote(folder)} || exit; {command}"
@@ -194,7 +198,7 @@ class Connection:
             channel = self._transport.open_session(timeout=timeout)
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise ConnectionFailed(f"{self.target.name}: the connection is lost ({error}).", "Run again.") from None
-        # paramiko waits without limit for the answer to a request: the end of the connection ends that, too
+        # paramiko waits without limit for the answer to a request: closing the connection ends that wait
         ending = threading.Timer(timeout + LINGER, self._transport.close)
         ending.daemon = True
         ending.start()
@@ -211,9 +215,9 @@ class Connection:
     def run_root(
         self, script: str, *arguments: str, timeout: float, data: bytes = b"", on_output: OnOutput | None = None
     ) -> CommandResult:
-        """Runs a shell script as root, with sudo where the user is not root; its arguments are quoted here.
+        """Runs a shell script as root, with sudo if the user is not root; the arguments are quoted here.
 
-        Raises ConnectionFailed where sudo is missing or wants a password: nobody could type it.
+        Raises ConnectionFailed if sudo is missing or asks for a password, which no one could type.
         """
         words = ["sh", "-c", script, "cloudscale", *arguments]
         if self.target.user == "root":
@@ -223,35 +227,35 @@ class Connection:
         )
         if done.exit_code and (cause := _sudo_refusal(done.stderr)):
             raise ConnectionFailed(
-                f"{self.target.name}: {self.target.user} is not root there, and {cause}.",
-                f"Let {self.target.user} use sudo without a password (a line"
-                f" '{self.target.user} ALL=(ALL) NOPASSWD:ALL' in /etc/sudoers.d/cloudscale there), or log in as root.",
+                f"{self.target.name}: {self.target.user} is not root on it, and {cause}.",
+                f"Allow {self.target.user} to use sudo without a password (with the line"
+                f" '{self.target.user} ALL=(ALL) NOPASSWD:ALL' in /etc/sudoers.d/cloudscale on it), or log in as root.",
             )
         return done
 
 
 def quoted(words: Sequence[str]) -> str:
-    """Words as a shell takes them for just these words."""
+    """The words, quoted for a shell."""
     return shlex.join(words)
 
 
 def _sudo_refusal(stderr: str) -> str:
     if re.search(r"^sudo: .*(password is required|askpass|tty)", stderr, re.MULTILINE):
-        return "sudo wants a password"
+        return "sudo asks for a password"
     if re.search(r"not in the sudoers file|may not run sudo|^Sorry, user .* is not allowed to", stderr, re.MULTILINE):
         return "sudo does not allow it"
     if re.search(r"sudo.*: (command not found|not found|No such file)", stderr):
-        return "there is no sudo"
+        return "sudo is not installed"
     return ""
 
 
 class _Running:
-    """A command on its way: input goes in and output comes out until it ends."""
+    """A running command: sends its input and receives its output until it ends."""
 
     def __init__(self, channel: paramiko.Channel, data: bytes, on_output: OnOutput | None) -> None:
         self._channel = channel
         self._data = memoryview(data)
-        self._heard = on_output or (lambda piece: None)
+        self._on_output = on_output or (lambda piece: None)
         self._out: list[bytes] = []
         self._err: list[bytes] = []
         if not data:
@@ -267,7 +271,7 @@ class _Running:
             if time.monotonic() >= deadline:
                 break
             if not self._feed():
-                # set when the exit status arrives; a public event for "something has arrived" there is not
+                # set when the exit status arrives; paramiko has no public event for arriving output
                 channel.status_event.wait(PAUSE)
                 if channel.exit_status_ready() and not channel.eof_received:
                     time.sleep(PAUSE)
@@ -279,14 +283,14 @@ class _Running:
         return self._result(TIMED_OUT)
 
     def _feed(self) -> bool:
-        """Sends the next piece of the input, if there is any and room for it; whether it did."""
+        """Sends the next piece of the input, if any is left and the window has room; returns whether it did."""
         if not self._data or not self._channel.send_ready():
             return False
         try:
             self._data = self._data[self._channel.send(bytes(self._data[:CHUNK])) :]
             if not self._data:
                 self._channel.shutdown_write()
-        except OSError:  # the command has ended without reading it all, which is its own affair
+        except OSError:  # the command has ended without reading all of it, which is no error
             self._data = self._data[:0]
         return True
 
@@ -297,10 +301,10 @@ class _Running:
         ):
             while ready():
                 parts.append(receive(CHUNK))
-                self._heard(parts[-1])
+                self._on_output(parts[-1])
 
     def _end(self) -> None:
-        """Has the server end the command: closing the channel alone would leave it running (RFC 4254, 6.9)."""
+        """Asks the server to end the command: closing the channel alone would leave it running (RFC 4254, 6.9)."""
         for name in ("TERM", "KILL"):
             message = paramiko.Message()
             message.add_byte(paramiko.common.cMSG_CHANNEL_REQUEST)
@@ -322,7 +326,7 @@ class _Running:
 
 
 class Logins:
-    """One login for each host, made when it is first needed, and again where it was lost."""
+    """One login for each host, made when it is first needed, and made again if it was lost."""
 
     def __init__(self, known: KnownHosts) -> None:
         self._known = known
@@ -334,24 +338,24 @@ class Logins:
     def __call__(self, target: Target, timeout: float) -> Connection:
         """The connection to a host, with `timeout` seconds for each step of a login.
 
-        Raises ConnectionFailed; a host that did not answer is not asked twice.
+        Raises ConnectionFailed; a host that failed once is not tried again.
         """
         with self._lock:
             lock = self._locks.setdefault(target, threading.Lock())
         with lock:
             if target in self._failed:
                 raise self._failed[target]
-            found = self._open.get(target)
-            if found is None or not found.is_alive:
+            connection = self._open.get(target)
+            if connection is None or not connection.is_alive:
                 try:
-                    found = self._open[target] = connect(target, timeout=timeout, known=self._known)
+                    connection = self._open[target] = connect(target, timeout=timeout, known=self._known)
                 except CloudscaleError as error:
                     self._failed[target] = error
                     raise
-            return found
+            return connection
 
     def keep(self, connection: Connection) -> None:
-        """A login that was made elsewhere, for those to come."""
+        """Stores a login that was made elsewhere, for later calls."""
         with self._lock:
             self._open[connection.target] = connection
             self._failed.pop(connection.target, None)

@@ -18,15 +18,15 @@ from cloudscale.model import NOT_STARTED, TIMED_OUT, CommandResult
 
 
 def run_shell(command: str, timeout: float) -> CommandResult:
-    """Runs a shell command; past `timeout` seconds it and its children are ended, with exit code 124."""
-    # files rather than pipes: a child left in the background may keep them open for as long as it likes
+    """Runs a shell command. After `timeout` seconds it and its children are ended, with exit code 124."""
+    # files rather than pipes: a child in the background may keep a pipe open without limit
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         process = subprocess.Popen(
             ["sh", "-c", command], stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
         )
         late = b""
         end = functools.partial(_kill_group, process.pid)
-        atexit.register(end)  # Ctrl-C reaches this process alone
+        atexit.register(end)  # Ctrl-C does not reach the new session
         try:
             process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -48,16 +48,16 @@ def _kill_group(leader: int) -> None:
 
 
 def on_terminal() -> bool:
-    """Whether somebody is there to be asked."""
+    """Whether the user can be asked: standard input is a terminal."""
     return sys.stdin is not None and sys.stdin.isatty()
 
 
 def run_program(
     command: Sequence[str], timeout: float, *, environment: Mapping[str, str] | None = None
 ) -> CommandResult:
-    """Runs a program to its end, with the terminal as its input where there is one.
+    """Runs a program to its end, with the terminal, if any, as its input.
 
-    Past `timeout` seconds it is ended, with exit code 124; one that can't be started has exit code 127.
+    After `timeout` seconds it is ended, with exit code 124. A program that can't be started has exit code 127.
     """
     try:
         done = subprocess.run(
@@ -78,19 +78,21 @@ def run_program(
 
 
 def as_root(command: Sequence[str]) -> list[str]:
-    """The command as root runs it: itself, or with sudo. Raises RequestError where there is neither."""
+    """The command to run something as root: unchanged for root, else with sudo. Raises RequestError without sudo."""
     if os.geteuid() == 0:
         return list(command)
     if not shutil.which("sudo"):
-        raise RequestError("This needs root, and there is no sudo here.", "Run it as root: su -c 'invoke …'.")
-    # where nobody can type a password, sudo says so at once
+        raise RequestError("This needs root, and sudo is not installed.", "Run it as root: su -c 'invoke …'.")
+    # -n: without a terminal, sudo fails at once instead of waiting for a password
     return ["sudo", *([] if on_terminal() else ["-n"]), *command]
 
 
 def run_root(command: Sequence[str], what: str, timeout: float = 900) -> str:
-    """Runs a command as root and returns its output. Raises CloudscaleError, saying what failed and how."""
+    """Runs a command as root and returns its output. Raises CloudscaleError with `what` failed, and why."""
     full = as_root(command)
     done = run_program(full, timeout, environment={"DEBIAN_FRONTEND": "noninteractive"})
     if done.exit_code:
-        raise CloudscaleError(f"{what} failed: {done.last_words(3)}", f"Try by hand: {' '.join(full)}")
+        raise CloudscaleError(
+            f"{what} failed: {done.last_words(3)}", f"Run this command yourself to see more: {' '.join(full)}"
+        )
     return done.stdout

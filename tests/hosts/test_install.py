@@ -29,7 +29,7 @@ def test_an_engine_is_installed_used_and_taken_away_again(machine: FreshMachine)
     absent = machine(*INVOKE, "status", "--driver", "local")
     assert absent.returncode == 1 and "machine_new local" in absent.stderr
     not_ours = machine(*INVOKE, "machine_rm", "local", "--driver", "local", "--yes")
-    assert not_ours.returncode == 2 and "not brought by machine_new" in not_ours.stderr
+    assert not_ours.returncode == 2 and "not installed by machine_new" in not_ours.stderr
 
     made = machine(*INVOKE, "machine_new", "local", "--driver", "local")
     assert made.returncode == 0 and "installed and started" in made.stdout, made.stderr

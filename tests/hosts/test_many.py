@@ -321,7 +321,7 @@ def test_a_lost_machine_is_named_then_replaced_and_taken_back(room: Classroom) -
 def test_another_course_and_another_trainer_are_refused(room: Classroom, tmp_path: Path) -> None:
     other = room.tool("themachine", "--onlycreate", "--course", "other")
     assert other.code == 1
-    assert "it serves the course 'course'" in other.err
+    assert "it is in use by course 'course'" in other.err
     stranger = room.tool("themachine", "--onlycreate", CLOUDSCALE_HOME=str(tmp_path / "empty"))
     assert stranger.code == 1
     assert "other certificates" in stranger.err

@@ -133,7 +133,7 @@ def test_a_password_logs_in_and_a_sudo_that_wants_one_is_told(
     assert "NOPASSWD" in refused.err
     wrong = tool("com_node", "true", INVOKE_CLOUDSCALE_GENERIC_PWD="wrong")
     assert wrong.code == 1
-    assert "does not let trainer in" in wrong.err
+    assert "the login as trainer was refused" in wrong.err
     assert lab_hosts.password not in done.err + refused.err + wrong.err
 
 

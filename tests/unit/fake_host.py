@@ -1,4 +1,4 @@
-"""A host over SSH, as the ring has it: what facts.sh prints of real ones, and a login that runs our scripts only."""
+"""A fake SSH host: what facts.sh prints on real hosts, and a login that runs our own scripts only."""
 
 from __future__ import annotations
 
@@ -80,11 +80,11 @@ Filesystem     1024-blocks    Used Available Capacity Mounted on
     "key": "",
     "mark": "",
     "ready": "",
-    "brought": "",
-    "installed": "",
+    "installed_by_course": "",
+    "installed_at_boot": "",
 }
 
-# What `systemctl show docker.service --property ExecStart` says of Debian's and of Docker's own package.
+# The output of `systemctl show docker.service --property ExecStart` for Debian's and for Docker's own package.
 DEBIAN_START = (
     "ExecStart={ path=/usr/sbin/dockerd ; argv[]=/usr/sbin/dockerd -H fd://"
     " --containerd=/run/containerd/containerd.sock $DOCKER_OPTS ; ignore_errors=no ;"
@@ -121,9 +121,9 @@ def facts(values: Mapping[str, str] = FRESH, **changes: str) -> Facts:
 
 @dataclass
 class FakeHost:
-    """A host and the login to it. It runs our own scripts, to the effect that they have; whatever else is refused.
+    """A host and the login to it. It imitates the effect of our own scripts.
 
-    `failures`: what a script fails with, by its name. `calls`: the scripts that ran, with their arguments.
+    `failures`: the failing result of a script, by its name. `calls`: the scripts that ran, with their arguments.
     """
 
     target: Target = field(default_factory=lambda: Target("192.0.2.11", user="debian"))
@@ -134,7 +134,7 @@ class FakeHost:
     data: bytes = b""
     is_lost: bool = False
     is_alive: bool = True
-    is_settled: bool = False  # what was there before is written down
+    is_settled: bool = False  # the settings from before are recorded
 
     def __post_init__(self) -> None:
         self.fresh = dict(self.values)
@@ -197,7 +197,7 @@ class FakeHost:
             values["before"] = values["settings"]
             self.is_settled = True
         if what == "install" and not values["engine"]:
-            values |= {"engine": WITH_ENGINE["engine"], "start": DEBIAN_START, "brought": "yes\n"}
+            values |= {"engine": WITH_ENGINE["engine"], "start": DEBIAN_START, "installed_by_course": "yes\n"}
         names = {
             setup.MARK: "mark",
             setup.SETTINGS: "settings",
@@ -208,7 +208,7 @@ class FakeHost:
         }
         for path, text in files.items():
             values[names[path]] = text
-        if setup.UNIT in files:  # as systemd tells it
+        if setup.UNIT in files:  # as systemd prints it
             command = files[setup.UNIT].strip().rpartition("ExecStart=")[2]
             values["start"] = (
                 f"ExecStart={{ path={command.split()[0]} ; argv[]={command} ; ignore_errors=no ; pid=0 }}\n"
@@ -218,9 +218,10 @@ class FakeHost:
 
     def _down(self) -> None:
         self.is_settled = False
-        if self.values["brought"]:
+        if self.values["installed_by_course"]:
             self.values = dict(self.fresh)
         else:
-            ours = ("unit", "authority", "certificate", "key", "mark", "ready", "brought", "installed", "before")
+            course = ("mark", "ready", "before", "installed_by_course", "installed_at_boot")
+            ours = ("unit", "authority", "certificate", "key", *course)
             self.values |= {**dict.fromkeys(ours, ""), "settings": self.data.decode()}
             self.values |= {name: self.fresh[name] for name in ("start", "swarm")}

@@ -1,4 +1,4 @@
-"""A folder that stands for a host, for the scripts that run there as root, with nothing else to call."""
+"""A folder that stands for a host: the scripts for hosts run in it, with no other programs to call."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tests.unit.fake_host import facts
 from tests.unit.scripts import script_text
 
 COURSE = str(Path(MARK).parent)
-# What the scripts may use of this computer. All else is a stand-in, or not there.
+# The programs of this computer that the scripts may call. All others are stand-ins, or missing.
 TOOLS = (
     *("awk", "cat", "chmod", "cp", "cut", "echo", "false", "find", "flock", "grep", "head", "ln", "ls", "mkdir"),
     *("mktemp", "mv", "printf", "rm", "rmdir", "sed", "seq", "sh", "tail", "tar", "touch", "tr", "true"),
 )
 FOLDERS = re.compile(r"(?<![\w}.])/(?=(?:etc|var|run|proc|dev/shm)/|dev/console\b)")
 
-# Each writes down what it was asked. apt-get knows four packages: ca-certificates is there, in an older version.
+# Each logs its calls. apt-get knows four packages; ca-certificates is installed in an older version.
 STANDINS = {
     "systemctl": r"""
 case $* in stop*docker.socket*) [ ! -e "$ROOT/socketless" ] || exit 5 ;; esac
@@ -82,7 +82,7 @@ esac""",
 
 
 class Host:
-    """A folder with what a host has, and our scripts on it."""
+    """A folder with the files of a host, and our scripts on it."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -92,9 +92,9 @@ class Host:
         (root / "installed").write_text("ca-certificates\niptables\n")
         (root / "groups").write_text("")
         for tool in TOOLS:
-            found = shutil.which(tool)
-            assert found, tool
-            (root / "bin" / tool).symlink_to(found)
+            program = shutil.which(tool)
+            assert program, tool
+            (root / "bin" / tool).symlink_to(program)
         for name, script in STANDINS.items():
             path = root / "bin" / name
             path.write_text(f'#!/bin/sh\necho "{name} $*" >>"$ROOT/calls"\n{script}\n')
@@ -113,11 +113,11 @@ class Host:
         return self._run([str(path), *arguments])
 
     def _moved(self, script: str, patience: int = 900) -> str:
-        """A script whose host is the folder."""
+        """The script, changed so that the folder is its host."""
         text = FOLDERS.sub(f"{self.root}/", script_text(script)).replace(" -C / ", f" -C {self.root} ")
         text = text.replace('"${COURSE#/}/mark.json"', f'"{COURSE[1:]}/mark.json"')
         text = text.replace("flock -w 900 ", f"flock -w {patience} ")
-        # load-bearing: whatever this script removes is below the test's own folder
+        # load-bearing: everything that this script removes is below the test's own folder
         elsewhere = re.findall(
             r"(?<![\w}.])/(?:etc|var|run|proc|usr|boot|home|root|lib)\b", text.replace(str(self.root), "ROOT")
         )
@@ -151,7 +151,7 @@ class Host:
 
     @property
     def calls(self) -> list[str]:
-        """What the stand-ins were asked, in order."""
+        """The calls of the stand-ins, in order."""
         return self.read("calls").splitlines() if self.has("calls") else []
 
     @property
@@ -160,19 +160,19 @@ class Host:
 
     @property
     def tree(self) -> dict[str, str]:
-        """All that is there but for the stand-ins' own notes."""
-        found = (path for path in self.root.rglob("*") if path.is_file() and path.parent.name != "bin")
+        """All files, except for those of the stand-ins."""
+        files = (path for path in self.root.rglob("*") if path.is_file() and path.parent.name != "bin")
         return {
-            str(path.relative_to(self.root)): path.read_text() for path in found if path.name not in ("calls", "all")
+            str(path.relative_to(self.root)): path.read_text() for path in files if path.name not in ("calls", "all")
         }
 
 
 def setup(tmp_path: Path, name: str = "192.0.2.11", **changes: Any) -> Setup:
     signer = authority(tmp_path / "bio", "bio")
     assert signer
-    found = provision.wanted_setup(facts(**changes), name, name, "bio", signer)
-    assert found
-    return found
+    needed = provision.wanted_setup(facts(**changes), name, name, "bio", signer)
+    assert needed
+    return needed
 
 
 def succeeded(done: subprocess.CompletedProcess[bytes]) -> bool:

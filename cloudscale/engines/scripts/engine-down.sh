@@ -1,5 +1,5 @@
-# Takes away what engine-up.sh brought to a host: settings and certificates, and the engine where it was installed.
-# Standard input: daemon.json as it is to be, or nothing for none. Run as root.
+# Undoes engine-up.sh on a host: removes settings and certificates, and the engine if engine-up.sh installed it.
+# Standard input: the new daemon.json, or nothing to remove it. Run as root.
 set -eu
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C
 COURSE=/var/lib/cloudscale/course
@@ -10,7 +10,7 @@ fail() {
   exit 1
 }
 
-forget_network() { # what the engine leaves in the kernel: its bridges and its rules
+clear_network() { # removes what the engine leaves in the kernel: its bridges and rules
   for bridge in docker0 docker_gwbridge; do
     ip link delete $bridge 2>/dev/null || true
   done
@@ -31,7 +31,7 @@ forget_network() { # what the engine leaves in the kernel: its bridges and its r
 }
 
 purge() {
-  # a package that something else needs by now is kept
+  # a package that other packages need by now is kept
   for package in $(cat $COURSE/packages); do
     $APT -s purge "$package" >$COURSE/apt 2>&1 || fail "the engine's packages can't be removed: $(tail -n 1 $COURSE/apt)"
     sed -n 's/^\(Purg\|Remv\) \([^ ]*\) .*/\2/p' $COURSE/apt | grep -v -x -q -F -f $COURSE/packages || echo "$package"
@@ -40,17 +40,17 @@ purge() {
     fail "the engine's packages can't be removed: $(tail -n 1 $COURSE/apt)"
 }
 
-exec 9>$COURSE/lock # a run that was cut off may be at work here yet
+exec 9>$COURSE/lock # an interrupted run may still be working here
 flock -w 900 9 || fail "another run has been changing this host for 900 s"
 cat >$COURSE/daemon.json.after
 if [ -e $COURSE/packages ]; then
   systemctl stop docker.socket docker.service 2>/dev/null || true
   if grep -q -x containerd $COURSE/packages; then systemctl stop containerd.service 2>/dev/null || true; fi
   for network in /run/docker/netns/*; do umount "$network" 2>/dev/null || true; done
-  forget_network
+  clear_network
   purge
   for folder in $(cat $COURSE/folders) /etc/docker/cloudscale /run/docker; do
-    rm -rf "$folder" 2>/dev/null || find "$folder" -mindepth 1 -delete 2>/dev/null || true # one that is a mount stays, empty
+    rm -rf "$folder" 2>/dev/null || find "$folder" -mindepth 1 -delete 2>/dev/null || true # a mount point stays, empty
   done
   [ ! -e $COURSE/group ] || groupdel docker 2>/dev/null || true
 fi
@@ -66,9 +66,9 @@ fi
 systemctl daemon-reload
 if [ ! -e $COURSE/packages ]; then
   systemctl stop docker.socket docker.service 2>/dev/null || true
-  ip link delete docker0 2>/dev/null || true # made anew by the engine's own settings
+  ip link delete docker0 2>/dev/null || true # the engine creates it again, with its own settings
   systemctl reset-failed docker.service 2>/dev/null || true
-  systemctl start docker.service || fail "the engine does not start with its own settings: journalctl -u docker tells why"
+  systemctl start docker.service || fail "the engine does not start with its own settings (see journalctl -u docker)"
 fi
 rm -rf $COURSE
 rmdir /var/lib/cloudscale 2>/dev/null || true

@@ -1,12 +1,12 @@
-# Brings a host's Docker Engine to the course's settings, installing the distribution's where there is none.
-# $1: `install` or `keep`. Standard input: a tar with the files, laid down before the engine's one start. Run as root.
-# What is brought is written down in $COURSE first, so that engine-down.sh can take away just that.
+# Sets a host's Docker Engine up for the course; if the host has none, installs the distribution's.
+# $1: `install` or `keep`. Standard input: a tar of files to write before the engine's only start. Run as root.
+# Everything that is added is recorded in $COURSE first, so that engine-down.sh can undo exactly that.
 set -eu
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C NEEDRESTART_SUSPEND=1
 COURSE=/var/lib/cloudscale/course
 SETTINGS=/etc/docker/daemon.json
 UNIT=/etc/systemd/system/docker.service.d/zz-cloudscale.conf
-# seconds; a machine that just booted is busy with its own updates. Nothing that is there has to go for an engine.
+# seconds; a machine that just booted is busy with its own updates. No installed package is removed for an engine.
 APT='apt-get -y -qq -o DPkg::Lock::Timeout=300 -o Dpkg::Options::=--force-confold --no-remove --no-install-recommends'
 
 fail() {
@@ -14,31 +14,31 @@ fail() {
   exit 1
 }
 
-last_error() { # of apt's output in FILE
+last_error() { # FILE with apt's output
   grep '^E: ' "$1" | tail -n 1 | cut -c 4-
 }
 
 ready_for_packages() {
-  # a cloud's image installs by itself at its first boot; 2 is cloud-init's "done, with warnings"
+  # a cloud's image installs packages at its first boot; exit code 2 of cloud-init is "done, with warnings"
   if command -v cloud-init >/dev/null; then
     timeout 600 cloud-init status --wait >/dev/null 2>&1 || [ $? != 124 ] || fail "cloud-init is still busy after 600 s"
   fi
-  for _ in $(seq 60); do # the lock of the package lists knows no time-out of its own
+  for _ in $(seq 60); do # apt-get has no time-out for the lock of the package lists
     if apt-get -qq update >$COURSE/apt 2>&1; then return; fi
     grep -q -E 'Could not get lock|Unable to lock' $COURSE/apt || break
     sleep 5
   done
-  # an index that is out of reach does no harm where the packages are known already
+  # an unreachable index does not matter if the packages are known already
 }
 
-wanted_packages() {
+missing_packages() {
   echo docker.io
-  for package in docker-cli ca-certificates; do # the command line is a package of its own from Debian 13 on
+  for package in docker-cli ca-certificates; do # the command line is a separate package since Debian 13
     if [ -n "$(apt-cache --names-only search "^$package\$")" ] && ! dpkg -s $package >/dev/null 2>&1; then echo $package; fi
   done
 }
 
-write_down() { # what is there now, of all that the installation may bring
+record() { # the present state of everything that the installation may change
   [ ! -e $COURSE/packages ] || return 0
   $APT -s install $PACKAGES >$COURSE/apt 2>&1 || fail "no engine can be installed: $(last_error $COURSE/apt)"
   for folder in /var/lib/docker /var/lib/containerd /etc/docker /etc/cni; do
@@ -49,7 +49,7 @@ write_down() { # what is there now, of all that the installation may bring
   for tables in iptables ip6tables; do
     { $tables -S FORWARD 2>/dev/null | sed -n 's/^-P //p'; } >$COURSE/$tables
   done
-  # new ones have no version in brackets before the bracketed new one. The last file: it says that the others are whole
+  # a new package has no old version in square brackets. This file comes last: it shows that the others are complete
   sed -n 's/^Inst \([^ ]*\) (.*/\1/p' $COURSE/apt >$COURSE/packages.new
   mv $COURSE/packages.new $COURSE/packages
 }
@@ -60,12 +60,12 @@ install() {
 
 mkdir -p $COURSE
 chmod 700 $COURSE
-exec 9>$COURSE/lock # an earlier run that was cut off may be at work here yet
+exec 9>$COURSE/lock # an interrupted run may still be working here
 flock -w 900 9 || fail "another run has been setting this host up for 900 s"
-trap 'rm -f $COURSE/files.tar $COURSE/apt $COURSE/*.last' EXIT # the engine's key is in the first
+trap 'rm -f $COURSE/files.tar $COURSE/apt $COURSE/*.last' EXIT # files.tar contains the engine's key
 cat >$COURSE/files.tar
 cp -p $COURSE/mark.json $COURSE/mark.json.last 2>/dev/null || true
-tar -x -f $COURSE/files.tar -C / --no-same-owner --overwrite "${COURSE#/}/mark.json" # whose host this is from now on
+tar -x -f $COURSE/files.tar -C / --no-same-owner --overwrite "${COURSE#/}/mark.json" # which course uses this host
 if [ ! -e $COURSE/settled ]; then
   cp -p $SETTINGS $COURSE/daemon.json.before 2>/dev/null || true
   sync
@@ -73,8 +73,8 @@ if [ ! -e $COURSE/settled ]; then
 fi
 if [ "$1" = install ]; then
   ready_for_packages
-  PACKAGES=$(wanted_packages)
-  write_down
+  PACKAGES=$(missing_packages)
+  record
 fi
 rm -f $COURSE/ready
 ran=$(systemctl is-active docker.service || true)
@@ -84,25 +84,25 @@ tar -x -f $COURSE/files.tar -C / --no-same-owner --overwrite
 chmod --reference=$COURSE/daemon.json.before $SETTINGS 2>/dev/null || chmod 644 $SETTINGS || true
 systemctl daemon-reload
 if [ "$1" = install ]; then
-  # the package starts the engine, with the settings that are there already.
-  # An installation that was cut off is finished first; only then does the next one work
+  # the package starts the engine, with the settings that were just written.
+  # An interrupted installation has to be finished before another one works
   install || { dpkg --configure -a >/dev/null 2>&1 && install; } || fail "the engine can't be installed: $(last_error $COURSE/apt)"
   systemctl enable --quiet docker.service
 fi
 if [ "$ran" = active ]; then what=restart; else what=start; fi
-systemctl reset-failed docker.service 2>/dev/null || true # systemd refuses the fourth start in a minute
+systemctl reset-failed docker.service 2>/dev/null || true # systemd refuses a fourth start within a minute
 if ! systemctl $what docker.service || ! systemctl is-active --quiet docker.service; then
-  said=$(journalctl -u docker.service -n 30 -o cat --no-pager 2>/dev/null | grep -v '^docker.service' | tail -n 3 | tr '\n' ' ')
-  if [ ! -e $COURSE/packages ]; then # an engine of the host's own goes on as it did
+  cause=$(journalctl -u docker.service -n 30 -o cat --no-pager 2>/dev/null | grep -v '^docker.service' | tail -n 3 | tr '\n' ' ')
+  if [ ! -e $COURSE/packages ]; then # an engine of the host's owner continues as before
     [ -n "$had_unit" ] || rm -f $UNIT
     rm -f $SETTINGS
     cp -p $COURSE/daemon.json.last $SETTINGS 2>/dev/null || true
     cp -p $COURSE/mark.json.last $COURSE/mark.json 2>/dev/null || true
     systemctl daemon-reload
     systemctl reset-failed docker.service 2>/dev/null || true
-    systemctl restart docker.service || said="$said; nor does it with its own settings"
+    systemctl restart docker.service || cause="$cause; it does not start with its own settings either"
   fi
-  fail "the engine does not start: $said"
+  fail "the engine does not start: $cause"
 fi
 : >$COURSE/ready
 sync

@@ -1,16 +1,17 @@
 #!/bin/sh
-# The first boot of a cloud's machine, run by cloud-init out of user_data. Nothing in here is secret: students can read it.
-# At first without an argument, before sshd and the engine start; the rest runs beside the boot, so that the packages
-# are there when SSH is. The engine starts once, with the course's certificates, when engine-up.sh has laid them down.
+# The first boot of a cloud's machine, run by cloud-init from user_data. It contains no secret: students can read it.
+# cloud-init runs it without an argument, before sshd and the engine start; the rest runs in parallel with the boot, so
+# that the packages are installed by the time SSH answers. The engine starts once, with the course's certificates, after
+# engine-up.sh has written them.
 set -u
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C
 COURSE=/var/lib/cloudscale/course
 FIREWALL=/etc/systemd/system/cloudscale-firewall.service
-# a power cut in the middle is no loss here: the machine is made anew
+# unsafe I/O: if the power fails in the middle, the machine is created again
 APT='apt-get -y -qq -o DPkg::Lock::Timeout=300 -o Dpkg::Options::=--force-confold -o Dpkg::Options::=--force-unsafe-io
   --no-remove --no-install-recommends'
 
-hold_engine() { # one that is in the image would start with the image's settings, and as a copy of whom it was there
+hold_engine() { # an engine in the image would start with the image's settings, and with the identity of its original
   for unit in service socket; do
     mkdir -p /etc/systemd/system/docker.$unit.d
     printf '[Unit]\nConditionPathExists=/etc/docker/cloudscale/key.pem\n' >/etc/systemd/system/docker.$unit.d/cloudscale.conf
@@ -18,13 +19,13 @@ hold_engine() { # one that is in the image would start with the image's settings
   rm -rf /etc/docker/key.json /var/lib/docker/swarm
 }
 
-write_firewall() { # seats reach neither the metadata service nor the machine, nor the ports of engines and swarm,
-  # nor more of the gateway than a name server: behind that of a VM on the trainer's computer is this one's loopback
+write_firewall() { # seats can't reach the metadata service, the machine, the ports of engines and swarm, or anything
+  # but a name server on the gateway: the gateway of a VM on the trainer's computer leads to that computer's loopback
   cat >$COURSE/firewall.sh <<'END'
 add() {
   iptables -w -C "$@" 2>/dev/null || iptables -w -I "$@"
 }
-iptables -w -N DOCKER-USER 2>/dev/null || true # the engine keeps what it finds there
+iptables -w -N DOCKER-USER 2>/dev/null || true # the engine keeps existing rules
 add DOCKER-USER -d 169.254.169.254 -j DROP
 add DOCKER-USER -p tcp -m multiport --dports 2376,2377,7946 -j DROP
 add DOCKER-USER -p udp -m multiport --dports 4789,7946 -j DROP
@@ -51,7 +52,7 @@ END
   ln -sf $FIREWALL /etc/systemd/system/docker.service.requires/
 }
 
-tell_host_keys() { # in cloud-init's own form; it prints them only when all is done
+show_host_keys() { # in cloud-init's own format; cloud-init prints them only at its very end
   {
     echo
     echo '-----BEGIN SSH HOST KEY KEYS-----'
@@ -61,33 +62,33 @@ tell_host_keys() { # in cloud-init's own form; it prints them only when all is d
 }
 
 install_engine() {
-  for _ in $(seq 60); do # the lock of the package lists knows no time-out of its own
-    said=$(LC_ALL=C apt-get -qq update 2>&1) && break
-    case $said in
+  for _ in $(seq 60); do # apt-get has no time-out for the lock of the package lists
+    output=$(LC_ALL=C apt-get -qq update 2>&1) && break
+    case $output in
       *'Could not get lock'* | *'Unable to lock'*) sleep 5 ;;
-      *) break ;; # an index that is out of reach does no harm where the packages are known already
+      *) break ;; # an unreachable index does not matter if the packages are known already
     esac
   done
   packages=docker.io
-  for package in docker-cli ca-certificates; do # the command line is a package of its own from Debian 13 on
+  for package in docker-cli ca-certificates; do # the command line is a separate package since Debian 13
     if [ -n "$(apt-cache --names-only search "^$package\$")" ]; then packages="$packages $package"; fi
   done
   $APT install $packages
 }
 
-beside() { # NAME PROPERTY: this script with NAME as its argument, as a unit of its own that the boot doesn't wait for
+in_parallel() { # NAME PROPERTY: runs this script with the argument NAME, as a unit that the boot does not wait for
   name=$1
   shift
   systemd-run --quiet --no-block --unit="cloudscale-$name" --property=DefaultDependencies=no "$@" "$0" "$name"
 }
 
 case ${1-} in
-  keys) tell_host_keys ;;
+  keys) show_host_keys ;;
   install)
     exec 9>$COURSE/lock # engine-up.sh and the tool wait for it
     flock 9
     command -v dockerd >/dev/null || install_engine || exit
-    echo docker.io >$COURSE/packages # the engine is the course's, with all of the machine
+    echo docker.io >$COURSE/packages # the engine belongs to the course, like the whole machine
     : >$COURSE/installed
     ;;
   *)
@@ -97,7 +98,7 @@ case ${1-} in
     hold_engine
     write_firewall
     systemctl daemon-reload
-    beside keys --property='After=cloud-init.service cloud-init-network.service' --property='Before=ssh.service sshd.service'
-    beside install
+    in_parallel keys --property='After=cloud-init.service cloud-init-network.service' --property='Before=ssh.service sshd.service'
+    in_parallel install
     ;;
 esac

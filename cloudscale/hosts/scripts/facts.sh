@@ -1,4 +1,4 @@
-# Prints what a host is: a name and its value in base64 on each line. Changes nothing. Run as root.
+# Prints facts about a host: on each line a name and its value in base64. Changes nothing. Run as root.
 fact() { # NAME, value on standard input
   printf '%s ' "$1"
   base64 | tr -d '\n'
@@ -24,7 +24,7 @@ done | fact disk
 { dockerd --version 2>/dev/null || true; } | fact engine
 { systemctl show docker.service --property ExecStart 2>/dev/null || true; } | fact start
 { systemctl is-active docker.service 2>/dev/null || true; } | fact active
-# of an engine that is not the course's yet: whether it is in somebody's swarm, and how many containers it has
+# of an engine that is not set up for a course: the state of its swarm, and the number of its containers
 if [ ! -e $COURSE/mark.json ]; then
   swarm=$(timeout 20 docker info --format '{{.Swarm.LocalNodeState}} {{.Containers}}' 2>/dev/null) || swarm= # it does not run
 fi
@@ -36,6 +36,6 @@ cat $TLS/cert.pem 2>/dev/null | fact certificate
 { [ -s $TLS/key.pem ] && echo yes; } | fact key
 cat $COURSE/mark.json 2>/dev/null | fact mark
 { [ -e $COURSE/ready ] && echo yes; } | fact ready
-{ [ -e $COURSE/packages ] && echo yes; } | fact brought
-{ [ -e $COURSE/installed ] && echo yes; } | fact installed
+{ [ -e $COURSE/packages ] && echo yes; } | fact installed_by_course
+{ [ -e $COURSE/installed ] && echo yes; } | fact installed_at_boot
 cat $COURSE/daemon.json.before 2>/dev/null | fact before

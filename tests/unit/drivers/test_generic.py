@@ -64,7 +64,7 @@ def test_hosts_have_to_be_named() -> None:
 
 @pytest.mark.parametrize("host", ["@a", "a:ssh", "a:0", ""])
 def test_what_is_no_host_is_told(host: str) -> None:
-    assert f"{host!r} is no host" in refusal(hosts=("b", host))
+    assert f"{host!r} is not a host" in refusal(hosts=("b", host))
 
 
 @pytest.mark.parametrize("again", ["a", "ann@a", "a:22"])

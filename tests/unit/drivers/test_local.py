@@ -212,16 +212,16 @@ class Debian:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.installed = 0
         self.closed = False
-        for name in ("install_engine", "remove_engine", "brought_packages", "engine_closed"):
+        for name in ("install_engine", "remove_engine", "installed_packages", "engine_closed"):
             monkeypatch.setattr(f"cloudscale.engines.own.{name}", getattr(self, name))
 
     def install_engine(self) -> None:
         self.installed += 1
 
     def remove_engine(self) -> list[str]:
-        return self.brought_packages()
+        return self.installed_packages()
 
-    def brought_packages(self) -> list[str]:
+    def installed_packages(self) -> list[str]:
         return ["docker.io", "containerd"]
 
     def engine_closed(self) -> bool:

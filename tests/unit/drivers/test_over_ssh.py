@@ -78,9 +78,9 @@ def test_a_machine_that_can_not_be_reached_is_told(lab: Lab, machine: Machine) -
 def test_a_machine_of_another_course_is_left_to_it(lab: Lab, machine: Machine) -> None:
     prepared(lab)
     other = lab.driver("geo")
-    with pytest.raises(MachineError, match="serves the course 'bio'"):
+    with pytest.raises(MachineError, match="in use by course 'bio'"):
         other.survey(machine)
-    with pytest.raises(MachineError, match="serves the course 'bio'"):
+    with pytest.raises(MachineError, match="in use by course 'bio'"):
         other.prepare(machine)
     assert other.release(machine) == ""
     assert not lab.changes
@@ -118,7 +118,7 @@ def test_a_fresh_machine_is_set_up_and_reached_with_the_trainers_certificate(lab
     assert found.machine == machine
     assert lab.changes == [("engine-up", "install")]
     (said,) = lab.said
-    assert said.startswith("192.0.2.11: setting up its engine (it has no engine")
+    assert said.startswith("192.0.2.11: setting up its engine (no engine")
     folder = lab.course.folder
     (client,) = lab.clients
     assert client == {
@@ -168,7 +168,7 @@ def test_an_engine_that_is_too_old_is_told_even_if_it_was_just_installed(lab: La
         lab.first.values["engine"] = "Docker version 18.09.1, build 4c52b90\n"
 
     lab.first._up = buster  # type: ignore[method-assign]
-    with pytest.raises(MachineError, match="is the oldest that will do"):
+    with pytest.raises(MachineError, match="or later is needed"):
         lab.driver().prepare(machine)
 
 
@@ -225,7 +225,7 @@ def test_a_machine_is_given_back_as_it_was(lab: Lab) -> None:
     second.values = second.fresh = {**WITH_ENGINE, "settings": '{"live-restore":true}'}
     prepared(lab)
     driver = lab.driver()
-    assert [driver.release(machine) for machine in driver.machines()] == ["engine removed", "engine as before"]
+    assert [driver.release(machine) for machine in driver.machines()] == ["engine removed", "engine restored"]
     assert first.values == FRESH
     assert second.values == second.fresh
     assert [driver.release(machine) for machine in driver.machines()] == ["", ""]

@@ -8,6 +8,6 @@ from cloudscale.engines.certificates import Authority, authority
 
 
 def made(folder: Path, course: str = "bio") -> Authority:
-    found = authority(folder, course)
-    assert found
-    return found
+    signer = authority(folder, course)
+    assert signer
+    return signer

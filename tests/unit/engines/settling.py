@@ -14,28 +14,28 @@ HOST = "192.0.2.11"
 CERTIFICATE = [f"{TLS}/cert.pem", f"{TLS}/key.pem"]
 
 
-def wanted(host: FakeHost, bio: Authority, name: str = HOST) -> Setup | None:
-    """As a driver asks for it."""
+def setup_for(host: FakeHost, bio: Authority, name: str = HOST) -> Setup | None:
+    """The setup that the host needs, as a driver asks for it."""
     return wanted_setup(host.facts, name, host.facts.own_address(name, host.peer), "bio", bio)
 
 
 def needed(host: FakeHost, bio: Authority, name: str = HOST) -> Setup:
-    setup = wanted(host, bio, name)
+    setup = setup_for(host, bio, name)
     assert setup
     return setup
 
 
 def settle(host: FakeHost, bio: Authority) -> FakeHost:
     """Sets it up as a launch does."""
-    setup = wanted(host, bio)
+    setup = setup_for(host, bio)
     if setup:
         apply(host, setup)  # type: ignore[arg-type]
     return host
 
 
 def settings_of(setup: Setup) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(setup.files[SETTINGS])
-    return found
+    settings: dict[str, Any] = json.loads(setup.files[SETTINGS])
+    return settings
 
 
 def with_settings(settings: Mapping[str, Any] | str, indent: int | None = 4) -> FakeHost:

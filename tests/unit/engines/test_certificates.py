@@ -78,14 +78,14 @@ def test_an_engine_is_not_taken_for_another_machine(bio: Authority, tmp_path: Pa
         shake_hands(bio.server("m1", HERE), bio, bio.client("trainer"), bio, host, tmp_path)
 
 
-def test_nobody_of_another_course_is_trusted(bio: Authority, geo: Authority, tmp_path: Path) -> None:
+def test_certificates_of_another_course_are_not_trusted(bio: Authority, geo: Authority, tmp_path: Path) -> None:
     for server, client, believed in ((geo, bio, bio), (bio, geo, bio)):
         with pytest.raises(ssl.SSLError, match="verify failed"):
             shake_hands(server.server("m1", HERE), bio, client.client("x"), believed, HERE[0], tmp_path)
 
 
 def test_an_engine_can_not_speak_to_another_with_its_own_certificate(bio: Authority, tmp_path: Path) -> None:
-    # else whoever gets hold of one machine has all of them
+    # otherwise, control of one machine would give control of all
     with pytest.raises(ssl.SSLError, match="verify failed"):
         shake_hands(bio.server("m1", HERE), bio, bio.server("m2", HERE), bio, HERE[0], tmp_path)
 
@@ -118,7 +118,7 @@ def test_a_certificate_is_good_for_the_addresses_that_it_was_made_for(
     signer = made(tmp_path_factory.getbasetemp() / "any")
     certificate = signer.server("m1", addresses).certificate
     assert not signer.fault(certificate, addresses)
-    assert "it does not name" in signer.fault(certificate, {*addresses, "host.example"})
+    assert "does not name" in signer.fault(certificate, {*addresses, "host.example"})
 
 
 def test_an_address_counts_however_it_is_written(bio: Authority) -> None:
@@ -136,12 +136,12 @@ def test_a_name_that_is_too_long_for_the_subject_is_among_the_addresses(bio: Aut
     assert not bio.fault(bio.server(host, [host]).certificate, [host])
 
 
-def test_a_host_whose_clock_is_behind_takes_a_new_certificate(bio: Authority) -> None:
+def test_a_host_whose_clock_is_behind_accepts_a_new_certificate(bio: Authority) -> None:
     begin = x509.load_pem_x509_certificate(bio.server("m1", HERE).certificate).not_valid_before_utc
     assert certificates._now() - begin >= DAY
 
 
-def test_a_guest_is_let_in_for_as_long_as_it_takes(bio: Authority) -> None:
+def test_a_guest_has_access_for_a_limited_time(bio: Authority) -> None:
     left = end_of(bio.client("guest", datetime.timedelta(hours=2)).certificate) - certificates._now()
     assert datetime.timedelta(hours=1.9) < left <= datetime.timedelta(hours=2)
 
@@ -159,21 +159,21 @@ def test_a_fresh_certificate_has_no_fault(bio: Authority) -> None:
     assert bio.fault(bio.client("x").certificate) == ""
 
 
-def test_all_names_that_are_missing_are_told(bio: Authority) -> None:
+def test_all_missing_names_are_reported(bio: Authority) -> None:
     certificate = bio.server("m1", HERE).certificate
-    assert bio.fault(certificate, [*HERE, "b.example", "192.0.2.12"]) == "it does not name 192.0.2.12, b.example"
-    assert bio.fault(bio.client("x").certificate, ["a.example"]) == "it does not name a.example"
+    assert bio.fault(certificate, [*HERE, "b.example", "192.0.2.12"]) == "does not name 192.0.2.12, b.example"
+    assert bio.fault(bio.client("x").certificate, ["a.example"]) == "does not name a.example"
 
 
 @pytest.mark.parametrize("certificate", [b"", b"nonsense", b"-----BEGIN CERTIFICATE-----\n"])
 def test_what_is_no_certificate_is_not_of_the_course(bio: Authority, certificate: bytes) -> None:
-    assert bio.fault(certificate) == "it is not of this course"
+    assert bio.fault(certificate) == "is not signed by this course"
 
 
 def test_a_certificate_of_another_course_is_a_fault(bio: Authority, geo: Authority, tmp_path: Path) -> None:
-    assert bio.fault(geo.server("m1", HERE).certificate, HERE) == "it is not of this course"
+    assert bio.fault(geo.server("m1", HERE).certificate, HERE) == "is not signed by this course"
     namesake = made(tmp_path / "other computer")  # a course of the same name
-    assert bio.fault(namesake.server("m1", HERE).certificate, HERE) == "it is not of this course"
+    assert bio.fault(namesake.server("m1", HERE).certificate, HERE) == "is not signed by this course"
 
 
 def test_a_certificate_is_renewed_a_month_before_its_end(
@@ -184,9 +184,9 @@ def test_a_certificate_is_renewed_a_month_before_its_end(
     wait(366 * DAY)
     assert not bio.fault(certificate)
     wait(368 * DAY)
-    assert bio.fault(certificate) == f"it ends on {end_of(certificate):%Y-%m-%d}"
+    assert bio.fault(certificate) == f"expires on {end_of(certificate):%Y-%m-%d}"
     wait(500 * DAY)
-    assert bio.fault(certificate).startswith("it ends on ")
+    assert bio.fault(certificate).startswith("expires on ")
 
 
 def test_a_certificate_of_a_trainer_whose_clock_was_ahead_is_a_fault(
@@ -194,7 +194,7 @@ def test_a_certificate_of_a_trainer_whose_clock_was_ahead_is_a_fault(
 ) -> None:
     certificate = bio.server("m1", HERE).certificate
     wait(-3 * DAY)
-    assert bio.fault(certificate).startswith("it begins on ")
+    assert bio.fault(certificate).startswith("is not valid before ")
 
 
 def test_an_authority_is_named_by_its_digest(bio: Authority) -> None:

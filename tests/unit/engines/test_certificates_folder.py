@@ -37,11 +37,11 @@ def test_all_files_are_their_owners_alone(bio: Authority) -> None:
     assert bio.folder.stat().st_mode & 0o777 == 0o700
 
 
-def test_the_files_are_those_that_a_client_is_told_of(bio: Authority) -> None:
+def test_the_files_are_those_for_a_client(bio: Authority) -> None:
     certificate, key = bio.client_files
-    found = x509.load_pem_x509_certificate(certificate.read_bytes())
-    own = serialization.load_pem_private_key(key.read_bytes(), None)
-    assert found.public_key() == own.public_key()
+    own = x509.load_pem_x509_certificate(certificate.read_bytes())
+    private = serialization.load_pem_private_key(key.read_bytes(), None)
+    assert own.public_key() == private.public_key()
     assert bio.fault(certificate.read_bytes()) == ""
     assert bio.ca_file.read_bytes() == bio.pem
 
@@ -55,7 +55,7 @@ def test_the_next_run_finds_it_as_it_was(bio: Authority) -> None:
     assert contents(bio.folder) == before
 
 
-def test_whoever_only_looks_makes_nothing(tmp_path: Path) -> None:
+def test_without_create_nothing_is_made(tmp_path: Path) -> None:
     assert authority(tmp_path / "bio", "bio", create=False) is None
     assert not (tmp_path / "bio").exists()
 
@@ -78,7 +78,7 @@ def test_a_trainer_without_a_certificate_gets_one(bio: Authority, data: bytes | 
         (bio.folder / "client.pem").unlink()
     else:
         (bio.folder / "client.pem").write_bytes(data)
-    test_the_files_are_those_that_a_client_is_told_of(made(bio.folder))
+    test_the_files_are_those_for_a_client(made(bio.folder))
 
 
 def test_certificate_and_key_are_one_file_which_a_renewal_replaces_whole(
@@ -88,22 +88,22 @@ def test_certificate_and_key_are_one_file_which_a_renewal_replaces_whole(
     replaced: list[str] = []
     replace = os.replace
 
-    def seen(source: Path, target: Path) -> None:
+    def record(source: Path, target: Path) -> None:
         assert target.exists()
         replaced.append(target.name)
         replace(source, target)
 
-    monkeypatch.setattr(os, "replace", seen)
+    monkeypatch.setattr(os, "replace", record)
     wait(380 * DAY)
-    test_the_files_are_those_that_a_client_is_told_of(made(bio.folder))
+    test_the_files_are_those_for_a_client(made(bio.folder))
     assert replaced == ["client.pem"]
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_cert_chain(*bio.client_files)  # which refuses a key of another
 
 
-def test_a_run_that_was_cut_off_after_the_key_is_finished(bio: Authority) -> None:
+def test_a_run_that_was_interrupted_after_the_key_is_finished(bio: Authority) -> None:
     (bio.folder / "ca.pem").unlink()
-    test_the_files_are_those_that_a_client_is_told_of(made(bio.folder))
+    test_the_files_are_those_for_a_client(made(bio.folder))
 
 
 def rsa_key(password: bytes | None = None) -> bytes:
@@ -132,7 +132,7 @@ def ec_key() -> bytes:
     ],
     ids=["empty", "no certificate", "empty key", "no key", "another key", "another kind", "a locked key"],
 )
-def test_files_that_are_no_authority_are_told_and_left_alone(
+def test_files_that_are_no_authority_are_reported_and_not_changed(
     bio: Authority, name: str, data: Callable[[], bytes]
 ) -> None:
     (bio.folder / name).write_bytes(data())
@@ -140,15 +140,15 @@ def test_files_that_are_no_authority_are_told_and_left_alone(
     for create in (True, False):
         with pytest.raises(RequestError, match=r"certificates in .*bio can't be used") as raised:
             authority(bio.folder, "bio", create=create)
-        assert "Put back the files" in raised.value.remedy
+        assert "Restore the files" in raised.value.remedy
     assert contents(bio.folder) == before
 
 
 @pytest.mark.parametrize("create", [True, False])
-def test_a_folder_that_was_copied_without_the_authoritys_key_is_told_and_left_alone(
+def test_a_folder_that_was_copied_without_the_authoritys_key_is_reported_and_not_changed(
     bio: Authority, create: bool
 ) -> None:
-    # a new one in its place would lock everybody out of the engines for good
+    # a new one in its place could never use the engines again
     (bio.folder / "ca-key.pem").unlink()
     before = contents(bio.folder)
     with pytest.raises(RequestError, match="can't be used"):
@@ -156,13 +156,13 @@ def test_a_folder_that_was_copied_without_the_authoritys_key_is_told_and_left_al
     assert contents(bio.folder) == before
 
 
-def test_a_folder_that_can_not_be_written_to_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_can_not_be_written_to_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RequestError, match="can't be used"):
         authority(tmp_path / "file" / "bio", "bio")
 
 
-def test_a_trainers_certificate_that_can_not_be_read_is_told(bio: Authority) -> None:
+def test_a_trainers_certificate_that_can_not_be_read_is_reported(bio: Authority) -> None:
     (bio.folder / "client.pem").unlink()
     (bio.folder / "client.pem").mkdir()
     with pytest.raises(RequestError, match="can't be used"):
@@ -186,24 +186,24 @@ def test_a_file_that_could_not_be_written_leaves_nothing_behind(
 
 def test_of_several_runs_at_once_all_have_the_same_authority(tmp_path: Path) -> None:
     for at in range(5):
-        folder, found = tmp_path / str(at), list[str]()
+        folder, results = tmp_path / str(at), list[str]()
         start = threading.Barrier(6)
 
-        def run(folder: Path = folder, found: list[str] = found, start: threading.Barrier = start) -> None:
+        def run(folder: Path = folder, results: list[str] = results, start: threading.Barrier = start) -> None:
             start.wait(10)
             try:
-                found.append(made(folder).fingerprint)
+                results.append(made(folder).fingerprint)
             except RequestError as error:
-                found.append(str(error))
+                results.append(str(error))
 
         threads = [threading.Thread(target=run) for _ in range(start.parties)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        assert found == [made(folder).fingerprint] * len(threads)
+        assert results == [made(folder).fingerprint] * len(threads)
         assert sorted(contents(folder)) == FILES
-        test_the_files_are_those_that_a_client_is_told_of(made(folder))
+        test_the_files_are_those_for_a_client(made(folder))
 
 
 def test_no_key_is_in_a_representation(bio: Authority) -> None:

@@ -72,7 +72,7 @@ def as_reason(cause: Exception) -> Exception:
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
-def test_a_cause_is_found_however_deep_and_told_with_its_remedy(
+def test_a_cause_is_reported_with_its_remedy_however_deep_it_is(
     hidden: Callable[[Exception], Exception], cause: Exception, message: str, remedy: str
 ) -> None:
     error = explain(hidden(cause), "m1")
@@ -82,25 +82,25 @@ def test_a_cause_is_found_however_deep_and_told_with_its_remedy(
 
 
 @pytest.mark.parametrize("timeout", [requests.ReadTimeout("60 s"), requests.ConnectTimeout("60 s")])
-def test_an_answer_that_does_not_come_is_told(timeout: Exception) -> None:
+def test_a_timeout_is_reported(timeout: Exception) -> None:
     assert "took too long" in explain(timeout, "m1").message
 
 
-def test_a_full_disk_is_told_with_its_remedy() -> None:
+def test_a_full_disk_is_reported_with_its_remedy() -> None:
     error = explain(api_error(500, "write /var/lib/docker/tmp: no space left on device\n"), "m1")
     assert "disk of the Docker Engine of m1 is full" in error.message
     assert "docker system df" in error.remedy
 
 
-def test_what_an_engine_says_is_passed_on() -> None:
+def test_a_message_of_an_engine_is_passed_on() -> None:
     assert "m1 refused: name conflicts" in explain(api_error(409, "name conflicts\n"), "m1").message
 
 
-def test_an_unknown_cause_is_told_in_its_own_words() -> None:
+def test_an_unknown_cause_is_reported_with_its_own_message() -> None:
     assert "the moon is full" in explain(DockerException("the moon is full"), "m1").message
 
 
-def test_errors_that_point_at_each_other_are_no_endless_loop() -> None:
+def test_errors_that_refer_to_each_other_are_no_endless_loop() -> None:
     first, second = DockerException("a"), DockerException("b")
     first.__cause__, second.__cause__ = second, first
     assert "can't be used: a" in explain(first, "m1").message
@@ -120,13 +120,13 @@ def test_the_projects_own_errors_and_mistakes_pass_unchanged() -> None:
 
 
 @pytest.mark.usefixtures("no_engine")
-def test_where_no_engine_is_that_is_told() -> None:
+def test_a_missing_engine_is_reported() -> None:
     with pytest.raises(EngineError, match="No Docker Engine answers on this computer"):
         from_environment()
 
 
 @pytest.mark.parametrize("host", ["nonsense", "ftp://192.0.2.1", "tcp://"])
-def test_a_docker_host_that_is_none_is_told(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+def test_a_docker_host_that_is_invalid_is_reported(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
     monkeypatch.setenv("DOCKER_HOST", host)
     with pytest.raises(RequestError, match=f"DOCKER_HOST is '{host}'"):
         from_environment()
@@ -145,14 +145,14 @@ def test_every_request_has_a_deadline_and_a_connection_for_each_worker(monkeypat
     assert given["max_pool_size"] >= 16
 
 
-def test_an_engine_that_is_too_old_is_told_with_the_oldest_that_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_is_too_old_is_reported_with_the_oldest_that_works(monkeypatch: pytest.MonkeyPatch) -> None:
     old = SimpleNamespace(api=SimpleNamespace(api_version="1.40"))
     monkeypatch.setattr(docker, "from_env", lambda **settings: old)
     with pytest.raises(EngineError, match=r"1\.40.*20\.10"):
         from_environment()
 
 
-# --- what is there ---------------------------------------------------------------------------
+# --- descriptions ----------------------------------------------------------------------------
 
 
 def test_an_engine_outside_a_swarm_is_described() -> None:
@@ -161,7 +161,7 @@ def test_an_engine_outside_a_swarm_is_described() -> None:
     assert (node.taken_ports, node.taken_memory) == (frozenset(), 0)
 
 
-def test_what_others_hold_is_told_and_what_the_course_holds_is_not() -> None:
+def test_only_what_others_than_the_course_hold_is_described() -> None:
     api = FakeApi()
     for course, port in (("bio", 4321), ("geo", 4322), ("", 80)):
         labels = {"cloudscale.course": course} if course else {}
@@ -189,16 +189,16 @@ def test_a_seat_of_another_course_keeps_its_port_while_it_is_down() -> None:
 
 def test_a_worker_in_a_swarm_is_described_without_asking_what_only_managers_know() -> None:
     api = FakeApi()
-    number = api.node_id
+    node_id = api.node_id
     api.become_worker()
-    assert describe(fake_engine(api), "bio", manages=False).id == number
+    assert describe(fake_engine(api), "bio", manages=False).id == node_id
 
 
 # --- over TLS --------------------------------------------------------------------------------
 
 
 class Answers(http.server.BaseHTTPRequestHandler):
-    """What an engine says of itself."""
+    """The answers of an engine about itself."""
 
     protocol_version = "HTTP/1.1"
     version = "1.43"
@@ -217,7 +217,7 @@ class Answers(http.server.BaseHTTPRequestHandler):
 
 
 class TlsEngine(http.server.ThreadingHTTPServer):
-    """An engine that lets in whoever has a certificate of the course, as with tlsverify."""
+    """An engine that accepts certificates of the course only, as with tlsverify."""
 
     daemon_threads = True
 
@@ -236,7 +236,7 @@ class TlsEngine(http.server.ThreadingHTTPServer):
             super().finish_request(encrypted, client_address)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        pass  # whom it does not let in
+        pass  # refused clients
 
 
 @contextlib.contextmanager
@@ -253,17 +253,17 @@ def running(server: TlsEngine) -> Iterator[TlsEngine]:
 
 @pytest.fixture
 def signer(tmp_path: Path) -> Authority:
-    found = authority(tmp_path / "course", "bio")
-    assert found
-    return found
+    signer = authority(tmp_path / "course", "bio")
+    assert signer
+    return signer
 
 
 @pytest.fixture
 def other(tmp_path: Path) -> Authority:
     """Of another course."""
-    found = authority(tmp_path / "other", "geo")
-    assert found
-    return found
+    signer = authority(tmp_path / "other", "geo")
+    assert signer
+    return signer
 
 
 def reach(port: int, ca: Authority, client: Authority) -> docker.DockerClient:
@@ -292,7 +292,7 @@ def test_no_other_authority_and_no_proxy_of_the_environment_is_asked(
 
 
 @pytest.mark.usefixtures("loopback")
-def test_an_engine_of_another_course_or_by_another_name_is_not_believed(
+def test_an_engine_of_another_course_or_with_another_name_is_refused(
     signer: Authority, other: Authority, tmp_path: Path
 ) -> None:
     for server_signer, name in ((other, "127.0.0.1"), (signer, "192.0.2.1")):
@@ -304,14 +304,11 @@ def test_an_engine_of_another_course_or_by_another_name_is_not_believed(
 
 
 @pytest.mark.usefixtures("loopback")
-def test_an_engine_that_does_not_let_the_trainer_in_is_told(
-    signer: Authority, other: Authority, tmp_path: Path
-) -> None:
+def test_an_engine_that_refuses_the_trainer_is_reported(signer: Authority, other: Authority, tmp_path: Path) -> None:
     with running(TlsEngine(signer, tmp_path, ["127.0.0.1"])) as server, pytest.raises(EngineError, match="m1"):
         reach(server.port, signer, other)
 
 
-@pytest.mark.usefixtures("loopback")
 @pytest.mark.usefixtures("loopback")
 def test_an_engine_elsewhere_that_is_too_old_is_named(signer: Authority, tmp_path: Path) -> None:
     class Old(Answers):
@@ -326,7 +323,7 @@ def test_an_engine_elsewhere_that_is_too_old_is_named(signer: Authority, tmp_pat
 @pytest.mark.usefixtures("loopback")
 def test_an_engine_that_does_not_run_is_one_that_is_not_set_up(signer: Authority) -> None:
     with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))  # and nobody listens
+        bound.bind(("127.0.0.1", 0))  # without listening
         port = bound.getsockname()[1]
         with pytest.raises(NotSetUp, match=f"m1: its Docker Engine, port {port}, does not run") as raised:
             reach(port, signer, signer)
@@ -334,7 +331,7 @@ def test_an_engine_that_does_not_run_is_one_that_is_not_set_up(signer: Authority
 
 
 @pytest.mark.parametrize(
-    ("cause", "told"),
+    ("cause", "reason"),
     [
         (TimeoutError("timed out"), "no answer"),
         (OSError(errno.EHOSTUNREACH, "No route to host"), "No route to host"),
@@ -342,8 +339,8 @@ def test_an_engine_that_does_not_run_is_one_that_is_not_set_up(signer: Authority
         (OSError("odd"), "odd"),
     ],
 )
-def test_a_machine_that_does_not_answer_is_told_in_time(
-    signer: Authority, monkeypatch: pytest.MonkeyPatch, cause: OSError, told: str
+def test_a_machine_that_does_not_answer_is_reported_in_time(
+    signer: Authority, monkeypatch: pytest.MonkeyPatch, cause: OSError, reason: str
 ) -> None:
     def refuse(address: tuple[str, int], timeout: float) -> None:
         assert address == ("127.0.0.1", 2376)
@@ -351,10 +348,12 @@ def test_a_machine_that_does_not_answer_is_told_in_time(
         raise cause
 
     monkeypatch.setattr(socket, "create_connection", refuse)
-    with pytest.raises(EngineError, match=rf"m1: its Docker Engine, port 2376, can't be reached \({told}\)") as raised:
+    with pytest.raises(
+        EngineError, match=rf"m1: its Docker Engine, port 2376, can't be reached \({reason}\)"
+    ) as raised:
         reach(2376, signer, signer)
     assert not isinstance(raised.value, NotSetUp)
-    assert "port 2376 open" in raised.value.remedy
+    assert "no firewall blocks port 2376" in raised.value.remedy
 
 
 def test_an_engine_at_an_ipv6_address_is_asked_in_brackets(signer: Authority, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,14 +23,14 @@ Conf containerd (1.7.24 Debian:13/stable [amd64])
 
 
 class Computer:
-    """A Debian: its programs, and what was run as root on it. Nothing runs in truth."""
+    """A fake Debian: its programs, and the commands that were run on it as root."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         self.programs = {"apt-get"}
         self.commands: list[str] = []
         self.daemons: list[list[str]] = []
         self.packages = ["docker-cli"]
-        self.purges: dict[str, list[str]] = {}  # package → all that goes with it; itself, where it is not listed
+        self.purges: dict[str, list[str]] = {}  # package → all that is removed with it; only itself if it is not listed
         self.answering = True
         self.systemd = True
         self.record = tmp_path / "cloudscale" / "engine.json"
@@ -71,7 +71,7 @@ class Computer:
             self.record.parent.mkdir(exist_ok=True)
             self.record.write_text(command[-1])
         if "install" in command:
-            assert self.record.exists()  # what is brought was written down first
+            assert self.record.exists()  # the record is written first
             self.programs.add("dockerd")
         if "purge" in command:
             self.programs.discard("dockerd")
@@ -91,7 +91,7 @@ def computer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Computer:
 # --- installing ------------------------------------------------------------------------------
 
 
-def test_an_engine_is_installed_and_started_and_the_user_let_in(computer: Computer) -> None:
+def test_an_engine_is_installed_and_started_and_the_user_added_to_its_group(computer: Computer) -> None:
     own.install_engine()
     assert computer.commands[0].split() == ["apt-get", "-qq", "update"]
     assert any("install docker.io" in command and "--simulate" not in command for command in computer.commands)
@@ -99,20 +99,20 @@ def test_an_engine_is_installed_and_started_and_the_user_let_in(computer: Comput
     assert computer.ran("systemctl", "enable", "--now", "docker")
 
 
-def test_what_was_brought_is_written_down_and_nothing_that_was_there(computer: Computer) -> None:
+def test_only_what_was_added_is_recorded(computer: Computer) -> None:
     Path(computer.data[1]).mkdir()
     own.install_engine()
     record = json.loads(computer.record.read_text())
     assert record["packages"] == ["containerd", "docker.io"]
     assert record["data"] == [computer.data[0]]
-    assert own.brought_packages() == ["containerd", "docker.io"]
+    assert own.installed_packages() == ["containerd", "docker.io"]
 
 
-def test_a_package_that_is_upgraded_only_was_there_before(computer: Computer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_that_is_only_upgraded_is_not_recorded(computer: Computer, monkeypatch: pytest.MonkeyPatch) -> None:
     upgrade = "Inst iptables [1.8.9-1] (1.8.9-2 Debian:12/stable [amd64])\n"
     monkeypatch.setattr("tests.unit.engines.test_own.SIMULATED", SIMULATED + upgrade)
     own.install_engine()
-    assert own.brought_packages() == ["containerd", "docker.io"]
+    assert own.installed_packages() == ["containerd", "docker.io"]
 
 
 def test_nothing_is_removed_to_make_room(computer: Computer) -> None:
@@ -120,13 +120,13 @@ def test_nothing_is_removed_to_make_room(computer: Computer) -> None:
     assert all("--no-remove" in command for command in computer.commands if " install " in command)
 
 
-@pytest.mark.parametrize(("packages", "wanted"), [(["docker-cli"], True), ([], False)])
-def test_the_command_line_comes_along_where_it_is_a_package_of_its_own(
-    computer: Computer, packages: list[str], wanted: bool
+@pytest.mark.parametrize(("packages", "installed"), [(["docker-cli"], True), ([], False)])
+def test_the_command_line_is_installed_too_if_it_is_a_separate_package(
+    computer: Computer, packages: list[str], installed: bool
 ) -> None:
     computer.packages = packages
     own.install_engine()
-    assert computer.ran("install", "docker.io", "docker-cli") is wanted
+    assert computer.ran("install", "docker.io", "docker-cli") is installed
 
 
 def test_an_engine_that_is_installed_is_only_started(computer: Computer) -> None:
@@ -147,7 +147,7 @@ def test_without_systemd_the_daemon_is_started_by_itself_unless_it_runs(computer
     assert any("dockerd" in word for word in computer.daemons[0])
 
 
-def test_root_is_in_no_need_of_a_group(computer: Computer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_root_is_added_to_no_group(computer: Computer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     own.install_engine()
     assert not computer.ran("usermod")
@@ -163,7 +163,7 @@ def test_a_computer_without_apt_is_a_wrong_request(computer: Computer) -> None:
 @pytest.mark.parametrize(
     ("socket", "writable", "closed"), [(True, False, True), (True, True, False), (False, False, False)]
 )
-def test_an_engine_is_closed_where_its_socket_is_not_for_us(
+def test_an_engine_is_closed_if_this_user_may_not_use_its_socket(
     computer: Computer, monkeypatch: pytest.MonkeyPatch, socket: bool, writable: bool, closed: bool
 ) -> None:
     if socket:
@@ -196,7 +196,7 @@ def test_an_engine_that_is_closed_to_this_user_answers_too(
 # --- removing --------------------------------------------------------------------------------
 
 
-def test_what_was_brought_is_taken_away_and_the_record_last(computer: Computer) -> None:
+def test_what_was_added_is_removed_and_the_record_last(computer: Computer) -> None:
     own.install_engine()
     computer.commands.clear()
     assert own.remove_engine() == ["containerd", "docker.io"]
@@ -208,7 +208,7 @@ def test_what_was_brought_is_taken_away_and_the_record_last(computer: Computer) 
 
 
 def daemon(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
-    """A process with the number of the engine's pid file, and the given name."""
+    """A process with the id in the engine's pid file, and the given name."""
     (tmp_path / "docker.pid").write_text("4194305\n")  # more than any process has
     (tmp_path / "comm").write_text(f"{name}\n")
     monkeypatch.setattr("cloudscale.engines.own.PID_FILE", tmp_path / "docker.pid")
@@ -228,7 +228,7 @@ def test_without_systemd_the_daemon_is_ended_and_waited_for(
     assert computer.ran("kill", "4194305")
 
 
-def test_a_process_that_has_the_daemons_number_by_now_is_left_alone(
+def test_another_process_with_the_daemons_id_is_not_ended(
     computer: Computer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     computer.systemd = False
@@ -250,29 +250,29 @@ def test_a_daemon_that_does_not_end_keeps_its_packages(
     assert not any("purge" in command and "--simulate" not in command for command in computer.commands)
 
 
-def test_what_something_else_needs_by_now_is_kept(computer: Computer) -> None:
+def test_a_package_that_others_need_by_now_is_kept(computer: Computer) -> None:
     own.install_engine()
-    computer.purges = {"containerd": ["containerd", "somebodys"], "docker.io": ["docker.io"]}
+    computer.purges = {"containerd": ["containerd", "needed-by-others"], "docker.io": ["docker.io"]}
     assert own.remove_engine() == ["docker.io"]
     assert computer.commands[-4:] and any(c.endswith("purge docker.io") for c in computer.commands)
 
 
-def test_an_installation_that_was_cut_off_is_continued_with_all_that_it_brought(computer: Computer) -> None:
+def test_an_interrupted_installation_is_continued_with_all_that_it_added(computer: Computer) -> None:
     own.install_engine()
     record = json.loads(computer.record.read_text())
-    computer.record.write_text(json.dumps({**record, "packages": ["brought-before"]}))
+    computer.record.write_text(json.dumps({**record, "packages": ["added-before"]}))
     own.install_engine()
-    assert own.brought_packages() == ["brought-before", "containerd", "docker.io"]
+    assert own.installed_packages() == ["added-before", "containerd", "docker.io"]
 
 
-def test_where_no_package_was_brought_none_is_purged(computer: Computer) -> None:
+def test_without_installed_packages_none_is_purged(computer: Computer) -> None:
     computer.record.parent.mkdir()
     computer.record.write_text('{"packages": [], "data": []}')
     assert own.remove_engine() == []
     assert not computer.ran("purge")
 
 
-def test_data_that_was_there_before_stays(computer: Computer) -> None:
+def test_earlier_data_stays(computer: Computer) -> None:
     Path(computer.data[0]).mkdir()
     own.install_engine()
     computer.commands.clear()
@@ -280,10 +280,10 @@ def test_data_that_was_there_before_stays(computer: Computer) -> None:
     assert not any(computer.data[0] in command for command in computer.commands)
 
 
-def test_an_engine_that_was_not_brought_is_left_as_it_is(computer: Computer) -> None:
-    for take in (own.brought_packages, own.remove_engine):
-        with pytest.raises(RequestError, match="not brought by machine_new"):
-            take()
+def test_an_engine_that_was_installed_otherwise_is_not_removed(computer: Computer) -> None:
+    for refused in (own.installed_packages, own.remove_engine):
+        with pytest.raises(RequestError, match="not installed by machine_new"):
+            refused()
     assert computer.commands == []
 
 

@@ -1,4 +1,4 @@
-"""The scripts that run on hosts, as root, here in a folder that stands for the host and with nothing else to call."""
+"""The scripts for hosts, run in a folder that stands for the host, with no other programs to call."""
 
 from __future__ import annotations
 
@@ -58,10 +58,10 @@ def test_a_script_ends_with_a_line_and_fits_into_a_command(name: str) -> None:
     assert len(script) < 32 * 1024  # of 128 KiB that Linux takes as one argument
 
 
-# --- there and back --------------------------------------------------------------------------
+# --- set-up and removal ----------------------------------------------------------------------
 
 
-def test_an_engine_is_brought_and_taken_away_without_a_trace(host: Host, fresh: Setup) -> None:
+def test_an_engine_is_installed_and_removed_without_a_trace(host: Host, fresh: Setup) -> None:
     before = host.tree
     assert succeeded(host.up(fresh))
     assert {"docker.io", "containerd", "runc"} <= host.installed
@@ -80,7 +80,7 @@ def test_an_engine_is_brought_and_taken_away_without_a_trace(host: Host, fresh: 
     assert not host.installed & {"docker.io", "containerd", "runc"}
 
 
-def test_a_package_that_was_there_before_in_an_older_version_stays(host: Host, fresh: Setup) -> None:
+def test_a_package_that_was_upgraded_stays(host: Host, fresh: Setup) -> None:
     assert succeeded(host.up(fresh))
     assert succeeded(host.down())
     assert host.installed == {"ca-certificates", "iptables"}
@@ -93,7 +93,7 @@ def test_no_package_of_the_owners_is_removed_to_make_room(host: Host, fresh: Set
     assert {"containerd.io", "kubelet"} <= host.installed
 
 
-def test_an_engine_of_the_owners_is_kept_and_given_back(host: Host, kept: Setup) -> None:
+def test_an_engine_of_the_owners_is_kept_and_restored(host: Host, kept: Setup) -> None:
     host.write(SETTINGS, '{"debug": true}')
     host.write("/var/lib/docker/volumes/work", "precious")
     host.write("engine")
@@ -106,7 +106,7 @@ def test_an_engine_of_the_owners_is_kept_and_given_back(host: Host, kept: Setup)
     assert "purge" not in host.read("calls")
 
 
-def test_settings_that_were_not_there_are_taken_away(host: Host, kept: Setup) -> None:
+def test_settings_that_did_not_exist_before_are_removed(host: Host, kept: Setup) -> None:
     host.write("/etc/docker/own.txt", "own")
     host.write("engine")
     assert succeeded(host.up(kept))
@@ -124,14 +124,14 @@ def test_the_first_settings_are_kept_however_often_it_is_set_up(host: Host, kept
     assert host.read(f"{COURSE}/daemon.json.before") == '{"debug": true}'
 
 
-def test_what_was_there_before_an_installation_is_written_down_once(host: Host, fresh: Setup) -> None:
+def test_the_state_before_an_installation_is_recorded_once(host: Host, fresh: Setup) -> None:
     assert succeeded(host.up(fresh))
-    brought = host.read(f"{COURSE}/packages")
+    packages = host.read(f"{COURSE}/packages")
     host.write("/proc/sys/net/ipv4/ip_forward", "1\n")
     assert succeeded(host.up(fresh))
-    assert host.read(f"{COURSE}/packages") == brought
+    assert host.read(f"{COURSE}/packages") == packages
     assert host.read(f"{COURSE}/forwarding") == "0\n"
-    assert "docker.io" in brought.split()
+    assert "docker.io" in packages.split()
 
 
 def test_folders_that_the_owner_had_filled_stay(host: Host, fresh: Setup) -> None:
@@ -142,7 +142,7 @@ def test_folders_that_the_owner_had_filled_stay(host: Host, fresh: Setup) -> Non
     assert not host.has("/etc/docker")
 
 
-def test_the_packet_filters_own_way_is_put_back(host: Host, fresh: Setup) -> None:
+def test_the_policy_of_the_packet_filter_is_restored(host: Host, fresh: Setup) -> None:
     assert succeeded(host.up(fresh))
     assert succeeded(host.down())
     calls = host.read("calls").splitlines()
@@ -150,7 +150,7 @@ def test_the_packet_filters_own_way_is_put_back(host: Host, fresh: Setup) -> Non
     assert "ip6tables -P FORWARD DROP" in calls
 
 
-def test_the_group_goes_only_where_it_came_with_the_engine(host: Host, fresh: Setup) -> None:
+def test_the_group_is_removed_only_if_it_came_with_the_engine(host: Host, fresh: Setup) -> None:
     host.write("groups", "docker:x:1001:ann\n")
     assert succeeded(host.up(fresh))
     assert succeeded(host.down())
@@ -160,58 +160,57 @@ def test_the_group_goes_only_where_it_came_with_the_engine(host: Host, fresh: Se
 # --- what goes wrong -------------------------------------------------------------------------
 
 
-def said(done: subprocess.CompletedProcess[bytes]) -> str:
+def failure(done: subprocess.CompletedProcess[bytes]) -> str:
     assert done.returncode == 1
     return script_failure(CommandResult(1, "", done.stderr.decode()))
 
 
-def test_an_engine_that_does_not_start_tells_why(host: Host, fresh: Setup, kept: Setup) -> None:
+def test_an_engine_that_does_not_start_is_reported_with_the_cause(host: Host, fresh: Setup, kept: Setup) -> None:
     host.write("broken")
-    for wanted in (fresh, kept):
-        found = said(host.up(wanted))
-        assert found.startswith("the engine does not start: failed to load listeners")
+    for required in (fresh, kept):
+        assert failure(host.up(required)).startswith("the engine does not start: failed to load listeners")
         assert not host.has(f"{COURSE}/ready")
 
 
-def test_an_engine_of_the_owners_that_does_not_start_for_us_goes_on_with_its_own_settings(
+def test_an_engine_of_the_owners_that_does_not_start_for_us_continues_with_its_own_settings(
     host: Host, kept: Setup
 ) -> None:
     for text in ('{"debug": true}', ""):
         host.write(SETTINGS, text)
         host.write("broken")
-        assert said(host.up(kept)).startswith("the engine does not start: failed to load listeners")
+        assert failure(host.up(kept)).startswith("the engine does not start: failed to load listeners")
         assert host.read(SETTINGS) == text  # as it was before this run
         assert not host.has(UNIT)
         assert not host.has(f"{COURSE}/daemon.json.last")
         assert host.read("calls").splitlines()[-1] == "systemctl restart docker.service"
 
 
-def test_an_engine_of_the_owners_that_does_not_start_anew_goes_on_as_in_the_run_before(
+def test_an_engine_of_the_owners_that_does_not_restart_continues_as_in_the_run_before(
     host: Host, kept: Setup, tmp_path: Path
 ) -> None:
     host.write(SETTINGS, '{"debug": true}')
     host.write("engine")
     assert succeeded(host.up(kept))
     host.write("broken")
-    assert said(host.up(setup(tmp_path, values={**WITH_ENGINE, "settings": '{"labels": ["a"]}'})))
+    assert failure(host.up(setup(tmp_path, values={**WITH_ENGINE, "settings": '{"labels": ["a"]}'})))
     assert host.read(SETTINGS).encode() == kept.files[SETTINGS]
     assert host.has(UNIT)
     assert host.read(f"{COURSE}/daemon.json.before") == '{"debug": true}'
     assert not host.has(f"{COURSE}/ready")
 
 
-def test_what_was_taken_back_is_not_on_record_either(host: Host, kept: Setup, tmp_path: Path) -> None:
-    # else the release takes what is in daemon.json for its owner's
+def test_settings_that_were_undone_are_not_in_the_record_either(host: Host, kept: Setup, tmp_path: Path) -> None:
+    # otherwise the release would treat settings in daemon.json as its owner's
     host.write(SETTINGS, '{"debug": true}')
     host.write("engine")
     assert succeeded(host.up(kept))
     host.write("broken")
-    assert said(host.up(setup(tmp_path, "2001:db8::5054:ff:fe12:3456", values=WITH_ENGINE)))
+    assert failure(host.up(setup(tmp_path, "2001:db8::5054:ff:fe12:3456", values=WITH_ENGINE)))
     record = json.loads(host.read(MARK))["settings"]
     assert record.items() <= json.loads(host.read(SETTINGS)).items()
 
 
-def test_an_engine_without_a_socket_unit_is_given_back_too(host: Host, kept: Setup) -> None:
+def test_an_engine_without_a_socket_unit_is_restored_too(host: Host, kept: Setup) -> None:
     host.write("engine")
     host.write("socketless")
     assert succeeded(host.up(kept))
@@ -228,28 +227,28 @@ def test_the_engines_key_is_nowhere_else_afterwards(host: Host, fresh: Setup) ->
         host.write("broken")
 
 
-def test_an_index_out_of_reach_does_no_harm_where_the_packages_are_known(host: Host, fresh: Setup) -> None:
+def test_an_unreachable_index_does_not_matter_if_the_packages_are_known(host: Host, fresh: Setup) -> None:
     host.write("offline")
     assert succeeded(host.up(fresh))
 
 
-def test_a_host_without_a_package_for_an_engine_is_told(host: Host, fresh: Setup) -> None:
+def test_a_host_without_a_package_for_an_engine_is_reported(host: Host, fresh: Setup) -> None:
     host.write("none")
-    assert said(host.up(fresh)) == "no engine can be installed: Unable to locate package docker.io"
+    assert failure(host.up(fresh)) == "no engine can be installed: Unable to locate package docker.io"
 
 
 @pytest.mark.parametrize(("cause", "word"), [("none", "Unable to locate package"), ("full", "enough free space")])
-def test_a_failed_installation_is_told_with_its_cause(host: Host, fresh: Setup, cause: str, word: str) -> None:
+def test_a_failed_installation_is_reported_with_its_cause(host: Host, fresh: Setup, cause: str, word: str) -> None:
     host.write(cause)
-    assert word in said(host.up(fresh))
+    assert word in failure(host.up(fresh))
 
 
 @pytest.mark.parametrize("cause", ["none", "full", "broken"])
-def test_an_installation_that_failed_can_be_finished_or_taken_back(host: Host, fresh: Setup, cause: str) -> None:
+def test_an_installation_that_failed_can_be_finished_or_undone(host: Host, fresh: Setup, cause: str) -> None:
     before = {name: text for name, text in host.tree.items() if name != "installed"}
     host.write(cause)
     host.up(fresh)
-    assert host.read(MARK).encode() == fresh.files[MARK]  # whose it is, is known all the same
+    assert host.read(MARK).encode() == fresh.files[MARK]  # it is known all the same which course uses the host
     (host.root / cause).unlink()
     assert succeeded(host.up(fresh))
     assert host.has(f"{COURSE}/ready")
@@ -268,10 +267,10 @@ def test_an_installation_takes_nothing_of_the_owners_and_asks_nothing(host: Host
     assert installations
     for call in installations:
         assert {"-y", "--no-remove", "--no-install-recommends", "Dpkg::Options::=--force-confold"} <= {*call.split()}
-        assert call.endswith(" install docker.io")  # ca-certificates are there already
+        assert call.endswith(" install docker.io")  # ca-certificates is already installed
 
 
-def test_certificates_of_authorities_come_along_where_there_are_none(host: Host, fresh: Setup) -> None:
+def test_certificates_of_authorities_are_installed_if_they_are_missing(host: Host, fresh: Setup) -> None:
     (host.root / "bin/dpkg").write_text('#!/bin/sh\n[ "$1" != -s ]\n')
     assert succeeded(host.up(fresh))
     assert "install docker.io ca-certificates" in host.read("calls")
@@ -284,7 +283,7 @@ def test_two_runs_do_not_set_up_one_host_at_once(host: Host, fresh: Setup) -> No
         fcntl.flock(lock, fcntl.LOCK_EX)
         for script, what in (("engine-up", "setting this host up"), ("engine-down", "changing this host")):
             done = host.run(script, "install", data=tar(fresh.files), patience=0)
-            assert said(done).startswith(f"another run has been {what}")
+            assert failure(done).startswith(f"another run has been {what}")
     assert not host.has(MARK)
     assert not host.has("calls")
     assert succeeded(host.up(fresh))
@@ -292,7 +291,7 @@ def test_two_runs_do_not_set_up_one_host_at_once(host: Host, fresh: Setup) -> No
 
 def test_an_engine_that_runs_already_takes_the_new_settings_in_any_case(host: Host, fresh: Setup) -> None:
     assert succeeded(host.up(fresh))
-    (host.root / COURSE[1:] / "ready").unlink()  # a renewal was cut off
+    (host.root / COURSE[1:] / "ready").unlink()  # a renewal was interrupted
     host.write("calls")
     assert succeeded(host.up(fresh))
     assert "systemctl restart docker.service" in host.read("calls")
@@ -305,10 +304,10 @@ def break_apt(host: Host) -> str:
     return words
 
 
-def test_packages_that_can_not_be_removed_are_told_and_removed_by_the_next_run(host: Host, fresh: Setup) -> None:
+def test_packages_that_can_not_be_removed_are_reported_and_removed_by_the_next_run(host: Host, fresh: Setup) -> None:
     assert succeeded(host.up(fresh))
     working = break_apt(host)
-    assert "packages" in said(host.down())
+    assert "packages" in failure(host.down())
     (host.root / "bin/apt-get").write_text(working)
     assert succeeded(host.down())
     assert not host.installed & {"docker.io", "containerd", "runc"}

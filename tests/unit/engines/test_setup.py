@@ -13,7 +13,7 @@ from cloudscale.engines.setup import MARK, SETTINGS, TLS, UNIT, Setup, check, re
 from cloudscale.errors import MachineError
 from cloudscale.networks import ENGINE_NETWORKS
 from tests.unit.engines.authorities import made
-from tests.unit.engines.settling import CERTIFICATE, HOST, needed, settings_of, settle, wanted, with_settings
+from tests.unit.engines.settling import CERTIFICATE, HOST, needed, settings_of, settle, setup_for, with_settings
 from tests.unit.fake_host import FRESH, WITH_ENGINE, FakeHost, facts
 
 
@@ -49,29 +49,29 @@ def refusal(
     return str(raised.value)
 
 
-def test_a_host_of_another_course_is_left_to_it(bio: Authority, geo: Authority) -> None:
+def test_a_host_of_another_course_is_refused(bio: Authority, geo: Authority) -> None:
     host = settle(FakeHost(), bio)
-    said = refusal("geo", geo, host.values)
-    assert "serves the course 'bio'" in said
-    assert "driver_reset" in said
+    message = refusal("geo", geo, host.values)
+    assert "in use by course 'bio'" in message
+    assert "driver_reset" in message
 
 
-def test_a_host_of_another_trainers_course_of_the_same_name_is_left_to_it(bio: Authority, geo: Authority) -> None:
+def test_a_host_of_another_trainers_course_of_the_same_name_is_refused(bio: Authority, geo: Authority) -> None:
     host = settle(FakeHost(), bio)
     for other in (geo, None):
-        said = refusal("bio", other, host.values)
-        assert "other certificates than yours" in said
-        assert "Copy the course's folder" in said
+        message = refusal("bio", other, host.values)
+        assert "other certificates than yours" in message
+        assert "Copy the course's folder" in message
 
 
 @pytest.mark.parametrize("state", ["active", "pending", "locked", "error"])
-def test_a_host_in_somebodys_swarm_is_left_to_it(bio: Authority, state: str) -> None:
+def test_a_host_in_another_swarm_is_refused(bio: Authority, state: str) -> None:
     assert "docker swarm leave" in refusal(signer=bio, values=WITH_ENGINE, swarm=f"{state}\n")
 
 
-def test_a_host_without_systemd_is_told(bio: Authority) -> None:
-    said = refusal(signer=bio, systemd="", os="PRETTY_NAME=Devuan\n")
-    assert "not systemd (Devuan)" in said
+def test_a_host_without_systemd_is_refused(bio: Authority) -> None:
+    message = refusal(signer=bio, systemd="", os="PRETTY_NAME=Devuan\n")
+    assert "not systemd (Devuan)" in message
 
 
 def test_a_host_without_an_engine_needs_apt(bio: Authority) -> None:
@@ -80,19 +80,19 @@ def test_a_host_without_an_engine_needs_apt(bio: Authority) -> None:
     check(facts(WITH_ENGINE, apt=""), "m1", "bio", bio)
 
 
-def test_an_engine_that_is_too_old_is_told_with_the_oldest_that_will_do(bio: Authority) -> None:
-    said = refusal(signer=bio, values=WITH_ENGINE, engine="Docker version 19.03.15, build 99e3ed8\n")
-    assert "20.10 is the oldest that will do" in said
+def test_an_engine_that_is_too_old_is_refused_with_the_oldest_that_works(bio: Authority) -> None:
+    message = refusal(signer=bio, values=WITH_ENGINE, engine="Docker version 19.03.15, build 99e3ed8\n")
+    assert "20.10 or later is needed" in message
     check(facts(WITH_ENGINE, engine="Docker version 20.10.0, build eeddea2\n"), "m1", "bio", bio)
 
 
-def test_an_old_engine_is_called_as_it_calls_itself(bio: Authority) -> None:
+def test_an_old_engine_is_reported_with_its_version(bio: Authority) -> None:
     assert "19.03" in refusal(signer=bio, values=WITH_ENGINE, engine="Docker version 19.03.15, build 99e3ed8\n")
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "null", '"x"', "{'icc': false}", "{} {}"])
-def test_settings_that_an_engine_would_not_take_are_told(bio: Authority, text: str) -> None:
-    assert "daemon.json is not JSON" in refusal(signer=bio, values=WITH_ENGINE, settings=text)
+def test_invalid_settings_are_reported(bio: Authority, text: str) -> None:
+    assert "daemon.json is not valid JSON" in refusal(signer=bio, values=WITH_ENGINE, settings=text)
 
 
 @pytest.mark.parametrize("text", ["", "{}", "\n"])
@@ -100,14 +100,14 @@ def test_no_settings_are_settings_too(bio: Authority, text: str) -> None:
     check(facts(WITH_ENGINE, settings=text), "m1", "bio", bio)
 
 
-# --- what is wanted --------------------------------------------------------------------------
+# --- the setup that a host needs -------------------------------------------------------------
 
 
 def test_a_fresh_host_needs_all_of_it(bio: Authority) -> None:
     setup = needed(FakeHost(), bio)
     assert setup.install
     assert sorted(setup.files) == sorted([MARK, SETTINGS, UNIT, f"{TLS}/ca.pem", *CERTIFICATE])
-    assert "it has no engine" in setup.reasons
+    assert "no engine" in setup.reasons
     settings = settings_of(setup)
     assert settings["hosts"] == ["fd://", "tcp://0.0.0.0:2376"]
     assert settings["tlsverify"] is True
@@ -137,7 +137,7 @@ def test_an_engine_is_certified_for_what_it_is_called(bio: Authority) -> None:
 def test_a_host_with_an_engine_keeps_it(bio: Authority) -> None:
     setup = needed(FakeHost(values=dict(WITH_ENGINE)), bio)
     assert not setup.install
-    assert "default-address-pools" not in settings_of(setup)  # its networks are there already
+    assert "default-address-pools" not in settings_of(setup)  # it has its networks already
 
 
 def test_an_engine_listens_where_the_settings_say_and_starts_as_it_did_before(bio: Authority) -> None:
@@ -153,7 +153,7 @@ def test_our_start_comes_after_the_owners() -> None:
     assert Path(UNIT).name > "override.conf"  # which `systemctl edit` makes
 
 
-def test_the_engine_of_an_ipv6_host_listens_there_too(bio: Authority) -> None:
+def test_the_engine_of_an_ipv6_host_listens_on_ipv6_too(bio: Authority) -> None:
     address = "2001:db8::5054:ff:fe12:3456"
     assert settings_of(needed(FakeHost(), bio, address))["hosts"] == ["fd://", "tcp://[::]:2376"]
 
@@ -166,15 +166,15 @@ def test_an_engine_listens_where_the_trainer_calls_the_host(bio: Authority, host
 @pytest.mark.parametrize("values", [FRESH, WITH_ENGINE, {**WITH_ENGINE, "settings": '{"live-restore": true}'}])
 def test_a_host_that_is_ready_needs_nothing(bio: Authority, values: Mapping[str, str]) -> None:
     host = settle(FakeHost(values=dict(values)), bio)
-    assert wanted(host, bio) is None
+    assert setup_for(host, bio) is None
 
 
-def test_a_host_that_is_called_something_else_gets_another_certificate_and_no_more(bio: Authority) -> None:
+def test_a_host_with_a_new_name_gets_another_certificate_and_no_more(bio: Authority) -> None:
     host = settle(FakeHost(), bio)
     setup = needed(host, bio, "host.example")
     assert sorted(setup.files) == sorted([MARK, *CERTIFICATE])
     assert setup.files[MARK].decode() == host.values["mark"]
-    assert setup.reasons == ("its certificate: it does not name host.example",)
+    assert setup.reasons == ("certificate does not name host.example",)
     assert not setup.install
 
 
@@ -188,9 +188,9 @@ def test_a_further_address_that_lasts_is_named_by_the_certificate_too(bio: Autho
     host = settle(FakeHost(), bio)
     host.values["addresses"] += "7: ens4    inet 10.6.0.2/24 scope global ens4\\       valid_lft forever\n"
     setup = needed(host, bio)
-    assert setup.reasons == ("its certificate: it does not name 10.6.0.2",)
+    assert setup.reasons == ("certificate does not name 10.6.0.2",)
     assert bio.fault(setup.files[f"{TLS}/cert.pem"], ["10.6.0.2", HOST]) == ""
-    assert wanted(settle(host, bio), bio) is None
+    assert setup_for(settle(host, bio), bio) is None
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_a_further_address_that_lasts_is_named_by_the_certificate_too(bio: Autho
 def test_a_tunnel_or_a_network_of_virtual_machines_changes_nothing(bio: Authority, line: str) -> None:
     host = settle(FakeHost(), bio)
     host.values["addresses"] += f"{line}\\       valid_lft forever\n"
-    assert wanted(host, bio) is None
+    assert setup_for(host, bio) is None
 
 
 def test_a_certificate_is_renewed_before_its_end(bio: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,7 +207,7 @@ def test_a_certificate_is_renewed_before_its_end(bio: Authority, monkeypatch: py
     later = certificates._now() + datetime.timedelta(days=380)
     monkeypatch.setattr(certificates, "_now", lambda: later)
     setup = needed(host, bio)
-    assert setup.reasons[0].startswith("its certificate: it ends on ")
+    assert setup.reasons[0].startswith("certificate expires on ")
     assert bio.fault(setup.files[f"{TLS}/cert.pem"]) == ""
 
 
@@ -218,20 +218,20 @@ def test_what_got_lost_is_put_back(bio: Authority, lost: str) -> None:
     host.values[lost] = ""
     settle(host, bio)
     assert {name for name, value in host.values.items() if not value} == {n for n, v in complete.items() if not v}
-    assert wanted(host, bio) is None
+    assert setup_for(host, bio) is None
 
 
 def test_a_mark_that_got_lost_is_put_back(bio: Authority) -> None:
     host = settle(FakeHost(), bio)
-    host.values["mark"] = ""  # what a power cut makes of a file that was just written
+    host.values["mark"] = ""  # as after a power failure just after it was written
     setup = needed(host, bio)
-    assert "its record" in setup.reasons
+    assert "record" in setup.reasons
     assert json.loads(setup.files[MARK])["course"] == "bio"
-    assert wanted(settle(host, bio), bio) is None
+    assert setup_for(settle(host, bio), bio) is None
     assert release(host, host.facts) == "engine removed"  # type: ignore[arg-type]
 
 
-def test_an_engine_of_the_owners_whose_mark_got_lost_is_given_back_all_the_same(bio: Authority) -> None:
+def test_an_engine_of_the_owners_whose_mark_got_lost_is_restored_all_the_same(bio: Authority) -> None:
     host = settle(with_settings({"debug": True}), bio)
     host.values["mark"] = ""
     settle(host, bio)
@@ -239,32 +239,39 @@ def test_an_engine_of_the_owners_whose_mark_got_lost_is_given_back_all_the_same(
     assert json.loads(host.values["settings"]) == {"debug": True}
 
 
-def test_a_mark_of_other_settings_is_written_anew(bio: Authority) -> None:
+def test_a_mark_of_other_settings_is_written_again(bio: Authority) -> None:
     host = settle(FakeHost(), bio)
     mark = json.loads(host.values["mark"])
     host.values["mark"] = json.dumps({**mark, "settings": {**mark["settings"], "debug": True}})
     setup = needed(host, bio)
-    assert setup.reasons == ("its record",)
+    assert setup.reasons == ("record",)
     assert json.loads(setup.files[MARK]) == mark
 
 
 def test_an_engine_that_does_not_run_is_started(bio: Authority) -> None:
     host = settle(FakeHost(), bio)
     host.values["active"] = "failed\n"
-    assert needed(host, bio) == Setup(False, needed(host, bio).files, ("it does not run",))
+    assert needed(host, bio) == Setup(False, needed(host, bio).files, ("engine stopped",))
 
 
-def test_an_installation_that_was_cut_off_is_finished(bio: Authority) -> None:
+def test_an_interrupted_installation_is_finished(bio: Authority) -> None:
     host = settle(FakeHost(), bio)
     host.values["ready"] = ""
     setup = needed(host, bio)
     assert setup.install
-    assert setup.reasons == ("its installation was cut off", "its record")
+    assert setup.reasons == ("interrupted installation", "record")
 
 
 def booted(**changes: str) -> FakeHost:
     """A machine whose first boot has installed the engine, which waits for its certificates."""
-    values = {**WITH_ENGINE, "active": "inactive\n", "swarm": "", "brought": "yes\n", "installed": "yes\n", **changes}
+    values = {
+        **WITH_ENGINE,
+        "active": "inactive\n",
+        "swarm": "",
+        "installed_by_course": "yes\n",
+        "installed_at_boot": "yes\n",
+        **changes,
+    }
     return FakeHost(values=values)
 
 
@@ -272,9 +279,9 @@ def test_an_engine_that_the_first_boot_installed_is_set_up_and_not_installed_aga
     setup = needed(booted(), bio)
     assert not setup.install
     assert setup.files.keys() == needed(FakeHost(), bio).files.keys()
-    assert "it does not run" in setup.reasons
-    assert not any("cut off" in reason or "no engine" in reason for reason in setup.reasons)
-    assert setup.warning == ""  # nobody's containers are there
+    assert "engine stopped" in setup.reasons
+    assert not any("interrupted" in reason or "no engine" in reason for reason in setup.reasons)
+    assert setup.warning == ""  # it has no containers of others
 
 
 def test_such_an_engine_gets_what_a_new_one_gets(bio: Authority) -> None:
@@ -285,25 +292,25 @@ def test_such_an_engine_gets_what_a_new_one_gets(bio: Authority) -> None:
 
 
 def test_once_it_is_set_up_it_needs_nothing(bio: Authority) -> None:
-    assert wanted(settle(booted(), bio), bio) is None
+    assert setup_for(settle(booted(), bio), bio) is None
 
 
-def test_an_installation_of_the_first_boot_that_was_cut_off_is_finished(bio: Authority) -> None:
-    assert needed(booted(installed=""), bio).install
-    assert needed(booted(installed="", brought="", engine=""), bio).install
+def test_an_interrupted_installation_of_the_first_boot_is_finished(bio: Authority) -> None:
+    assert needed(booted(installed_at_boot=""), bio).install
+    assert needed(booted(installed_at_boot="", installed_by_course="", engine=""), bio).install
 
 
 @pytest.mark.parametrize(
     ("lost", "reason"),
     [
-        ("key", "its certificate: there is none"),
-        ("certificate", "its certificate: it is not of this course"),
-        ("authority", "its authority"),
-        ("unit", "its unit"),
-        ("settings", "its settings"),
-        ("mark", "its record"),
+        ("key", "certificate is missing"),
+        ("certificate", "certificate is not signed by this course"),
+        ("authority", "certificate authority"),
+        ("unit", "systemd unit"),
+        ("settings", "settings"),
+        ("mark", "record"),
     ],
 )
-def test_whatever_is_put_back_says_why(bio: Authority, lost: str, reason: str) -> None:
+def test_what_got_lost_is_reported_as_the_reason(bio: Authority, lost: str, reason: str) -> None:
     host = settle(FakeHost(), bio)
     assert needed(FakeHost(values={**host.values, lost: ""}), bio).reasons == (reason,)

@@ -1,4 +1,4 @@
-"""How a host is set up and given back, and the files that it gets."""
+"""How a host is set up and restored, and the files that it gets."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def bio(tmp_path: Path) -> Authority:
     return made(tmp_path / "bio")
 
 
-# --- doing it --------------------------------------------------------------------------------
+# --- apply and release -----------------------------------------------------------------------
 
 
 def test_a_host_is_read_without_being_changed() -> None:
@@ -42,10 +42,10 @@ def failing(script: str, exit_code: int, stderr: str = "") -> Any:
     return FakeHost(failures={script: CommandResult(exit_code, "", stderr)})
 
 
-def test_a_host_that_can_not_be_looked_at_is_named_with_the_cause() -> None:
-    with pytest.raises(MachineError, match=r"^192\.0\.2\.11: it can't be looked at \(base64: not found\)\."):
+def test_a_host_that_can_not_be_read_is_reported_with_the_cause() -> None:
+    with pytest.raises(MachineError, match=r"^192\.0\.2\.11: could not read its state \(base64: not found\)\."):
         read_facts(failing("facts", 127, "hello\nbase64: not found\n"))
-    with pytest.raises(MachineError, match=r"can't be looked at \(no reason given\)\."):
+    with pytest.raises(MachineError, match=r"could not read its state \(no reason given\)\."):
         read_facts(failing("facts", 1))
 
 
@@ -75,48 +75,48 @@ def test_the_authoritys_and_the_trainers_keys_stay_here(bio: Authority) -> None:
         assert not any(key.encode() in data for data in setup.files.values())
 
 
-def test_an_engine_that_does_not_come_up_is_told_in_its_own_words(bio: Authority) -> None:
-    said = (
+def test_an_engine_that_does_not_start_is_reported_with_its_own_message(bio: Authority) -> None:
+    output = (
         "Created symlink /etc/systemd/system/multi-user.target.wants/docker.service\n"
         "cloudscale: the engine does not start: failed to load listeners: no sockets found\n"
         "sudo: unable to resolve host m1\n"
     )
-    host = failing("engine-up", 1, said)
+    host = failing("engine-up", 1, output)
     with pytest.raises(MachineError, match=r"^192\.0\.2\.11: the engine does not start: .* no sockets found\.\n"):
         apply(host, needed(host, bio))
 
 
-def test_what_fails_without_a_word_of_ours_is_told_by_its_last(bio: Authority) -> None:
+def test_a_failure_without_a_message_of_ours_is_reported_with_the_last_line(bio: Authority) -> None:
     host = failing("engine-up", 2, "Reading\ntar: short read\n\n")
     with pytest.raises(MachineError, match=r"^192\.0\.2\.11: tar: short read\.\n"):
         apply(host, needed(host, bio))
 
 
-def test_a_setup_that_takes_too_long_is_told(bio: Authority) -> None:
+def test_a_setup_that_takes_too_long_is_reported(bio: Authority) -> None:
     host = failing("engine-up", TIMED_OUT, "Get:1 http://deb.debian.org\n")
     with pytest.raises(MachineError, match=f"was not set up within {provision.INSTALLING} s"):
         apply(host, needed(host, bio))
 
 
-def test_a_connection_that_is_lost_meanwhile_is_told(bio: Authority) -> None:
+def test_a_connection_that_is_lost_meanwhile_is_reported(bio: Authority) -> None:
     host: Any = FakeHost()
-    setup, found = needed(host, bio), host.facts
+    setup, before = needed(host, bio), host.facts
     host.is_lost = True
-    for step in (lambda: read_facts(host), lambda: apply(host, setup), lambda: release(host, found)):
+    for step in (lambda: read_facts(host), lambda: apply(host, setup), lambda: release(host, before)):
         with pytest.raises(ConnectionFailed, match="the connection is lost"):
             step()
 
 
-def test_an_engine_that_can_not_be_given_back_is_told(bio: Authority) -> None:
+def test_an_engine_that_can_not_be_restored_is_reported(bio: Authority) -> None:
     host = failing("engine-down", 1, "cloudscale: the engine's packages can't be removed\n")
     with pytest.raises(MachineError, match=r"^192\.0\.2\.11: the engine's packages can't be removed\.\n"):
         release(settle(host, bio), host.facts)  # type: ignore[arg-type]
 
 
-def test_settings_that_somebody_broke_are_not_replaced_by_the_release(bio: Authority) -> None:
+def test_invalid_settings_are_not_replaced_by_the_release(bio: Authority) -> None:
     host = settle(with_settings({"debug": True}), bio)
     host.values["settings"] = "{"
-    with pytest.raises(MachineError, match=r"daemon\.json is not JSON"):
+    with pytest.raises(MachineError, match=r"daemon\.json is not valid JSON"):
         release(host, host.facts)  # type: ignore[arg-type]
 
 
@@ -128,7 +128,7 @@ def members(data: bytes) -> dict[str, tarfile.TarInfo]:
         return {member.name: member for member in archive}
 
 
-def test_files_are_roots_and_what_is_secret_is_roots_alone(bio: Authority) -> None:
+def test_files_belong_to_root_and_only_root_can_read_secret_ones(bio: Authority) -> None:
     setup = needed(FakeHost(), bio)
     packed = members(tar(setup.files))
     assert {f"/{name}" for name in packed} == {*setup.files}

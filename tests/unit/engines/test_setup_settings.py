@@ -16,7 +16,7 @@ from cloudscale.engines.certificates import Authority, authority
 from cloudscale.engines.setup import MARK, UNIT, release
 from cloudscale.networks import ENGINE_NETWORKS
 from tests.unit.engines.authorities import made
-from tests.unit.engines.settling import needed, settings_of, settle, wanted, with_settings
+from tests.unit.engines.settling import needed, settings_of, settle, setup_for, with_settings
 from tests.unit.fake_host import FRESH, WITH_ENGINE, FakeHost
 
 
@@ -34,7 +34,7 @@ CE_START = "ExecStart={ path=/usr/bin/dockerd ; argv[]=/usr/bin/dockerd %s ; ign
         (FRESH, "fd://"),
         (WITH_ENGINE, "fd://"),
         ({**WITH_ENGINE, "start": CE_START % "-H fd:// --debug"}, "fd://"),
-        # there systemd hands over no socket, and an engine that asks for one does not start
+        # systemd passes no socket to these, and an engine that asks for one would not start
         ({**WITH_ENGINE, "start": CE_START % "-H unix:///run/docker.sock"}, "unix:///var/run/docker.sock"),
         ({**WITH_ENGINE, "start": CE_START % "--debug"}, "unix:///var/run/docker.sock"),
     ],
@@ -44,30 +44,30 @@ def test_an_engine_gets_its_socket_where_it_had_it_before(
 ) -> None:
     host = FakeHost(values=dict(values))
     assert settings_of(needed(host, bio))["hosts"] == [first, "tcp://0.0.0.0:2376"]
-    assert wanted(settle(host, bio), bio) is None  # though the start command does not tell it any more
+    assert setup_for(settle(host, bio), bio) is None  # although the start command no longer contains it
     host.values["settings"] = ""
     assert settings_of(needed(host, bio))["hosts"][0] == first
 
 
-def test_what_the_owner_runs_there_already_is_not_cut_off(bio: Authority) -> None:
+def test_the_owners_containers_keep_their_network(bio: Authority) -> None:
     closed = {"icc": False, "no-new-privileges": True}
     for containers in (0, 3):
         host = FakeHost(values={**WITH_ENGINE, "swarm": f"inactive {containers}\n"})
         settings = settings_of(needed(host, bio))
         assert {name: settings[name] for name in closed if name in settings} == ({} if containers else closed)
         settle(host, bio)
-        # later runs keep to it: the containers that are there by then are the course's, and are not asked after
+        # later runs keep that choice: by then the containers are the course's, and are not counted
         assert host.facts.own_containers == 0
-        assert wanted(host, bio) is None
+        assert setup_for(host, bio) is None
         host.values["settings"] = ""
         assert {*closed} <= {*settings_of(needed(host, bio))} or containers
         assert not {*closed} & {*settings_of(needed(host, bio))} or not containers
 
 
 @pytest.mark.parametrize("theirs", [{"icc": True}, {"icc": False}])
-def test_an_owner_who_settles_one_of_two_is_left_in_peace(bio: Authority, theirs: dict[str, bool]) -> None:
+def test_an_owner_who_sets_one_of_two_is_not_changed(bio: Authority, theirs: dict[str, bool]) -> None:
     host = settle(with_settings(theirs), bio)
-    assert wanted(host, bio) is None
+    assert setup_for(host, bio) is None
 
 
 @pytest.mark.parametrize(
@@ -81,31 +81,29 @@ def test_an_owner_who_settles_one_of_two_is_left_in_peace(bio: Authority, theirs
     ],
 )
 def test_what_the_engine_is_started_with_is_not_among_the_settings(bio: Authority, flags: str, names: set[str]) -> None:
-    # told twice, it does not start
+    # with both a flag and a setting, an engine does not start
     host = FakeHost(values={**WITH_ENGINE, "start": CE_START % f"-H fd:// {flags}"})
     setup = needed(host, bio)
     assert not names & {*settings_of(setup)}
     assert setup.files[UNIT].decode().endswith(f"/usr/bin/dockerd {flags}\n")
 
 
-def test_an_engine_that_is_started_with_a_flag_of_two_is_left_in_peace(bio: Authority) -> None:
+def test_an_engine_that_is_started_with_a_flag_of_two_is_not_changed(bio: Authority) -> None:
     host = settle(FakeHost(values={**WITH_ENGINE, "start": CE_START % "-H fd:// --icc=false"}), bio)
-    assert wanted(host, bio) is None
+    assert setup_for(host, bio) is None
 
 
 def test_an_engine_never_goes_on_listening_after_the_course(bio: Authority) -> None:
     host = settle(with_settings({"debug": True}), bio)
     settings = host.values["settings"]
     setup = needed(host, bio, "2001:db8::5054:ff:fe12:3456")
-    host.values["mark"] = setup.files[
-        MARK
-    ].decode()  # the engine did not start with [::], and engine-up.sh took it back
+    host.values["mark"] = setup.files[MARK].decode()  # the engine did not start with [::], and engine-up.sh undid it
     assert host.values["settings"] == settings
     release(host, host.facts)  # type: ignore[arg-type]
     assert "hosts" not in json.loads(host.values["settings"])
 
 
-def test_the_owners_settings_win_but_for_where_the_engine_listens_and_whom_it_trusts(bio: Authority) -> None:
+def test_the_owners_settings_take_precedence_except_for_sockets_and_certificates(bio: Authority) -> None:
     theirs = {
         "icc": True,
         "log-driver": "journald",
@@ -134,7 +132,7 @@ def test_the_owners_settings_win_but_for_where_the_engine_listens_and_whom_it_tr
         ({"log-driver": "json-file", "log-opts": {"labels": "a"}}, False),
     ],
 )
-def test_logs_are_limited_where_the_owner_says_nothing(
+def test_logs_are_limited_unless_the_owner_configured_them(
     bio: Authority, theirs: Mapping[str, Any], has_limits: bool
 ) -> None:
     settings = settings_of(needed(with_settings(theirs), bio))
@@ -150,9 +148,9 @@ def test_a_swarm_and_live_restore_do_not_go_together(bio: Authority) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"icc":true,\n\t"labels": ["é"]}', '{\n  "live-restore": true }\n\n'])
-def test_an_engine_gets_its_settings_back_to_the_letter(bio: Authority, text: str) -> None:
+def test_the_settings_are_restored_exactly(bio: Authority, text: str) -> None:
     host = with_settings(text)
-    assert release(settle(host, bio), host.facts) == "engine as before"  # type: ignore[arg-type]
+    assert release(settle(host, bio), host.facts) == "engine restored"  # type: ignore[arg-type]
     assert host.values == host.fresh
     assert host.data == text.encode()
 
@@ -168,7 +166,7 @@ def test_what_the_owner_changed_meanwhile_is_kept(bio: Authority) -> None:
     assert json.loads(host.values["settings"]) == kept
 
 
-def test_an_engine_of_ours_goes_with_its_settings(bio: Authority) -> None:
+def test_an_engine_of_ours_is_removed_with_its_settings(bio: Authority) -> None:
     host = settle(FakeHost(), bio)
     assert release(host, host.facts) == "engine removed"  # type: ignore[arg-type]
     assert host.data == b""
@@ -182,7 +180,7 @@ def test_a_range_for_networks_is_kept_as_long_as_it_is_free(bio: Authority) -> N
     settle(host, bio)
     assert json.loads(host.values["settings"])["default-address-pools"][0]["base"] == second
     host.values["routes"] = FRESH["routes"]
-    assert wanted(host, bio) is None
+    assert setup_for(host, bio) is None
     host.values["routes"] = FRESH["routes"] + tunnel.format("172.17.0.0/24")
     assert settings_of(needed(host, bio))["default-address-pools"][0]["base"] == first
 
@@ -220,40 +218,38 @@ owners_settings = st.dictionaries(keys, values, max_size=6) | st.fixed_dictionar
 @pytest.fixture(scope="module")
 def signer(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     """One for many examples."""
-    found = authority(tmp_path_factory.mktemp("bio"), "bio")
-    assert found
-    return found
+    made_once = authority(tmp_path_factory.mktemp("bio"), "bio")
+    assert made_once
+    return made_once
 
 
 def is_half_open(theirs: Mapping[str, Any]) -> bool:
-    """What test_an_owner_who_settles_one_of_two_is_left_in_peace is about."""
+    """The case of test_an_owner_who_sets_one_of_two_is_not_changed."""
     return "icc" in theirs and "no-new-privileges" not in theirs
 
 
 @given(owners_settings, st.sampled_from([FRESH, WITH_ENGINE]))
-def test_whatever_the_owner_had_a_setup_is_complete_and_can_be_taken_back(
+def test_with_any_settings_a_setup_is_complete_and_can_be_undone(
     signer: Authority, theirs: dict[str, Any], values: Mapping[str, str]
 ) -> None:
     assume(not is_half_open(theirs))
     text = json.dumps(theirs)
     host = settle(FakeHost(values={**values, "settings": text}), signer)
-    assert wanted(host, signer) is None
+    assert setup_for(host, signer) is None
     assert provision._without(json.loads(host.values["settings"]), host.facts) == theirs
     assert provision._restored(host.facts, "m1").decode() == text
 
 
 @given(owners_settings, owners_settings)
-def test_whatever_the_owner_changes_meanwhile_is_not_lost(
-    signer: Authority, theirs: dict[str, Any], later: dict[str, Any]
-) -> None:
+def test_changes_by_the_owner_are_not_lost(signer: Authority, theirs: dict[str, Any], later: dict[str, Any]) -> None:
     assume(not is_half_open(theirs) and not is_half_open({**theirs, **later}))
     ours = {"hosts", "tlsverify", "tlscacert", "live-restore"}
     later = {name: value for name, value in later.items() if name not in ours}
     host = settle(with_settings(theirs), signer)
     host.values["settings"] = json.dumps({**json.loads(host.values["settings"]), **later})
     settle(host, signer)
-    assert wanted(host, signer) is None
+    assert setup_for(host, signer) is None
     kept = json.loads(provision._restored(host.facts, "m1") or b"{}")
     added = json.loads(host.values["mark"])["settings"]
     for name, value in later.items():
-        assert kept.get(name) == value or added.get(name) == value  # who writes what we wrote has changed nothing
+        assert kept.get(name) == value or added.get(name) == value  # to write the same value as ours is no change

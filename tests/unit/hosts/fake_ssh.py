@@ -18,7 +18,7 @@ OTHER_KEY = paramiko.ECDSAKey.generate()
 
 
 class Client(paramiko.SSHClient):
-    """A client whose host does as it is told."""
+    """A client whose host succeeds, or fails with `outcome`."""
 
     outcome: Exception | None = None
     closed = 0

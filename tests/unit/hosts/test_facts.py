@@ -17,27 +17,27 @@ GIB = 1024**3
 
 
 def test_a_fresh_host_is_read() -> None:
-    found = facts()
-    assert found.system == "Debian GNU/Linux 12 (bookworm)"
-    assert (found.has_apt, found.has_systemd, found.cores) == (True, True, 4)
-    assert (found.memory, found.free_disk) == (8140096 * 1024, 36256724 * 1024)
-    assert found.listening == {22, 80}
-    assert (found.engine, found.engine_runs, found.start_command) == (None, False, ())
-    assert (found.settings_text, found.settings_before, found.unit, found.mark) == ("", "", "", {})
-    assert (found.swarm, found.own_containers, found.uses_socket_unit) == ("", 0, False)
-    assert not (found.authority or found.certificate or found.has_key)
-    assert not (found.is_ready or found.is_brought or found.is_installed)
+    host = facts()
+    assert host.system == "Debian GNU/Linux 12 (bookworm)"
+    assert (host.has_apt, host.has_systemd, host.cores) == (True, True, 4)
+    assert (host.memory, host.free_disk) == (8140096 * 1024, 36256724 * 1024)
+    assert host.listening == {22, 80}
+    assert (host.engine, host.engine_runs, host.start_command) == (None, False, ())
+    assert (host.settings_text, host.settings_before, host.unit, host.mark) == ("", "", "", {})
+    assert (host.swarm, host.own_containers, host.uses_socket_unit) == ("", 0, False)
+    assert not (host.authority or host.certificate or host.has_key)
+    assert not (host.is_ready or host.installed_by_course or host.installed_at_boot)
 
 
 def test_a_host_with_an_engine_is_read() -> None:
-    found = facts(WITH_ENGINE)
-    assert (found.engine, found.engine_runs, found.swarm, found.own_containers) == ((20, 10), True, "inactive", 0)
-    assert found.uses_socket_unit
-    assert found.start_command == ("/usr/sbin/dockerd", "--containerd=/run/containerd/containerd.sock", "$DOCKER_OPTS")
+    host = facts(WITH_ENGINE)
+    assert (host.engine, host.engine_runs, host.swarm, host.own_containers) == ((20, 10), True, "inactive", 0)
+    assert host.uses_socket_unit
+    assert host.start_command == ("/usr/sbin/dockerd", "--containerd=/run/containerd/containerd.sock", "$DOCKER_OPTS")
 
 
 @pytest.mark.parametrize(
-    ("said", "version"),
+    ("output", "version"),
     [
         ("Docker version 20.10.24+dfsg1, build 297e128\n", (20, 10)),
         ("Docker version 27.3.1, build 41ca978\n", (27, 3)),
@@ -46,14 +46,14 @@ def test_a_host_with_an_engine_is_read() -> None:
         ("dockerd: error while loading shared libraries\n", None),
     ],
 )
-def test_an_engines_version_is_read(said: str, version: tuple[int, int] | None) -> None:
-    assert facts(engine=said).engine == version
+def test_an_engines_version_is_read(output: str, version: tuple[int, int] | None) -> None:
+    assert facts(engine=output).engine == version
 
 
-def test_an_engine_that_came_with_the_first_boot_is_told_from_one_that_the_course_brought() -> None:
-    found = facts(WITH_ENGINE, active="inactive\n", brought="yes\n", installed="yes\n")
-    assert (found.is_brought, found.is_installed, found.is_ready) == (True, True, False)
-    assert not facts(WITH_ENGINE, brought="yes\n").is_installed
+def test_an_engine_from_the_first_boot_is_distinguished_from_one_that_the_course_installed() -> None:
+    host = facts(WITH_ENGINE, active="inactive\n", installed_by_course="yes\n", installed_at_boot="yes\n")
+    assert (host.installed_by_course, host.installed_at_boot, host.is_ready) == (True, True, False)
+    assert not facts(WITH_ENGINE, installed_by_course="yes\n").installed_at_boot
 
 
 @pytest.mark.parametrize("state", ["inactive\n", "failed\n", "activating\n", ""])
@@ -72,8 +72,8 @@ def test_an_engine_that_is_not_active_does_not_run(state: str) -> None:
     ],
 )
 def test_a_swarm_and_containers_of_the_owners_are_known(text: str, state: str, containers: int) -> None:
-    found = facts(WITH_ENGINE, swarm=text)
-    assert (found.swarm, found.own_containers) == (state, containers)
+    host = facts(WITH_ENGINE, swarm=text)
+    assert (host.swarm, host.own_containers) == (state, containers)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_a_file_system_with_a_long_name_is_read() -> None:
     assert facts(disk=disk).free_disk == 36256724 * 1024
 
 
-def test_what_a_login_script_says_besides_is_passed_over() -> None:
+def test_the_output_of_a_login_script_is_ignored() -> None:
     lines = printed(FRESH).splitlines()
     noise = ["", "Welcome to m1!", "You have mail.", "disk full", "os", " ", "Last login: Mon Mar  3 08:14:21 2025"]
     assert parse_facts("\n".join([*noise, *lines]), "m1") == facts()
@@ -97,45 +97,45 @@ def test_what_a_login_script_says_besides_is_passed_over() -> None:
 
 
 @pytest.mark.parametrize("name", FRESH)
-def test_what_is_cut_off_is_told_with_the_machine(name: str) -> None:
+def test_incomplete_output_is_reported_with_the_machine(name: str) -> None:
     with pytest.raises(MachineError, match=rf"^m1: .*{name}"):
         parse_facts(printed({key: value for key, value in FRESH.items() if key != name}), "m1")
 
 
 @pytest.mark.parametrize("name", ["cores", "memory", "disk"])
-def test_what_is_no_number_is_told_with_the_machine(name: str) -> None:
+def test_what_is_no_number_is_reported_with_the_machine(name: str) -> None:
     with pytest.raises(MachineError, match=r"^m1: "):
         facts({**FRESH, name: "nproc: not found\n"})
 
 
 @pytest.mark.parametrize("text", ["", "bash: line 1: syntax error", "MOTD\n" * 3])
-def test_the_output_of_something_else_is_told_with_the_machine(text: str) -> None:
+def test_the_output_of_something_else_is_reported_with_the_machine(text: str) -> None:
     with pytest.raises(MachineError, match=r"^m1: "):
         parse_facts(text, "m1")
 
 
 @pytest.mark.parametrize("mark", ["", "{", '"bio"', "[1]", "null", "\0\0\0"])
-def test_a_mark_that_a_power_cut_has_spoilt_counts_as_none(mark: str) -> None:
+def test_a_mark_that_a_power_failure_damaged_counts_as_none(mark: str) -> None:
     assert facts(mark=mark).mark == {}
 
 
 # --- the script ------------------------------------------------------------------------------
 
 
-def test_the_script_tells_just_what_the_parser_reads() -> None:
-    # that the parser reads all of these, test_what_is_cut_off_is_told_with_the_machine shows
+def test_the_script_prints_exactly_what_the_parser_reads() -> None:
+    # test_incomplete_output_is_reported_with_the_machine shows that the parser reads all of these
     script = script_text("facts")
     assert sorted(re.findall(r"\| fact (\w+)$", script, re.MULTILINE)) == sorted(FRESH)
 
 
 @pytest.mark.usefixtures("processes")
-def test_this_computer_can_be_told_by_the_script() -> None:
+def test_the_script_reads_this_computer() -> None:
     done = subprocess.run(["sh", "-c", script_text("facts")], capture_output=True, text=True, check=True)
-    found = parse_facts(done.stdout, "here")
+    host = parse_facts(done.stdout, "here")
     assert done.stderr == ""
-    assert found.cores > 0
-    assert found.memory > 0
-    assert found.free_disk >= 0
+    assert host.cores > 0
+    assert host.memory > 0
+    assert host.free_disk >= 0
 
 
 # --- addresses -------------------------------------------------------------------------------
@@ -171,9 +171,9 @@ def test_devices_of_tunnels_and_virtual_machines_are_left_out_but_not_their_netw
     # they come and go, and a certificate with their addresses would be renewed each time
     line = f"9: {device}    inet 10.8.0.2/24 scope global {device}\\       valid_lft forever preferred_lft forever\n"
     route = f"10.8.0.0/24 dev {device} proto kernel scope link src 10.8.0.2\n"
-    found = facts(addresses=FRESH["addresses"] + line, routes=FRESH["routes"] + route)
-    assert found.addresses == facts().addresses
-    assert "10.8.0.0/24" in found.networks
+    host = facts(addresses=FRESH["addresses"] + line, routes=FRESH["routes"] + route)
+    assert host.addresses == facts().addresses
+    assert "10.8.0.0/24" in host.networks
 
 
 @pytest.mark.parametrize("device", ["lxdbr0", "incusbr0", "podman1", "cni0", "ztabcdef12", "utun3"])
@@ -215,10 +215,10 @@ def test_a_name_server_that_is_mistyped_is_passed_over(line: str) -> None:
 
 
 def test_a_host_without_iproute2_is_reached_by_what_it_is_called() -> None:
-    found = facts(addresses="", links="", routes="")
-    assert found.addresses == ()
-    assert found.own_address("192.0.2.11") == "192.0.2.11"
-    assert found.mtu("192.0.2.11") == 1500
+    host = facts(addresses="", links="", routes="")
+    assert host.addresses == ()
+    assert host.own_address("192.0.2.11") == "192.0.2.11"
+    assert host.mtu("192.0.2.11") == 1500
 
 
 @pytest.mark.parametrize(
@@ -245,25 +245,25 @@ VAGRANT = """\
 
 
 def test_of_all_that_a_host_is_called_by_the_first_that_is_its_own_counts() -> None:
-    found = facts(addresses=VAGRANT)
-    assert found.own_address("host.example", "192.168.56.11") == "192.168.56.11"
-    assert found.own_address("10.0.2.15", "192.168.56.11") == "10.0.2.15"
-    assert found.own_address("host.example", "203.0.113.5") == "10.0.2.15"
+    host = facts(addresses=VAGRANT)
+    assert host.own_address("host.example", "192.168.56.11") == "192.168.56.11"
+    assert host.own_address("10.0.2.15", "192.168.56.11") == "10.0.2.15"
+    assert host.own_address("host.example", "203.0.113.5") == "10.0.2.15"
     assert facts(addresses="").own_address("host.example", "203.0.113.5") == "host.example"
 
 
-def test_of_several_cards_the_one_counts_that_the_host_is_called_by() -> None:
+def test_of_several_nics_the_one_with_the_hosts_address_counts() -> None:
     # 10.0.2.15 is every such machine's own
     assert facts(addresses=VAGRANT).own_address("192.168.56.11") == "192.168.56.11"
 
 
-def test_the_largest_packet_is_that_of_the_card_with_the_address() -> None:
-    found = facts()
-    assert found.mtu("192.0.2.11") == found.mtu("2001:db8::5054:ff:fe12:3456") == 1450
-    assert found.mtu("192.0.2.99") == 1500
+def test_the_mtu_is_that_of_the_nic_with_the_address() -> None:
+    host = facts()
+    assert host.mtu("192.0.2.11") == host.mtu("2001:db8::5054:ff:fe12:3456") == 1450
+    assert host.mtu("192.0.2.99") == 1500
 
 
-def test_cards_are_read_with_their_link_to_elsewhere() -> None:
+def test_nics_with_a_link_to_another_are_read() -> None:
     links = (
         "2: host0@if7: <BROADCAST,MULTICAST,UP,LOWER_UP> mtu 9000 qdisc noqueue state UP mode DEFAULT group default\n"
         "3: eth0.17@eth0: <BROADCAST,MULTICAST,UP,LOWER_UP> mtu 1496 qdisc noqueue state UP mode DEFAULT\n"
@@ -274,7 +274,7 @@ def test_cards_are_read_with_their_link_to_elsewhere() -> None:
 # --- ports -----------------------------------------------------------------------------------
 
 
-def test_only_ports_that_something_listens_on_are_told() -> None:
+def test_only_ports_with_a_listener_are_read() -> None:
     assert listening_ports(FRESH["sockets"]) == {22, 80}
     assert listening_ports("") == listening_ports("cat: /proc/net/tcp6: No such file\n") == frozenset()
 
@@ -289,7 +289,7 @@ def start(*words: str) -> tuple[str, ...]:
     ).start_command
 
 
-def test_the_packages_start_their_engines_without_telling_them_where_to_listen() -> None:
+def test_the_socket_is_no_part_of_the_packages_start_commands() -> None:
     containerd = "--containerd=/run/containerd/containerd.sock"
     assert facts(start=DEBIAN_START).start_command == ("/usr/sbin/dockerd", containerd, "$DOCKER_OPTS")
     assert facts(start=DOCKER_CE_START).start_command == ("/usr/bin/dockerd", containerd)
@@ -315,11 +315,11 @@ def test_the_packages_start_their_engines_without_telling_them_where_to_listen()
     ],
     ids=" ".join,
 )
-def test_where_an_engine_listens_is_dropped_however_it_is_told(words: list[str]) -> None:
+def test_options_for_sockets_are_dropped_in_every_notation(words: list[str]) -> None:
     assert start(*words, "--debug") == start("--debug", *words) == ("/usr/bin/dockerd", "--debug")
 
 
-def test_what_else_the_engine_is_told_is_kept() -> None:
+def test_other_options_of_the_engine_are_kept() -> None:
     words = ("--containerd=/run/c.sock", "--host-gateway-ip=192.0.2.1", "--data-root", "/srv", "--label", "a=-H")
     assert start(*words) == ("/usr/bin/dockerd", *words)
 

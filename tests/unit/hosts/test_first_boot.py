@@ -1,4 +1,4 @@
-"""What a machine is told for its first boot."""
+"""The user data for the first boot of a machine."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ MOST = 16384  # bytes that every kind of cloud takes
 
 
 def parts(text: str) -> list[tuple[str, str]]:
-    """The kind and the content of each part, as cloud-init takes them out."""
+    """The kind and the content of each part, as cloud-init reads them."""
     whole = message_from_string(text)
     assert whole.get_content_type() == "multipart/mixed"
-    found = []
+    contents = []
     for part in whole.get_payload():
         assert isinstance(part, Message)
         content = part.get_payload(decode=True)
         assert isinstance(content, bytes)
-        found.append((part.get_content_type(), content.decode()))
-    return found
+        contents.append((part.get_content_type(), content.decode()))
+    return contents
 
 
-def test_it_is_a_configuration_and_a_script_that_runs_before_all_else() -> None:
+def test_it_is_a_configuration_and_a_script_that_runs_before_everything_else() -> None:
     (first, configuration), (second, script) = parts(user_data(PUBLIC))
     assert (first, second) == ("text/cloud-config", "text/cloud-boothook")
     assert configuration.startswith("#cloud-config\n")
     assert script.startswith("#cloud-boothook\n#!/bin/sh\n")
 
 
-def test_the_courses_key_is_let_in_and_no_other() -> None:
+def test_the_courses_key_is_authorized_and_no_other() -> None:
     (_, configuration), _ = parts(user_data(PUBLIC))
     assert json.loads(configuration.partition("\n")[2])["ssh_authorized_keys"] == [PUBLIC]
 
@@ -66,10 +66,10 @@ def test_it_fits_into_what_a_cloud_takes() -> None:
 def test_the_private_key_is_not_in_it(tmp_path: Path) -> None:
     key = ssh_key(tmp_path, create=True)
     assert key
-    told = "".join(content for _, content in parts(user_data(key.public)))
+    sent = "".join(content for _, content in parts(user_data(key.public)))
     private = [line for line in key.file.read_text().splitlines() if "KEY" not in line]
-    assert key.public in told
-    assert not [line for line in private if line in told]
+    assert key.public in sent
+    assert not [line for line in private if line in sent]
 
 
 @pytest.mark.parametrize("word", ["password", "secret", "token", "PRIVATE", "BEGIN OPENSSH"])

@@ -1,4 +1,4 @@
-"""From a server that runs to a login that is verified by what its console tells."""
+"""The first login on a server that runs, verified by the host keys on its console."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from cloudscale.drivers.openstack.cloud import Cloud
 from cloudscale.drivers.openstack.inventory import CONSOLE, read_console
 from cloudscale.errors import ConnectionFailed, HostKeyChanged, LoginRefused, MachineError
 from cloudscale.hosts import first_login
-from cloudscale.hosts.first_login import LINES, SETTLING, TELLING, Booting, NoLogin, host_keys, log_in
+from cloudscale.hosts.first_login import LINES, SETTLING, SHOWING, Booting, NoLogin, host_keys, log_in
 from cloudscale.hosts.known_hosts import KnownHosts
 from cloudscale.hosts.ssh import Connection, Target
 from tests.lab.stand_in import Fault
@@ -58,16 +58,16 @@ class Machine:
     def __init__(self, server: Server, cloud: Cloud, tmp_path: Path) -> None:
         self.server = server
         self.cloud = cloud
-        self.said: list[str] = []
+        self.reports: list[str] = []
         self.target = Target("192.0.2.7", user="debian", label="bio-1", alias=server.id)
-        self.known = KnownHosts(tmp_path / "known_hosts", self.said.append)
+        self.known = KnownHosts(tmp_path / "known_hosts", self.reports.append)
 
     @property
     def booting(self) -> Booting:
         return Booting(functools.partial(read_console, self.cloud, self.server.id), self.cloud.clock)
 
     def enter(self, timeout: float = 600) -> Connection:
-        return log_in(self.booting, self.target, self.known, timeout, self.said.append)
+        return log_in(self.booting, self.target, self.known, timeout, self.reports.append)
 
     def file(self) -> list[str]:
         return self.known.path.read_text().splitlines() if self.known.path.exists() else []
@@ -101,7 +101,7 @@ def failing(client: type[Client], monkeypatch: pytest.MonkeyPatch, *errors: Exce
     monkeypatch.setattr(client, "connect", fail)
 
 
-# --- what a console tells ---
+# --- what a console shows ---
 
 
 def test_the_keys_stand_between_their_marks() -> None:
@@ -140,7 +140,7 @@ def test_what_is_not_whole_is_no_key(console: str) -> None:
     assert host_keys(console) == []
 
 
-def test_what_is_told_twice_is_told() -> None:
+def test_keys_that_are_shown_twice_are_read_twice() -> None:
     assert len(host_keys(block(ED25519) + "x\n" + block(line(KEY)))) == 2
 
 
@@ -154,53 +154,53 @@ def test_any_console_can_be_read(text: str) -> None:
 
 def test_the_first_login_is_verified_by_the_console(machine: Machine, clock: Time) -> None:
     assert machine.enter().target == machine.target
-    assert machine.said == []  # nothing had to be trusted
+    assert machine.reports == []  # nothing had to be trusted
     # by the server's id: others may have had its address
     assert machine.file() == [f"{machine.server.id} {KEY.get_name()} {KEY.get_base64()}"]
     assert clock.pauses == []
 
 
-def test_keys_that_the_console_tells_late_are_waited_for(stand_in: OwnCloud, machine: Machine, clock: Time) -> None:
+def test_keys_that_the_console_shows_late_are_waited_for(stand_in: OwnCloud, machine: Machine, clock: Time) -> None:
     whole = stand_in.compute.consoles["bio-1"]
     stand_in.compute.consoles["bio-1"] = f"[    0.0] Linux\n{BEGIN}\n"
 
-    def tell(request: Any) -> None:
-        if clock.now() > TELLING / 2:
+    def show(request: Any) -> None:
+        if clock.now() > SHOWING / 2:
             stand_in.compute.consoles["bio-1"] = whole
 
-    stand_in.seen = tell
+    stand_in.seen = show
     machine.enter()
-    assert machine.said == []
-    assert TELLING / 2 < clock.now() < TELLING
+    assert machine.reports == []
+    assert SHOWING / 2 < clock.now() < SHOWING
 
 
 def test_another_key_than_the_consoles_is_refused_at_once(
     machine: Machine, client: type[Client], monkeypatch: pytest.MonkeyPatch, clock: Time
 ) -> None:
     meet(client, monkeypatch, OTHER_KEY)
-    with pytest.raises(HostKeyChanged, match="this may be another machine, or somebody in between"):
+    with pytest.raises(HostKeyChanged, match="This may be another machine, or an attacker in between"):
         machine.enter()
     assert clock.pauses == []
 
 
-def test_a_console_that_tells_none_is_told_and_the_first_key_is_trusted(
+def test_a_console_without_keys_is_reported_and_the_first_key_is_trusted(
     stand_in: OwnCloud, machine: Machine, clock: Time
 ) -> None:
     stand_in.compute.consoles["bio-1"] = "[    0.0] Linux\nbio-1 login: "
     machine.enter()
-    told, trusted = machine.said
-    assert told.startswith("bio-1: its console does not tell its host keys")
+    missing, trusted = machine.reports
+    assert missing.startswith("bio-1: its console does not show its host keys")
     assert "new host key" in trusted
     assert machine.file() == [f"{machine.server.id} {KEY.get_name()} {KEY.get_base64()}"]
-    assert TELLING <= clock.now() < TELLING + 10
+    assert SHOWING <= clock.now() < SHOWING + 10
 
 
-def test_a_cloud_that_shows_no_console_is_told_without_waiting(
+def test_a_cloud_without_consoles_is_reported_without_waiting(
     stand_in: OwnCloud, machine: Machine, clock: Time
 ) -> None:
     stand_in.compute.consoles["bio-1"] = None
     machine.enter()
-    assert machine.said[0].startswith("bio-1: its console does not tell its host keys")
+    assert machine.reports[0].startswith("bio-1: its console does not show its host keys")
     assert clock.pauses == []
 
 
@@ -215,21 +215,21 @@ def test_a_key_once_trusted_is_the_only_one(
 
 
 @pytest.mark.parametrize("fault", [{"status": 500}, {"drop": "after"}])
-def test_a_console_that_is_not_to_be_had_just_then_is_asked_for_again(
+def test_a_console_that_can_not_be_read_for_a_moment_is_read_again(
     stand_in: OwnCloud, machine: Machine, fault: dict[str, Any]
 ) -> None:
     stand_in.faults.append(Fault("POST", "/action$", **fault))
     machine.enter()
-    assert machine.said == []
+    assert machine.reports == []
 
 
-def test_one_that_stays_away_is_none(stand_in: OwnCloud, machine: Machine, cloud: Cloud, clock: Time) -> None:
+def test_one_that_can_never_be_read_is_none(stand_in: OwnCloud, machine: Machine, cloud: Cloud, clock: Time) -> None:
     stand_in.faults.append(Fault("POST", "/action$", status=503, times=None))
     assert read_console(cloud, machine.server.id) is None
     assert 0 < clock.now() <= CONSOLE
 
 
-# --- nobody gets in ---
+# --- no login succeeds ---
 
 
 def test_a_machine_that_is_slow_is_waited_for(machine: Machine, monkeypatch: pytest.MonkeyPatch, clock: Time) -> None:
@@ -238,23 +238,25 @@ def test_a_machine_that_is_slow_is_waited_for(machine: Machine, monkeypatch: pyt
     assert 100 < clock.now() < 103
 
 
-def test_one_that_never_answers_is_silent(machine: Machine, monkeypatch: pytest.MonkeyPatch, clock: Time) -> None:
+def test_one_that_never_answers_is_reported(machine: Machine, monkeypatch: pytest.MonkeyPatch, clock: Time) -> None:
     monkeypatch.setattr(first_login, "_answers", lambda target: False)
     with pytest.raises(NoLogin, match=r"^nothing answers on 192\.0\.2\.7, port 22, after 90 s$"):
         machine.enter(timeout=90)
     assert 90 <= clock.now() < 92
 
 
-def test_one_that_answers_and_lets_nobody_finish_is_silent_with_the_cause(
+def test_a_machine_that_answers_without_a_login_is_reported_with_the_cause(
     machine: Machine, client: type[Client], monkeypatch: pytest.MonkeyPatch, clock: Time
 ) -> None:
     failing(client, monkeypatch, paramiko.SSHException("Error reading SSH protocol banner"), forever=True)
-    with pytest.raises(NoLogin, match=r"Error reading SSH protocol banner.*90 s"):
+    with pytest.raises(NoLogin, match=r"^no login succeeded within 90 s \(.*Error reading SSH protocol banner\)$"):
         machine.enter(timeout=90)
     assert 90 <= clock.now() < 100
 
 
-def test_a_stumble_at_the_door_is_none(machine: Machine, client: type[Client], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_login_that_fails_for_a_moment_is_tried_again(
+    machine: Machine, client: type[Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
     failing(client, monkeypatch, EOFError(), ConnectionResetError(104, "reset"), TimeoutError())
     assert machine.enter()
 
@@ -267,21 +269,21 @@ def test_a_machine_that_does_not_know_the_key_yet_is_given_its_time(
     assert 20 <= clock.now() < SETTLING
 
 
-def test_one_that_never_knows_it_is_told_by_the_users_name(
+def test_one_that_never_knows_it_is_reported_with_the_user_name(
     machine: Machine, client: type[Client], monkeypatch: pytest.MonkeyPatch, clock: Time
 ) -> None:
     failing(client, monkeypatch, paramiko.AuthenticationException("Authentication failed."), forever=True)
-    with pytest.raises(LoginRefused, match="bio-1: it does not let debian in") as raised:
+    with pytest.raises(LoginRefused, match="bio-1: the login as debian was refused") as raised:
         machine.enter()
     assert isinstance(raised.value, ConnectionFailed)
     assert SETTLING < clock.now() < SETTLING + 5
 
 
-def test_a_refusal_is_told_as_one_however_short_the_patience_is(
+def test_a_refusal_is_reported_as_one_however_short_the_timeout_is(
     machine: Machine, client: type[Client], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failing(client, monkeypatch, paramiko.AuthenticationException("Authentication failed."), forever=True)
-    with pytest.raises(LoginRefused, match="bio-1: it does not let debian in"):
+    with pytest.raises(LoginRefused, match="bio-1: the login as debian was refused"):
         machine.enter(timeout=SETTLING / 2)
 
 
@@ -293,7 +295,7 @@ def test_the_last_login_is_given_its_time_however_late_the_machine_is(
     assert machine.enter(timeout=90)
 
 
-def test_one_that_is_gone_is_not_waited_for(machine: Machine, monkeypatch: pytest.MonkeyPatch, clock: Time) -> None:
+def test_one_that_has_ended_is_not_waited_for(machine: Machine, monkeypatch: pytest.MonkeyPatch, clock: Time) -> None:
     monkeypatch.setattr(first_login, "_answers", lambda target: False)
 
     def check() -> None:
@@ -302,7 +304,7 @@ def test_one_that_is_gone_is_not_waited_for(machine: Machine, monkeypatch: pytes
 
     booting = dataclasses.replace(machine.booting, check=check)
     with pytest.raises(MachineError, match="has ended"):
-        log_in(booting, machine.target, machine.known, 600, machine.said.append)
+        log_in(booting, machine.target, machine.known, 600, machine.reports.append)
     assert clock.now() < 15
 
 
@@ -315,7 +317,7 @@ def test_the_last_lines_of_the_console_are_shown(stand_in: OwnCloud, machine: Ma
     assert shown == ["The end of its console:", *(f"  | line {number}" for number in range(100 - LINES, 100))]
 
 
-def test_they_are_shown_without_what_a_terminal_would_obey(
+def test_they_are_shown_without_control_sequences(
     machine: Machine, cloud: Cloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wild = "\x1b[2J\x1b[31mKernel panic\x1b[0m\x07 - \x1b[?25lnot \x00syncing\r\n\x1b[1;1H"
@@ -324,16 +326,18 @@ def test_they_are_shown_without_what_a_terminal_would_obey(
 
 
 @pytest.mark.parametrize(
-    ("console", "told"),
+    ("console", "message"),
     [
-        (None, "Its console is not shown."),
+        (None, "Its console can't be read."),
         ("", "Its console is empty."),
         ("\n \n\r\n", "Its console is empty."),
     ],
 )
-def test_a_console_without_words_is_told(stand_in: OwnCloud, machine: Machine, console: str | None, told: str) -> None:
+def test_a_console_without_output_is_reported(
+    stand_in: OwnCloud, machine: Machine, console: str | None, message: str
+) -> None:
     stand_in.compute.consoles["bio-1"] = console
-    assert machine.booting.console_end() == told
+    assert machine.booting.console_end() == message
 
 
 # --- whether anything answers ---
@@ -341,7 +345,7 @@ def test_a_console_without_words_is_told(stand_in: OwnCloud, machine: Machine, c
 
 @pytest.fixture
 def listen(loopback: str) -> Iterator[Callable[[bytes | None], Target]]:
-    """A port on which something says this first, or nothing at all (None: it hangs up)."""
+    """A port on which a server sends this first, or nothing at all (None: it closes the connection)."""
     sockets: list[socket.socket] = []
 
     def begin(words: bytes | None) -> Target:
@@ -379,6 +383,6 @@ def test_where_nothing_listens_nothing_answers(loopback: str) -> None:
     assert not first_login._answers(Target(loopback, 1))
 
 
-def test_the_stand_ins_own_console_tells_a_key_of_its_form(stand_in: OwnCloud, machine: Machine) -> None:
+def test_the_stand_ins_own_console_shows_a_key_of_its_form(stand_in: OwnCloud, machine: Machine) -> None:
     (key,) = host_keys(machine.server.console)
     assert len(base64.b64decode(key.split()[1])) == 51

@@ -22,7 +22,7 @@ from tests.unit.hosts.fake_ssh import KEY, OTHER_KEY, Client, known_hosts, log_i
 CLOUDS = Target("192.0.2.7", user="debian", label="bio-1", alias="4f1c")
 
 
-@pytest.fixture(autouse=True)  # the user who runs this may know hosts
+@pytest.fixture(autouse=True)  # the user who runs this may have known hosts
 def client(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> type[Client]:
     return own_client(monkeypatch, tmp_path)
 
@@ -40,15 +40,15 @@ def lines_of(tmp_path: Path) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("target", [Target("host"), Target("host", 2222), CLOUDS], ids=lambda target: target.name)
-def test_a_new_host_key_is_told_once_and_remembered(
+def test_a_new_host_key_is_reported_once_and_stored(
     client: type[Client], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, target: Target
 ) -> None:
     meet(client, monkeypatch, KEY)
-    told: list[str] = []
+    reports: list[str] = []
     for _ in range(2):
-        log_in(target, tmp_path, told.append)
-    assert told == [f"{target.name}: new host key {fingerprint(KEY)}, remembered in {tmp_path / 'known_hosts'}"]
-    assert "SHA256:" in told[0]
+        log_in(target, tmp_path, reports.append)
+    assert reports == [f"{target.name}: new host key {fingerprint(KEY)}, stored in {tmp_path / 'known_hosts'}"]
+    assert "SHA256:" in reports[0]
     ((entry, kind, encoded),) = lines_of(tmp_path)
     assert (entry, kind) == (target.entry, KEY.get_name())
     assert base64.b64decode(encoded) == KEY.asbytes()
@@ -78,28 +78,28 @@ def test_a_key_that_the_user_knows_already_is_trusted(
         log_in(Target("host", 2222), tmp_path)
 
 
-def test_a_key_of_one_host_says_nothing_of_another(
+def test_a_key_counts_for_its_own_host_only(
     client: type[Client], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     meet(client, monkeypatch, KEY)
-    told: list[str] = []
+    reports: list[str] = []
     for target in (Target("host"), Target("host", 2222), Target("host.example")):
-        log_in(target, tmp_path, told.append)
-    assert len(told) == 3
+        log_in(target, tmp_path, reports.append)
+    assert len(reports) == 3
 
 
-# --- hosts that have another name there ------------------------------------------------------
+# --- hosts with an alias ---------------------------------------------------------------------
 
 
-def test_what_had_the_address_before_says_nothing_of_a_host_with_an_alias(
+def test_a_key_of_an_earlier_host_at_the_address_does_not_count_for_a_host_with_an_alias(
     client: type[Client], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     meet(client, monkeypatch, OTHER_KEY)
     log_in(Target(CLOUDS.host), tmp_path)
     meet(client, monkeypatch, KEY)
-    told: list[str] = []
-    log_in(CLOUDS, tmp_path, told.append)
-    assert [text.partition(":")[0] for text in told] == ["bio-1"]
+    reports: list[str] = []
+    log_in(CLOUDS, tmp_path, reports.append)
+    assert [text.partition(":")[0] for text in reports] == ["bio-1"]
     log_in(CLOUDS, tmp_path, pytest.fail)
 
 
@@ -119,7 +119,7 @@ def test_a_host_with_an_alias_is_known_at_any_address(
 # --- keys from a source that can be trusted --------------------------------------------------
 
 
-def test_a_host_whose_key_is_told_beforehand_is_verified_at_the_first_login(
+def test_a_host_whose_key_is_known_beforehand_is_verified_at_the_first_login(
     client: type[Client], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     known = known_hosts(tmp_path, pytest.fail)
@@ -132,7 +132,7 @@ def test_a_host_whose_key_is_told_beforehand_is_verified_at_the_first_login(
         connect(CLOUDS, timeout=5, known=known)
 
 
-def test_each_kind_of_key_that_is_told_is_remembered_once(tmp_path: Path) -> None:
+def test_each_type_of_trusted_key_is_stored_once(tmp_path: Path) -> None:
     other = paramiko.RSAKey.generate(1024)
     for _ in range(2):  # in one run and in the next
         known = known_hosts(tmp_path, pytest.fail)
@@ -141,7 +141,7 @@ def test_each_kind_of_key_that_is_told_is_remembered_once(tmp_path: Path) -> Non
     assert lines_of(tmp_path) == [["4f1c", *line(key, "").split()] for key in (KEY, other)]
 
 
-def test_a_key_that_is_told_goes_before_one_that_was_met(
+def test_a_trusted_key_replaces_one_that_was_trusted_on_first_use(
     client: type[Client], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     meet(client, monkeypatch, OTHER_KEY)
@@ -166,7 +166,7 @@ def test_a_key_that_is_told_goes_before_one_that_was_met(
         f"ssh-rsa {KEY.get_base64()}",
     ],
 )
-def test_what_is_no_key_is_passed_over(tmp_path: Path, text: str) -> None:
+def test_what_is_no_key_is_ignored(tmp_path: Path, text: str) -> None:
     known = known_hosts(tmp_path, pytest.fail)
     assert not known.trust("4f1c", [text])
     assert known.trust("4f1c", [text, line(KEY)])
@@ -204,15 +204,13 @@ PARTS = st.lists(st.binary(max_size=40)).map(lambda parts: b"".join(len(part).to
 
 
 @given(kind=st.sampled_from(KINDS), data=st.binary(max_size=80) | PARTS, named=st.booleans())
-def test_whatever_a_line_says_nothing_breaks(
-    tmp_path_factory: pytest.TempPathFactory, kind: str, data: bytes, named: bool
-) -> None:
+def test_any_line_can_be_read(tmp_path_factory: pytest.TempPathFactory, kind: str, data: bytes, named: bool) -> None:
     if named:
         data = len(kind).to_bytes(4) + kind.encode() + data
     assert known_hosts(tmp_path_factory.mktemp("bio")).trust("4f1c", [_line(kind, data)]) in (True, False)
 
 
-def test_a_number_below_nothing_in_a_key_breaks_nothing(tmp_path: Path) -> None:
+def test_a_key_with_a_negative_number_is_none(tmp_path: Path) -> None:
     parts = (b"ssh-rsa", b"\xff", b"\x01")  # an exponent of -1
     data = b"".join(len(part).to_bytes(4) + part for part in parts)
     assert not known_hosts(tmp_path).trust("4f1c", [_line("ssh-rsa", data)])
@@ -241,13 +239,13 @@ def test_the_files_of_host_keys_are_read_once_for_all_hosts(
         load(self, path)
 
     monkeypatch.setattr(paramiko.HostKeys, "load", counted)
-    told: list[str] = []
-    known = known_hosts(tmp_path, told.append)
+    reports: list[str] = []
+    known = known_hosts(tmp_path, reports.append)
     known.trust("c", [line(KEY)])
     for host in ("a", "b", "a", "c"):
         connect(Target(host), timeout=5, known=known).close()
     assert len(reads) == len({*reads}) == 2
-    assert [text.partition(":")[0] for text in told] == ["a", "b"]
+    assert [text.partition(":")[0] for text in reports] == ["a", "b"]
 
 
 def meet_all(known: KnownHosts, count: int, one: Callable[[str], object]) -> None:
@@ -258,8 +256,8 @@ def meet_all(known: KnownHosts, count: int, one: Callable[[str], object]) -> Non
         thread.join()
 
 
-@pytest.mark.parametrize("way", ["met", "told"])
-def test_hosts_that_come_at_once_are_all_remembered(
+@pytest.mark.parametrize("way", ["met", "trusted"])
+def test_hosts_that_are_met_at_once_are_all_stored(
     client: type[Client], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, way: str
 ) -> None:
     meet(client, monkeypatch, KEY)
@@ -279,7 +277,7 @@ def broken_line(path: Path) -> None:
 
 @pytest.mark.parametrize("spoil", [broken_line, Path.mkdir, lambda path: path.write_bytes(b"\xff\xfe\n")])
 @pytest.mark.parametrize("name", [".ssh/known_hosts", "known_hosts"])
-def test_a_file_that_can_not_be_read_is_told(tmp_path: Path, name: str, spoil: Callable[[Path], object]) -> None:
+def test_a_file_that_can_not_be_read_is_reported(tmp_path: Path, name: str, spoil: Callable[[Path], object]) -> None:
     (tmp_path / ".ssh").mkdir()
     spoil(tmp_path / name)
     with pytest.raises(ConnectionFailed, match=rf"{name} can't be read"):
@@ -288,7 +286,7 @@ def test_a_file_that_can_not_be_read_is_told(tmp_path: Path, name: str, spoil: C
         known_hosts(tmp_path).trust("4f1c", [line(KEY)])
 
 
-def test_a_file_that_can_not_be_written_is_told(
+def test_a_file_that_can_not_be_written_is_reported(
     client: type[Client], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     meet(client, monkeypatch, KEY)
@@ -296,7 +294,7 @@ def test_a_file_that_can_not_be_written_is_told(
     with pytest.raises(ConnectionFailed, match=r"known_hosts can't be written \(Permission denied\)"):
         log_in(Target("host"), tmp_path)
     known = known_hosts(tmp_path)
-    for _ in range(2):  # what was not written down is not known
+    for _ in range(2):  # what was not written is not known
         with pytest.raises(ConnectionFailed, match="can't be written"):
             known.trust("4f1c", [line(KEY)])
 

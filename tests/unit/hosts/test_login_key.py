@@ -37,7 +37,7 @@ def test_a_key_is_made_once_and_is_the_same_ever_after(tmp_path: Path) -> None:
     assert names(tmp_path) == [KEY_FILE]
 
 
-def test_a_key_is_made_only_where_one_is_wanted(tmp_path: Path) -> None:
+def test_a_key_is_made_only_when_asked_for(tmp_path: Path) -> None:
     assert ssh_key(tmp_path, create=False) is None
     assert ssh_key(tmp_path / "nowhere", create=False) is None
     assert names(tmp_path) == []
@@ -74,13 +74,13 @@ def test_the_private_key_is_in_no_representation(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("processes")
-@pytest.mark.skipif(not shutil.which("ssh-keygen"), reason="there is no ssh-keygen to compare with")
-def test_openssh_says_the_same_of_the_key(tmp_path: Path) -> None:
+@pytest.mark.skipif(not shutil.which("ssh-keygen"), reason="no ssh-keygen to compare with")
+def test_openssh_agrees_about_the_key(tmp_path: Path) -> None:
     key = made(tmp_path)
-    told = subprocess.run(["ssh-keygen", "-l", "-f", str(key.file)], capture_output=True, text=True, check=True)
-    assert told.stdout.split()[1] == key.fingerprint
-    told = subprocess.run(["ssh-keygen", "-y", "-f", str(key.file)], capture_output=True, text=True, check=True)
-    assert told.stdout.split()[:2] == key.public.split()[:2]
+    printed = subprocess.run(["ssh-keygen", "-l", "-f", str(key.file)], capture_output=True, text=True, check=True)
+    assert printed.stdout.split()[1] == key.fingerprint
+    printed = subprocess.run(["ssh-keygen", "-y", "-f", str(key.file)], capture_output=True, text=True, check=True)
+    assert printed.stdout.split()[:2] == key.public.split()[:2]
 
 
 # --- two runs at once ------------------------------------------------------------------------
@@ -106,21 +106,21 @@ def test_of_two_runs_at_once_both_have_the_key_of_the_first(tmp_path: Path, monk
     assert names(tmp_path) == [KEY_FILE]
 
 
-def test_however_many_make_it_at_once_there_is_one_key(tmp_path: Path) -> None:
+def test_however_many_runs_make_it_at_once_the_key_is_one(tmp_path: Path) -> None:
     together = threading.Barrier(8)
-    found: list[SshKey] = []
+    keys: list[SshKey] = []
 
     def one() -> None:
         together.wait(10)
-        found.append(made(tmp_path))
+        keys.append(made(tmp_path))
 
     threads = [threading.Thread(target=one) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(found) == 8
-    assert len({*found}) == 1
+    assert len(keys) == 8
+    assert len({*keys}) == 1
     assert names(tmp_path) == [KEY_FILE]
 
 
@@ -156,29 +156,29 @@ def test_a_file_that_is_no_key_is_a_wrong_request_and_left_as_it_is(
         ssh_key(tmp_path, create=create)
     assert raised.value.exit_code == 2
     assert str(file) in raised.value.message
-    assert "Put back the file" in raised.value.remedy
+    assert "Restore the file" in raised.value.remedy
     assert file.read_bytes() == before
 
 
-def test_a_key_that_somebody_else_made_is_taken(tmp_path: Path) -> None:
+def test_a_key_that_was_made_elsewhere_is_used(tmp_path: Path) -> None:
     other_private_key(tmp_path / KEY_FILE)
     before = (tmp_path / KEY_FILE).read_bytes()
     assert made(tmp_path).public.startswith("ssh-ed25519 ")
     assert (tmp_path / KEY_FILE).read_bytes() == before
 
 
-def test_a_folder_in_the_keys_place_is_told(tmp_path: Path) -> None:
+def test_a_folder_in_the_keys_place_is_reported(tmp_path: Path) -> None:
     (tmp_path / KEY_FILE).mkdir()
     with pytest.raises(RequestError, match=r"SSH key .* can't be used: Is a directory"):
         ssh_key(tmp_path, create=True)
 
 
-def test_where_there_is_no_folder_for_it_that_is_told(tmp_path: Path) -> None:
+def test_a_missing_folder_is_reported(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"can't be used: No such file or directory"):
         ssh_key(tmp_path / "nowhere", create=True)
 
 
-def test_a_folder_that_knows_no_links_is_told_and_keeps_no_key_beside(
+def test_a_folder_without_links_is_reported_and_keeps_no_other_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(source: Path, target: Path) -> None:

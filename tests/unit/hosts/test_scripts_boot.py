@@ -1,4 +1,4 @@
-"""The first boot of a cloud's machine, here in a folder that stands for it and with nothing else to call."""
+"""The script of the first boot, run in a folder that stands for the machine, with no other programs to call."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ UNITS = "/etc/systemd/system"
 FIREWALL = f"{UNITS}/cloudscale-firewall.service"
 SEATS_LEAVE = f"{COURSE}/firewall.sh"
 
-# Keeps the rules that it is given, and tells whether it has one.
+# Stores its rules, and answers whether it has one.
 IPTABLES = r"""
 [ "$1" = -w ] || exit 2
 shift
@@ -64,7 +64,7 @@ def test_an_engine_waits_for_its_certificates(host: Host, unit: str) -> None:
     assert "daemon-reload" in asked(host, "systemctl")
 
 
-def test_a_clone_forgets_whom_it_was_copied_from_and_keeps_what_it_brought(host: Host) -> None:
+def test_a_clone_loses_the_identity_of_its_original_and_keeps_its_images(host: Host) -> None:
     for name in ("/etc/docker/key.json", "/var/lib/docker/swarm/state.json", "/var/lib/docker/image/lab"):
         host.write(name)
     host.write("/etc/docker/daemon.json", "{}")
@@ -86,14 +86,14 @@ def test_the_engine_needs_the_firewall_and_starts_after_it(host: Host) -> None:
     assert needed.read_text() == host.read(FIREWALL)
 
 
-def test_keys_and_packages_are_seen_to_beside_the_boot(host: Host) -> None:
+def test_keys_and_packages_are_handled_in_parallel_with_the_boot(host: Host) -> None:
     assert succeeded(host.boot())
     keys, install = asked(host, "systemd-run")
     for call, name in ((keys, "keys"), (install, "install")):
         assert call.endswith(f" {host.root}/part-001 {name}")
         assert "--no-block" in call
         assert f"--unit=cloudscale-{name}" in call
-    # who logs in finds them told; and they are made by cloud-init
+    # the keys are made by cloud-init, and are on the console before a login is possible
     assert "--property=Before=ssh.service sshd.service" in keys
     assert "--property=After=cloud-init.service cloud-init-network.service" in keys
     assert "Before=" not in install
@@ -102,13 +102,13 @@ def test_keys_and_packages_are_seen_to_beside_the_boot(host: Host) -> None:
 
 
 def test_the_order_is_such_that_no_engine_slips_through(host: Host) -> None:
-    """All is laid down before systemd reads it, and that before any package comes."""
+    """Everything is written before systemd reads it, and that before any package is installed."""
     assert succeeded(host.boot())
     names = [call.split()[0] for call in host.calls]
     assert names == ["systemctl", "systemd-run", "systemd-run"]
 
 
-def test_what_the_course_lays_down_is_roots_alone(host: Host) -> None:
+def test_the_courses_folder_is_for_root_only(host: Host) -> None:
     assert succeeded(host.boot())
     assert (host.root / COURSE[1:]).stat().st_mode & 0o777 == 0o700
 
@@ -127,7 +127,7 @@ def test_it_runs_at_the_first_boot_only(host: Host) -> None:
 # --- the firewall ----------------------------------------------------------------------------
 
 
-def lay_down(host: Host) -> subprocess.CompletedProcess[bytes]:
+def start_firewall(host: Host) -> subprocess.CompletedProcess[bytes]:
     """As the unit does."""
     shell = str(host.root / "bin/sh")
     return subprocess.run(
@@ -141,7 +141,7 @@ def lay_down(host: Host) -> subprocess.CompletedProcess[bytes]:
 def test_seats_reach_neither_the_clouds_metadata_nor_engines_nor_the_machine(host: Host) -> None:
     assert succeeded(host.boot())
     program(host, "iptables", IPTABLES)
-    assert succeeded(lay_down(host))
+    assert succeeded(start_firewall(host))
     assert host.read("rules").splitlines() == [
         "DOCKER-USER -d 169.254.169.254 -j DROP",
         "DOCKER-USER -p tcp -m multiport --dports 2376,2377,7946 -j DROP",
@@ -151,20 +151,20 @@ def test_seats_reach_neither_the_clouds_metadata_nor_engines_nor_the_machine(hos
     ]
 
 
-def test_the_firewall_can_be_laid_down_again(host: Host) -> None:
+def test_the_firewall_can_be_started_again(host: Host) -> None:
     """Where the unit is started once more, and where an engine has made the chain already."""
     assert succeeded(host.boot())
     program(host, "iptables", IPTABLES)
-    assert succeeded(lay_down(host))
+    assert succeeded(start_firewall(host))
     before = host.read("rules")
-    assert succeeded(lay_down(host))
+    assert succeeded(start_firewall(host))
     assert host.read("rules") == before
 
 
 def test_an_engine_does_not_start_without_a_firewall(host: Host) -> None:
     assert succeeded(host.boot())
     program(host, "iptables", "case $* in *169.254*) exit 1 ;; esac")
-    assert lay_down(host).returncode
+    assert start_firewall(host).returncode
 
 
 # --- the host's keys -------------------------------------------------------------------------
@@ -173,7 +173,7 @@ ED25519 = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA
 ECDSA = "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTY="
 
 
-def test_the_console_tells_the_hosts_keys_as_cloud_init_does(host: Host) -> None:
+def test_the_console_shows_the_hosts_keys_as_cloud_init_does(host: Host) -> None:
     host.write("/etc/ssh/ssh_host_ecdsa_key.pub", f"{ECDSA} root@bio-1\n")
     host.write("/etc/ssh/ssh_host_ed25519_key.pub", f"{ED25519} root@bio-1\n")
     host.write("/etc/ssh/ssh_host_ed25519_key", "a secret\n")
@@ -207,7 +207,7 @@ def is_done(host: Host) -> bool:
     return marks[0]
 
 
-def test_the_engine_is_installed_and_that_is_written_down(booted: Host) -> None:
+def test_the_engine_is_installed_and_that_is_recorded(booted: Host) -> None:
     assert succeeded(booted.boot("install"))
     (install,) = [call for call in asked(booted, "apt-get") if " install " in call]
     assert install.endswith(" install docker.io ca-certificates")  # as far as the distribution has them
@@ -218,8 +218,8 @@ def test_the_engine_is_installed_and_that_is_written_down(booted: Host) -> None:
     assert is_done(booted)
 
 
-def test_where_the_command_line_is_a_package_of_its_own_it_comes_too(booted: Host) -> None:
-    program(booted, "apt-cache", "echo it is there")
+def test_a_separate_package_with_the_command_line_is_installed_too(booted: Host) -> None:
+    program(booted, "apt-cache", "echo docker-cli - Docker")
     assert succeeded(booted.boot("install"))
     assert any(call.endswith(" install docker.io docker-cli ca-certificates") for call in asked(booted, "apt-get"))
 
@@ -232,7 +232,7 @@ def test_an_engine_in_the_image_is_used(booted: Host) -> None:
 
 
 @pytest.mark.parametrize("fault", ["full", "conflict"])
-def test_an_installation_that_fails_is_not_written_down(booted: Host, fault: str) -> None:
+def test_an_installation_that_fails_is_not_recorded(booted: Host, fault: str) -> None:
     booted.write(fault)
     assert booted.boot("install").returncode
     assert not is_done(booted)
@@ -255,7 +255,7 @@ def test_they_are_not_waited_for_without_end(booted: Host) -> None:
     assert updates(booted) == 60
 
 
-def test_an_index_out_of_reach_does_no_harm_where_the_packages_are_known(booted: Host) -> None:
+def test_an_unreachable_index_does_not_matter_if_the_packages_are_known(booted: Host) -> None:
     booted.write("offline")
     assert succeeded(booted.boot("install"))
     assert updates(booted) == 1

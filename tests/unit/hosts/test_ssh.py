@@ -52,7 +52,7 @@ def test_what_a_target_leaves_out_is_the_flags() -> None:
     "text", ["", "@host", "user@", ":22", "host:http", "host:-1", "host:0", "host:65536", "host:²", "[::1]x", "[]:22"]
 )
 def test_what_is_no_host_is_a_wrong_request(text: str) -> None:
-    with pytest.raises(RequestError, match="is no host"):
+    with pytest.raises(RequestError, match="is not a host"):
         parse(text)
 
 
@@ -93,12 +93,12 @@ def test_a_password_is_the_only_thing_that_is_tried_where_it_is_given(client: ty
     assert client.given["passphrase"] is None
 
 
-def test_of_a_key_file_the_password_is_the_passphrase(client: type[Client], tmp_path: Path) -> None:
+def test_the_password_is_the_passphrase_of_a_key_file(client: type[Client], tmp_path: Path) -> None:
     target = parse_target("host", port=22, user="root", password="secret", key_file=Path("~/key"))
     log_in(target, tmp_path)
     assert client.given["key_filename"] == str(tmp_path / "key")
     assert client.given["passphrase"] == "secret"
-    assert client.given["password"] is None  # the host is not shown it
+    assert client.given["password"] is None  # it is not sent to the host
     assert not client.given["allow_agent"]
 
 
@@ -116,7 +116,7 @@ def test_every_step_has_the_deadline(client: type[Client], tmp_path: Path) -> No
 
 
 def no_way(errors: dict[str, int]) -> Exception:
-    """What paramiko says where none of a host's addresses takes the connection."""
+    """The error of paramiko when no address of a host accepts the connection."""
     causes: Any = {
         (host, 22): OSError(number, os.strerror(number)) if number else OSError() for host, number in errors.items()
     }
@@ -126,7 +126,7 @@ def no_way(errors: dict[str, int]) -> Exception:
 @pytest.mark.parametrize(
     ("cause", "message"),
     [
-        (paramiko.AuthenticationException("Authentication failed."), "does not let root in"),
+        (paramiko.AuthenticationException("Authentication failed."), "the login as root was refused"),
         (paramiko.PasswordRequiredException(), "has a passphrase"),
         (paramiko.BadHostKeyException("host", KEY, OTHER_KEY), "host key is not the one that is known"),
         (TimeoutError(), "no answer in 5 s"),
@@ -140,7 +140,7 @@ def no_way(errors: dict[str, int]) -> Exception:
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
-def test_a_host_that_does_not_let_us_in_is_named_with_the_cause(
+def test_a_login_that_fails_is_reported_with_the_host_and_the_cause(
     client: type[Client], tmp_path: Path, cause: Exception, message: str
 ) -> None:
     client.outcome = cause
@@ -154,7 +154,7 @@ def test_a_host_that_does_not_let_us_in_is_named_with_the_cause(
 REFUSALS = {
     paramiko.AuthenticationException("Authentication failed."): LoginRefused,
     paramiko.BadHostKeyException("host", KEY, OTHER_KEY): HostKeyChanged,
-    paramiko.PasswordRequiredException(): ConnectionFailed,  # it is our own key that is closed
+    paramiko.PasswordRequiredException(): ConnectionFailed,  # our own key is locked
     paramiko.SSHException("Error reading SSH protocol banner"): ConnectionFailed,
     TimeoutError(): ConnectionFailed,
     EOFError(): ConnectionFailed,
@@ -162,10 +162,10 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("cause", REFUSALS, ids=lambda cause: type(cause).__name__)
-def test_who_is_not_let_in_and_who_is_not_who_it_was_are_told_from_the_rest(
+def test_a_refused_login_and_a_changed_host_have_errors_of_their_own(
     client: type[Client], tmp_path: Path, cause: Exception
 ) -> None:
-    """Waiting may help the others."""
+    """Waiting may help with the others."""
     client.outcome = cause
     with pytest.raises(ConnectionFailed) as raised:
         log_in(Target("192.0.2.7", label="bio-1"), tmp_path)
@@ -173,7 +173,7 @@ def test_who_is_not_let_in_and_who_is_not_who_it_was_are_told_from_the_rest(
     assert raised.value.message.startswith("bio-1: ")
 
 
-def test_a_host_key_that_changed_is_told_with_both_keys_and_how_to_forget_the_old_one(
+def test_a_host_key_that_changed_is_reported_with_both_keys_and_how_to_remove_the_old_one(
     client: type[Client], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     meet(client, monkeypatch, KEY)
@@ -186,7 +186,7 @@ def test_a_host_key_that_changed_is_told_with_both_keys_and_how_to_forget_the_ol
 
 
 @pytest.mark.parametrize("seconds", [4.9, 5, 60])
-def test_whatever_is_said_once_the_deadline_has_passed_the_host_did_not_answer(
+def test_any_error_after_the_deadline_means_that_the_host_did_not_answer(
     client: type[Client], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
 ) -> None:
     client.outcome = paramiko.SSHException("Error reading SSH protocol banner")
@@ -209,7 +209,7 @@ def test_a_client_is_closed_whatever_happens_in_between(client: type[Client], tm
     assert client.closed
 
 
-def test_a_connection_gives_signs_of_life(
+def test_a_connection_sends_keepalive_messages(
     client: type[Client], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     transport = Transport(None)
@@ -223,10 +223,10 @@ def test_a_connection_gives_signs_of_life(
 
 
 class Doors:
-    """In the place of connect: who came, and whether they were let in."""
+    """A replacement for connect: it records the targets, and fails with `failure`."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.came: list[Target] = []
+        self.targets: list[Target] = []
         self.failure: Exception | None = None
         self.transports: list[Transport] = []
         self.together = threading.Barrier(1)
@@ -234,7 +234,7 @@ class Doors:
 
     def __call__(self, target: Target, *, timeout: float, known: KnownHosts) -> Connection:
         assert timeout == 5
-        self.came.append(target)
+        self.targets.append(target)
         self.together.wait(10)
         if self.failure:
             raise self.failure
@@ -258,14 +258,14 @@ def test_a_host_is_logged_in_to_once(doors: Doors, logins: Logins) -> None:
     first = logins(Target("a"), 5)
     assert logins(Target("a"), 5) is first
     assert logins(Target("b"), 5) is not first
-    assert doors.came == [Target("a"), Target("b")]
+    assert doors.targets == [Target("a"), Target("b")]
 
 
 def test_a_login_that_was_lost_is_made_again(doors: Doors, logins: Logins) -> None:
     first = logins(Target("a"), 5)
     doors.transports[0].close()
     assert logins(Target("a"), 5) is not first
-    assert len(doors.came) == 2
+    assert len(doors.targets) == 2
 
 
 def test_a_host_that_did_not_answer_is_not_asked_twice(doors: Doors, logins: Logins) -> None:
@@ -273,7 +273,7 @@ def test_a_host_that_did_not_answer_is_not_asked_twice(doors: Doors, logins: Log
     for _ in range(3):
         with pytest.raises(ConnectionFailed, match="no answer"):
             logins(Target("a"), 5)
-    assert len(doors.came) == 1
+    assert len(doors.targets) == 1
     doors.failure = None
     assert logins(Target("b"), 5)
 
@@ -282,12 +282,12 @@ def test_a_login_that_was_made_elsewhere_is_used(doors: Doors, logins: Logins) -
     made = doors(Target("a"), timeout=5, known=known_hosts(Path("nowhere")))
     logins.keep(made)
     assert logins(Target("a"), 5) is made
-    assert len(doors.came) == 1
+    assert len(doors.targets) == 1
     doors.transports[0].close()
     assert logins(Target("a"), 5) is not made
 
 
-def test_a_login_that_was_made_elsewhere_makes_good_for_one_that_failed(doors: Doors, logins: Logins) -> None:
+def test_a_login_that_was_made_elsewhere_replaces_one_that_failed(doors: Doors, logins: Logins) -> None:
     doors.failure = ConnectionFailed("a: no answer in 5 s.")
     with pytest.raises(ConnectionFailed):
         logins(Target("a"), 5)
@@ -297,7 +297,7 @@ def test_a_login_that_was_made_elsewhere_makes_good_for_one_that_failed(doors: D
     assert logins(Target("a"), 5) is made
 
 
-def test_a_host_at_an_address_that_another_had_is_logged_in_to_anew(doors: Doors, logins: Logins) -> None:
+def test_a_new_host_at_an_address_that_another_had_gets_its_own_login(doors: Doors, logins: Logins) -> None:
     first = logins(Target("a", label="bio-1", alias="4f1c"), 5)
     assert logins(Target("a", label="bio-1", alias="77ab"), 5) is not first
 
@@ -310,17 +310,17 @@ def together(*calls: Callable[[], object]) -> None:
         thread.join()
 
 
-def test_several_who_want_one_host_share_a_login(doors: Doors, logins: Logins) -> None:
-    found: list[Connection] = []
+def test_several_threads_for_one_host_share_a_login(doors: Doors, logins: Logins) -> None:
+    connections: list[Connection] = []
 
     def log_in() -> None:
-        found.append(logins(Target("a"), 5))
+        connections.append(logins(Target("a"), 5))
 
     together(*[log_in] * 8)
-    assert len({*map(id, found)}) == len(doors.came) == 1
+    assert len({*map(id, connections)}) == len(doors.targets) == 1
 
 
 def test_several_hosts_are_logged_in_to_side_by_side(doors: Doors, logins: Logins) -> None:
-    doors.together = threading.Barrier(4)  # nobody is let in before all are at the door
+    doors.together = threading.Barrier(4)  # no login ends before all have begun
     together(*(lambda at=at: logins(Target(f"m{at}"), 5) for at in range(4)))
-    assert len(doors.came) == 4
+    assert len(doors.targets) == 4

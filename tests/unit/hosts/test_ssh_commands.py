@@ -61,16 +61,16 @@ def test_a_command_gets_its_input_whole_and_to_its_end(window: int) -> None:
     assert not channel.writable
 
 
-def test_a_command_that_ends_without_reading_its_input_is_told_by_its_own_words() -> None:
+def test_a_command_that_ends_without_reading_its_input_is_reported_with_its_own_message() -> None:
     # such as sudo, which refuses before it reads anything
     result = run(Channel(1, err=b"sudo: a password is required\n", looks=3, deaf=True), data=b"x" * 10)
     assert (result.exit_code, result.stderr) == (1, "sudo: a password is required\n")
 
 
-def test_what_a_command_says_is_heard_as_it_comes() -> None:
-    on_output: list[bytes] = []
-    result = run(Channel(0, b"out\n", b"err\n"), on_output=on_output.append)
-    assert sorted(on_output) == [b"err\n", b"out\n"]
+def test_the_output_of_a_command_is_passed_on_as_it_arrives() -> None:
+    pieces: list[bytes] = []
+    result = run(Channel(0, b"out\n", b"err\n"), on_output=pieces.append)
+    assert sorted(pieces) == [b"err\n", b"out\n"]
     assert (result.stdout, result.stderr) == ("out\n", "err\n")
 
 
@@ -103,7 +103,7 @@ def test_a_command_past_its_deadline_is_ended_with_exit_code_124() -> None:
     assert "ended after 0.05 s" in result.stderr
     assert "--timeout" in result.stderr
     assert channel.closed
-    assert not channel.transport.is_closed  # others may run by it
+    assert not channel.transport.is_closed  # it may have other commands
 
 
 def test_the_server_is_asked_to_end_a_command_past_its_deadline() -> None:
@@ -150,7 +150,7 @@ def test_a_connection_that_ends_before_the_command_is_lost() -> None:
 
 
 def test_a_command_that_a_signal_ended_is_no_lost_connection() -> None:
-    # such as one that the kernel ended for want of memory: the server says so, and ends the streams
+    # for example by the kernel, when memory is short: the server reports that, and ends the streams
     result = run(Channel(-1, b"out\n"))
     assert result.exit_code
     assert result.stdout == "out\n"
@@ -160,7 +160,7 @@ def test_the_address_that_a_host_was_reached_by_is_known() -> None:
     assert on(Channel(0)).peer == "2001:db8::1"
 
 
-def test_a_host_that_was_lost_has_an_address_all_the_same_or_is_told() -> None:
+def test_a_host_that_was_lost_has_an_address_or_is_reported() -> None:
     channel = Channel(0)
     connection = on(channel)
     channel.transport.close()
@@ -171,7 +171,7 @@ def test_a_host_that_was_lost_has_an_address_all_the_same_or_is_told() -> None:
 
 
 @pytest.mark.parametrize("cause", [paramiko.SSHException("SSH session not active"), OSError(), EOFError()])
-def test_a_lost_connection_is_told(cause: Exception) -> None:
+def test_a_lost_connection_is_reported(cause: Exception) -> None:
     client: Any = paramiko.SSHClient()
     transport: Any = Transport(cause)
     with pytest.raises(ConnectionFailed, match="host: the connection is lost"):
@@ -194,13 +194,13 @@ def test_a_scripts_arguments_arrive_as_they_are(arguments: tuple[str, str]) -> N
     assert done.stdout == f"{arguments[0]}\n{arguments[1]}\n2\n"
 
 
-def test_whoever_is_root_needs_no_sudo() -> None:
+def test_root_needs_no_sudo() -> None:
     channel = Channel(0)
     on(channel).run_root("id", timeout=5)
     assert channel.command == "sh -c id cloudscale"
 
 
-def test_whoever_is_not_uses_it_without_a_password() -> None:
+def test_other_users_run_sudo_without_a_password() -> None:
     channel = Channel(0, looks=3)
     on(channel, "debian").run_root("id -u", "a b", timeout=5, data=b"in")
     # its refusals are known in English
@@ -209,31 +209,31 @@ def test_whoever_is_not_uses_it_without_a_password() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "cause"),
+    ("output", "cause"),
     [
-        ("sudo: a password is required\n", "wants a password"),
+        ("sudo: a password is required\n", "asks for a password"),
         (
             "Hello!\nsudo: a terminal is required to read the password; either use -S\nsudo: a password is required\n",
-            "wants",
+            "asks for",
         ),
-        ("sudo: sorry, you must have a tty to run sudo\n", "wants a password"),
+        ("sudo: sorry, you must have a tty to run sudo\n", "asks for a password"),
         ("debian is not in the sudoers file.\n", "does not allow it"),
         ("debian is not in the sudoers file.  This incident will be reported.\n", "does not allow it"),
         ("Sorry, user debian may not run sudo on m1.\n", "does not allow it"),
         ("Sorry, user debian is not allowed to execute '/usr/bin/sh -c id' as root on m1.\n", "does not allow it"),
-        ("bash: line 1: sudo: command not found\n", "there is no sudo"),
-        ("sh: 1: sudo: not found\n", "there is no sudo"),
+        ("bash: line 1: sudo: command not found\n", "sudo is not installed"),
+        ("sh: 1: sudo: not found\n", "sudo is not installed"),
     ],
 )
-def test_what_sudo_refuses_is_told_with_its_remedy(said: str, cause: str) -> None:
+def test_a_refusal_of_sudo_is_reported_with_its_remedy(output: str, cause: str) -> None:
     with pytest.raises(ConnectionFailed, match=cause) as raised:
-        on(Channel(1, err=said.encode()), "debian").run_root("id", timeout=5)
-    assert raised.value.message.startswith("host: debian is not root there")
+        on(Channel(1, err=output.encode()), "debian").run_root("id", timeout=5)
+    assert raised.value.message.startswith("host: debian is not root on it")
     assert "debian ALL=(ALL) NOPASSWD:ALL" in raised.value.remedy
 
 
 @pytest.mark.parametrize(
-    "said",
+    "output",
     [
         "cloudscale: the engine does not start\n",
         "E: 'ann' is the user's name; a password is required by the proxy\n",
@@ -241,14 +241,14 @@ def test_what_sudo_refuses_is_told_with_its_remedy(said: str, cause: str) -> Non
         "E: Repository is not allowed to change its origin\n",
     ],
 )
-def test_what_the_script_says_is_not_taken_for_sudos(said: str) -> None:
-    assert on(Channel(1, err=said.encode()), "debian").run_root("id", timeout=5) == CommandResult(1, "", said)
+def test_output_of_the_script_is_not_mistaken_for_sudos(output: str) -> None:
+    assert on(Channel(1, err=output.encode()), "debian").run_root("id", timeout=5) == CommandResult(1, "", output)
 
 
-def test_what_went_well_is_no_refusal_whatever_it_says() -> None:
-    said = "sudo: a password is required\n"
-    assert on(Channel(0, err=said.encode()), "debian").run_root("id", timeout=5).stderr == said
-    assert on(Channel(1, err=said.encode()), "root").run_root("id", timeout=5).exit_code == 1
+def test_a_success_is_no_refusal_whatever_its_output() -> None:
+    output = "sudo: a password is required\n"
+    assert on(Channel(0, err=output.encode()), "debian").run_root("id", timeout=5).stderr == output
+    assert on(Channel(1, err=output.encode()), "root").run_root("id", timeout=5).exit_code == 1
 
 
 def test_words_are_quoted_where_they_need_it() -> None:

@@ -20,7 +20,7 @@ from cloudscale.waiting import poll
 
 
 def ended(process: int) -> bool:
-    """Whether a process is gone, or only its entry is left for whoever inherits it."""
+    """Whether a process has ended, even if its parent has not collected it yet."""
     status = Path(f"/proc/{process}/stat")
     return not status.exists() or status.read_text().rpartition(")")[2].split()[0] in "ZX"
 
@@ -33,10 +33,10 @@ class TestRunShell:
     def test_quotes_and_pipes_are_the_shells(self) -> None:
         assert run_shell("""printf '%s' "it's" | tr t T""", 20).stdout == "iT's"
 
-    def test_there_is_nothing_to_read_from(self) -> None:
+    def test_a_command_has_no_input(self) -> None:
         assert run_shell("cat", 20) == CommandResult(0, "", "")
 
-    def test_bytes_that_are_no_text_are_shown_as_well_as_it_goes(self) -> None:
+    def test_bytes_that_are_no_text_are_replaced(self) -> None:
         assert run_shell(r"printf '\377'", 20).stdout == "�"
 
     def test_past_its_deadline_a_command_is_ended_with_exit_code_124(self) -> None:
@@ -96,21 +96,21 @@ def test_root_runs_a_command_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("user")
-def test_others_run_it_with_sudo_which_does_not_ask_where_nobody_can_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_others_run_it_with_sudo_which_does_not_ask_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert as_root(["ls", "-l"]) == ["sudo", "-n", "ls", "-l"]
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
     assert as_root(["ls", "-l"]) == ["sudo", "ls", "-l"]
 
 
 @pytest.mark.usefixtures("user")
-def test_without_sudo_it_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_sudo_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(RequestError, match="needs root"):
         as_root(["ls"])
 
 
 def answers(monkeypatch: pytest.MonkeyPatch, outcome: object) -> list[list[str]]:
-    """Has every command end like this; the commands."""
+    """Makes every command end like this; returns the commands."""
     commands: list[list[str]] = []
 
     def run(command: list[str], **settings: object) -> object:
@@ -139,9 +139,9 @@ def test_the_output_of_a_command_is_returned(monkeypatch: pytest.MonkeyPatch) ->
         (subprocess.TimeoutExpired([], 900), "did not end within 900 s"),
         (FileNotFoundError(2, "No such file"), "No such file"),
     ],
-    ids=["failed", "said on standard output", "too long", "not there"],
+    ids=["failed", "message on standard output", "too long", "not started"],
 )
-def test_what_failed_is_told_and_how(monkeypatch: pytest.MonkeyPatch, outcome: object, message: str) -> None:
+def test_a_failure_is_reported_with_its_cause(monkeypatch: pytest.MonkeyPatch, outcome: object, message: str) -> None:
     answers(monkeypatch, outcome)
     with pytest.raises(CloudscaleError) as raised:
         run_root(["apt-get", "update"], "Reading the lists")

@@ -323,7 +323,7 @@ def test_what_a_hypervisor_mends_is_said_and_waited_for(lab: VmLab) -> None:
 def test_a_vm_whose_console_tells_no_key_is_trusted_aloud(lab: VmLab) -> None:
     lab.hypervisor.console = "Linux version 6.1\n"
     brought(lab.driver())
-    assert lab.said[0] == "bio-1: its console does not tell its host keys, so the first one that it shows is trusted"
+    assert lab.said[0] == "bio-1: its console does not show its host keys, so the first key that it offers is trusted"
 
 
 def test_a_login_that_is_refused_is_told_as_one(lab: VmLab, monkeypatch: pytest.MonkeyPatch) -> None:
