@@ -12,7 +12,7 @@ from cloudscale.errors import ConnectionFailed, HostKeyChanged, LoginRefused
 from cloudscale.hosts.known_hosts import KnownHosts
 from cloudscale.hosts.ssh import Connection, Target, connect
 from cloudscale.model import Say
-from cloudscale.waiting import Clock, poll
+from cloudscale.waiting import Clock, poll, retry
 
 PROBE = 3.0  # seconds for a port to answer
 STEP = 10.0  # seconds for each step of a login
@@ -28,6 +28,10 @@ CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[^\t\n -\uffff]")
 
 class NoLogin(Exception):
     """A machine runs, but no login on it succeeds."""
+
+
+class _NoConsole(Exception):
+    """A console can't be read, so waiting for its keys is pointless."""
 
 
 @dataclass(frozen=True)
@@ -69,36 +73,36 @@ def log_in(booting: Booting, target: Target, known: KnownHosts, timeout: float, 
         booting.check()
         return _answers(target)
 
+    def attempt() -> Connection:
+        booting.check()
+        return connect(target, timeout=STEP, known=known)
+
     if not poll(answers, timeout=timeout, interval=1, clock=clock):
         raise NoLogin(f"nothing answers on {target.host}, port {target.port}, after {timeout:g} s")
     _learn_keys(booting, target, known, say)
-    logins: list[Connection] = []
-    failures: list[ConnectionFailed] = []
-    refusals: list[float] = []
-
-    def step() -> bool:
-        booting.check()
-        try:
-            logins.append(connect(target, timeout=STEP, known=known))
-            return True
-        except HostKeyChanged:
-            raise
-        except LoginRefused as error:
-            failures.append(error)
-            refusals.append(clock.now())
-            if refusals[-1] - refusals[0] > SETTLING:
-                raise
-        except ConnectionFailed as error:
-            failures.append(error)
-        return False
-
     left = max(STEP, timeout - (clock.now() - begun))
-    if not poll(step, timeout=left, interval=1, clock=clock):
-        if isinstance(failures[-1], LoginRefused):
-            raise failures[-1]
-        reason = failures[-1].message.rstrip(".")
-        raise NoLogin(f"no login succeeded within {timeout:g} s ({reason})")
-    return logins[0]
+    try:
+        return retry(attempt, when=_Patience(clock), timeout=left, interval=1, clock=clock)
+    except (HostKeyChanged, LoginRefused):
+        raise
+    except ConnectionFailed as error:
+        reason = error.message.rstrip(".")
+        raise NoLogin(f"no login succeeded within {timeout:g} s ({reason})") from None
+
+
+class _Patience:
+    """Whether it makes sense to try again after a failed login: a refusal may end within SETTLING of the first one."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._first_refusal: float | None = None
+
+    def __call__(self, error: Exception) -> bool:
+        if isinstance(error, LoginRefused):
+            if self._first_refusal is None:
+                self._first_refusal = self._clock.now()
+            return self._clock.now() - self._first_refusal <= SETTLING
+        return isinstance(error, ConnectionFailed) and not isinstance(error, HostKeyChanged)
 
 
 def _answers(target: Target) -> bool:
@@ -111,11 +115,14 @@ def _learn_keys(booting: Booting, target: Target, known: KnownHosts, say: Say) -
     """Stores the host keys that the console shows. If it shows none, that is reported: the first key is trusted."""
     if known.knows(target.entry):
         return
-    consoles: list[str | None] = []
 
-    def step() -> bool:
-        consoles.append(booting.console())
-        return consoles[-1] is None or known.trust(target.entry, host_keys(consoles[-1]))
+    def learn() -> bool:
+        console = booting.console()
+        if console is None:
+            raise _NoConsole
+        return known.trust(target.entry, host_keys(console))
 
-    if not poll(step, timeout=SHOWING, interval=5, clock=booting.clock) or consoles[-1] is None:
-        say(f"{target.name}: its console does not show its host keys, so the first key that it offers is trusted")
+    with contextlib.suppress(_NoConsole):
+        if poll(learn, timeout=SHOWING, interval=5, clock=booting.clock):
+            return
+    say(f"{target.name}: its console does not show its host keys, so the first key that it offers is trusted")
