@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -63,7 +62,7 @@ class KnownHosts:
 
     def trust(self, entry: str, lines: Iterable[str]) -> bool:
         """Stores keys from a trusted source, in the format of .pub files; returns whether any was valid."""
-        keys = [key for key in map(_parsed, lines) if key]
+        keys = [key for key in map(parse_key, lines) if key]
         with self._lock:
             known: Mapping[str, paramiko.PKey] = self._known().lookup(entry) or {}
             self._add(entry, [key for key in keys if known.get(key.get_name()) != key])
@@ -94,7 +93,7 @@ class KnownHosts:
             self._known().add(entry, key.get_name(), key)
 
 
-def _parsed(line: str) -> paramiko.PKey | None:
+def parse_key(line: str) -> paramiko.PKey | None:
     """The key in a line such as `ssh-ed25519 AAAA… root@host`; None if it is not a key or not complete."""
     words = line.split()
     try:
@@ -116,5 +115,5 @@ class _Remember(paramiko.MissingHostKeyPolicy):
 
 
 def fingerprint(key: paramiko.PKey) -> str:
-    digest = base64.b64encode(hashlib.sha256(key.asbytes()).digest()).decode().rstrip("=")
-    return f"{key.get_name()} SHA256:{digest}"
+    """The type and the SHA-256 fingerprint of a key, as `ssh-keygen -l` prints it."""
+    return f"{key.get_name()} {key.fingerprint}"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from cloudscale.errors import RequestError
 from cloudscale.files import make_once
+from cloudscale.hosts.known_hosts import parse_key
 
 KEY_FILE = "id_ed25519"
 
@@ -26,8 +25,9 @@ class SshKey:
     @property
     def fingerprint(self) -> str:
         """As `ssh-keygen -l` prints it."""
-        digest = hashlib.sha256(base64.b64decode(self.public.split()[1])).digest()
-        return f"SHA256:{base64.b64encode(digest).decode().rstrip('=')}"
+        key = parse_key(self.public)
+        assert key
+        return str(key.fingerprint)
 
 
 def ssh_key(folder: Path, *, create: bool) -> SshKey | None:

@@ -83,6 +83,12 @@ def test_openssh_agrees_about_the_key(tmp_path: Path) -> None:
     assert printed.stdout.split()[:2] == key.public.split()[:2]
 
 
+def test_a_fingerprint_has_opensshs_format() -> None:
+    # the output of `ssh-keygen -l` for this key
+    public = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHGDAzYpTnNAVOgPJkbRbI+RJb8N9kqVPRVBYsgiRHlm cloudscale"
+    assert SshKey(Path(KEY_FILE), public).fingerprint == "SHA256:XesQjObGZx1tRjBS11/lZ0lx7ZvRtNFqZSn9uZfLwfE"
+
+
 # --- two runs at once ------------------------------------------------------------------------
 
 

@@ -18,7 +18,8 @@ from cloudscale.hosts.login_key import SshKey
 from cloudscale.model import Kind
 from tests.unit.drivers.openstack.cloud import MARK, OwnCloud, settings
 
-KEY = SshKey(Path("id_ed25519"), "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGNvdXJzZQ== cloudscale")
+PUBLIC = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHGDAzYpTnNAVOgPJkbRbI+RJb8N9kqVPRVBYsgiRHlm cloudscale"
+KEY = SshKey(Path("id_ed25519"), PUBLIC)
 
 
 @pytest.fixture(name="few_rules")
