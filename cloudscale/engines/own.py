@@ -18,7 +18,7 @@ from pathlib import Path
 
 from cloudscale.engines.client import from_environment
 from cloudscale.errors import CloudscaleError, EngineError, RequestError
-from cloudscale.hosts.this_computer import as_root, run_root
+from cloudscale.hosts.this_computer import as_root, run_program, run_root
 from cloudscale.waiting import poll
 
 RECORD = Path("/var/lib/cloudscale/engine.json")
@@ -30,6 +30,7 @@ COMMAND_LINE = "docker-cli"  # a separate package since Debian 13
 DATA = ("/var/lib/docker", "/var/lib/containerd", "/etc/docker")
 LOG = "/var/log/dockerd.log"
 STARTING = 90  # seconds for a new engine to answer
+LEAVING = 60  # seconds for a step of the removal that may fail
 APT = ("apt-get", "-y", "-qq", "-o", "DPkg::Lock::Timeout=300", "--no-install-recommends")
 
 
@@ -127,9 +128,10 @@ def remove_engine() -> list[str]:
     if packages:
         run_root([*APT, "purge", *packages], "Removing the packages")
     run_root(["rm", "-rf", *record.data, LOG], "Removing the engine's data")
+    # these two may fail: without the membership, and without the bridge
     if os.geteuid() != 0:
-        subprocess.run(as_root(["gpasswd", "-d", getpass.getuser(), "docker"]), capture_output=True, check=False)
-    subprocess.run(as_root(["ip", "link", "delete", "docker0"]), capture_output=True, check=False)
+        run_program(as_root(["gpasswd", "-d", getpass.getuser(), "docker"]), LEAVING)
+    run_program(as_root(["ip", "link", "delete", "docker0"]), LEAVING)
     run_root(["rm", "-rf", str(RECORD.parent)], "Removing the record")
     return packages
 

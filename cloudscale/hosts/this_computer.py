@@ -53,17 +53,22 @@ def on_terminal() -> bool:
 
 
 def run_program(
-    command: Sequence[str], timeout: float, *, environment: Mapping[str, str] | None = None
+    command: Sequence[str],
+    timeout: float,
+    *,
+    environment: Mapping[str, str] | None = None,
+    interactive: bool = False,
 ) -> CommandResult:
-    """Runs a program to its end, with the terminal, if any, as its input.
+    """Runs a program to its end. Its input is the terminal, if any, for an `interactive` program, else nothing.
 
-    After `timeout` seconds it is ended, with exit code 124. A program that can't be started has exit code 127.
+    `environment` is added to that of this process. After `timeout` seconds the program is ended, with exit code 124;
+    one that can't be started has exit code 127.
     """
     try:
         done = subprocess.run(
             command,
             capture_output=True,
-            stdin=None if on_terminal() else subprocess.DEVNULL,
+            stdin=None if interactive and on_terminal() else subprocess.DEVNULL,
             text=True,
             errors="replace",
             timeout=timeout,
@@ -71,7 +76,7 @@ def run_program(
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return CommandResult(TIMED_OUT, "", f"it did not end within {timeout:.0f} s")
+        return CommandResult(TIMED_OUT, "", f"it did not end within {timeout:g} s")
     except OSError as error:
         return CommandResult(NOT_STARTED, "", str(error))
     return CommandResult(done.returncode, done.stdout, done.stderr)
@@ -90,7 +95,8 @@ def as_root(command: Sequence[str]) -> list[str]:
 def run_root(command: Sequence[str], what: str, timeout: float = 900) -> str:
     """Runs a command as root and returns its output. Raises CloudscaleError with `what` failed, and why."""
     full = as_root(command)
-    done = run_program(full, timeout, environment={"DEBIAN_FRONTEND": "noninteractive"})
+    # interactive: sudo may ask for a password
+    done = run_program(full, timeout, environment={"DEBIAN_FRONTEND": "noninteractive"}, interactive=True)
     if done.exit_code:
         raise CloudscaleError(
             f"{what} failed: {done.last_words(3)}", f"Run this command yourself to see more: {' '.join(full)}"

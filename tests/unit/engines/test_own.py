@@ -13,6 +13,7 @@ import pytest
 
 from cloudscale.engines import own
 from cloudscale.errors import CloudscaleError, EngineError, RequestError
+from cloudscale.model import CommandResult
 
 SIMULATED = """\
 NOTE: This is only a simulation!
@@ -42,6 +43,7 @@ class Computer:
             "DATA": self.data,
             "STARTING": 0,
             "run_root": self.run_root,
+            "run_program": self.run_program,
             "as_root": list,
             "_answers": lambda: self.answering,
             "_has_systemd": lambda: self.systemd,
@@ -52,11 +54,15 @@ class Computer:
         monkeypatch.setattr(getpass, "getuser", lambda: "ann")
         monkeypatch.setattr(shutil, "which", lambda name, path=None: name if name in self.programs else None)
         monkeypatch.setattr(subprocess, "Popen", self._daemon)
-        monkeypatch.setattr(subprocess, "run", lambda command, **settings: self.commands.append(" ".join(command)))
 
     def _daemon(self, command: list[str], **settings: Any) -> None:
         assert settings["start_new_session"]
         self.daemons.append(command)
+
+    def run_program(self, command: Sequence[str], timeout: float) -> CommandResult:
+        assert timeout > 0
+        self.commands.append(" ".join(command))
+        return CommandResult(1, "", "it fails")
 
     def run_root(self, command: Sequence[str], what: str) -> str:
         self.commands.append(" ".join(command))
@@ -203,6 +209,8 @@ def test_what_was_added_is_removed_and_the_record_last(computer: Computer) -> No
     assert computer.ran("systemctl", "stop", "docker")
     assert computer.ran("purge", "containerd", "docker.io")
     assert computer.ran("rm", computer.data[0])
+    assert computer.ran("gpasswd", "-d", "ann", "docker")
+    assert computer.ran("ip", "link", "delete", "docker0")
     assert str(computer.record.parent) in computer.commands[-1]
     assert not computer.record.exists()
 

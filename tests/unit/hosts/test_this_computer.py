@@ -7,14 +7,15 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from cloudscale.errors import CloudscaleError, RequestError
-from cloudscale.hosts.this_computer import as_root, on_terminal, run_root, run_shell
+from cloudscale.hosts.this_computer import as_root, on_terminal, run_program, run_root, run_shell
 from cloudscale.model import CommandResult
 from cloudscale.waiting import poll
 
@@ -78,6 +79,76 @@ def test_only_a_terminal_can_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     assert on_terminal()
     monkeypatch.setattr(sys, "stdin", None)  # as under some service managers
     assert not on_terminal()
+
+
+# --- programs --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A terminal as standard input."""
+    controller, own = os.openpty()
+    before = os.dup(0)
+    os.dup2(own, 0)
+    monkeypatch.setattr(sys, "stdin", os.fdopen(own))
+    yield
+    os.dup2(before, 0)
+    sys.stdin.close()
+    os.close(before)
+    os.close(controller)
+
+
+@pytest.mark.usefixtures("processes")
+class TestRunProgram:
+    def test_a_program_gives_exit_code_and_both_streams(self) -> None:
+        result = run_program(["sh", "-c", "echo out; echo wrong >&2; exit 3"], 20)
+        assert result == CommandResult(3, "out\n", "wrong\n")
+
+    def test_its_arguments_arrive_as_they_are(self) -> None:
+        assert run_program(["printf", "%s", "it's $HOME *"], 20).stdout == "it's $HOME *"
+
+    def test_bytes_that_are_no_text_are_replaced(self) -> None:
+        assert run_program(["printf", r"\377"], 20).stdout == "�"
+
+    def test_after_its_timeout_it_is_ended_with_exit_code_124(self) -> None:
+        begun = time.monotonic()
+        result = run_program(["sh", "-c", "exec sleep 600"], 0.2)
+        assert time.monotonic() - begun < 20
+        assert (result.exit_code, result.stdout) == (124, "")
+        assert "did not end within 0.2 s" in result.stderr
+
+    @pytest.mark.parametrize("name", ["no-such-program", "./folder"])
+    def test_a_program_that_can_not_be_started_has_exit_code_127(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+    ) -> None:
+        (tmp_path / "folder").mkdir()
+        monkeypatch.chdir(tmp_path)
+        result = run_program([name], 20)
+        assert (result.exit_code, result.stdout) == (127, "")
+        assert name in result.stderr
+
+    def test_its_environment_is_ours_with_additions(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("KEPT", "kept")
+        monkeypatch.setenv("CHANGED", "before")
+        show = ["sh", "-c", 'echo "$KEPT $CHANGED $ADDED"']
+        assert run_program(show, 20).stdout == "kept before \n"
+        assert run_program(show, 20, environment={"CHANGED": "after", "ADDED": "new"}).stdout == "kept after new\n"
+        assert "ADDED" not in os.environ
+
+    @pytest.mark.parametrize("interactive", [False, True])
+    def test_without_a_terminal_it_has_no_input(self, interactive: bool) -> None:
+        assert run_program(["cat"], 20, interactive=interactive) == CommandResult(0, "", "")
+
+    @pytest.mark.usefixtures("terminal")
+    def test_only_an_interactive_program_gets_the_terminal(self) -> None:
+        # one that is not would wait for input, or take what the user types for the next question
+        assert run_program(["test", "-t", "0"], 20).exit_code == 1
+        assert run_program(["test", "-t", "0"], 20, interactive=True).exit_code == 0
+
+    @pytest.mark.usefixtures("terminal")
+    def test_what_runs_as_root_is_interactive_for_sudos_sake(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(os, "geteuid", lambda: 0)
+        assert run_root(["sh", "-c", "test -t 0 && echo $DEBIAN_FRONTEND"], "Asking") == "noninteractive\n"
 
 
 # --- as root ---------------------------------------------------------------------------------
