@@ -24,6 +24,7 @@ from cloudscale.waiting import poll
 RECORD = Path("/var/lib/cloudscale/engine.json")
 SOCKET = Path("/run/docker.sock")
 PID_FILE = Path("/run/docker.pid")
+PROCESSES = Path("/proc")
 PROGRAMS = "/usr/bin:/usr/sbin:/usr/local/bin:/usr/local/sbin"  # an ordinary user's PATH may lack some
 PACKAGES = ("docker.io", "iptables")
 COMMAND_LINE = "docker-cli"  # a separate package since Debian 13
@@ -152,13 +153,13 @@ def _removed_as_well(purged: Sequence[str], ours: Sequence[str]) -> set[str]:
 def _stop_daemon() -> None:
     try:
         pid = PID_FILE.read_text().strip()
-        running = Path(f"/proc/{pid}/comm").read_text().strip() == "dockerd"
+        running = (PROCESSES / pid / "comm").read_text().strip() == "dockerd"
     except OSError:
         return
     if not running:  # another process has this id by now
         return
     run_root(["kill", pid], "Stopping the engine")
-    if not poll(lambda: not os.path.exists(f"/proc/{pid}"), timeout=60):
+    if not poll(lambda: not (PROCESSES / pid).exists(), timeout=60):
         raise CloudscaleError(
             f"The Docker Engine (process {pid}) does not stop.",
             "Stop its containers first (docker stop), then run again.",

@@ -36,10 +36,15 @@ class Computer:
         self.systemd = True
         self.record = tmp_path / "cloudscale" / "engine.json"
         self.socket = tmp_path / "docker.sock"
+        self.pid_file = tmp_path / "docker.pid"
+        self.process = tmp_path / "proc" / "4242"
+        self.stops = True
         self.data = (str(tmp_path / "lib-docker"), str(tmp_path / "etc-docker"))
         patch = {
             "RECORD": self.record,
             "SOCKET": self.socket,
+            "PID_FILE": self.pid_file,
+            "PROCESSES": tmp_path / "proc",
             "DATA": self.data,
             "STARTING": 0,
             "run_root": self.run_root,
@@ -81,9 +86,17 @@ class Computer:
             self.programs.add("dockerd")
         if "purge" in command:
             self.programs.discard("dockerd")
+        if command == ["kill", "4242"] and self.stops:
+            shutil.rmtree(self.process)
         if command[:2] == ["rm", "-rf"] and str(self.record.parent) in command:
             shutil.rmtree(self.record.parent)
         return ""
+
+    def start_process(self, name: str) -> None:
+        """A process with the id in the engine's pid file, and the given name."""
+        self.pid_file.write_text("4242\n")
+        self.process.mkdir(parents=True)
+        (self.process / "comm").write_text(f"{name}\n")
 
     def ran(self, *words: str) -> bool:
         return any(all(word in command.split() for word in words) for command in self.commands)
@@ -215,44 +228,31 @@ def test_what_was_added_is_removed_and_the_record_last(computer: Computer) -> No
     assert not computer.record.exists()
 
 
-def daemon(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
-    """A process with the id in the engine's pid file, and the given name."""
-    (tmp_path / "docker.pid").write_text("4194305\n")  # more than any process has
-    (tmp_path / "comm").write_text(f"{name}\n")
-    monkeypatch.setattr("cloudscale.engines.own.PID_FILE", tmp_path / "docker.pid")
-    monkeypatch.setattr("cloudscale.engines.own.Path", lambda path: tmp_path / Path(path).name)
-
-
-def test_without_systemd_the_daemon_is_ended_and_waited_for(
-    computer: Computer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_without_systemd_the_daemon_is_ended_and_waited_for(computer: Computer) -> None:
     computer.systemd = False
     own.install_engine()
     own.remove_engine()
     assert not computer.ran("kill")  # it does not run
     own.install_engine()
-    daemon(monkeypatch, tmp_path, "dockerd")
+    computer.start_process("dockerd")
     own.remove_engine()
-    assert computer.ran("kill", "4194305")
+    assert computer.ran("kill", "4242")
 
 
-def test_another_process_with_the_daemons_id_is_not_ended(
-    computer: Computer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_another_process_with_the_daemons_id_is_not_ended(computer: Computer) -> None:
     computer.systemd = False
     own.install_engine()
-    daemon(monkeypatch, tmp_path, "firefox")
+    computer.start_process("firefox")
     own.remove_engine()
     assert not computer.ran("kill")
 
 
-def test_a_daemon_that_does_not_end_keeps_its_packages(
-    computer: Computer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+@pytest.mark.usefixtures("no_waiting")
+def test_a_daemon_that_does_not_end_keeps_its_packages(computer: Computer) -> None:
     computer.systemd = False
     own.install_engine()
-    daemon(monkeypatch, tmp_path, "dockerd")
-    monkeypatch.setattr("cloudscale.engines.own.poll", lambda step, timeout: False)
+    computer.start_process("dockerd")
+    computer.stops = False
     with pytest.raises(CloudscaleError, match="does not stop"):
         own.remove_engine()
     assert not any("purge" in command and "--simulate" not in command for command in computer.commands)
