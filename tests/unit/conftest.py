@@ -1,10 +1,13 @@
-"""The ring's walls: no connection, no process, no folder but the test's own; fixtures open the doors."""
+"""The ring's walls: no connection, no process, no state of this machine; fixtures allow exceptions."""
 
 from __future__ import annotations
 
+import builtins
 import datetime
 import gc
+import io
 import os
+import pwd
 import socket
 import subprocess
 import warnings
@@ -27,13 +30,20 @@ settings.register_profile("search", deadline=None, database=None, max_examples=3
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ring"))
 
 
+# The state of this machine and of the user who runs the ring: a test that looks at it depends on the machine.
+OWN_FILES = (
+    *("/run/docker.", "/var/run/docker.", "/etc/docker/", "/var/lib/docker/", "/var/lib/cloudscale/"),
+    *(f"{home}/.ssh/" for home in {os.path.expanduser("~"), pwd.getpwuid(os.getuid()).pw_dir}),
+)
+
+
 class OutsideWorldError(Exception):
-    """A test went for something outside itself."""
+    """A test tried to reach something outside itself."""
 
 
 @dataclass
 class Walls:
-    """What the running test may reach: nothing, unless a fixture says so. `breaches` are its attempts."""
+    """What the running test may reach: nothing, unless a fixture allows it. `breaches` are its attempts."""
 
     reachable: Callable[[object], bool] = lambda address: False
     processes: bool = False
@@ -42,6 +52,25 @@ class Walls:
     def refuse(self, what: str) -> OutsideWorldError:
         self.breaches.append(what)
         return OutsideWorldError(what)
+
+
+# pathlib, shutil and os.path end in these
+FILE_CALLS = (
+    *((module, "open") for module in (builtins, io, os)),
+    *((os, name) for name in ("access", "listdir", "lstat", "mkdir", "remove", "scandir", "stat", "unlink")),
+)
+
+
+def guarded_files(walls: Walls, call: Callable[..., Any]) -> Callable[..., Any]:
+    """The call, refused for the state of this machine."""
+
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        path = args[0] if args else next(iter(kwargs.values()), None)
+        if isinstance(path, (str, bytes, os.PathLike)) and f"{os.fsdecode(path)}/".startswith(OWN_FILES):
+            raise walls.refuse(f"{call.__name__} {os.fsdecode(path)}")
+        return call(*args, **kwargs)
+
+    return guarded
 
 
 @pytest.fixture(autouse=True)
@@ -74,9 +103,14 @@ def walls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Walls]:
     monkeypatch.setattr(socket.socket, "connect_ex", guarded_connect_ex)
     monkeypatch.setattr(socket, "getaddrinfo", guarded_lookup)
     monkeypatch.setattr(subprocess.Popen, "__init__", guarded_start)
+    for module, name in FILE_CALLS:
+        monkeypatch.setattr(module, name, guarded_files(walls, getattr(module, name)))
+    # shutil looks its functions up in it
+    monkeypatch.setattr(os, "supports_follow_symlinks", {*os.supports_follow_symlinks, os.stat, os.access})
     for name in [name for name in os.environ if name.startswith(("CLOUDSCALE_", "DOCKER_", "INVOKE_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("CLOUDSCALE_HOME", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
     yield walls
     # an attempt that the code under test swallowed is one all the same
     assert not walls.breaches

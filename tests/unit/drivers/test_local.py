@@ -214,6 +214,7 @@ class Debian:
         self.closed = False
         for name in ("install_engine", "remove_engine", "installed_packages", "engine_closed"):
             monkeypatch.setattr(f"cloudscale.engines.own.{name}", getattr(self, name))
+        monkeypatch.setattr("cloudscale.engines.own.SOCKET", Path("/nowhere/docker.sock"))
 
     def install_engine(self) -> None:
         self.installed += 1
