@@ -61,77 +61,86 @@ FILE_CALLS = (
 )
 
 
-def guarded_files(walls: Walls, call: Callable[..., Any]) -> Callable[..., Any]:
-    """The call, refused for the state of this machine."""
+def guard_network(walls: Walls, monkeypatch: pytest.MonkeyPatch) -> None:
+    def guarded(name: str) -> Callable[..., Any]:
+        connect = getattr(socket.socket, name)
 
-    def guarded(*args: Any, **kwargs: Any) -> Any:
-        path = args[0] if args else next(iter(kwargs.values()), None)
-        if isinstance(path, (str, bytes, os.PathLike)) and f"{os.fsdecode(path)}/".startswith(OWN_FILES):
-            raise walls.refuse(f"{call.__name__} {os.fsdecode(path)}")
-        return call(*args, **kwargs)
+        def guarded_connect(self: socket.socket, address: Any) -> Any:
+            if not walls.reachable(address):
+                raise walls.refuse(f"connect to {address}")
+            return connect(self, address)
 
-    return guarded
+        return guarded_connect
 
-
-@pytest.fixture(autouse=True)
-def walls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Walls]:
-    walls = Walls()
-    connect, connect_ex = socket.socket.connect, socket.socket.connect_ex
-    lookup, start = socket.getaddrinfo, subprocess.Popen.__init__
-
-    def guarded_connect(self: socket.socket, address: Any) -> None:
-        if not walls.reachable(address):
-            raise walls.refuse(f"connect to {address}")
-        connect(self, address)
-
-    def guarded_connect_ex(self: socket.socket, address: Any) -> int:
-        if not walls.reachable(address):
-            raise walls.refuse(f"connect to {address}")
-        return connect_ex(self, address)
+    lookup = socket.getaddrinfo
 
     def guarded_lookup(host: Any, port: Any, *args: Any, **kwargs: Any) -> Any:
         if not walls.reachable((host, port)):
             raise walls.refuse(f"look up {host}")
         return lookup(host, port, *args, **kwargs)
 
+    for name in ("connect", "connect_ex"):
+        monkeypatch.setattr(socket.socket, name, guarded(name))
+    monkeypatch.setattr(socket, "getaddrinfo", guarded_lookup)
+
+
+def guard_processes(walls: Walls, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = subprocess.Popen.__init__
+
     def guarded_start(self: subprocess.Popen[Any], args: Any, *rest: Any, **kwargs: Any) -> None:
         if not walls.processes:
             raise walls.refuse(f"start {args}")
         start(self, args, *rest, **kwargs)
 
-    monkeypatch.setattr(socket.socket, "connect", guarded_connect)
-    monkeypatch.setattr(socket.socket, "connect_ex", guarded_connect_ex)
-    monkeypatch.setattr(socket, "getaddrinfo", guarded_lookup)
     monkeypatch.setattr(subprocess.Popen, "__init__", guarded_start)
+
+
+def guard_files(walls: Walls, monkeypatch: pytest.MonkeyPatch) -> None:
+    def guarded(call: Callable[..., Any]) -> Callable[..., Any]:
+        def guarded_call(*args: Any, **kwargs: Any) -> Any:
+            path = args[0] if args else next(iter(kwargs.values()), None)
+            if isinstance(path, (str, bytes, os.PathLike)) and f"{os.fsdecode(path)}/".startswith(OWN_FILES):
+                raise walls.refuse(f"{call.__name__} {os.fsdecode(path)}")
+            return call(*args, **kwargs)
+
+        return guarded_call
+
     for module, name in FILE_CALLS:
-        monkeypatch.setattr(module, name, guarded_files(walls, getattr(module, name)))
+        monkeypatch.setattr(module, name, guarded(getattr(module, name)))
     # shutil looks its functions up in it
     monkeypatch.setattr(os, "supports_follow_symlinks", {*os.supports_follow_symlinks, os.stat, os.access})
+
+
+@pytest.fixture(autouse=True)
+def walls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Walls]:
+    walls = Walls()
+    for guard in (guard_network, guard_processes, guard_files):
+        guard(walls, monkeypatch)
     for name in [name for name in os.environ if name.startswith(("CLOUDSCALE_", "DOCKER_", "INVOKE_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("CLOUDSCALE_HOME", str(tmp_path))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     yield walls
-    # an attempt that the code under test swallowed is one all the same
+    # an attempt counts even if the code under test swallowed its error
     assert not walls.breaches
 
 
 @pytest.fixture
 def processes(walls: Walls) -> None:
-    """For tests that are about commands of this computer."""
+    """For tests of commands on this computer."""
     walls.processes = True
 
 
 @pytest.fixture
 def loopback(walls: Walls) -> str:
-    """For tests with a server of their own; the address that it is to listen on."""
+    """For tests with a server of their own; returns the address to listen on."""
     walls.reachable = lambda address: isinstance(address, tuple) and address[0] == "127.0.0.1"
     return "127.0.0.1"
 
 
 @pytest.fixture
 def no_engine(walls: Walls, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """A DOCKER_HOST where nothing is, which may be asked all the same."""
+    """A DOCKER_HOST without an engine, which may be connected to."""
     nowhere = str(tmp_path / "docker.sock")
     monkeypatch.setenv("DOCKER_HOST", f"unix://{nowhere}")
     walls.reachable = lambda address: address == nowhere
@@ -144,7 +153,7 @@ def no_engine(walls: Walls, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 
 @pytest.fixture
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What waits looks as often as it would, and no time passes."""
+    """Waits make their usual number of attempts, and take no time."""
     monkeypatch.setattr(waiting, "SystemClock", FakeClock)
 
 
@@ -162,7 +171,7 @@ def lab(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Class:
 
 @pytest.fixture
 def wait(monkeypatch: pytest.MonkeyPatch) -> Callable[[datetime.timedelta], None]:
-    """Lets time pass for certificates, or turns it back."""
+    """Moves the clock of certificates forward or back."""
     now = certificates._now
 
     def pass_by(time: datetime.timedelta) -> None:
