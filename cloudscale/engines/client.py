@@ -176,7 +176,7 @@ def explain(error: BaseException, machine: str) -> EngineError:
     for cause in causes:
         if isinstance(cause, PermissionError):
             return EngineError(
-                f"The Docker Engine of {machine} does not let this user in (permission denied on its socket).",
+                f"You have no access to the Docker Engine of {machine} (permission denied on its socket).",
                 "Add yourself to its group (sudo usermod -aG docker $USER) and log in again, or run this as root.",
             )
         if isinstance(cause, (FileNotFoundError, ConnectionRefusedError)):
@@ -198,7 +198,7 @@ def explain(error: BaseException, machine: str) -> EngineError:
             )
     return EngineError(
         f"The Docker Engine of {machine} can't be used: {text}",
-        "Check that it runs and, if DOCKER_HOST is set, that it is right.",
+        "Check that it runs and that DOCKER_HOST, if set, is correct.",
     )
 
 
@@ -210,7 +210,7 @@ def explain_text(text: str, machine: str) -> EngineError:
             "Free some space on that machine (docker system df shows what takes it, docker image prune removes unused"
             " images), then run again.",
         )
-    return EngineError(f"The Docker Engine of {machine} refused: {text.strip()}")
+    return EngineError(f"The Docker Engine of {machine} refused the request: {text.strip()}")
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -149,8 +149,9 @@ def parse_facts(text: str, name: str) -> Facts:
             installed_at_boot=bool(values["installed_at_boot"]),
         )
     except (KeyError, ValueError, TypeError) as error:
+        cause = f"no value for {error}" if isinstance(error, KeyError) else error
         raise MachineError(
-            f"{name}: could not read its state ({type(error).__name__}: {error}).",
+            f"{name}: could not read its state ({cause}).",
             "The machine needs Debian or Ubuntu, with the package iproute2.",
         ) from None
 
@@ -167,7 +168,7 @@ def _mark(text: str) -> Mapping[str, Any]:
 def _first(pattern: str, text: str) -> str:
     match = re.search(pattern, text, re.MULTILINE)
     if not match:
-        raise ValueError(f"{pattern!r} is not in {text[:80]!r}")
+        raise ValueError(f"unexpected output {text[:80]!r}")
     return match[1]
 
 

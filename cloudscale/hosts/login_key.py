@@ -47,7 +47,8 @@ def ssh_key(folder: Path, *, create: bool) -> SshKey | None:
         ) from None
     except (ValueError, TypeError) as error:
         raise RequestError(
-            f"{file} is not the course's SSH key ({error}).", "Restore the file that the course was made with."
+            f"{file} can't be used as the course's SSH key ({error}).",
+            "Restore the file that the course was made with.",
         ) from None
     public = private.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
     return SshKey(file, f"{public.decode()} cloudscale")

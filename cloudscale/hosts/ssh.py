@@ -122,7 +122,7 @@ def _login_errors(target: Target, timeout: float, known: KnownHosts) -> Iterator
         yield
     except paramiko.BadHostKeyException as error:
         raise HostKeyChanged(
-            f"{target.name}: its host key is not the one that is known ({fingerprint(error.key)} now,"
+            f"{target.name}: its host key has changed ({fingerprint(error.key)} now,"
             f" {fingerprint(error.expected_key)} before). This may be another machine, or an attacker in between.",
             f"If the machine was reinstalled, remove the old key: ssh-keygen -R '{target.entry}' -f {known.path}"
             " (without -f for your own known_hosts), then run again.",
@@ -139,6 +139,10 @@ def _login_errors(target: Target, timeout: float, known: KnownHosts) -> Iterator
         ) from None
     except TimeoutError:
         raise silent from None
+    except FileNotFoundError as error:
+        raise ConnectionFailed(
+            f"{target.name}: the key file {error.filename} does not exist.", "Check the path of the key file."
+        ) from None
     except paramiko.ssh_exception.NoValidConnectionsError as error:
         causes = list(error.errors.values())
         refused = any(isinstance(cause, ConnectionRefusedError) for cause in causes)

@@ -56,7 +56,7 @@ def test_a_closed_socket_is_told_apart(engine: LabEngine) -> None:
         text=True,
         check=False,
     )
-    assert "does not let this user in" in done.stdout and "usermod" in done.stdout, done.stderr
+    assert "You have no access to the Docker Engine" in done.stdout and "usermod" in done.stdout, done.stderr
 
 
 def test_an_image_without_jupyter_and_one_that_cannot_be_pulled(tool: Tool, roster: Roster) -> None:

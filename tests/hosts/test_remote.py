@@ -43,7 +43,7 @@ def test_a_changed_host_key_is_refused(sshd: LabSshd, remote: Tool) -> None:
     sshd.new_host_key()
     sshd.restart()
     refused = remote(*flags(sshd, "--kfile", str(sshd.key)))
-    assert refused.code == 1 and "host key is not the one that is known" in refused.err
+    assert refused.code == 1 and "host key has changed" in refused.err
     assert "ssh-keygen -R" in refused.err
 
 

@@ -64,7 +64,11 @@ def as_reason(cause: Exception) -> Exception:
 @pytest.mark.parametrize(
     ("cause", "message", "remedy"),
     [
-        (PermissionError(13, "Permission denied"), "does not let this user in", "usermod -aG docker"),
+        (
+            PermissionError(13, "Permission denied"),
+            "You have no access to the Docker Engine of m1",
+            "usermod -aG docker",
+        ),
         (FileNotFoundError(2, "No such file"), "No Docker Engine answers on m1", "machine_new local"),
         (ConnectionRefusedError(111, "Connection refused"), "No Docker Engine answers on m1", "DOCKER_HOST"),
         (TimeoutError("timed out"), "took too long to answer", "load"),
@@ -93,7 +97,7 @@ def test_a_full_disk_is_reported_with_its_remedy() -> None:
 
 
 def test_a_message_of_an_engine_is_passed_on() -> None:
-    assert "m1 refused: name conflicts" in explain(api_error(409, "name conflicts\n"), "m1").message
+    assert "m1 refused the request: name conflicts" in explain(api_error(409, "name conflicts\n"), "m1").message
 
 
 def test_an_unknown_cause_is_reported_with_its_own_message() -> None:

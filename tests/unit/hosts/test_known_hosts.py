@@ -74,7 +74,7 @@ def test_a_key_that_the_user_knows_already_is_trusted(
     log_in(Target("host", 2222), tmp_path, pytest.fail)
     assert not (tmp_path / "known_hosts").exists()
     meet(client, monkeypatch, OTHER_KEY)
-    with pytest.raises(HostKeyChanged, match="host key is not the one that is known"):
+    with pytest.raises(HostKeyChanged, match="host key has changed"):
         log_in(Target("host", 2222), tmp_path)
 
 
@@ -111,7 +111,7 @@ def test_a_host_with_an_alias_is_known_at_any_address(
     moved = Target("198.51.100.4", 2222, "debian", label="bio-1", alias=CLOUDS.alias)
     log_in(moved, tmp_path, pytest.fail)
     meet(client, monkeypatch, OTHER_KEY)
-    with pytest.raises(HostKeyChanged, match=r"^bio-1: its host key is not the one") as raised:
+    with pytest.raises(HostKeyChanged, match=r"^bio-1: its host key has changed") as raised:
         log_in(moved, tmp_path)
     assert f"ssh-keygen -R '{CLOUDS.alias}' -f {tmp_path / 'known_hosts'}" in raised.value.remedy
 

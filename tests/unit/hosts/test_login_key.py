@@ -158,7 +158,7 @@ def test_a_file_that_is_no_key_is_a_wrong_request_and_left_as_it_is(
     file = tmp_path / KEY_FILE
     spoil(file)
     before = file.read_bytes()
-    with pytest.raises(RequestError, match="is not the course's SSH key") as raised:
+    with pytest.raises(RequestError, match="can't be used as the course's SSH key") as raised:
         ssh_key(tmp_path, create=create)
     assert raised.value.exit_code == 2
     assert str(file) in raised.value.message

@@ -128,7 +128,7 @@ def no_way(errors: dict[str, int]) -> Exception:
     [
         (paramiko.AuthenticationException("Authentication failed."), "the login as root was refused"),
         (paramiko.PasswordRequiredException(), "has a passphrase"),
-        (paramiko.BadHostKeyException("host", KEY, OTHER_KEY), "host key is not the one that is known"),
+        (paramiko.BadHostKeyException("host", KEY, OTHER_KEY), "host key has changed"),
         (TimeoutError(), "no answer in 5 s"),
         (no_way({"::1": ENETUNREACH, "192.0.2.1": ECONNREFUSED}), "nothing listens on port 22"),
         (no_way({"192.0.2.1": EHOSTUNREACH}), "no route to host"),
@@ -136,7 +136,7 @@ def no_way(errors: dict[str, int]) -> Exception:
         (socket.gaierror(-2, "Name or service not known"), "Name or service not known"),
         (paramiko.SSHException("Error reading SSH protocol banner"), "protocol banner"),
         (EOFError(), "EOFError"),
-        (FileNotFoundError(2, "No such file or directory", "/key"), "/key"),
+        (FileNotFoundError(2, "No such file or directory", "/key"), "the key file /key does not exist"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
