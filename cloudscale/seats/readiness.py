@@ -65,7 +65,7 @@ class _Wait:
         # failures from before this run are not held against a seat
         earlier = {task["ID"] for tasks in _all_tasks(self._manager).values() for task in tasks if _failed(task)}
 
-        def step() -> bool:
+        def look() -> bool:
             tasks = _all_tasks(self._manager)
             self._ask(tasks)
             for seat, change in self._pending:
@@ -76,7 +76,7 @@ class _Wait:
             ready(sum(result.ok for result in self._results.values()))
             return not self._pending
 
-        if not poll(step, timeout=timeout, interval=INTERVAL, clock=self._clock):
+        if not poll(look, timeout=timeout, interval=INTERVAL, clock=self._clock):
             tasks = _all_tasks(self._manager)
             for seat, change in self._pending:
                 self._settle(seat, self._overdue(seat, tasks.get(change.service_id, []), timeout))
