@@ -28,6 +28,7 @@ from cloudscale.units import GIB, MIB
 PROJECT = Path(__file__).parents[1]
 DOCS = PROJECT / "docs"
 MARKS = re.compile(r"(.*<!-- script/docs writes [^>]*-->\n).*(<!-- end -->.*)", re.DOTALL)
+STATED = re.compile(r" \(default: ([^ ,)]+)\)$")  # at the end of a flag's help
 FLAGS_OF: Mapping[str, type[Section]] = {"themachine": settings.Launch, "remote_com": settings.Remote}
 TYPES: Sequence[tuple[Any, str]] = (
     (settings.Size, "size"),
@@ -105,31 +106,37 @@ class TaskHelp:
 @cache
 def all_tasks() -> Mapping[str, TaskHelp]:
     """The tasks by name, in the order of tasks.py."""
-    found = {}
+    helps = {}
     # tasks.py is run again, since a task of Invoke's gives the help of its flags away once
     for name, value in runpy.run_path(str(PROJECT / "tasks.py")).items():
         if isinstance(value, Task):
-            found[name] = TaskHelp(name, inspect.cleandoc(value.__doc__ or ""), value.get_arguments())
-    return found
+            helps[name] = TaskHelp(name, inspect.cleandoc(value.__doc__ or ""), value.get_arguments())
+    return helps
 
 
 def reference() -> str:
     """A table of all tasks, the flags that they share, and a section for each task."""
-    found = all_tasks()
+    tasks = all_tasks()
     overview = [
         (f"[`{task.usage}`](#{name})", task.description.partition("\n\n")[0].replace("\n", " "))
-        for name, task in found.items()
+        for name, task in tasks.items()
     ]
-    shared = [argument for argument in found["themachine"].arguments if argument.name in COMMON_FLAGS]
+    shared = [argument for argument in tasks["themachine"].arguments if argument.name in COMMON_FLAGS]
     parts = [_table(("task", "does"), overview), "## Flags of all tasks\n", _flag_table("", shared)]
-    for name, task in found.items():
+    for name, task in tasks.items():
         parts += [f"## {name}\n", f"`invoke {task.usage}`\n", f"{task.description}\n"]
         parts += [_flag_table(name, task.own)] if task.own else []
     return "\n".join(parts)
 
 
 def _flag_table(task: str, arguments: Sequence[Argument]) -> str:
-    rows = [(f"`{as_typed(argument)}`", _default(task, argument), argument.help or "") for argument in arguments]
+    rows = []
+    for argument in arguments:
+        meaning = argument.help or ""
+        default = _default(task, argument)
+        if stated := STATED.search(meaning):  # the column says it
+            meaning, default = meaning.removesuffix(stated[0]), default or f"`{stated[1]}`"
+        rows.append((f"`{as_typed(argument)}`", default, meaning))
     return _table(("argument", "default", "meaning"), rows)
 
 
@@ -170,7 +177,7 @@ PAGES: Mapping[str, Callable[[], str]] = {"configuration.md": configuration, "ta
 
 def stale() -> dict[Path, str]:
     """The pages that do not say what the code does, each with the text that it should have."""
-    found = {}
+    pages = {}
     for name, generate in PAGES.items():
         page = DOCS / name
         text = page.read_text(encoding="utf-8")
@@ -179,8 +186,8 @@ def stale() -> dict[Path, str]:
             raise SystemExit(f"{page} has lost its marks: <!-- script/docs writes … --> and <!-- end -->.")
         should = f"{parts[1]}\n{generate()}\n{parts[2]}"
         if should != text:
-            found[page] = should
-    return found
+            pages[page] = should
+    return pages
 
 
 def main() -> None:

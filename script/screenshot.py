@@ -233,8 +233,8 @@ def take(lesson: Class, network: namespace.Namespace) -> bytes:
     rows = json.loads(lesson(*TASK.split()[1:], "--format", "json").stdout)
     marty = rows[0]
     lesson.write_notebook(marty["student"])
-    said = "".join(f"<s>{html.escape(line)}</s>\n" for line in launched.stderr.splitlines() if line.strip())
-    terminal = f"<b>$ {TASK}</b>\n{said}{html.escape(launched.stdout.rstrip())}"
+    progress = "".join(f"<s>{html.escape(line)}</s>\n" for line in launched.stderr.splitlines() if line.strip())
+    terminal = f"<b>$ {TASK}</b>\n{progress}{html.escape(launched.stdout.rstrip())}"
     browser = Browser(network, lesson.folder / "browser")
     try:
         page = photograph_lab(browser, marty["url"], marty["password"])

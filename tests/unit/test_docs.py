@@ -28,10 +28,10 @@ every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.re
 
 def commands(text: str) -> Iterator[list[str]]:
     """The words after `invoke` of each command in a page's code."""
-    for match in CODE.finditer(text):
-        for line in re.sub(r"\\\n", " ", match[1] or match[2]).splitlines():
-            if found := INVOKE.search(line):
-                yield list(_until_end(_split(found[1])))
+    for code in CODE.finditer(text):
+        for line in re.sub(r"\\\n", " ", code[1] or code[2]).splitlines():
+            if match := INVOKE.search(line):
+                yield list(_until_end(_split(match[1])))
 
 
 def _split(words: str) -> list[str]:
@@ -89,7 +89,7 @@ def test_every_command_names_a_task_and_its_flags(page: Path) -> None:
         assert given <= {as_typed(argument) for argument in tasks[name].arguments}, words
 
 
-def test_there_are_commands_to_check() -> None:
+def test_commands_are_read_from_the_pages() -> None:
     text = "`invoke themachine --plan` and\n```sh\ninvoke -f class.yaml status --only a  # look\nls\n```\n"
     assert list(commands(text)) == [["themachine", "--plan"], ["-f", "class.yaml", "status", "--only", "a"]]
     assert sum(1 for page in PAGES for _ in commands(page.read_text(encoding="utf-8"))) > 50
