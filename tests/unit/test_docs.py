@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from script.reference import all_tasks, as_typed, stale
+from script.screenshot import LARGEST, PICTURE
 
 PROJECT = Path(__file__).parents[2]
 LONGEST_README = 120  # lines
@@ -60,6 +61,10 @@ def test_the_generated_pages_are_up_to_date() -> None:
 
 def test_the_readme_is_short() -> None:
     assert len((PROJECT / "README.md").read_text(encoding="utf-8").splitlines()) <= LONGEST_README
+
+
+def test_the_picture_is_small() -> None:
+    assert PICTURE.stat().st_size <= LARGEST
 
 
 @every_page
