@@ -1,4 +1,4 @@
-"""Where machines come from: one module a driver, loaded when it is asked for."""
+"""Where machines come from: one module for each driver, loaded when it is needed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cloudscale.model import Say
 
 
 def load_driver(settings: Settings, course: CourseFolder, say: Say) -> Driver:
-    """The driver that the settings name. Raises RequestError where it can't work here."""
+    """The driver that the settings name. Raises RequestError if it can't work here."""
     if settings.driver == "local":
         from cloudscale.drivers.local import Local
 

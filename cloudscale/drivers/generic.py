@@ -1,4 +1,4 @@
-"""The driver `generic`: hosts that exist already, each with Debian or Ubuntu, named in the configuration."""
+"""The driver `generic`: hosts that already exist, with Debian or Ubuntu, listed in the configuration."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cloudscale.model import Machine, Say
 
 
 class Generic(OverSsh):
-    """The hosts stay when a course ends: nothing is made or deleted here."""
+    """Hosts that stay when a course ends: this driver neither makes nor deletes machines."""
 
     def __init__(self, targets: Mapping[str, Target], course: CourseFolder, say: Say) -> None:
         super().__init__(course, say)
@@ -30,26 +30,30 @@ class Generic(OverSsh):
     def check_nodes(self, nodes: int) -> None:
         if nodes > len(self._targets):
             raise RequestError(
-                f"{nodes} machines are wanted, and there are {len(self._targets)}.", "Add hosts, or lower --nodes."
+                f"{nodes} machines are needed, but generic.hosts has {len(self._targets)}.",
+                "Add hosts, or lower --nodes.",
             )
 
 
 def generic(settings: GenericSettings, course: CourseFolder, say: Say) -> Generic:
-    """The driver for the hosts that the settings name. Raises RequestError where they make no sense."""
+    """The driver for the hosts in the settings. Raises RequestError if a setting is missing or wrong."""
     if not settings.hosts:
         raise RequestError(
             "The driver generic has no hosts.",
-            "Name them in the configuration, as generic: {hosts: [debian@192.0.2.11, debian@192.0.2.12]}.",
+            "List them in the configuration: generic: {hosts: [debian@192.0.2.11, debian@192.0.2.12]}.",
         )
     if settings.kfile and not settings.kfile.expanduser().is_file():
-        raise RequestError(f"There is no key {settings.kfile} (generic.kfile).")
+        raise RequestError(f"The key file {settings.kfile} does not exist (generic.kfile).")
     if settings.pwd == "-" and not on_terminal():
-        raise RequestError("generic.pwd is '-', which asks for the password, and nobody is there to answer.")
+        raise RequestError(
+            "generic.pwd is '-': this asks for the password, and there is no terminal.",
+            "Run it in a terminal, or use a key (generic.kfile).",
+        )
     password = getpass.getpass("Password of the hosts: ") if settings.pwd == "-" else settings.pwd
     targets: dict[str, Target] = {}
     for host in settings.hosts:
         target = parse_target(host, port=22, user=settings.user, password=password, key_file=settings.kfile)
         if target.name in targets:
-            raise RequestError(f"The host {target.name} is named twice (generic.hosts).")
+            raise RequestError(f"The host {target.name} is listed twice (generic.hosts).")
         targets[target.name] = target
     return Generic(targets, course, say)

@@ -31,7 +31,7 @@ class Local:
         return self._connected()
 
     def survey(self, machine: Machine) -> Survey:
-        # one node: the swarm's ports need not be open to anybody else
+        # a swarm of one node: no other machine has to reach its ports
         return Survey(machine, LOOPBACK, held_ports=frozenset() if _remote_host() else listening_here())
 
     def prepare(self, machine: Machine) -> Engine:
@@ -40,7 +40,7 @@ class Local:
     def run(self, machine: Machine, command: str, timeout: float) -> CommandResult:
         if host := _remote_host():
             raise RequestError(
-                f"DOCKER_HOST names an engine on {host}, where no command can be run.",
+                f"DOCKER_HOST points to an engine on {host}. The driver local can't run commands there.",
                 f"Use: invoke remote_com --hosts {host} --com …",
             )
         return run_shell(command, timeout)
@@ -48,23 +48,23 @@ class Local:
     def check_nodes(self, nodes: int) -> None:
         if nodes > 1:
             raise RequestError(
-                f"The driver local has one machine, this computer, and {nodes} are wanted.", "Leave out --nodes."
+                f"The driver local has one machine, this computer, but {nodes} are needed.", "Leave out --nodes."
             )
 
     def add(self, name: str) -> str:
         try:
-            return f"There is a Docker Engine here already, on {self._connected().name}: nothing to do."
+            return f"A Docker Engine already runs on {self._connected().name}. Nothing to do."
         except EngineError:
-            # one that is there but closed to this user, or somewhere else, is not to be installed over
+            # never install over an engine that this user has no access to, or that runs elsewhere
             if os.environ.get("DOCKER_HOST") or own.engine_closed():
                 raise
         own.install_engine()
-        login = "" if os.access(own.SOCKET, os.W_OK) else " You may use it from your next login on (group docker)."
+        login = "" if os.access(own.SOCKET, os.W_OK) else " You can use it after your next login (group docker)."
         return f"A Docker Engine was installed and started.{login}"
 
     def remove(self, name: str) -> str:
         packages = own.remove_engine()
-        return f"The Docker Engine was taken away: {len(packages)} packages, its containers, images and volumes."
+        return f"The Docker Engine was removed: {len(packages)} packages, and its containers, images and volumes."
 
     def describe_removal(self, name: str) -> str:
         packages = own.installed_packages()
@@ -80,19 +80,19 @@ class Local:
 
 
 def _remote_host() -> str:
-    """The host of a DOCKER_HOST that is not on this computer, else nothing."""
+    """The host in DOCKER_HOST if that is another computer, else ""."""
     url = urlsplit(os.environ.get("DOCKER_HOST", ""))
     host = url.hostname if url.scheme in ("tcp", "http", "https", "ssh") else None
     return host if host and host not in ("localhost", LOOPBACK, "::1") else ""
 
 
 def own_address() -> str:
-    """The address that others reach the engine's computer by; loopback where it is in no network."""
+    """The address at which others reach the engine's computer; loopback if it is in no network."""
     if host := _remote_host():
         return host
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            # chooses the route, sends nothing; the address is of the documentation's range (RFC 5737)
+            # only chooses a route and sends nothing; the address is one for documentation (RFC 5737)
             probe.connect(("203.0.113.1", 9))
             return str(probe.getsockname()[0])
         except OSError:

@@ -1,4 +1,4 @@
-"""Machines that are reached over SSH, whose engines then listen with TLS: what the drivers for them share."""
+"""Machines that are reached over SSH, and whose engines listen with TLS: what their drivers share."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from cloudscale.errors import EngineError, MachineError, NotSetUp
 from cloudscale.hosts.facts import Facts, read_facts
 from cloudscale.hosts.known_hosts import KnownHosts
 from cloudscale.hosts.ssh import Connection, Logins, Target
-from cloudscale.model import CommandResult, Machine, MachineState, OnOutput, Say, Survey
+from cloudscale.model import CommandResult, Machine, MachineState, OnOutput, Say, Survey, last_lines
 from cloudscale.networks import endpoint
 
 LOGIN = 15.0  # seconds for each step of a login
 COPYING = 3600.0  # seconds for an image from one machine to another
-GUEST = datetime.timedelta(hours=2)  # life of the certificate by which one engine's machine speaks to another engine
+GUEST = datetime.timedelta(hours=2)  # life of the certificate with which one machine sends an image to another
 
-# $1: image; $2: where the other engine listens. The certificates come as a tar, into memory.
+# $1: image; $2: endpoint of the other engine. The certificates arrive as a tar and are kept in memory.
 COPY = """
 set -eu
 folder=$(mktemp -d /dev/shm/cloudscale.XXXXXX 2>/dev/null || mktemp -d)
@@ -43,7 +43,7 @@ def _state(facts: Facts) -> MachineState:
 
 
 class OverSsh(ABC):
-    """Logins, facts and clients are kept for the length of a run."""
+    """Keeps logins and facts of the machines until the run ends."""
 
     adopts_swarm = False
 
@@ -57,10 +57,10 @@ class OverSsh(ABC):
 
     @abstractmethod
     def _target(self, machine: Machine) -> Target:
-        """How to log in to a machine. Raises CloudscaleError where that can't be done."""
+        """How to log in to a machine. Raises CloudscaleError if that is not possible."""
 
     def _endpoint(self, machine: Machine) -> tuple[str, int]:
-        """Where this computer reaches the machine's engine."""
+        """The host and port at which this computer reaches the machine's engine."""
         return machine.address, provision.TLS_PORT
 
     def _connection(self, machine: Machine, timeout: float = LOGIN) -> Connection:
@@ -73,7 +73,7 @@ class OverSsh(ABC):
             return authority(self._course.folder, self._course.name, create=create)
 
     def survey(self, machine: Machine) -> Survey:
-        facts = self._look(machine)
+        facts = self._read_facts(machine)
         return Survey(
             machine=machine,
             address=self._address(machine, facts),
@@ -82,46 +82,46 @@ class OverSsh(ABC):
             free_disk=facts.free_disk,
             held_ports=facts.listening,
             networks=facts.networks,
-            addresses=frozenset(found.address for found in facts.addresses),
+            addresses=frozenset(own.address for own in facts.addresses),
             state=_state(facts),
         )
 
     def _address(self, machine: Machine, facts: Facts) -> str:
         return facts.own_address(machine.address, self._connection(machine).peer)
 
-    def _look(self, machine: Machine) -> Facts:
+    def _read_facts(self, machine: Machine) -> Facts:
         facts = read_facts(self._connection(machine))
         provision.check(facts, machine.name, self._course.name, self._authority())
         self._facts[machine.name] = facts
         return facts
 
     def prepare(self, machine: Machine) -> Engine:
-        facts = self._facts.get(machine.name) or self._look(machine)
+        facts = self._facts.get(machine.name) or self._read_facts(machine)
         signer = self._authority(create=True)
         assert signer
         setup = provision.wanted_setup(facts, machine.address, self._address(machine, facts), self._course.name, signer)
         if setup:
-            restarts = ", which restarts" if facts.engine_runs else ""
-            self._say(f"{machine.name}: setting up its engine{restarts} ({'; '.join(setup.reasons)})")
+            action = "setting up and restarting" if facts.engine_runs else "setting up"
+            self._say(f"{machine.name}: {action} its engine ({'; '.join(setup.reasons)})")
             if setup.warning:
                 self._say(f"Warning: {machine.name}: {setup.warning}")
             provision.apply(self._connection(machine), setup)
-            self._look(machine)
+            self._read_facts(machine)
         return self.connect(machine)
 
     def connect(self, machine: Machine) -> Engine:
         signer = self._authority()
         if signer is None:
             raise NotSetUp(
-                f"{machine.name}: the course {self._course.name!r} has not set it up, or not from this computer.",
-                "Run invoke themachine; or copy the course's folder from the computer that made it.",
+                f"{machine.name}: the course {self._course.name!r} has not set it up, or did so from another computer.",
+                f"Run invoke themachine. Or copy the course's folder from that computer to {self._course.folder}.",
             )
         files = signer.client_files
         try:
             client = over_tls(machine.name, *self._endpoint(machine), ca=signer.ca_file, certificate=files)
         except NotSetUp as error:
-            if self._look(machine).is_ready:  # it was, and is stopped
-                raise EngineError(error.message, "invoke themachine starts it.") from None
+            if self._read_facts(machine).is_ready:  # it is set up, but stopped
+                raise EngineError(error.message, "Run invoke themachine to start it.") from None
             raise
         return Engine(machine, client)
 
@@ -131,16 +131,17 @@ class OverSsh(ABC):
         pair = signer.client("cloudscale guest", GUEST)
         files = {"ca.pem": signer.pem, "cert.pem": pair.certificate, "key.pem": pair.key}
         address = self._address(target, self._facts[target.name])
-        where = endpoint(address, provision.TLS_PORT)
-        done = self._connection(source).run_root(
-            COPY, image, where, timeout=COPYING, data=provision.tar(files), on_output=on_output
+        engine = endpoint(address, provision.TLS_PORT)
+        result = self._connection(source).run_root(
+            COPY, image, engine, timeout=COPYING, data=provision.tar(files), on_output=on_output
         )
-        if done.exit_code:
-            said = [line for line in done.stderr.splitlines() if line.strip() and not re.search("copied|records", line)]
+        if result.exit_code:
+            # dd's own statistics are not the cause
+            errors = "\n".join(line for line in result.stderr.splitlines() if not re.search("copied|records", line))
             raise MachineError(
-                f"{target.name}: the image {image} can't be sent to it from {source.name}"
-                f" ({said[-1].strip() if said else done.exit_code}).",
-                f"Is the port {provision.TLS_PORT} open between the machines?",
+                f"{target.name}: could not copy the image {image} from {source.name}"
+                f" ({last_lines(errors) or f'exit code {result.exit_code}'}).",
+                f"Check that port {provision.TLS_PORT} is open between the machines.",
             )
 
     def release(self, machine: Machine) -> str:

@@ -1,4 +1,4 @@
-"""What a workflow asks of a source of machines: small protocols. A driver has the methods of what it can do."""
+"""What a workflow can ask of a source of machines: small protocols. A driver implements those that it supports."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ class Driver(Protocol):
     """Every source of machines. Safe to use from several threads."""
 
     adopts_swarm: bool
-    """Whether a swarm that a machine manages already is used, whoever made it, rather than refused."""
+    """Whether to use the swarm that a machine already manages, whoever created it; if false, it is refused."""
 
     def machines(self) -> list[Machine]:
-        """The machines of the course as they are now, the Swarm's first manager first; read back, not remembered."""
+        """The machines of the course as they are now, the first manager of the swarm first. Always read again."""
 
     def check_nodes(self, nodes: int) -> None:
-        """Raises RequestError where the driver can't provide that many machines (0: as many as needed)."""
+        """Raises RequestError if the driver can't provide that many machines (0: as many as needed)."""
 
     def survey(self, machine: Machine) -> Survey:
-        """What the machine is. Changes nothing. Raises CloudscaleError where it is lost, or in use by others."""
+        """What the machine is. Changes nothing. Raises CloudscaleError if it is lost, or in use by others."""
 
     def prepare(self, machine: Machine) -> Engine:
-        """The machine's engine, installed, set up for the course and started as far as it is not. Idempotent."""
+        """Installs, sets up and starts the machine's engine, as far as necessary, and returns it. Idempotent."""
 
     def connect(self, machine: Machine) -> Engine:
-        """The machine's engine as it is. Raises EngineError where it is absent or closed."""
+        """The machine's engine as it is. Raises EngineError if there is none, or if it can't be used."""
 
     def run(self, machine: Machine, command: str, timeout: float) -> CommandResult:
-        """Runs a shell command on the machine; past `timeout` seconds it is ended, with exit code 124."""
+        """Runs a shell command on the machine. After `timeout` seconds it is ended, with exit code 124."""
 
 
 @runtime_checkable
@@ -39,10 +39,10 @@ class SetsUpEngines(Protocol):
     """Several machines, each with an engine that the course sets up over SSH."""
 
     def copy_image(self, source: Machine, target: Machine, image: str, on_output: OnOutput) -> None:
-        """Sends an image from one machine to another; `on_output` gets what dd(1) prints of the bytes sent."""
+        """Sends an image from one machine to another; `on_output` gets the progress that dd(1) prints."""
 
     def release(self, machine: Machine) -> str:
-        """After a course: undoes what `prepare` did, and returns what was done, in words ("" for nothing)."""
+        """After a course: undoes what `prepare` did, and describes what was undone ("" for nothing)."""
 
 
 @runtime_checkable
@@ -50,33 +50,33 @@ class MakesMachines(Protocol):
     """Machines that are made for the course and deleted with it."""
 
     def kind(self) -> Kind:
-        """What each machine will be. Raises RequestError, with what is wrong by name."""
+        """What each machine will be. Raises RequestError, which names the wrong setting."""
 
     def order(self, count: int, former: Collection[str]) -> Order:
-        """So many more machines, `former` names first, with what they take of the quota. Makes nothing."""
+        """Plans `count` more machines and their share of the quota; uses `former` names first. Makes nothing."""
 
     def boot(self, machine: Machine) -> Survey:
-        """Makes or starts a machine, and waits until it can be logged in to. Idempotent."""
+        """Makes or starts a machine, and waits until a login works. Idempotent."""
 
     def open_ports(self, ports: Mapping[str, Collection[int]]) -> None:
-        """Lets students reach exactly these ports of the machines, by a machine's name."""
+        """Machine name → the ports of it that students can reach; all other ports are closed to them."""
 
     def resources(self) -> str:
-        """Everything that was made for the course, in words; empty where there is nothing."""
+        """Describes everything that was made for the course; "" for nothing."""
 
     def sweep(self, only: Collection[str] | None = None) -> Outcomes[str]:
-        """Deletes everything that was made for the course, or for the machines of these names, for good."""
+        """Permanently deletes everything that was made for the course, or for the machines of these names."""
 
 
 @runtime_checkable
 class SingleMachines(Protocol):
-    """One machine at a time, by a name that the user chooses."""
+    """One machine at a time, with a name that the user chooses."""
 
     def add(self, name: str) -> str:
-        """Adds a machine with an engine, and returns what was done, in words."""
+        """Adds a machine with an engine, and describes what was done."""
 
     def describe_removal(self, name: str) -> str:
-        """What `remove` would remove, as the first half of a question. Raises RequestError where there is nothing."""
+        """What `remove` would remove, as the start of a question. Raises RequestError if there is nothing."""
 
     def remove(self, name: str) -> str:
-        """Removes what `add` made, and returns what was done, in words."""
+        """Removes what `add` made, and describes what was done."""

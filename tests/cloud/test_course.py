@@ -305,7 +305,7 @@ def test_a_server_in_error_is_replaced_up_to_a_limit_and_told(room: Room) -> Non
         room.cloud.reset_quota()
         with room.cloud.namespace.entered():
             compute.delete_flavor(huge)
-    assert result.err.count("it is replaced") == 2
+    assert result.err.count("replacing its server") == 2
     assert "No valid host" in result.err
     none.reset()
     assert Project(room.cloud).marked("cloudscale:none") == {}

@@ -157,7 +157,7 @@ def test_after_a_power_cut_all_is_as_before(desk: Desk) -> None:
 def test_what_is_not_there_can_not_be_removed(desk: Desk) -> None:
     result = desk.tool("machine_rm", "dove", "--yes")
     assert result.code == 2
-    assert "There is no VM dove" in result.err and "dev" in result.err
+    assert "has no VM dove" in result.err and "dev" in result.err
 
 
 def test_one_goes_with_its_seats_and_then_the_others_without_a_trace(desk: Desk) -> None:

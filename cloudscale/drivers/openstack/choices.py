@@ -1,4 +1,4 @@
-"""What the configuration names, found in the cloud: image, flavor, networks, key pair."""
+"""What the configuration names, looked up in the cloud: image, flavor, networks, key pair."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SHOWN = 12  # names in a message
 
 @dataclass(frozen=True)
 class Choices:
-    """Ids for the requests to come. `cidrs`: the ranges of the machines' network; `ram`: of a machine, in MiB."""
+    """Ids for later requests. `cidrs`: address ranges of the machines' network; `ram`: of a machine, in MiB."""
 
     image_id: str
     flavor_id: str
@@ -35,7 +35,7 @@ class Choices:
 
 
 def choose(cloud: Cloud, settings: OpenStackSettings) -> Choices:
-    """Looks all of them up. Raises SettingsError, with the names that exist, CloudError."""
+    """Looks up everything. Raises SettingsError, with the names that exist, and CloudError."""
     api = cloud.api
 
     def externals() -> list[Any]:
@@ -67,7 +67,10 @@ def choose(cloud: Cloud, settings: OpenStackSettings) -> Choices:
     )
     subnets = cloud.attempt("Reading the subnets", lambda: list(api.network.subnets(network_id=network.id)))
     if not subnets:
-        raise SettingsError(f"The network {network.name!r} (openstack.network) has no subnet.", "Give it one.")
+        raise SettingsError(
+            f"The network {network.name!r} (openstack.network) has no subnet.",
+            "Create a subnet, or use another network.",
+        )
     _check_size(image, flavor, settings)
     return Choices(
         image_id=image.id,
@@ -80,59 +83,59 @@ def choose(cloud: Cloud, settings: OpenStackSettings) -> Choices:
     )
 
 
-def _find(cloud: Cloud, key: str, wanted: str, find: Callable[..., Any], listing: Callable[[], Iterable[Any]]) -> Any:
-    """One thing by name or id. Raises SettingsError, with the names that there are."""
-    what = f"openstack.{key}: {wanted!r}"
+def _find(cloud: Cloud, key: str, name: str, find: Callable[..., Any], listing: Callable[[], Iterable[Any]]) -> Any:
+    """One resource by name or id. Raises SettingsError, with the names that exist."""
+    what = f"openstack.{key}: {name!r}"
 
     def look() -> Any:
         try:
-            return find(wanted, ignore_missing=True)
+            return find(name, ignore_missing=True)
         except DuplicateResource:
-            raise SettingsError(f"{what} is the name of several.", "Give the id of the one that you mean.") from None
+            raise SettingsError(f"{what}: the cloud has several with this name.", "Use an id instead.") from None
 
-    found = cloud.attempt(f"Looking for {what}", look)
-    if found is not None:
-        return found
+    resource = cloud.attempt(f"Looking for {what}", look)
+    if resource is not None:
+        return resource
     names = sorted({str(one.name) for one in cloud.attempt(f"Looking for {what}", lambda: list(listing()))})
-    close = difflib.get_close_matches(wanted, names, SHOWN)
-    shown = [*close, *(name for name in names if name not in close)]
-    there = ", ".join(shown[:SHOWN]) + (f" and {len(shown) - SHOWN} more" if len(shown) > SHOWN else "")
-    extra = " Leave it empty where your machines' own addresses can be reached." if key == "external_network" else ""
-    raise SettingsError(f"The cloud {cloud.name!r} does not have {what}.", f"There is: {there or 'none'}.{extra}")
+    close = difflib.get_close_matches(name, names, SHOWN)
+    ordered = [*close, *(other for other in names if other not in close)]
+    available = ", ".join(ordered[:SHOWN]) + (f" and {len(ordered) - SHOWN} more" if len(ordered) > SHOWN else "")
+    extra = " Leave it empty if your machines' own addresses can be reached." if key == "external_network" else ""
+    raise SettingsError(f"The cloud {cloud.name!r} does not have {what}.", f"Available: {available or 'none'}.{extra}")
 
 
-def _among(listing: Callable[[], Iterable[Any]], wanted: str, *, ignore_missing: bool) -> Any:
-    """As openstacksdk's own find_… methods, where they know no filter."""
-    found = [one for one in listing() if wanted in (one.name, one.id)]
-    if len(found) > 1:
-        raise DuplicateResource(f"{wanted!r} is the name of {len(found)}")
-    return next(iter(found), None)
+def _among(listing: Callable[[], Iterable[Any]], name: str, *, ignore_missing: bool) -> Any:
+    """Like the find_… methods of openstacksdk, for a listing that these can't filter."""
+    matches = [one for one in listing() if name in (one.name, one.id)]
+    if len(matches) > 1:
+        raise DuplicateResource(f"{len(matches)} have the name {name!r}")
+    return next(iter(matches), None)
 
 
 def _check_zone(cloud: Cloud, zone: str | None) -> None:
     if zone:
         zones = cloud.attempt("Reading the zones", lambda: list(cloud.api.compute.availability_zones()))
-        names = sorted(str(found.name) for found in zones)
+        names = sorted(str(one.name) for one in zones)
         if zone not in names:
             raise SettingsError(
                 f"The cloud {cloud.name!r} does not have openstack.availability_zone: {zone!r}.",
-                f"There is: {', '.join(names)}.",
+                f"Available: {', '.join(names)}.",
             )
 
 
 def _check_size(image: Any, flavor: Any, settings: OpenStackSettings) -> None:
-    """Nova would refuse each server, one by one."""
+    """Checks memory and disk now: otherwise nova would refuse each single server."""
     disk = settings.boot_volume / GIB if settings.boot_volume else flavor.disk  # 0: as large as the image
     where = "openstack.boot_volume" if settings.boot_volume else f"the flavor {flavor.name!r}"
     if (image.min_ram or 0) > flavor.ram:
         raise SettingsError(
-            f"The image {image.name!r} needs {image.min_ram} MiB of memory, and the flavor {flavor.name!r} has"
-            f" {flavor.ram}.",
+            f"The image {image.name!r} needs {image.min_ram} MiB of memory, but the flavor {flavor.name!r} has only"
+            f" {flavor.ram} MiB.",
             "Choose a larger openstack.flavor.",
         )
     needed = max(image.min_disk or 0, (image.size or 0) / GIB)
     if disk and needed > disk:
         raise SettingsError(
-            f"The image {image.name!r} needs {needed:.1f} GiB of disk, and {where} has {disk:g}.",
+            f"The image {image.name!r} needs {needed:.1f} GiB of disk, but {where} has only {disk:g} GiB.",
             "Choose a larger openstack.flavor, or set openstack.boot_volume.",
         )

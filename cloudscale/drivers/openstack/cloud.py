@@ -1,4 +1,4 @@
-"""The cloud's API: who asks, and how often it is asked again before a fault counts."""
+"""The API of the cloud: the login, and how often a request is repeated before its failure is reported."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ from cloudscale.waiting import Clock, SystemClock
 T = TypeVar("T")
 
 ANSWERING = 60.0  # seconds for one request
-PATIENCE = 240.0  # seconds for one thing to be done, with all its attempts
-LOGIN_PATIENCE = 30.0  # the same for the login: an address may be mistyped
-PAUSE, LONGEST_PAUSE = 0.5, 15.0  # seconds between two attempts; each pause is up to twice the one before
-ARRIVING = 5.0  # seconds in which a request that was not answered is carried out, if it is
-LONGEST_WISH = 120.0  # seconds of Retry-After that are granted
-AT_ONCE = 10  # requests; as many connections as the client keeps open to one service
-# what a cloud answers that is busy or half down (RFC 9110, 15.5 and 15.6; 425: RFC 8470, 429: RFC 6585)
+PATIENCE = 240.0  # seconds for one action, with all its attempts
+LOGIN_PATIENCE = 30.0  # the same for the login, which is shorter because the address may be wrong
+PAUSE, LONGEST_PAUSE = 0.5, 15.0  # seconds between two attempts; each pause is up to twice the previous one
+ARRIVING = 5.0  # seconds in which the cloud may still carry out a request that it did not answer
+LONGEST_RETRY_AFTER = 120.0  # seconds; a longer Retry-After is cut to this
+AT_ONCE = 10  # requests; the client keeps as many connections to one service open
+# answers of a cloud that is busy or partly down (RFC 9110, 15.5 and 15.6; 425: RFC 8470, 429: RFC 6585)
 TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
-TAGS = (2, 52)  # the microversion of compute from which on a server can be made with tags
+TAGS = (2, 52)  # the first microversion of compute in which a server can be created with tags
 MICROVERSION = "2.52"
 SERVICES = ("compute", "image", "network")
-WHO = ("username", "user_id", "application_credential_name", "application_credential_id")
+ACCOUNT = ("username", "user_id", "application_credential_name", "application_credential_id")
 
-# requests' own words, within keystoneauth's
+# the texts of requests, as part of the texts of keystoneauth1
 NO_CONNECTION = re.compile(r"(?:Unable to|Unexpected).*? (?:to|for) (\S+?):? .*\[Errno -?\d+\] ([^\"')\]]+)")
 BROKEN = re.compile(r"(?:Unable to|Unexpected).*? (?:to|for) (\S+?): .*\(")
 
 FORM = "clouds.yaml is YAML, with your cloud under clouds: (docs.openstack.org/openstacksdk has examples)."
 
-for library in ("keystoneauth", "openstack"):  # what goes wrong is told once, by us
+for library in ("keystoneauth", "openstack"):  # failures are reported once, by us
     logging.getLogger(library).addHandler(logging.NullHandler())
 
 Failure = (sdk.SDKException, ksa.ClientException)
-# among them what the libraries say of a service that did not tell its versions
+# the last three: errors of the libraries if a service did not report its versions
 OUT_OF_REACH = (
     ksa.ConnectFailure,
     ksa.UnknownConnectionError,
@@ -76,100 +76,100 @@ class Cloud:
         patience: float = PATIENCE,
         has_token: bool = True,
     ) -> T:
-        """Makes a request, and again with growing pauses where the cloud or the line to it is at fault.
+        """Makes a request, and repeats it with growing pauses while the cloud or the connection to it fails.
 
-        `found` looks for what the request creates: one that was not answered may have been heard all the same.
-        Raises CloudError, with the cloud's own words.
+        `found` looks for what the request creates: the cloud may have carried out a request that it did not answer.
+        Raises CloudError, with the message of the cloud.
         """
         deadline, pause, renewed = self.clock.now() + patience, PAUSE, not has_token
         while True:
             try:
                 return call()
             except Failure as error:
-                wish = _retry_after(error)
-                wait = min(wish, LONGEST_WISH) if wish else random.uniform(pause / 2, pause)
-                if found and status(error) is None:  # what was asked for may yet be on its way
+                asked = _retry_after(error)
+                wait = min(asked, LONGEST_RETRY_AFTER) if asked else random.uniform(pause / 2, pause)
+                if found and status(error) is None:  # no answer: the cloud may still carry it out
                     wait = max(wait, ARRIVING)
-                # of several threads whose token has run out, the first gets a new one for all, and the others this
+                # if the token of several threads has expired, the first thread renews it, and all of them try again
                 expired = status(error) == 401 and not renewed
                 renewed = renewed or expired
                 if not (expired or is_transient(error)) or self.clock.now() + wait > deadline:
-                    raise told(what, error) from None
+                    raise cloud_error(what, error) from None
             self.clock.sleep(wait)
             pause = min(2 * pause, LONGEST_PAUSE)
-            if found and (there := self.attempt(f"{what} (was it done?)", found)) is not None:
-                return there
+            if found and (existing := self.attempt(f"{what} (looking whether it was done)", found)) is not None:
+                return existing
 
 
 def is_transient(error: Exception) -> bool:
-    """Whether the same request may do better a little later."""
+    """Whether the same request may succeed a little later."""
     if isinstance(error, ksa.SSLError):
         return False
     if isinstance(error, ksa.DiscoveryFailure) and isinstance(error.__context__, Failure):
-        return is_transient(error.__context__)  # a 404 is a wrong address
+        return is_transient(error.__context__)  # a 404 means a wrong address
     if isinstance(error, OUT_OF_REACH):
         return True
     return status(error) in TRANSIENT
 
 
 def status(error: Exception) -> int | None:
-    """The HTTP status of an answer that was a refusal."""
-    found = getattr(error, "status_code", None) or getattr(error, "http_status", None)
-    return int(found) if found else None
+    """The HTTP status of the cloud's answer; None if there was no answer."""
+    code = getattr(error, "status_code", None) or getattr(error, "http_status", None)
+    return int(code) if code else None
 
 
 def _retry_after(error: Exception) -> float:
     response = getattr(error, "response", None)
     headers = getattr(response, "headers", None) or {}
-    wish = str(headers.get("Retry-After", "")).strip()
-    return float(wish) if wish.isdecimal() else 0.0  # a date (RFC 9110, 10.2.3) is read as no wish
+    seconds = str(headers.get("Retry-After", "")).strip()
+    return float(seconds) if seconds.isdecimal() else 0.0  # a date (RFC 9110, 10.2.3) is ignored
 
 
-def told(what: str, error: Exception) -> CloudError:
-    """A failure in the cloud's own words, with what can be done about it."""
+def cloud_error(what: str, error: Exception) -> CloudError:
+    """A failed request with the message of the cloud, and what the user can do."""
     code = status(error)
     remedy = {
-        401: "The credentials have run out or were taken back: get new ones, then run again.",
-        403: "Your account may not do that, or a quota is used up: ask who runs the cloud.",
-        413: "A quota is used up: ask who runs the cloud.",
-        429: "The cloud takes no more requests just now: run again in some minutes.",
-    }.get(code or 0, "Run again; if it stays, ask who runs the cloud.")
+        401: "The credentials have expired or were revoked. Get new ones, then run again.",
+        403: "Your account has no permission for that, or a quota is used up. Ask the cloud's administrators.",
+        413: "A quota is used up. Ask the cloud's administrators.",
+        429: "The cloud accepts no more requests at the moment. Run again in some minutes.",
+    }.get(code or 0, "Run again. If it fails again, ask the cloud's administrators.")
     return CloudError(f"{what}: {_plain(error)}{f' (HTTP {code})' if code else ''}.", remedy)
 
 
 def open_cloud(settings: OpenStackSettings, clock: Clock | None = None) -> Cloud:
-    """Logs in, by clouds.yaml or the environment (OS_*). Raises AccessError, with what is wrong by name."""
+    """Logs in, with clouds.yaml or the environment (OS_*). Raises AccessError, which names what is wrong."""
     try:
         known = OpenStackConfig(app_name="cloudscale")
         names = ", ".join(name for name in known.get_cloud_names() if name != "defaults")
-    except Exception as error:  # what is not of the form of a clouds.yaml breaks it in many ways
-        raise AccessError(f"clouds.yaml can't be read ({_plain(error)}).", FORM) from None
+    except Exception as error:  # the library has no error of its own for a malformed clouds.yaml
+        raise AccessError(f"Could not read clouds.yaml ({_plain(error)}).", FORM) from None
     if settings.cloud is None and known.default_cloud is None:
         raise AccessError(
-            f"There are several clouds to choose from: {names}.",
-            "Name one: openstack.cloud in the configuration, or OS_CLOUD.",
+            f"clouds.yaml has several clouds: {names}.",
+            "Choose one: set openstack.cloud in the configuration, or OS_CLOUD.",
         )
     try:
         region = known.get_one(cloud=settings.cloud)
         region.config["api_timeout"] = float(region.config.get("api_timeout") or ANSWERING)
-        # asking again is done here, and nowhere else; of so many at once, the library lets in one more
+        # retries are made here only, not by the library; the library allows one request more than this number
         region.config |= {"status_code_retries": 0, "connect_retries": 0, "image_status_code_retries": 0}
         region.config["concurrency"] = dict.fromkeys((*SERVICES, "block-storage"), AT_ONCE - 1)
         connection = Connection(config=region)
     except ksa.MissingRequiredOptions as error:
         raise AccessError(
-            f"No cloud account is known (missing: {', '.join(option.dest for option in error.options)}).",
-            "Save clouds.yaml, as your cloud's web page offers it, here or in ~/.config/openstack, or set OS_*."
+            f"No cloud account is configured (missing: {', '.join(option.dest for option in error.options)}).",
+            "Download clouds.yaml from your cloud's web page, and save it here or in ~/.config/openstack. Or set OS_*."
             f" If it is there: {FORM}",
         ) from None
     except Failure as error:
         raise AccessError(
             f"The cloud {settings.cloud or known.default_cloud!r} can't be used ({_plain(error)}).",
-            f"clouds.yaml and the environment have: {names or 'none'}.",
+            f"Clouds in clouds.yaml and the environment: {names or 'none'}.",
         ) from None
-    except Exception as error:  # as above: a number that is none, a list where there should be a name
+    except Exception as error:  # malformed, as above: a text instead of a number, a list instead of a name
         raise AccessError(
-            f"What is said of the cloud {settings.cloud or known.default_cloud!r} can't be read ({_plain(error)}).",
+            f"The configuration of the cloud {settings.cloud or known.default_cloud!r} is malformed ({_plain(error)}).",
             FORM,
         ) from None
     cloud = Cloud(connection, region.name, "", clock or SystemClock())
@@ -184,31 +184,30 @@ def _login(cloud: Cloud) -> AccessInfo:
     plugin = session.auth
     assert isinstance(plugin, BaseIdentityPlugin)
     where = f"the cloud {cloud.name!r} at {arguments.get('auth_url')}"
-    who = next((f"{key} {arguments[key]!r}" for key in WHO if arguments.get(key)), "")
-    if not who and cloud.api.config.config.get("auth_type") in ("password", "v3password"):
-        raise AccessError(f"The credentials for {where} are not complete: there is no username.")
-    who = who or "a token"
+    account = next((f"{key} {arguments[key]!r}" for key in ACCOUNT if arguments.get(key)), "")
+    if not account and cloud.api.config.config.get("auth_type") in ("password", "v3password"):
+        raise AccessError(f"The credentials for {where} are incomplete: the username is missing.")
     try:
         access: AccessInfo = cloud.attempt(
             "Logging in", lambda: plugin.get_access(session), patience=LOGIN_PATIENCE, has_token=False
         )
     except CloudError as error:
         raise AccessError(
-            f"{where[0].upper()}{where[1:]} does not let {who} in. {error.message}",
+            f"Could not log in to {where} with {account or 'a token'}. {error.message}",
             "Check the credentials in clouds.yaml or OS_*: the password or secret, the project, the domains, auth_url.",
         ) from None
-    except Exception as error:  # a plugin that lacks a part of the credentials has no error of its own for that
-        raise AccessError(f"The credentials for {where} are not complete: {_plain(error)}.") from None
+    except Exception as error:  # the plugins have no error of their own for missing credentials
+        raise AccessError(f"The credentials for {where} are incomplete: {_plain(error)}.") from None
     if not access.project_id:
         raise AccessError(
-            f"The account for {where} names no project.",
+            f"The account for {where} has no project.",
             "Set project_name (OS_PROJECT_NAME) with project_domain_name, or use an application credential.",
         )
     return access
 
 
 def _check_services(cloud: Cloud, access: AccessInfo) -> None:
-    """Has the client find all services now: it is not safe to use from threads before."""
+    """Lets the client look up all services now: before that, it is not safe to use from several threads."""
     config = cloud.api.config
     region, interface = config.get_region_name(), config.get_interface()
     for service in SERVICES:
@@ -219,29 +218,30 @@ def _check_services(cloud: Cloud, access: AccessInfo) -> None:
             raise AccessError(
                 f"The cloud {cloud.name!r} has no service {service} in region {region or 'any'!r}, interface"
                 f" {interface!r} ({error.message})",
-                f"Its regions: {', '.join(regions)}. Set region_name or interface in clouds.yaml (OS_REGION_NAME,"
-                " OS_INTERFACE).",
+                f"Available regions: {', '.join(regions)}. Set region_name or interface in clouds.yaml"
+                " (OS_REGION_NAME, OS_INTERFACE).",
             ) from None
 
 
 def _check_tags(cloud: Cloud) -> None:
-    """Servers are known by their tags."""
+    """The servers of a course are recognised by their tags."""
     newest = cloud.attempt("Reading the versions of compute", partial(_newest, cloud), patience=LOGIN_PATIENCE)
     if newest < TAGS:
         version = ".".join(map(str, newest))
         raise AccessError(
-            f"The cloud {cloud.name!r} is too old: its compute service speaks {version}, and 2.52 (of 2017) is needed.",
-            "Make the machines yourself, and use them with --driver generic.",
+            f"The cloud {cloud.name!r} is too old: its compute service has version {version}, but"
+            f" {MICROVERSION} (of 2017) is needed.",
+            "Create the machines yourself, and use them with --driver generic.",
         )
 
 
 def _newest(cloud: Cloud) -> tuple[float, ...]:
-    """The newest microversion of compute; 2.1 where it has none."""
-    found = cloud.api.compute.get_endpoint_data()
-    if not found or not found.max_microversion:  # the library says the same of a service that did not answer
+    """The newest microversion of compute; 2.1 if it has none."""
+    data = cloud.api.compute.get_endpoint_data()
+    if not data or not data.max_microversion:  # the library returns the same if the service did not answer
         cloud.api.session.get(str(cloud.api.config.get_endpoint_from_catalog("compute")))
-        found = cloud.api.compute.get_endpoint_data()
-    return found.max_microversion if found and found.max_microversion else (2, 1)
+        data = cloud.api.compute.get_endpoint_data()
+    return data.max_microversion if data and data.max_microversion else (2, 1)
 
 
 def _endpoint(cloud: Cloud, service: str) -> object:
@@ -249,12 +249,12 @@ def _endpoint(cloud: Cloud, service: str) -> object:
 
 
 def _plain(error: Exception) -> str:
-    """An error's text without what only the cloud's makers read."""
+    """The text of an error without what only developers of the cloud need."""
     text = getattr(error, "details", None) or getattr(error, "message", None) or str(error) or type(error).__name__
-    text = re.sub(r"<[^>]*>", " ", str(text))  # of proxies
+    text = re.sub(r"<[^>]*>", " ", str(text))  # proxies answer with HTML
     text = re.sub(r"\s*\((HTTP \d+|Request-ID: \S+)\)", "", " ".join(text.split()))
     if cause := NO_CONNECTION.search(text):
-        return f"there is no connection to {cause[1]} ({cause[2].strip()})"
+        return f"could not connect to {cause[1]} ({cause[2].strip()})"
     if broken := BROKEN.search(text):
-        return f"the connection to {broken[1]} broke off"
+        return f"the connection to {broken[1]} was lost"
     return text.rstrip(".")

@@ -1,4 +1,4 @@
-"""The driver `openstack`, as the workflow sees it."""
+"""The driver `openstack`, with the methods that the workflow calls."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cloudscale.drivers.openstack import inventory, quota, security, sweep
 from cloudscale.drivers.openstack.choices import Choices, choose
 from cloudscale.drivers.openstack.cloud import open_cloud
 from cloudscale.drivers.openstack.inventory import Inventory, Server, natural, read_inventory, read_servers
-from cloudscale.drivers.openstack.making import GOING, Blueprint, Faulty, Maker
+from cloudscale.drivers.openstack.making import DELETING, Blueprint, Faulty, Maker
 from cloudscale.drivers.openstack.watch import Watch
 from cloudscale.drivers.over_ssh import OverSsh
 from cloudscale.engines.client import Engine
@@ -27,10 +27,10 @@ from cloudscale.hosts.ssh import Target
 from cloudscale.model import Kind, Machine, MachineState, Order, Outcomes, Say, Survey
 from cloudscale.units import MIB
 
-REPLACEMENTS = 2  # servers after the first that a machine may take to come up
-INSTALLING = 1800.0  # seconds for the packages of the first boot
+REPLACEMENTS = 2  # further servers that are tried for a machine if the first one does not come up
+INSTALLING = 1800.0  # seconds to install the packages of the first boot
 BOOTED = "[ ! -e /var/lib/cloudscale/course/begun ] || flock -w 1800 /var/lib/cloudscale/course/lock true"
-ON_ITS_WAY = {"BUILD", "REBOOT", "HARD_REBOOT", "SHUTOFF"}
+BOOTABLE = {"BUILD", "REBOOT", "HARD_REBOOT", "SHUTOFF"}  # states from which a server can become ACTIVE
 
 
 class OpenStack(OverSsh):
@@ -39,7 +39,7 @@ class OpenStack(OverSsh):
         self._settings = settings
         self._cloud = open_cloud(settings)
         self._mark = inventory.mark(course.name)
-        self._there = Inventory()
+        self._inventory = Inventory()
         self._targets: dict[str, Target] = {}
         self._lock = threading.Lock()
         self._chosen: Choices | None = None
@@ -47,33 +47,33 @@ class OpenStack(OverSsh):
         self._group_size: int | None = None
         self._up: set[str] = set()
 
-    # --- what is there -----------------------------------------------------------------------
+    # --- existing machines -------------------------------------------------------------------
 
     def machines(self) -> list[Machine]:
-        self._there = read_inventory(self._cloud, self._mark)
-        machines = [self._machine(name) for name in self._there.servers]
+        self._inventory = read_inventory(self._cloud, self._mark)
+        machines = [self._machine(name) for name in self._inventory.servers]
         self._targets = {
             machine.name: self._target_of(server, machine.address)
-            for machine, server in zip(machines, self._there.servers.values(), strict=True)
+            for machine, server in zip(machines, self._inventory.servers.values(), strict=True)
             if server.status == "ACTIVE" and machine.address
         }
         return machines
 
     def _machine(self, name: str) -> Machine:
-        return Machine(name, self._there.address(name, floating=bool(self._settings.external_network)))
+        return Machine(name, self._inventory.address(name, floating=bool(self._settings.external_network)))
 
     def _target_of(self, server: Server, address: str) -> Target:
         key_file = self._course.folder / KEY_FILE
-        # known by the server's id: the same address may have been another machine's
+        # the alias is the id: another machine may have had the same address, with another host key
         return Target(address, user=self._settings.user, key_file=key_file, label=server.name, alias=server.id)
 
     def _target(self, machine: Machine) -> Target:
-        server = self._there.servers.get(machine.name)
+        server = self._inventory.servers.get(machine.name)
         if server:
             self._check_key(server)
         if machine.name not in self._targets:
-            state = self._told(server) if server else "not there"
-            raise MachineError(f"{machine.name}: its server is {state}.", "invoke themachine sees to it.")
+            state = self._describe(server) if server else "missing"
+            raise MachineError(f"{machine.name}: its server is {state}.", "Run invoke themachine to repair it.")
         return self._targets[machine.name]
 
     def _key(self, *, create: bool = False) -> SshKey | None:
@@ -82,8 +82,8 @@ class OpenStack(OverSsh):
                 self._course.make_folder()
             return ssh_key(self._course.folder, create=create)
 
-    def _told(self, server: Server) -> str:
-        """A server's state, in words."""
+    def _describe(self, server: Server) -> str:
+        """The state of a server, in words."""
         fault = inventory.read_fault(self._cloud, server.id) if server.status == "ERROR" else ""
         return " ".join(part for part in (server.status, server.task, f"({fault})" if fault else "") if part)
 
@@ -91,23 +91,23 @@ class OpenStack(OverSsh):
         key = self._key()
         if server.fingerprint and (key is None or key.fingerprint != server.fingerprint):
             raise RequestError(
-                f"{server.name} was made for a course {self._course.name!r} with another SSH key"
-                f" ({server.fingerprint}) than that in {self._course.folder}.",
-                "Copy the course's folder from the computer that made it, or choose another --course.",
+                f"{server.name} was made with another SSH key ({server.fingerprint}) than the one in"
+                f" {self._course.folder}.",
+                "Copy the course's folder from the computer that made it, or use another --course.",
             )
 
     def survey(self, machine: Machine) -> Survey:
-        server = self._there.servers[machine.name]
+        server = self._inventory.servers[machine.name]
         self._check_key(server)
-        is_well = server.status in ("ACTIVE", *ON_ITS_WAY) and server.task != "deleting"
+        is_well = server.status in ("ACTIVE", *BOOTABLE) and server.task != "deleting"
         if server.has_answered and not is_well:
             raise MachineError(
-                f"{machine.name}: its server is {self._told(server)}.",
-                f"Put that right in the cloud; or give it up: invoke driver_reset --only {machine.name}.",
+                f"{machine.name}: its server is {self._describe(server)}.",
+                f"Repair it in the cloud. Or delete the machine: invoke driver_reset --only {machine.name}.",
             )
         if server.has_answered and machine.name in self._targets:
             return super().survey(machine)
-        # it boots yet, or an earlier run was cut off before it had answered, or its floating IP was taken from it
+        # it is still booting, or an earlier run was interrupted, or it has lost its floating IP
         return self._coming(machine, server.cpus, usable_memory(server.memory // MIB), has_answered=server.has_answered)
 
     def _coming(self, machine: Machine, cpus: int, memory: int, *, has_answered: bool = False) -> Survey:
@@ -121,19 +121,20 @@ class OpenStack(OverSsh):
         )
 
     def connect(self, machine: Machine) -> Engine:
-        server = self._there.servers.get(machine.name)
+        server = self._inventory.servers.get(machine.name)
         if server and not server.has_answered and machine.name not in self._up:
             raise NotSetUp(
-                f"{machine.name}: it has not come up yet ({self._told(server)}).", "invoke themachine goes on."
+                f"{machine.name}: it has not come up yet ({self._describe(server)}).",
+                "Run invoke themachine to continue.",
             )
         self._target(machine)
         return super().connect(machine)
 
     def _address(self, machine: Machine, facts: Facts) -> str:
-        port = self._there.ports.get(machine.name)
+        port = self._inventory.ports.get(machine.name)
         return facts.own_address(*([port.address] if port else []), machine.address, self._connection(machine).peer)
 
-    # --- what is to come ---------------------------------------------------------------------
+    # --- new machines ------------------------------------------------------------------------
 
     def kind(self) -> Kind:
         return self._choices().kind
@@ -145,84 +146,86 @@ class OpenStack(OverSsh):
             return self._chosen
 
     def check_nodes(self, nodes: int) -> None:
-        pass  # as many as the quota allows, which `order` checks
+        pass  # only the quota is a limit, which `order` checks
 
     def order(self, count: int, former: Collection[str]) -> Order:
-        kind, there = self._choices().kind, self._there
+        kind = self._choices().kind
         machines = [self._machine(name) for name in self._names(count, former)]
         with_volumes = bool(self._settings.boot_volume)
         allowances, self._group_size = quota.read_allowances(self._cloud, with_volumes=with_volumes, say=self._say)
         groups = quota.read_groups(self._cloud, self._mark)
-        recipe = quota.recipe(self._choices(), self._settings, there, groups, self._group_size)
+        recipe = quota.recipe(self._choices(), self._settings, self._inventory, groups, self._group_size)
         return Order(
             surveys=tuple(self._coming(machine, kind.cpus, kind.memory) for machine in machines),
             demands=quota.demands(recipe, count, allowances),
             fits=quota.most(recipe, count, allowances),
             quota="The project's quota",
-            remedy="Ask who runs the cloud for more, remove what is not used any more, or choose another"
-            " openstack.flavor.",
+            remedy="Delete what is no longer used, choose a smaller openstack.flavor, or ask the cloud's administrators"
+            " for a larger quota.",
         )
 
     def _names(self, count: int, former: Collection[str]) -> list[str]:
-        """Those that machines had which are gone, then the next numbers."""
-        taken = self._there.servers
-        earlier = sorted({*former, *self._there.ports} - taken.keys(), key=natural)
+        """The names of former machines, then new ones with the next numbers."""
+        taken = self._inventory.servers
+        earlier = sorted({*former, *self._inventory.ports} - taken.keys(), key=natural)
         stem = self._settings.server_prefix + (slugify(self._course.name) or "course")
         fresh = (name for number in itertools.count(1) if (name := f"{stem}-{number}") not in {*taken, *earlier})
         return list(itertools.islice(itertools.chain(earlier, fresh), count))
 
-    # --- a machine comes up ------------------------------------------------------------------
+    # --- booting a machine -------------------------------------------------------------------
 
     def boot(self, machine: Machine) -> Survey:
-        name, maker = machine.name, self._made_by()
-        there = self._there.servers.get(name)
+        name, maker = machine.name, self._get_maker()
+        existing = self._inventory.servers.get(name)
         for attempt in itertools.count(1):
             try:
                 address = self._boot_server(name, maker)
                 break
             except Faulty as fault:
-                if name in self._up or (there and there.has_answered):
-                    raise MachineError(fault.message, "Look at it in the cloud; there may be work on it.") from None
+                if name in self._up or (existing and existing.has_answered):
+                    raise MachineError(
+                        fault.message, "It may hold students' work, so it is not replaced. Check it in the cloud."
+                    ) from None
                 if attempt > REPLACEMENTS:
                     raise MachineError(
-                        f"{fault.message}\n{name}: that was its server number {attempt}, and no other is tried.",
-                        "Run again; if it stays, ask who runs the cloud.",
+                        f"{fault.message}\n{name}: this was attempt {attempt} of {attempt} to create its server.",
+                        "Run again. If it fails again, ask the cloud's administrators.",
                     ) from None
-                self._say(f"{fault.message}\n{name}: it is replaced")
+                self._say(f"{fault.message}\n{name}: replacing its server")
                 maker.discard(fault.server_id)
-        brought = Machine(name, address)
-        self._connection(brought).run_root(BOOTED, timeout=INSTALLING)
-        return OverSsh.survey(self, brought)
+        booted = Machine(name, address)
+        self._connection(booted).run_root(BOOTED, timeout=INSTALLING)
+        return OverSsh.survey(self, booted)
 
-    def _remove_surplus(self) -> None:
-        """Servers that were made twice, for want of an answer: one a name is enough."""
-        surplus = self._there.surplus
-        # with the second server, nova takes the port from the first: that is made anew unless there may be work on it
-        twins = [self._there.servers[server.name] for server in surplus]
-        doomed = {*surplus, *(twin for twin in twins if not twin.has_answered)}
-        for server in doomed:
-            self._say(f"{server.name}: its server was made twice; deleting {server.id}")
+    def _remove_duplicates(self) -> None:
+        """Deletes servers that were created twice, because the cloud did not answer the first request."""
+        duplicates = self._inventory.duplicates
+        # nova gives the port to the second server: the first one is useless, too, unless it may hold students' work
+        others = [self._inventory.servers[server.name] for server in duplicates]
+        to_delete = {*duplicates, *(server for server in others if not server.has_answered)}
+        for server in to_delete:
+            self._say(f"{server.name}: it has two servers, deleting {server.id}")
             delete = partial(self._cloud.api.compute.delete_server, server.id)
-            self._cloud.attempt(f"{server.name}: deleting it", delete)
-        if doomed:
-            gone = {server.id for server in doomed}
-            servers: Watch[Server] = Watch(lambda: read_servers(self._cloud, self._mark), self._cloud.clock)
-            servers.until(lambda found: not gone & {server.id for server in found} or None, GOING)
-            self._there = read_inventory(self._cloud, self._mark)
+            self._cloud.attempt(f"{server.name}: deleting a second server", delete)
+        if to_delete:
+            ids = {server.id for server in to_delete}
+            watch: Watch[Server] = Watch(lambda: read_servers(self._cloud, self._mark), self._cloud.clock)
+            watch.until(lambda servers: not ids & {server.id for server in servers} or None, DELETING)
+            self._inventory = read_inventory(self._cloud, self._mark)
 
-    def _made_by(self) -> Maker:
+    def _get_maker(self) -> Maker:
         key = self._key(create=True)
         choices = self._choices()
         assert key
         with self._lock:
             if self._maker is None:
-                self._remove_surplus()
+                self._remove_duplicates()
                 blueprint = Blueprint(self._mark, self._settings, choices, key)
-                self._maker = Maker(self._cloud, blueprint, self._there, self._group_size)
+                self._maker = Maker(self._cloud, blueprint, self._inventory, self._group_size)
             return self._maker
 
     def _boot_server(self, name: str, maker: Maker) -> str:
-        """A server in its place that lets us in; returns the machine's address. Raises Faulty."""
+        """Makes or starts the machine's server, logs in, and returns the machine's address. Raises Faulty."""
         port = maker.port(name)
         ip = maker.floating_ip(name, port)
         server = maker.server(name, port)
@@ -232,9 +235,9 @@ class OpenStack(OverSsh):
         booting = Booting(partial(inventory.read_console, self._cloud, server.id), self._cloud.clock)
         try:
             connection = log_in(booting, target, self._known, self._settings.boot_timeout, self._say)
-        except NoLogin as silence:
-            told = f"{name}: its server runs, but {silence}.\n{booting.console_end()}"
-            raise Faulty(told, server.id) from None
+        except NoLogin as error:
+            message = f"{name}: its server runs, but {error}.\n{booting.console_end()}"
+            raise Faulty(message, server.id) from None
         self._login.keep(connection)
         maker.mark_answered(server)
         self._say(f"{name}: up, at {address}")
@@ -244,18 +247,17 @@ class OpenStack(OverSsh):
         return address
 
     def open_ports(self, ports: Mapping[str, Collection[int]]) -> None:
-        self._remove_surplus()
+        self._remove_duplicates()
         group = security.ensure_group(self._cloud, self._mark)
-        wanted = security.base_rules(self._settings) | security.seat_rules(
-            {*itertools.chain(*ports.values())}, self._settings
-        )
-        security.add_rules(self._cloud, self._mark, group, wanted)
-        security.remove_others(self._cloud, self._mark, group, wanted)
+        seat_ports = {*itertools.chain(*ports.values())}
+        rules = security.base_rules(self._settings) | security.seat_rules(seat_ports, self._settings)
+        security.add_rules(self._cloud, self._mark, group, rules)
+        security.remove_others(self._cloud, self._mark, group, rules)
 
-    # --- the end -----------------------------------------------------------------------------
+    # --- deletion ----------------------------------------------------------------------------
 
     def resources(self) -> str:
-        return sweep.find(self._cloud, self._mark).told()
+        return sweep.find(self._cloud, self._mark).describe()
 
     def sweep(self, only: Collection[str] | None = None) -> Outcomes[str]:
         return sweep.sweep(self._cloud, self._mark, only)

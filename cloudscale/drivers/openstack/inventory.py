@@ -1,4 +1,4 @@
-"""What a course has in the cloud, read back by its mark: the tag, name or description `cloudscale:COURSE`."""
+"""What a course has in the cloud, recognised by its mark: the tag, name or description `cloudscale:COURSE`."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from cloudscale.errors import CloudError
 from cloudscale.fanout import fan_out
 from cloudscale.units import MIB
 
-FINGERPRINT = "cloudscale.key"  # in a server's metadata: which SSH key it lets in
-ANSWERED = "cloudscale.answered"  # a server's tag: it has been up, and may hold students' work
-CONSOLE = 20.0  # seconds for a console, with all attempts
+FINGERPRINT = "cloudscale.key"  # in the metadata of a server: the SSH key that it was made with
+ANSWERED = "cloudscale.answered"  # tag of a server: it has been up, and may hold students' work
+CONSOLE = 20.0  # seconds to read a console, with all attempts
 
 
 def mark(course: str) -> str:
@@ -42,7 +42,7 @@ class Server:
 
 @dataclass(frozen=True)
 class Port:
-    """A machine's place in the network; it stays when its server is replaced. `owner`: the server's id."""
+    """A machine's port in the network; it stays if the server is replaced. `owner`: the id of the server."""
 
     id: str
     name: str
@@ -61,7 +61,7 @@ class FloatingIp:
 
 @dataclass(frozen=True)
 class Named:
-    """Anything else that a course has. `status`: a volume's."""
+    """Anything else that a course has. `status`: of a volume."""
 
     id: str
     name: str
@@ -71,16 +71,16 @@ class Named:
 
 @dataclass(frozen=True)
 class Inventory:
-    """All of it. `servers` has one a name; `surplus` those that were made twice."""
+    """The machines of a course, by name. `duplicates`: servers with the name of another one in `servers`."""
 
     servers: Mapping[str, Server] = field(default_factory=dict)
-    surplus: tuple[Server, ...] = ()
+    duplicates: tuple[Server, ...] = ()
     ports: Mapping[str, Port] = field(default_factory=dict)
     ips: tuple[FloatingIp, ...] = ()
     spare_ports: tuple[Port, ...] = ()
 
     def address(self, name: str, *, floating: bool) -> str:
-        """What a machine is reached by: its floating IP, or its own address; empty where it has none yet."""
+        """The address of a machine: its floating IP (`floating`), or that of its port; "" if it has none yet."""
         port = self.ports.get(name)
         if port is None:
             return ""
@@ -97,7 +97,7 @@ def read_inventory(cloud: Cloud, mark: str) -> Inventory:
     servers, ports, ips = read_together(readers)
     by_name: dict[str, Port] = {}
     spare = []
-    for port in ports:  # of two, the one that is in use
+    for port in ports:  # of two with the same name, the one in use
         if (other := by_name.get(port.name)) and not (port.owner and not other.owner):
             spare.append(port)
         else:
@@ -110,7 +110,7 @@ def read_inventory(cloud: Cloud, mark: str) -> Inventory:
     ids = {server.id for server in chosen.values()}
     return Inventory(
         servers={name: chosen[name] for name in sorted(chosen, key=natural)},
-        surplus=tuple(server for server in servers if server.id not in ids),
+        duplicates=tuple(server for server in servers if server.id not in ids),
         ports=by_name,
         ips=tuple(ips),
         spare_ports=tuple(spare),
@@ -118,24 +118,24 @@ def read_inventory(cloud: Cloud, mark: str) -> Inventory:
 
 
 def read_together(readers: Mapping[str, Callable[[], Any]]) -> list[Any]:
-    """What several lists hold, read side by side. Raises CloudError where one can't be read."""
+    """Reads several lists in parallel. Raises CloudError if one can't be read."""
     return fan_out(lambda name: readers[name](), readers).get()
 
 
 def read_servers(cloud: Cloud, mark: str) -> list[Server]:
-    """The servers that have the course's tag.
+    """The servers with the course's tag.
 
-    The answers are read past openstacksdk, whose objects take 3.5 ms of the processor's time each.
+    Reads the JSON without the objects of openstacksdk, each of which takes 3.5 ms of CPU time.
     """
-    found: list[dict[str, Any]] = []
+    servers: list[dict[str, Any]] = []
     query = {"tags": mark}
     while page := cloud.attempt("Reading the servers", partial(_server_page, cloud, query)):
-        found += page["servers"]
+        servers += page["servers"]
         if not page.get("servers_links"):
             break
         query["marker"] = page["servers"][-1]["id"]
-    # load-bearing: a nova older than tags lists every server of the project
-    return [_server(server) for server in found if mark in server.get("tags", ())]
+    # necessary: a nova that does not know tags lists every server of the project
+    return [_server(server) for server in servers if mark in server.get("tags", ())]
 
 
 def _server_page(cloud: Cloud, query: Mapping[str, str]) -> dict[str, Any]:
@@ -146,13 +146,13 @@ def _server_page(cloud: Cloud, query: Mapping[str, str]) -> dict[str, Any]:
 
 
 def read_fault(cloud: Cloud, server_id: str) -> str:
-    """Why a server is in ERROR, in the cloud's words; empty where it does not tell. Lists of servers leave it out."""
+    """Why a server is in ERROR, as reported by the cloud; "" if it is not. Lists of servers do not have this."""
 
     def read() -> dict[str, Any]:
         answer = cloud.api.compute.get(f"/servers/{server_id}", microversion=MICROVERSION)
         raise_from_response(answer)
-        found: dict[str, Any] = answer.json()["server"].get("fault") or {}
-        return found
+        fault: dict[str, Any] = answer.json()["server"].get("fault") or {}
+        return fault
 
     with contextlib.suppress(CloudError):
         return " ".join(str(cloud.attempt("Reading a fault", read).get("message", "")).split()).rstrip(".")
@@ -160,7 +160,7 @@ def read_fault(cloud: Cloud, server_id: str) -> str:
 
 
 def read_console(cloud: Cloud, server_id: str) -> str | None:
-    """What a server has printed; None where the cloud does not tell."""
+    """The console output of a server; None if the cloud does not provide it."""
     compute = cloud.api.compute
     with contextlib.suppress(CloudError):
         answer = cloud.attempt(
@@ -170,74 +170,73 @@ def read_console(cloud: Cloud, server_id: str) -> str | None:
     return None
 
 
-def _server(found: Mapping[str, Any]) -> Server:
-    """Of nova's JSON (its API reference, "List Servers Detailed")."""
-    flavor, tags = found.get("flavor") or {}, found.get("tags") or ()
+def _server(values: Mapping[str, Any]) -> Server:
+    """From nova's JSON (its API reference, "List Servers Detailed")."""
+    flavor, tags = values.get("flavor") or {}, values.get("tags") or ()
     return Server(
-        id=found["id"],
-        name=found["name"],
-        status=str(found.get("status") or "UNKNOWN"),
-        task=str(found.get("OS-EXT-STS:task_state") or ""),
+        id=values["id"],
+        name=values["name"],
+        status=str(values.get("status") or "UNKNOWN"),
+        task=str(values.get("OS-EXT-STS:task_state") or ""),
         has_answered=ANSWERED in tags,
-        fingerprint=(found.get("metadata") or {}).get(FINGERPRINT, ""),
+        fingerprint=(values.get("metadata") or {}).get(FINGERPRINT, ""),
         cpus=int(flavor.get("vcpus") or 0),
         memory=int(flavor.get("ram") or 0) * MIB,
-        created=str(found.get("created") or ""),
+        created=str(values.get("created") or ""),
     )
 
 
 def read_ports(cloud: Cloud, mark: str) -> list[Port]:
-    found = _marked(cloud, "ports", cloud.api.network.ports, mark)
     return [
         Port(port.id, port.name, own_address(port.fixed_ips), port.device_id or "", mark in (port.tags or ()))
-        for port in found
+        for port in _marked(cloud, "ports", cloud.api.network.ports, mark)
     ]
 
 
 def own_address(fixed_ips: Iterable[Mapping[str, str]]) -> str:
-    """Of a port's addresses the one to be used: IPv4 where there is one."""
+    """The address of a port to be used: IPv4 if it has one."""
     addresses = sorted((str(fixed["ip_address"]) for fixed in fixed_ips or ()), key=lambda text: ":" in text)
     return next(iter(addresses), "")
 
 
 def read_ips(cloud: Cloud, mark: str) -> list[FloatingIp]:
-    found = _marked(cloud, "floating IPs", cloud.api.network.ips, mark)
-    return [FloatingIp(ip.id, ip.floating_ip_address, ip.port_id or "", mark in (ip.tags or ())) for ip in found]
+    ips = _marked(cloud, "floating IPs", cloud.api.network.ips, mark)
+    return [FloatingIp(ip.id, ip.floating_ip_address, ip.port_id or "", mark in (ip.tags or ())) for ip in ips]
 
 
 def read_security_groups(cloud: Cloud, mark: str) -> list[Named]:
-    found = _marked(cloud, "security groups", cloud.api.network.security_groups, mark)
-    return [Named(group.id, group.name, mark in (group.tags or ())) for group in found]
+    groups = _marked(cloud, "security groups", cloud.api.network.security_groups, mark)
+    return [Named(group.id, group.name, mark in (group.tags or ())) for group in groups]
 
 
 def read_server_groups(cloud: Cloud, mark: str) -> list[Named]:
-    """Server groups know neither tags nor descriptions: their name is the mark."""
-    found = cloud.attempt("Reading the server groups", lambda: list(cloud.api.compute.server_groups()))
-    return [Named(group.id, group.name) for group in found if group.name == mark]
+    """Server groups have neither tags nor descriptions: their name is the mark."""
+    groups = cloud.attempt("Reading the server groups", lambda: list(cloud.api.compute.server_groups()))
+    return [Named(group.id, group.name) for group in groups if group.name == mark]
 
 
 def read_group_sizes(cloud: Cloud, mark: str) -> dict[str, int]:
-    """The ids of the course's server groups, with how many members each has."""
-    found = cloud.attempt("Reading the server groups", lambda: list(cloud.api.compute.server_groups()))
-    return {str(group.id): len(group.member_ids or ()) for group in found if group.name == mark}
+    """The ids of the course's server groups, with the number of their members."""
+    groups = cloud.attempt("Reading the server groups", lambda: list(cloud.api.compute.server_groups()))
+    return {str(group.id): len(group.member_ids or ()) for group in groups if group.name == mark}
 
 
 def read_volumes(cloud: Cloud, mark: str) -> list[Named]:
-    """The volumes that the course's machines boot from; none where the cloud has no volumes."""
+    """The volumes that the course's machines boot from; none if the cloud has no block storage."""
     if not cloud.api.has_service("block-storage"):
         return []
-    found = cloud.attempt("Reading the volumes", lambda: list(cloud.api.block_storage.volumes(details=True)))
-    return [Named(v.id, v.name, status=str(v.status)) for v in found if v.description == mark]
+    volumes = cloud.attempt("Reading the volumes", lambda: list(cloud.api.block_storage.volumes(details=True)))
+    return [Named(v.id, v.name, status=str(v.status)) for v in volumes if v.description == mark]
 
 
 def _marked(cloud: Cloud, what: str, listing: Callable[..., Iterable[Any]], mark: str) -> list[Any]:
-    """By description, which is there from the first moment on, and by tag, which is the mark that others see."""
+    """By description, which is set when a resource is created, and by tag, which is set later and visible to users."""
     by_id = {}
     for query in ({"description": mark}, {"tags": mark}):
-        for found in cloud.attempt(f"Reading the {what}", partial(_listed, listing, query)):
-            # load-bearing: what doesn't know a filter lists everything
-            if found.description == mark or mark in (found.tags or ()):
-                by_id[found.id] = found
+        for resource in cloud.attempt(f"Reading the {what}", partial(_listed, listing, query)):
+            # necessary: a service that does not know a filter lists everything
+            if resource.description == mark or mark in (resource.tags or ()):
+                by_id[resource.id] = resource
     return list(by_id.values())
 
 

@@ -1,10 +1,10 @@
-"""A machine is made: its port, its floating IP, its volume where it has one, and its server."""
+"""Makes the parts of a machine: its port, its floating IP, its server, and its volume if it has one."""
 
 from __future__ import annotations
 
 import base64
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,15 +21,15 @@ from cloudscale.hosts.first_boot import user_data
 from cloudscale.hosts.login_key import SshKey
 from cloudscale.units import GIB
 
-BOOTING = 900.0  # seconds for a server to become ACTIVE; large images are slow to reach a hypervisor
-COPYING = 1800.0  # the same for a volume that an image is copied to
-FILLING = ("creating", "downloading", "available")  # a volume's states on the way to use
-ASK = "Ask who runs the cloud."
-GOING = 300.0  # seconds for a server to be gone
+BOOTING = 900.0  # seconds for a server to become ACTIVE; copying a large image to a hypervisor takes long
+COPYING = 1800.0  # seconds for an image to be copied to a volume
+FILLING = ("creating", "downloading", "available")  # states of a volume that is being made
+ASK = "Ask the cloud's administrators."
+DELETING = 300.0  # seconds for a server to disappear
 
 
 class Faulty(MachineError):
-    """A server that will never serve, but another one in its place may. `server_id`: the one that has to go."""
+    """A server that will never work, but a new one may. `server_id`: the server to replace."""
 
     def __init__(self, message: str, server_id: str) -> None:
         super().__init__(message)
@@ -47,27 +47,26 @@ class Blueprint:
 
 
 class Maker:
-    """Makes what is missing of a machine; what is there is used. Safe to use from several threads."""
+    """Makes the missing parts of machines, and uses those that exist. Safe to use from several threads."""
 
-    def __init__(self, cloud: Cloud, blueprint: Blueprint, there: Inventory, group_size: int | None) -> None:
+    def __init__(self, cloud: Cloud, blueprint: Blueprint, existing: Inventory, group_size: int | None) -> None:
         self._cloud = cloud
         self._plan = blueprint
-        self._there = there
         self._group_size = group_size
         self._lock = threading.Lock()
         self._group: str | None = None
-        self._gone: set[str] = set()
-        self._servers = dict(there.servers)
-        self._ports = dict(there.ports)
-        self._ips = {ip.port_id: ip for ip in there.ips if ip.port_id}
-        self._spare_ips = [ip for ip in there.ips if not ip.port_id]
-        self._places: dict[str, str] = {}  # name → server group
-        self._server_groups: dict[str, int] | None = None  # id → members to come, too
+        self._deleted: set[str] = set()  # ids of servers
+        self._servers = dict(existing.servers)
+        self._ports = dict(existing.ports)
+        self._ips = {ip.port_id: ip for ip in existing.ips if ip.port_id}
+        self._spare_ips = [ip for ip in existing.ips if not ip.port_id]
+        self._group_of: dict[str, str] = {}  # machine → id of its server group
+        self._group_sizes: dict[str, int] | None = None  # id of a server group → members, with planned ones
         mark = blueprint.mark
         self.servers: Watch[Server] = Watch(lambda: inventory.read_servers(cloud, mark), cloud.clock)
         self._volumes: Watch[Named] = Watch(lambda: inventory.read_volumes(cloud, mark), cloud.clock)
 
-    # --- what the machines share -----------------------------------------------------------------
+    # --- shared by the machines ------------------------------------------------------------------
 
     def _security_group(self) -> str:
         with self._lock:
@@ -79,65 +78,63 @@ class Maker:
             return self._group
 
     def _server_group(self, name: str) -> str | None:
-        """One with room for a machine more: the members of a group go to different hypervisors as far as they can."""
+        """A group with a free place. If possible, nova places the members of a group on different hypervisors."""
         with self._lock:
-            if name in self._places:  # its predecessor is gone
-                return self._places[name]
-            if self._server_groups is None:
-                self._server_groups = inventory.read_group_sizes(self._cloud, self._plan.mark)
-            groups = self._server_groups
-            for group, members in groups.items():
-                if not self._group_size or members < self._group_size:
-                    groups[group] += 1
-                    self._places[name] = group
-                    return group
-            before = set(groups)
-            compute, mark = self._cloud.api.compute, self._plan.mark
-
-            def new() -> str | None:
-                return next((id for id in inventory.read_group_sizes(self._cloud, mark) if id not in before), None)
-
-            def made() -> str:
-                return str(compute.create_server_group(name=mark, policy="soft-anti-affinity").id)
-
-            group = self._cloud.attempt("Making a server group", made, found=new)
-            groups[group] = 1
-            self._places[name] = group
+            if name in self._group_of:  # of the server that it replaces
+                return self._group_of[name]
+            if self._group_sizes is None:
+                self._group_sizes = inventory.read_group_sizes(self._cloud, self._plan.mark)
+            sizes = self._group_sizes
+            free = (group for group, size in sizes.items() if not self._group_size or size < self._group_size)
+            group = next(free, None) or self._create_server_group({*sizes})
+            sizes[group] = sizes.get(group, 0) + 1
+            self._group_of[name] = group
             return group
+
+    def _create_server_group(self, known: Collection[str]) -> str:
+        compute, mark = self._cloud.api.compute, self._plan.mark
+
+        def find() -> str | None:
+            return next((id for id in inventory.read_group_sizes(self._cloud, mark) if id not in known), None)
+
+        def create() -> str:
+            return str(compute.create_server_group(name=mark, policy="soft-anti-affinity").id)
+
+        return self._cloud.attempt("Creating a server group", create, found=find)
 
     # --- one machine -----------------------------------------------------------------------------
 
     def port(self, name: str) -> Port:
-        """The machine's port, marked. Raises CloudError."""
+        """The machine's port, with the mark. Raises CloudError."""
         cloud, mark, network = self._cloud, self._plan.mark, self._cloud.api.network
         group = self._security_group()
 
-        def found() -> Port | None:
+        def find() -> Port | None:
             return next((port for port in inventory.read_ports(cloud, mark) if port.name == name), None)
 
-        def made() -> Port:
+        def create() -> Port:
             port = network.create_port(
                 network_id=self._plan.choices.network_id, name=name, description=mark, security_groups=[group]
             )
             return Port(port.id, name, inventory.own_address(port.fixed_ips), is_tagged=False)
 
-        port = self._ports.get(name) or cloud.attempt(f"{name}: making its port", made, found=found)
+        port = self._ports.get(name) or cloud.attempt(f"{name}: creating its port", create, found=find)
         if not port.is_tagged:
             self._tag(name, "ports", port.id)
-        self._ports[name] = replace(port, is_tagged=True)  # it stays when its server is replaced
+        self._ports[name] = replace(port, is_tagged=True)  # kept for a server that replaces this one
         return self._ports[name]
 
     def floating_ip(self, name: str, port: Port) -> FloatingIp | None:
-        """The machine's address for the world, bound to its port and marked; None where none is wanted."""
+        """The machine's public address, bound to its port, with the mark; None if no external network is configured."""
         cloud, mark, network = self._cloud, self._plan.mark, self._cloud.api.network
         external = self._plan.choices.external_id
         if external is None:
             return None
 
-        def found() -> FloatingIp | None:
+        def find() -> FloatingIp | None:
             return next((ip for ip in inventory.read_ips(cloud, mark) if ip.port_id == port.id), None)
 
-        def made() -> FloatingIp:
+        def create() -> FloatingIp:
             ip = network.create_ip(floating_network_id=external, port_id=port.id, description=mark)
             return FloatingIp(ip.id, ip.floating_ip_address, port.id, is_tagged=False)
 
@@ -149,45 +146,43 @@ class Maker:
                 cloud.attempt(f"{name}: binding its floating IP", lambda: network.update_ip(spare.id, port_id=port.id))
                 ip = spare
             else:
-                ip = cloud.attempt(f"{name}: making its floating IP", made, found=found)
+                ip = cloud.attempt(f"{name}: creating its floating IP", create, found=find)
         if not ip.is_tagged:
             self._tag(name, "floatingips", ip.id)
         self._ips[port.id] = replace(ip, is_tagged=True)
         return self._ips[port.id]
 
-    def _tag(self, name: str, kind: str, number: str) -> None:
-        """The mark that others see; one in the description is there from the first moment."""
+    def _tag(self, name: str, kind: str, id: str) -> None:
+        """Sets the mark that users see. The description has it since the resource was created."""
         network, mark = self._cloud.api.network, self._plan.mark
         self._cloud.attempt(
-            f"{name}: marking what it has",
-            lambda: raise_from_response(network.put(f"/{kind}/{number}/tags/{mark}")),
+            f"{name}: setting the course's tag",
+            lambda: raise_from_response(network.put(f"/{kind}/{id}/tags/{mark}")),
         )
 
     def server(self, name: str, port: Port) -> Server:
-        """The machine's server, found or asked for; it is not awaited. Raises CloudError, MachineError."""
-        there = self._servers.get(name)
-        if there and there.id not in self._gone:
-            return there
+        """The machine's server, existing or just requested; does not wait for it. Raises CloudError, MachineError."""
+        existing = self._servers.get(name)
+        if existing and existing.id not in self._deleted:
+            return existing
         volume = self._volume(name) if self._plan.settings.boot_volume else ""
 
-        def found() -> Server | None:
-            return self._named(name, self.servers.now())
+        def find() -> Server | None:
+            servers = self.servers.now()
+            return next((one for one in servers if one.name == name and one.id not in self._deleted), None)
 
-        wanted = self._wanted(name, port, volume)
+        request = self._request(name, port, volume)
 
-        def made() -> Server:
-            return Server(self._cloud.api.compute.create_server(**wanted).id, name, "BUILD")
+        def create() -> Server:
+            return Server(self._cloud.api.compute.create_server(**request).id, name, "BUILD")
 
-        self._servers[name] = self._cloud.attempt(f"{name}: making its server", made, found=found)
+        self._servers[name] = self._cloud.attempt(f"{name}: creating its server", create, found=find)
         return self._servers[name]
 
-    def _named(self, name: str, servers: Sequence[Server]) -> Server | None:
-        return next((server for server in servers if server.name == name and server.id not in self._gone), None)
-
-    def _wanted(self, name: str, port: Port, volume: str) -> dict[str, Any]:
-        """The server as nova is asked for it."""
+    def _request(self, name: str, port: Port, volume: str) -> dict[str, Any]:
+        """The arguments of the request to nova."""
         plan, settings = self._plan, self._plan.settings
-        wanted: dict[str, Any] = {
+        request: dict[str, Any] = {
             "name": name,
             "flavor_id": plan.choices.flavor_id,
             "networks": [{"port": port.id}],
@@ -201,21 +196,21 @@ class Maker:
         }
         if volume:
             device = {"uuid": volume, "source_type": "volume", "destination_type": "volume"}
-            wanted["block_device_mapping"] = [{**device, "boot_index": 0, "delete_on_termination": True}]
+            request["block_device_mapping"] = [{**device, "boot_index": 0, "delete_on_termination": True}]
         else:
-            wanted["image_id"] = plan.choices.image_id
-        return {key: value for key, value in wanted.items() if value is not None}
+            request["image_id"] = plan.choices.image_id
+        return {key: value for key, value in request.items() if value is not None}
 
     def _volume(self, name: str) -> str:
-        """The id of a volume with the image on it."""
+        """Waits for a volume that has the image on it; returns its id."""
         cloud, plan = self._cloud, self._plan
         size = -(-int(plan.settings.boot_volume or 0) // GIB)
 
-        def found() -> Named | None:
+        def find() -> Named | None:
             usable = [volume for volume in self._volumes.now() if volume.name == name and volume.status in FILLING]
             return next(iter(usable), None)
 
-        def made() -> Named:
+        def create() -> Named:
             volume = cloud.api.block_storage.create_volume(
                 name=name,
                 description=plan.mark,
@@ -225,21 +220,23 @@ class Maker:
             )
             return Named(volume.id, name)
 
-        volume = found() or cloud.attempt(f"{name}: making its volume", made, found=found)
+        volume = find() or cloud.attempt(f"{name}: creating its volume", create, found=find)
 
-        def filled(volumes: Sequence[Named]) -> bool | None:
-            state = next((found.status for found in volumes if found.id == volume.id), "deleted")
+        def is_filled(volumes: Sequence[Named]) -> bool | None:
+            state = next((other.status for other in volumes if other.id == volume.id), "deleted")
             if state.startswith("error") or state == "deleted":
-                cloud.attempt(f"{name}: removing its volume", lambda: cloud.api.block_storage.delete_volume(volume.id))
-                raise MachineError(f"{name}: its volume is in the state {state}.", "Run again; or boot without one.")
+                cloud.attempt(f"{name}: deleting its volume", lambda: cloud.api.block_storage.delete_volume(volume.id))
+                raise MachineError(
+                    f"{name}: its volume is in the state {state}.", "Run again, or leave out openstack.boot_volume."
+                )
             return state == "available" or None
 
-        if not self._volumes.until(filled, COPYING):
-            raise MachineError(f"{name}: the image was not on its volume after {COPYING:.0f} s.", "Run again.")
+        if not self._volumes.until(is_filled, COPYING):
+            raise MachineError(f"{name}: the image was not copied to its volume in {COPYING:.0f} s.", "Run again.")
         return volume.id
 
     def await_active(self, name: str, server: Server) -> None:
-        """Until the server runs; one that is shut off is started. Raises Faulty, MachineError, CloudError."""
+        """Waits until the server is ACTIVE; starts it if it is shut off. Raises Faulty, MachineError, CloudError."""
         compute = self._cloud.api.compute
         started: list[bool] = []
 
@@ -247,41 +244,41 @@ class Maker:
             try:
                 compute.start_server(server.id)
             except HttpException as error:
-                if status(error) != 409:  # it runs: an attempt that was not answered started it
+                if status(error) != 409:  # it runs: an attempt without an answer started it
                     raise
 
-        def found(servers: Sequence[Server]) -> str | None:
-            seen = next((other for other in servers if other.id == server.id), None)
-            if seen is None:
+        def find(servers: Sequence[Server]) -> str | None:
+            now = next((other for other in servers if other.id == server.id), None)
+            if now is None:
                 raise Faulty(f"{name}: its server was deleted while it booted.", server.id)
-            if seen.status == "ERROR":
-                cause = inventory.read_fault(self._cloud, server.id) or "no cause is given"
+            if now.status == "ERROR":
+                cause = inventory.read_fault(self._cloud, server.id) or "the cloud reports no cause"
                 raise Faulty(f"{name}: its server is in ERROR ({cause}).", server.id)
-            if seen.status == "SHUTOFF" and not seen.task and not started:
+            if now.status == "SHUTOFF" and not now.task and not started:
                 started.append(True)
                 self._cloud.attempt(f"{name}: starting its server", start)
-            return seen.id if seen.status == "ACTIVE" and seen.task != "deleting" else None
+            return now.id if now.status == "ACTIVE" and now.task != "deleting" else None
 
-        if self.servers.until(found, BOOTING) is None:
+        if self.servers.until(find, BOOTING) is None:
             raise Faulty(f"{name}: its server was not ACTIVE after {BOOTING:.0f} s.", server.id)
 
     def mark_answered(self, server: Server) -> None:
-        """From now on there may be work on it: it is never replaced by itself again."""
+        """Tags a server that may hold students' work from now on: it is never replaced automatically again."""
         compute = self._cloud.api.compute
         tag = f"/servers/{server.id}/tags/{ANSWERED}"
         self._cloud.attempt(
-            f"{server.name}: marking it",
+            f"{server.name}: tagging its server as up",
             lambda: raise_from_response(compute.put(tag, microversion=MICROVERSION)),
         )
 
     def discard(self, server_id: str) -> None:
-        """Deletes a server that is of no use, and waits until it is gone. Its port stays. Raises CloudError."""
+        """Deletes a server that does not work, and waits until it is gone. Its port stays. Raises CloudError."""
         compute = self._cloud.api.compute
         self._cloud.attempt("Deleting a server", lambda: compute.delete_server(server_id))
-        self._gone.add(server_id)
+        self._deleted.add(server_id)
 
-        def found(servers: Sequence[Server]) -> bool | None:
+        def is_gone(servers: Sequence[Server]) -> bool | None:
             return None if any(server.id == server_id for server in servers) else True
 
-        if not self.servers.until(found, GOING):
-            raise CloudError(f"A server ({server_id}) is not gone {GOING:.0f} s after it was deleted.", ASK)
+        if not self.servers.until(is_gone, DELETING):
+            raise CloudError(f"The server {server_id} still exists {DELETING:.0f} s after it was deleted.", ASK)

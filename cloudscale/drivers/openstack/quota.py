@@ -1,4 +1,4 @@
-"""What machines take of the project's quotas, and how many of them would fit."""
+"""How much of the project's quotas machines need, and how many machines fit."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from cloudscale.drivers.openstack.inventory import Inventory, read_group_sizes, 
 from cloudscale.model import Demand, Say
 from cloudscale.units import GIB
 
-UNLIMITED = -1  # as nova, neutron and cinder write it
+UNLIMITED = -1  # in the answers of nova, neutron and cinder
 
 
 @dataclass(frozen=True)
 class Allowance:
-    """Of one resource: how much is used, and how much may be (None: as much as one likes)."""
+    """Of one resource: how much is used, and how much may be used (None: no limit)."""
 
     used: int
     limit: int | None
@@ -31,7 +31,7 @@ class Allowance:
 
 @dataclass(frozen=True)
 class Groups:
-    """What the course has of groups: whether its security group is there, and the sizes of its server groups."""
+    """The groups of the course: whether it has a security group, and the sizes of its server groups."""
 
     has_security_group: bool
     sizes: tuple[int, ...]
@@ -39,9 +39,9 @@ class Groups:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What machines take: `each` for one, of which `spare` are there already, and `once` for the course as such.
+    """What machines need: `each` machine, minus the `spare` resources that exist, and `once` for the course itself.
 
-    `group_size`: how many members a server group may have; `free_seats`: in those that are there.
+    `group_size`: how many members a server group may have; `free_seats`: free places in the existing groups.
     """
 
     each: Mapping[str, int]
@@ -51,47 +51,47 @@ class Recipe:
     free_seats: int = 0
 
     def needs(self, machines: int) -> dict[str, int]:
-        """Resource → how much of it so many machines take."""
-        found = {name: max(0, machines - self.spare.get(name, 0)) * count for name, count in self.each.items()}
+        """Resource → how much of it so many machines need."""
+        needs = {name: max(0, machines - self.spare.get(name, 0)) * count for name, count in self.each.items()}
         for name, count in self.once.items():
-            found[name] = found.get(name, 0) + count
+            needs[name] = needs.get(name, 0) + count
         left = max(0, machines - self.free_seats)
-        found["server groups"] = math.ceil(left / (self.group_size or left)) if left else 0
-        return found
+        needs["server groups"] = math.ceil(left / (self.group_size or left)) if left else 0
+        return needs
 
 
 def recipe(
-    choices: Choices, settings: OpenStackSettings, there: Inventory, groups: Groups, group_size: int | None
+    choices: Choices, settings: OpenStackSettings, existing: Inventory, groups: Groups, group_size: int | None
 ) -> Recipe:
-    """What machines take of this course, which has something already."""
+    """What machines of this course need, given what it already has."""
     volume = settings.boot_volume
     each = {"servers": 1, "cores": choices.kind.cpus, "memory (MiB)": choices.ram, "ports": 1}
     if choices.external_id:
         each["floating IPs"] = 1
     if volume:
         each |= {"volumes": 1, "volumes (GiB)": -(-volume // GIB)}
-    # of a run that was cut off: servers without what belongs to them, and the other way round
-    with_ip = {ip.port_id for ip in there.ips}
-    own_ports = [there.ports[name] for name in there.servers if name in there.ports]
+    # an interrupted run leaves servers without their port or floating IP, and the reverse
+    with_ip = {ip.port_id for ip in existing.ips}
+    own_ports = [existing.ports[name] for name in existing.servers if name in existing.ports]
     used_ips = sum(port.id in with_ip for port in own_ports)
-    known = {"", *(port.id for port in there.ports.values())}
-    usable_ips = sum(ip.port_id in known for ip in there.ips)  # the others lead to ports that are there twice
-    once = {"ports": len(there.servers) - len(own_ports)}
+    known = {"", *(port.id for port in existing.ports.values())}
+    usable_ips = sum(ip.port_id in known for ip in existing.ips)  # the others belong to duplicate ports
+    once = {"ports": len(existing.servers) - len(own_ports)}
     if choices.external_id:
-        once["floating IPs"] = len(there.servers) - used_ips
+        once["floating IPs"] = len(existing.servers) - used_ips
     if not groups.has_security_group:
         once |= {"security groups": 1, "security group rules": security.count(settings)}
     return Recipe(
         each=each,
         once=once,
-        spare={"ports": len(there.ports) - len(own_ports), "floating IPs": usable_ips - used_ips},
+        spare={"ports": len(existing.ports) - len(own_ports), "floating IPs": usable_ips - used_ips},
         group_size=group_size,
         free_seats=sum(max(0, (group_size or sys.maxsize) - size) for size in groups.sizes),
     )
 
 
 def demands(recipe: Recipe, machines: int, allowances: Mapping[str, Allowance]) -> tuple[Demand, ...]:
-    """What so many machines need, against what there is, of every resource that has a known quota."""
+    """What so many machines need of every resource with a known quota."""
     needs = recipe.needs(machines)
     return tuple(
         Demand(name, needs.get(name, 0), allowance.used, allowance.limit)
@@ -109,7 +109,7 @@ def most(recipe: Recipe, machines: int, allowances: Mapping[str, Allowance]) -> 
 
 
 def read_groups(cloud: Cloud, mark: str) -> Groups:
-    """What groups the course has. Raises CloudError."""
+    """The groups that the course has. Raises CloudError."""
     security_groups, sizes = read_together(
         {
             "security groups": lambda: read_security_groups(cloud, mark),
@@ -122,7 +122,7 @@ def read_groups(cloud: Cloud, mark: str) -> Groups:
 def read_allowances(cloud: Cloud, *, with_volumes: bool, say: Say) -> tuple[dict[str, Allowance], int | None]:
     """The project's quotas by resource, and how many members a server group may have (None: any number).
 
-    A quota that the account may not read is left out, and told.
+    A quota that the account may not read is left out, with a warning.
     """
     readers: dict[str, Callable[[], Any]] = {
         "compute": lambda: cloud.attempt("Reading the quotas", lambda: cloud.api.compute.get_limits().absolute),
@@ -133,7 +133,7 @@ def read_allowances(cloud: Cloud, *, with_volumes: bool, say: Say) -> tuple[dict
             "Reading the volumes' quotas", lambda: cloud.api.block_storage.get_limits().absolute
         )
     compute, network, *volumes = read_together(readers)
-    found = {
+    allowances = {
         "servers": Allowance(compute.instances_used or 0, _limit(compute.instances)),
         "cores": Allowance(compute.total_cores_used or 0, _limit(compute.total_cores)),
         "memory (MiB)": Allowance(compute.total_ram_used or 0, _limit(compute.total_ram)),
@@ -148,11 +148,12 @@ def read_allowances(cloud: Cloud, *, with_volumes: bool, say: Say) -> tuple[dict
     for name, key in names.items():
         if detail := network.get(key):
             used = int(detail.get("used", 0)) + int(detail.get("reserved", 0))
-            found[name] = Allowance(used, _limit(detail["limit"]))
+            allowances[name] = Allowance(used, _limit(detail["limit"]))
     for limits in volumes:
-        found["volumes"] = Allowance(limits.total_volumes_used or 0, _limit(limits.max_total_volumes))
-        found["volumes (GiB)"] = Allowance(limits.total_gigabytes_used or 0, _limit(limits.max_total_volume_gigabytes))
-    return found, _limit(compute.server_group_members)
+        gigabytes = _limit(limits.max_total_volume_gigabytes)
+        allowances["volumes"] = Allowance(limits.total_volumes_used or 0, _limit(limits.max_total_volumes))
+        allowances["volumes (GiB)"] = Allowance(limits.total_gigabytes_used or 0, gigabytes)
+    return allowances, _limit(compute.server_group_members)
 
 
 def _limit(value: int | None) -> int | None:
@@ -164,9 +165,9 @@ def _network(cloud: Cloud, say: Say) -> Any:
         try:
             return cloud.api.network.get_quota(cloud.project_id, details=True)
         except HttpException as error:
-            if status(error) not in (403, 404):  # it is not for everybody, and an extension
+            if status(error) not in (403, 404):  # the account has no permission, or the cloud lacks this extension
                 raise
-            say("Warning: the quotas of the network can't be read, and so are not checked")
+            say("Warning: could not read the network quotas, so they are not checked")
             return {}
 
     return cloud.attempt("Reading the network's quotas", read)

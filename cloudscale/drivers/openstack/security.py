@@ -1,4 +1,4 @@
-"""The course's security group: who reaches what on its machines."""
+"""The security group of a course: who can reach which ports of its machines."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from cloudscale.fanout import fan_out
 
 SSH_PORT = 22
 TLS_PORT = 2376
-# the swarm's own (docs.docker.com, "Open protocols and ports between the hosts"), and the engines', for images that
-# machines pass on to each other
+# ports of the swarm (docs.docker.com, "Open protocols and ports between the hosts"), and that of the engines, because
+# machines copy images to each other
 BETWEEN = (("tcp", TLS_PORT), ("tcp", 2377), ("tcp", 7946), ("udp", 7946), ("udp", 4789))
 ANY = "0.0.0.0/0"
-DEFAULT_RULES = 2  # that come with each group: everything may go out
+DEFAULT_RULES = 2  # in each new group; they allow all outgoing traffic
 
 
 @dataclass(frozen=True)
 class Rule:
-    """Lets packets in to ports from `first` to `last`, of a range of addresses, or of the group's own machines ("")."""
+    """Opens the ports `first` to `last` for a range of addresses; without `cidr`, for the machines of the group."""
 
     protocol: str
     first: int
@@ -38,7 +38,7 @@ class Rule:
 
 
 def base_rules(settings: OpenStackSettings) -> frozenset[Rule]:
-    """What a machine needs for its course, before there are seats."""
+    """What a machine needs before it has seats."""
     return frozenset(
         [
             *(Rule("tcp", port, port, settings.admin_cidr) for port in (SSH_PORT, TLS_PORT)),
@@ -48,64 +48,64 @@ def base_rules(settings: OpenStackSettings) -> frozenset[Rule]:
 
 
 def seat_rules(ports: Collection[int], settings: OpenStackSettings) -> frozenset[Rule]:
-    """For just these ports, in as few rules as there are gaps."""
+    """Opens exactly these ports to students, with one rule for each run of consecutive ports."""
     return frozenset(Rule("tcp", first, last, settings.student_cidr) for first, last in runs(ports))
 
 
 def count(settings: OpenStackSettings) -> int:
-    """How many rules a new group takes, with one for the seats."""
+    """The number of rules in a new group, with one for the seats."""
     return DEFAULT_RULES + len(base_rules(settings)) + 1
 
 
 def runs(numbers: Iterable[int]) -> list[tuple[int, int]]:
-    """The first and last of each unbroken run."""
-    found: list[tuple[int, int]] = []
+    """The first and last number of each run of consecutive numbers."""
+    pairs: list[tuple[int, int]] = []
     for number in sorted(set(numbers)):
-        if found and found[-1][1] == number - 1:
-            found[-1] = (found[-1][0], number)
+        if pairs and pairs[-1][1] == number - 1:
+            pairs[-1] = (pairs[-1][0], number)
         else:
-            found.append((number, number))
-    return found
+            pairs.append((number, number))
+    return pairs
 
 
 def ensure_group(cloud: Cloud, mark: str) -> str:
-    """The id of the course's security group, made where there is none. Raises CloudError."""
+    """The id of the course's security group, which is created if it has none. Raises CloudError."""
     network = cloud.api.network
 
-    def there() -> str | None:
+    def find() -> str | None:
         groups = read_security_groups(cloud, mark)
         return min((group.id for group in groups), default=None)
 
-    def made() -> str:
+    def create() -> str:
         return str(network.create_security_group(name=mark, description=mark).id)
 
-    group = there() or cloud.attempt("Making the security group", made, found=there)
-    found = cloud.attempt("Reading the security group", lambda: network.get_security_group(group))
-    if mark not in (found.tags or ()):
+    group = find() or cloud.attempt("Creating the security group", create, found=find)
+    details = cloud.attempt("Reading the security group", lambda: network.get_security_group(group))
+    if mark not in (details.tags or ()):
         put = partial(network.put, f"/security-groups/{group}/tags/{mark}")
         cloud.attempt("Marking the security group", lambda: raise_from_response(put()))
     return group
 
 
-def add_rules(cloud: Cloud, mark: str, group: str, wanted: frozenset[Rule]) -> None:
-    """Adds those that are missing. Raises CloudError."""
-    there = {_read(found, group) for found in _rules(cloud, group)}
+def add_rules(cloud: Cloud, mark: str, group: str, rules: frozenset[Rule]) -> None:
+    """Adds those of these rules that the group lacks. Raises CloudError."""
+    existing = {_read(rule, group) for rule in _rules(cloud, group)}
 
     def add(rule: Rule) -> None:
         cloud.attempt(f"Opening port {rule.first}", partial(_create, cloud, mark, group, rule))
 
-    fan_out(add, wanted - there).get()
+    fan_out(add, rules - existing).get()
 
 
-def remove_others(cloud: Cloud, mark: str, group: str, wanted: frozenset[Rule]) -> None:
-    """Removes what is too much. A rule of somebody else in the group stays. Raises CloudError."""
-    ours = [found for found in _rules(cloud, group) if found.description == mark]
-    surplus = [found.id for found in ours if _read(found, group) not in wanted]
+def remove_others(cloud: Cloud, mark: str, group: str, rules: frozenset[Rule]) -> None:
+    """Removes the course's other rules from the group. Rules that somebody else added stay. Raises CloudError."""
+    ours = [rule for rule in _rules(cloud, group) if rule.description == mark]
+    others = [rule.id for rule in ours if _read(rule, group) not in rules]
 
     def remove(rule_id: str) -> None:
         cloud.attempt("Closing a port", lambda: cloud.api.network.delete_security_group_rule(rule_id))
 
-    fan_out(remove, surplus).get()
+    fan_out(remove, others).get()
 
 
 def _rules(cloud: Cloud, group: str) -> list[Any]:
@@ -115,14 +115,14 @@ def _rules(cloud: Cloud, group: str) -> list[Any]:
     )
 
 
-def _read(found: Any, group: str) -> Rule | None:
-    """A rule in our terms, None where it can't be said in them."""
-    if not found.protocol or found.port_range_min is None or found.remote_group_id not in (None, group):
+def _read(rule: Any, group: str) -> Rule | None:
+    """A rule of neutron as a Rule; None if it is of another kind."""
+    if not rule.protocol or rule.port_range_min is None or rule.remote_group_id not in (None, group):
         return None
-    if found.remote_address_group_id:
+    if rule.remote_address_group_id:
         return None
-    cidr = "" if found.remote_group_id else found.remote_ip_prefix or ("::/0" if found.ether_type == "IPv6" else ANY)
-    return Rule(found.protocol, found.port_range_min, found.port_range_max, cidr)
+    cidr = "" if rule.remote_group_id else rule.remote_ip_prefix or ("::/0" if rule.ether_type == "IPv6" else ANY)
+    return Rule(rule.protocol, rule.port_range_min, rule.port_range_max, cidr)
 
 
 def _create(cloud: Cloud, mark: str, group: str, rule: Rule) -> None:
@@ -139,5 +139,5 @@ def _create(cloud: Cloud, mark: str, group: str, rule: Rule) -> None:
             **source,
         )
     except HttpException as error:
-        if status(error) != 409 or "already exists" not in str(error):  # an attempt that was not answered made it
+        if status(error) != 409 or "already exists" not in str(error):  # an attempt without an answer created it
             raise

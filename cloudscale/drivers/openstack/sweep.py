@@ -1,4 +1,4 @@
-"""What a course has in the cloud is deleted: all of it, or what some machines have. Nothing that lacks the mark is."""
+"""Deletes what a course has in the cloud, or what some of its machines have. Nothing without the mark is deleted."""
 
 from __future__ import annotations
 
@@ -16,45 +16,44 @@ from cloudscale.errors import CloudError
 from cloudscale.fanout import fan_out
 from cloudscale.model import Outcome, Outcomes
 
-GOING = 300.0  # seconds for servers to be gone
-LETTING_GO = 60.0  # seconds for a port, a group or a volume to be free for deletion
+DELETING = 300.0  # seconds for a server or a volume to disappear
+IN_USE = 60.0  # seconds in which a port, a group or a volume may still be in use
 CONFLICT = 409
-VOLUME_HELD = 400  # cinder's "Volume status must be available", while a server has it yet or an image is copied to it
-ASK = "Run again; if it stays, ask who runs the cloud."
+VOLUME_IN_USE = 400  # cinder: "Volume status must be available", while it is attached or an image is copied to it
+ASK = "Run again. If it fails again, ask the cloud's administrators."
 
 
 @dataclass(frozen=True)
-class Doomed:
-    """Something that is to go, and how it is deleted."""
+class Resource:
+    """Something that the course has, and how to delete it. `in_use`: the status of a refusal while it is in use."""
 
     name: str
     id: str
     delete: Callable[[str], object]
-    held: int = CONFLICT
-    """The status of a refusal while something else holds it."""
+    in_use: int = CONFLICT
 
 
 @dataclass(frozen=True)
-class Everything:
-    """What a course has, in the order in which it can go: each stage holds the one after it."""
+class Resources:
+    """All resources of a course, in the order of their deletion: the resources of a stage use those of the next one."""
 
-    servers: Sequence[Doomed]
-    ips: Sequence[Doomed]
-    ports: Sequence[Doomed]
-    volumes: Sequence[Doomed]
-    server_groups: Sequence[Doomed]
-    security_groups: Sequence[Doomed]
+    servers: Sequence[Resource]
+    ips: Sequence[Resource]
+    ports: Sequence[Resource]
+    volumes: Sequence[Resource]
+    server_groups: Sequence[Resource]
+    security_groups: Sequence[Resource]
 
     @property
-    def stages(self) -> list[list[Doomed]]:
+    def stages(self) -> list[list[Resource]]:
         return [[*self.servers, *self.ips], [*self.ports, *self.volumes, *self.server_groups], [*self.security_groups]]
 
     @property
-    def all(self) -> list[Doomed]:
-        return [doomed for stage in self.stages for doomed in stage]
+    def all(self) -> list[Resource]:
+        return [resource for stage in self.stages for resource in stage]
 
-    def told(self) -> str:
-        """How many there are of what, in words."""
+    def describe(self) -> str:
+        """The number of each kind of resource, in words."""
         counts = {
             "servers": self.servers,
             "floating IPs": self.ips,
@@ -63,11 +62,11 @@ class Everything:
             "server groups": self.server_groups,
             "security groups": self.security_groups,
         }
-        return ", ".join(f"{len(found)} {what}" for what, found in counts.items() if found)
+        return ", ".join(f"{len(resources)} {what}" for what, resources in counts.items() if resources)
 
 
-def find(cloud: Cloud, mark: str, only: Collection[str] | None = None) -> Everything:
-    """What carries the mark; with `only`, what belongs to the machines of these names. Raises CloudError."""
+def find(cloud: Cloud, mark: str, only: Collection[str] | None = None) -> Resources:
+    """Everything with the mark; with `only`, what belongs to the machines of these names. Raises CloudError."""
     compute, network = cloud.api.compute, cloud.api.network
     servers, ports, ips, volumes, server_groups, security_groups = read_together(
         {
@@ -79,32 +78,32 @@ def find(cloud: Cloud, mark: str, only: Collection[str] | None = None) -> Everyt
             "security groups": partial(inventory.read_security_groups, cloud, mark),
         }
     )
-    meant = [port for port in ports if only is None or port.name in only]
-    ids = {port.id for port in meant}
-    return Everything(
+    own_ports = [port for port in ports if only is None or port.name in only]
+    ids = {port.id for port in own_ports}
+    return Resources(
         servers=[
-            Doomed(f"server {server.name}", server.id, compute.delete_server)
+            Resource(f"server {server.name}", server.id, compute.delete_server)
             for server in servers
             if only is None or server.name in only
         ],
         ips=[
-            Doomed(f"floating IP {ip.address}", ip.id, network.delete_ip)
+            Resource(f"floating IP {ip.address}", ip.id, network.delete_ip)
             for ip in ips
             if only is None or ip.port_id in ids
         ],
-        ports=[Doomed(f"port {port.name or port.id}", port.id, network.delete_port) for port in meant],
+        ports=[Resource(f"port {port.name or port.id}", port.id, network.delete_port) for port in own_ports],
         volumes=[
-            Doomed(f"volume {volume.name}", volume.id, cloud.api.block_storage.delete_volume, VOLUME_HELD)
+            Resource(f"volume {volume.name}", volume.id, cloud.api.block_storage.delete_volume, VOLUME_IN_USE)
             for volume in volumes
             if only is None or volume.name in only
         ],
         server_groups=[
-            Doomed(f"server group {group.id}", group.id, compute.delete_server_group)
+            Resource(f"server group {group.id}", group.id, compute.delete_server_group)
             for group in server_groups
             if only is None
         ],
         security_groups=[
-            Doomed(f"security group {group.name}", group.id, network.delete_security_group)
+            Resource(f"security group {group.name}", group.id, network.delete_security_group)
             for group in security_groups
             if only is None
         ],
@@ -112,75 +111,78 @@ def find(cloud: Cloud, mark: str, only: Collection[str] | None = None) -> Everyt
 
 
 def sweep(cloud: Cloud, mark: str, only: Collection[str] | None = None) -> Outcomes[str]:
-    """Deletes all that `find` finds, side by side, and waits until it is gone; what refuses is named."""
+    """Deletes all that `find` returns, in parallel, and waits until it is gone. Returns an outcome for each."""
     done: dict[str, Outcome[str]] = {}
     watch: Watch[Server] = Watch(lambda: inventory.read_servers(cloud, mark), cloud.clock)
-    everything = find(cloud, mark, only)
-    while new := [one for one in everything.all if one.id not in done]:
-        for stage in everything.stages:
-            going = [doomed for doomed in stage if doomed in new]
-            for doomed, outcome in zip(going, fan_out(partial(_delete, cloud), going, name=_name), strict=True):
-                done[doomed.id] = outcome
-            servers = [doomed for doomed in going if doomed in everything.servers]
-            done |= {doomed.id: outcome for doomed, outcome in _await_gone(cloud, watch, servers, done)}
-            volumes = [doomed for doomed in going if doomed in everything.volumes and done[doomed.id].ok]
-            done |= {doomed.id: outcome for doomed, outcome in _await_volumes(cloud, mark, volumes)}
-        # what a run that was cut off asked for last may have appeared meanwhile
-        everything = find(cloud, mark, only)
-    for doomed in everything.all:
-        if done[doomed.id].ok:
-            error = CloudError("It was deleted, and is there all the same.", ASK)
-            done[doomed.id] = Outcome(doomed.name, error=error)
+    resources = find(cloud, mark, only)
+    while new := [one for one in resources.all if one.id not in done]:
+        for stage in resources.stages:
+            now = [resource for resource in stage if resource in new]
+            for resource, outcome in zip(now, fan_out(partial(_delete, cloud), now, name=_name), strict=True):
+                done[resource.id] = outcome
+            servers = [resource for resource in now if resource in resources.servers]
+            done |= {resource.id: outcome for resource, outcome in _await_gone(cloud, watch, servers, done)}
+            volumes = [resource for resource in now if resource in resources.volumes and done[resource.id].ok]
+            done |= {resource.id: outcome for resource, outcome in _await_volumes(cloud, mark, volumes)}
+        # the last requests of an interrupted run may have been carried out meanwhile
+        resources = find(cloud, mark, only)
+    for resource in resources.all:
+        if done[resource.id].ok:
+            error = CloudError("The cloud reported it as deleted, but it still exists.", ASK)
+            done[resource.id] = Outcome(resource.name, error=error)
     return Outcomes(done.values())
 
 
-def _name(doomed: Doomed) -> str:
-    return doomed.name
+def _name(resource: Resource) -> str:
+    return resource.name
 
 
-def _delete(cloud: Cloud, doomed: Doomed) -> str:
-    """Deletes it as soon as nothing holds it any more; what is gone already is gone."""
-    deadline = cloud.clock.now() + LETTING_GO
+def _delete(cloud: Cloud, resource: Resource) -> str:
+    """Deletes it as soon as it is no longer in use. openstacksdk ignores that it is already gone."""
+    deadline = cloud.clock.now() + IN_USE
 
     def attempt() -> bool:
         try:
-            doomed.delete(doomed.id)
+            resource.delete(resource.id)
         except HttpException as error:
-            if status(error) != doomed.held or is_transient(error) or cloud.clock.now() > deadline:
+            if status(error) != resource.in_use or is_transient(error) or cloud.clock.now() > deadline:
                 raise
             return False
         return True
 
-    while not cloud.attempt(f"Deleting the {doomed.name}", attempt):
+    while not cloud.attempt(f"Deleting the {resource.name}", attempt):
         cloud.clock.sleep(2)
     return "deleted"
 
 
 def _await_gone(
-    cloud: Cloud, watch: Watch[Server], servers: Sequence[Doomed], done: dict[str, Outcome[str]]
-) -> list[tuple[Doomed, Outcome[str]]]:
-    """Waits for the servers whose deletion was accepted; returns those that do not go."""
-    going = {doomed.id for doomed in servers if done[doomed.id].ok}
+    cloud: Cloud, watch: Watch[Server], servers: Sequence[Resource], done: dict[str, Outcome[str]]
+) -> list[tuple[Resource, Outcome[str]]]:
+    """Waits until the servers whose deletion was accepted are gone; returns those that remain."""
+    going = {resource.id for resource in servers if done[resource.id].ok}
     last: dict[str, Server] = {}
 
     def gone(found: Sequence[Server]) -> bool | None:
         last.clear()
         last.update({server.id: server for server in found if server.id in going})
-        # nova gives up with ERROR
+        # nova has given up on a server in ERROR
         return True if all(server.status == "ERROR" and not server.task for server in last.values()) else None
 
     if going:
-        watch.until(gone, GOING)
+        watch.until(gone, DELETING)
     return [
-        (doomed, Outcome(doomed.name, error=CloudError(f"It does not go: {_state(cloud, last[doomed.id])}.", ASK)))
-        for doomed in servers
-        if doomed.id in last
+        (
+            resource,
+            Outcome(resource.name, error=CloudError(f"It was not deleted: {_state(cloud, last[resource.id])}.", ASK)),
+        )
+        for resource in servers
+        if resource.id in last
     ]
 
 
-def _await_volumes(cloud: Cloud, mark: str, volumes: Sequence[Doomed]) -> list[tuple[Doomed, Outcome[str]]]:
+def _await_volumes(cloud: Cloud, mark: str, volumes: Sequence[Resource]) -> list[tuple[Resource, Outcome[str]]]:
     """The same for volumes."""
-    going = {doomed.id for doomed in volumes}
+    going = {resource.id for resource in volumes}
     last: dict[str, str] = {}
 
     def gone(found: Sequence[Named]) -> bool | None:
@@ -190,11 +192,11 @@ def _await_volumes(cloud: Cloud, mark: str, volumes: Sequence[Doomed]) -> list[t
 
     if going:
         watch: Watch[Named] = Watch(lambda: inventory.read_volumes(cloud, mark), cloud.clock)
-        watch.until(gone, GOING)
+        watch.until(gone, DELETING)
     return [
-        (doomed, Outcome(doomed.name, error=CloudError(f"It does not go: it is {last[doomed.id]}.", ASK)))
-        for doomed in volumes
-        if doomed.id in last
+        (resource, Outcome(resource.name, error=CloudError(f"It was not deleted: it is {last[resource.id]}.", ASK)))
+        for resource in volumes
+        if resource.id in last
     ]
 
 

@@ -1,5 +1,5 @@
-"""The drivers `qemu` and `virtualbox`: machines on the trainer's computer, which needs no rights for them.
+"""The drivers `qemu` and `virtualbox`: VMs on the trainer's computer, made without root rights.
 
-`driver` is what a workflow sees; `records` what is known of each VM; `base_image` and `seed` are what a VM is made of;
-`hypervisor` is what a hypervisor does, `qemu` and `virtualbox` how each does it.
+driver: what a workflow asks · hypervisor: what a VM is, and what a hypervisor does with it · qemu, virtualbox: how ·
+base_image, seed: what a VM is made from · records: what is stored about each VM.
 """

@@ -1,4 +1,4 @@
-"""The disk image that VMs are made from: a file of the user's, or one that is downloaded once and kept."""
+"""The disk image that VMs are made from: a file of the user, or one that is downloaded once and kept."""
 
 from __future__ import annotations
 
@@ -21,42 +21,45 @@ from cloudscale.drivers.vm.hypervisor import BaseImage
 from cloudscale.errors import MachineError, RequestError
 from cloudscale.hosts.this_computer import run_program
 from cloudscale.model import Say
+from cloudscale.units import MIB, mib
 
 CONNECTING = 20  # seconds for a server to answer
-READING = 60  # seconds for the first sector of a disk
-CHUNK = 1024**2
-SUMS = {"SHA512SUMS": "sha512", "SHA256SUMS": "sha256"}  # as Debian and Ubuntu publish them beside their images
+READING = 60  # seconds to read the first sector of a disk
+CHUNK = MIB
+SUMS = {"SHA512SUMS": "sha512", "SHA256SUMS": "sha256"}  # Debian and Ubuntu publish them beside their images
 KERNELS = ("vmlinuz*", "kernel*", "*.vmlinuz", "*.kernel")
 RAMDISKS = ("initrd*", "initramfs*", "ramdisk*", "*.initrd")
-BOOT_SIGNATURE = b"\x55\xaa"  # ends the first sector of a disk that a BIOS can boot
+BOOT_SIGNATURE = b"\x55\xaa"  # at the end of the first sector of a disk that a BIOS can boot
 SECTOR = 512
-EMPTY = 1024**2  # bytes; less than that, with nothing in the first sector, is no disk
+EMPTY = MIB  # a file up to this size whose first sector is all zeros is not a disk
 MAGIC = {b"KDMV": "vmdk", b"# Disk DescriptorFile": "vmdk", b"<<< ": "vdi", b"vhdxfile": "vhdx", b"conectix": "vpc"}
 
 
-def base_image(wanted: str, say: Say) -> BaseImage:
-    """The image of a path or an https:// address. Raises RequestError, MachineError."""
-    path = _downloaded(wanted, say) if urlsplit(wanted).scheme in ("http", "https") else Path(wanted).expanduser()
+def base_image(source: str, say: Say) -> BaseImage:
+    """The image at a path or an https:// address. Raises RequestError, MachineError."""
+    path = _download(source, say) if urlsplit(source).scheme in ("http", "https") else Path(source).expanduser()
     if not path.is_file():
-        raise RequestError(f"There is no disk image {wanted} (--base-image).", "Name a file, or an https:// address.")
+        raise RequestError(
+            f"The disk image {source} does not exist (--base-image).", "Give a file, or an https:// address."
+        )
     path = path.resolve()
     if path.name.endswith(".tar.xz"):
-        path = _unpacked(path)
-    format, size = _inspected(path)
+        path = _unpack(path)
+    format, size = _inspect(path)
     if _can_boot(path, format):
         return BaseImage(path, format, size)
     kernel = _beside(path, KERNELS)
     if kernel is None:
         raise RequestError(
-            f"The disk image {path} has no boot loader, and there is no kernel beside it.",
+            f"The disk image {path} has no boot loader, and its folder contains no kernel.",
             "Put its vmlinuz and initrd.img into the same folder, or use a distribution's cloud image.",
         )
     version = kernel.name.partition("-")[2]
     return BaseImage(path, format, size, kernel, _beside(path, RAMDISKS, version))
 
 
-def _inspected(path: Path) -> tuple[str, int]:
-    """The image's format, by its first bytes, and the size of the disk in it, in bytes (0 where that is not known)."""
+def _inspect(path: Path) -> tuple[str, int]:
+    """The format of the image, from its first bytes, and the size of the disk in bytes (0 if unknown)."""
     with path.open("rb") as file:
         head = file.read(SECTOR)
     if head.startswith(b"QFI\xfb"):
@@ -69,12 +72,12 @@ def _inspected(path: Path) -> tuple[str, int]:
         if head.startswith(magic):
             return format, 0
     if not any(head) and not path.stat().st_size > EMPTY:
-        raise RequestError(f"{path} is no disk image.")
+        raise RequestError(f"{path} is not a disk image.")
     return "raw", path.stat().st_size
 
 
 def _can_boot(path: Path, format: str) -> bool:
-    """Whether it has a boot loader, or at least partitions. One that is not easily read is believed to."""
+    """Whether it has a boot loader, or at least partitions. If the format is hard to read, the answer is yes."""
     if format == "raw":
         with path.open("rb") as file:
             return file.read(SECTOR).endswith(BOOT_SIGNATURE)
@@ -83,24 +86,24 @@ def _can_boot(path: Path, format: str) -> bool:
     with tempfile.TemporaryDirectory(prefix="cloudscale-") as folder:
         first = Path(folder) / "first"
         command = ["qemu-img", "dd", "-f", format, "-O", "raw", f"bs={SECTOR}", "count=1", f"if={path}", f"of={first}"]
-        done = run_program(command, READING)
-        if done.exit_code:
-            raise RequestError(f"The disk image {path} can't be read: {done.last_words()}")
+        result = run_program(command, READING)
+        if result.exit_code:
+            raise RequestError(f"Could not read the disk image {path}: {result.last_words()}")
         return first.read_bytes().endswith(BOOT_SIGNATURE)
 
 
 def _beside(path: Path, patterns: tuple[str, ...], version: str = "") -> Path | None:
-    """A file of one of these names in the same folder: of several, that of the version, or the newest."""
+    """A file in the same folder with one of these names: if there are several, that of the version, or the newest."""
     for pattern in patterns:
-        if found := [other for other in path.parent.glob(pattern) if other.is_file() and other != path]:
-            return max(found, key=lambda other: (version in other.name, other.stat().st_mtime, other.name))
+        if files := [other for other in path.parent.glob(pattern) if other.is_file() and other != path]:
+            return max(files, key=lambda other: (version in other.name, other.stat().st_mtime, other.name))
     return None
 
 
-def _unpacked(archive: Path) -> Path:
-    """The one disk in an archive, as Debian publishes them, unpacked once beside it."""
+def _unpack(archive: Path) -> Path:
+    """Unpacks the disk in an archive, as Debian publishes them, once; returns its path beside the archive."""
     path = archive.with_name(archive.name.removesuffix(".tar.xz") + ".raw")
-    with _alone(path.with_name(f"{path.name}.lock")):
+    with _locked(path.with_name(f"{path.name}.lock")):
         if not path.exists() or path.stat().st_mtime < archive.stat().st_mtime:
             part = path.with_name(f"{path.name}.part")
             try:
@@ -108,26 +111,26 @@ def _unpacked(archive: Path) -> Path:
                     disk = next((member for member in opened if member.isfile()), None)
                     source = disk and opened.extractfile(disk)
                     if not disk or not source:
-                        raise RequestError(f"There is no disk in {archive}.")
+                        raise RequestError(f"The archive {archive} contains no disk.")
                     while chunk := source.read(CHUNK):
-                        # what is empty stays so
+                        # leave holes where the disk is empty
                         file.write(chunk) if any(chunk) else file.seek(len(chunk), os.SEEK_CUR)
                     file.truncate(disk.size)
                 os.replace(part, path)
             except (tarfile.TarError, lzma.LZMAError, EOFError) as error:
-                raise RequestError(f"{archive} can't be unpacked ({error}).") from None
+                raise RequestError(f"Could not unpack {archive} ({error}).") from None
             except OSError as error:
-                raise _not_written(part, error) from None
+                raise _write_error(part, error) from None
             finally:
                 part.unlink(missing_ok=True)
     return path
 
 
-def _downloaded(url: str, say: Say) -> Path:
-    """The file of an address, fetched once. Raises RequestError, MachineError."""
+def _download(url: str, say: Say) -> Path:
+    """Downloads the file once, and returns its path. Raises RequestError, MachineError."""
     folder = user_cache_path("cloudscale") / "images"
     path = folder / f"{hashlib.sha256(url.encode()).hexdigest()[:12]}-{Path(urlsplit(url).path).name}"
-    with _alone(path.with_name(f"{path.name}.lock")):
+    with _locked(path.with_name(f"{path.name}.lock")):
         if not path.exists():
             part = path.with_name(f"{path.name}.part")
             try:
@@ -136,55 +139,58 @@ def _downloaded(url: str, say: Say) -> Path:
                 os.replace(part, path)
             except requests.RequestException as error:
                 raise MachineError(
-                    f"The disk image {url} can't be fetched ({_cause(error)}).",
-                    "Is there a network? Or fetch it yourself, and name the file: --base-image FILE.",
+                    f"Could not download the disk image {url} ({_cause(error)}).",
+                    "Check the network. Or download it yourself, and give the file: --base-image FILE.",
                 ) from None
-            except OSError as error:  # a RequestException is one, too
-                raise _not_written(part, error) from None
+            except OSError as error:  # after RequestException, which is a kind of OSError
+                raise _write_error(part, error) from None
             finally:
                 part.unlink(missing_ok=True)
     return path
 
 
 @contextlib.contextmanager
-def _alone(lock: Path) -> Iterator[None]:
+def _locked(lock: Path) -> Iterator[None]:
+    """Lets one run at a time download or unpack an image."""
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
         file = lock.open("w")
     except OSError as error:
-        raise _not_written(lock, error) from None
+        raise _write_error(lock, error) from None
     with file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # two runs fetch it once
+        fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-def _not_written(path: Path, error: OSError) -> MachineError:
-    return MachineError(f"{path} can't be written ({error.strerror}).", "Is the disk full, or the folder not yours?")
+def _write_error(path: Path, error: OSError) -> MachineError:
+    return MachineError(
+        f"Could not write {path} ({error.strerror}).", "Check that the disk is not full and that the folder is yours."
+    )
 
 
 def _fetch(url: str, path: Path, say: Say) -> None:
     with requests.get(url, stream=True, timeout=CONNECTING) as answer, path.open("wb") as file:
         answer.raise_for_status()
         size = int(answer.headers.get("Content-Length") or 0)
-        say(f"Disk image: fetching {url}" + (f" ({size // CHUNK} MiB)" if size else ""))
+        say(f"Disk image: downloading {url}" + (f" ({mib(size)})" if size else ""))
         for chunk in answer.iter_content(CHUNK):
             file.write(chunk)
 
 
 def _verify(url: str, path: Path, say: Say) -> None:
-    """Compares it with the checksums that lie beside it, where there are some."""
+    """Compares the file with the checksums that are published beside it, if there are any."""
     base, _, name = url.partition("?")[0].rpartition("/")
     for sums, kind in SUMS.items():
         answer = requests.get(f"{base}/{sums}", timeout=CONNECTING)
         lines = [line.split() for line in answer.text.splitlines()] if answer.ok else []
-        wanted = next((line[0] for line in lines if len(line) == 2 and line[1].lstrip("*") == name), None)
-        if wanted is None:
+        expected = next((line[0] for line in lines if len(line) == 2 and line[1].lstrip("*") == name), None)
+        if expected is None:
             continue
         with path.open("rb") as file:
-            if hashlib.file_digest(file, kind).hexdigest() != wanted:
-                raise MachineError(f"The disk image {url} is not what {base}/{sums} says.", "Run again.")
+            if hashlib.file_digest(file, kind).hexdigest() != expected:
+                raise MachineError(f"The disk image {url} does not match its checksum in {base}/{sums}.", "Run again.")
         return
-    say(f"Disk image: there are no checksums beside {url}, so it is not verified")
+    say(f"Disk image: {url} is not verified, because no checksums are published beside it")
 
 
 def _cause(error: requests.RequestException) -> str:

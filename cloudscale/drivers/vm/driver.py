@@ -1,4 +1,4 @@
-"""The drivers for VMs on this computer, as the workflow sees them."""
+"""The drivers for VMs on this computer, with the methods that the workflow calls."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ from cloudscale.waiting import SystemClock
 
 VMS = "vms"  # in the course's folder
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
-ATTEMPTS = 3  # to start a VM whose ports others take meanwhile
-INSTALLING = 1800.0  # seconds for the packages of the first boot
+ATTEMPTS = 3  # to start a VM if other programs take its ports meanwhile
+INSTALLING = 1800.0  # seconds to install the packages of the first boot
 BOOTED = "[ ! -e /var/lib/cloudscale/course/begun ] || flock -w 1800 /var/lib/cloudscale/course/lock true"
 
 
 class LocalVms(OverSsh):
-    """Each VM has a folder. Ports of loopback lead into it; among each other the VMs have a network of their own."""
+    """Each VM has a folder. Ports of loopback are forwarded to it; the VMs of a course have their own network."""
 
     def __init__(self, hypervisor: Hypervisor, settings: VmSettings, course: CourseFolder, say: Say) -> None:
         super().__init__(course, say)
@@ -51,7 +51,7 @@ class LocalVms(OverSsh):
         self._lock = threading.RLock()
         hypervisor.check()
 
-    # --- what is there -----------------------------------------------------------------------
+    # --- existing machines -------------------------------------------------------------------
 
     def machines(self) -> list[Machine]:
         self._vms = self._records.read()
@@ -61,7 +61,7 @@ class LocalVms(OverSsh):
     def _target(self, machine: Machine) -> Target:
         vm = self._vms.get(machine.name)
         if vm is None:
-            raise MachineError(f"{machine.name}: there is no such VM.", "invoke themachine makes it.")
+            raise MachineError(f"{machine.name}: this VM does not exist.", "Run invoke themachine to make it.")
         return self._target_of(vm)
 
     def _target_of(self, vm: Vm) -> Target:
@@ -79,12 +79,13 @@ class LocalVms(OverSsh):
         self._check_key(vm)
         state = self._hypervisor.state(vm)
         if vm.has_answered and state == "running":
-            found = super().survey(machine)
-            return replace(found, held_ports=found.held_ports | self._held())
+            survey = super().survey(machine)
+            return replace(survey, held_ports=survey.held_ports | self._held_ports())
         if vm.has_answered and state != "off":
             raise MachineError(
                 f"{vm.name}: the VM is in the state {state}.",
-                f"Is the disk of this computer full? Or give the VM up: invoke driver_reset --only {vm.name}.",
+                "Check that the disk of this computer is not full."
+                f" Or delete the VM: invoke driver_reset --only {vm.name}.",
             )
         return self._coming(vm)
 
@@ -94,21 +95,21 @@ class LocalVms(OverSsh):
             address="",
             cpus=vm.cpus,
             memory=usable_memory(vm.memory // MIB),
-            held_ports=self._held(),
+            held_ports=self._held_ports(),
             networks=frozenset({f"{seed.NETWORK}.0/{seed.PREFIX}"}),
             state=MachineState.OFF if vm.has_answered else MachineState.COMING,
         )
 
-    def _held(self) -> frozenset[int]:
-        """Ports of this computer that are not ours to give; those of the course's own seats are known to the swarm."""
+    def _held_ports(self) -> frozenset[int]:
+        """Ports of this computer that other programs use. The ports of the course's own seats are in the swarm."""
         return listening_here() - {port for vm in self._vms.values() for port in vm.seat_ports}
 
     def _check_key(self, vm: Vm) -> None:
         key = self._key()
         if key is None or key.fingerprint != vm.fingerprint:
             raise RequestError(
-                f"{vm.name} lets in another SSH key than that in {self._course.folder}.",
-                "Put back the key that it was made with; or remove it: invoke driver_reset.",
+                f"{vm.name} was made with another SSH key than the one in {self._course.folder}.",
+                "Restore that key. Or delete the VM: invoke driver_reset.",
             )
 
     def _key(self, *, create: bool = False) -> SshKey | None:
@@ -121,21 +122,21 @@ class LocalVms(OverSsh):
         vm = self._vms[machine.name]
         state = self._hypervisor.state(vm)
         if state != "running" or not vm.has_answered:
-            raise NotSetUp(f"{vm.name}: the VM is {state if state != 'running' else 'not up yet'}.", self._goes_on(vm))
+            raise NotSetUp(
+                f"{vm.name}: the VM is {state if state != 'running' else 'not up yet'}.",
+                f"Start it: invoke machine_new {vm.name} --driver {self._hypervisor.name}, or invoke themachine.",
+            )
         return super().connect(machine)
 
-    def _goes_on(self, vm: Vm) -> str:
-        return f"invoke machine_new {vm.name} --driver {self._hypervisor.name} starts it, invoke themachine as well."
-
-    # --- what is to come ---------------------------------------------------------------------
+    # --- new machines ------------------------------------------------------------------------
 
     def kind(self) -> Kind:
         settings = self._settings
-        name = f"VM of {settings.cpus} cores and {settings.memory / GIB:g} GiB"
+        name = f"VM with {settings.cpus} cores and {settings.memory / GIB:g} GiB"
         return Kind(name, settings.cpus, usable_memory(settings.memory // MIB))
 
     def check_nodes(self, nodes: int) -> None:
-        pass  # as many as this computer has memory for, which `order` checks
+        pass  # only the memory of this computer is a limit, which `order` checks
 
     def order(self, count: int, former: Collection[str]) -> Order:
         memory = psutil.virtual_memory()
@@ -150,12 +151,12 @@ class LocalVms(OverSsh):
         return Order(
             surveys=tuple(map(self._coming, vms)),
             demands=(
-                Demand("VMs", count, len(self._vms), seed.MOST),
+                Demand("VMs", count, len(self._vms), seed.MAX_VMS),
                 Demand("memory of this computer (MiB)", need // MIB, used // MIB, memory.total // MIB),
             ),
             fits=max(0, memory.available - (need - count * each)) // each,
             quota="This computer",
-            remedy="Make them smaller (--memory), end other programs, or use more computers (--driver generic).",
+            remedy="Use smaller VMs (--memory), end other programs, or use more computers (--driver generic).",
         )
 
     def _planned(self, name: str) -> Vm:
@@ -174,30 +175,30 @@ class LocalVms(OverSsh):
             address=settings.address,
         )
 
-    # --- a machine comes up ------------------------------------------------------------------
+    # --- booting a machine -------------------------------------------------------------------
 
     def boot(self, machine: Machine) -> Survey:
-        vm = self._made(machine.name)
-        vm = self._started(vm)
+        vm = self._make(machine.name)
+        vm = self._start(vm)
         clock = SystemClock()
         started = clock.now()
-        booting = Booting(partial(_text, vm), clock, lambda: self._check_runs(vm, clock.now() - started))
+        booting = Booting(partial(_console_text, vm), clock, lambda: self._check_runs(vm, clock.now() - started))
         try:
             connection = log_in(booting, self._target_of(vm), self._known, self._settings.boot_timeout, self._say)
-        except NoLogin as silence:
+        except NoLogin as error:
             raise MachineError(
-                f"{vm.name}: the VM runs, but {silence}.\n{booting.console_end()}",
-                f"Its console is in {vm.console}. Is its image one with cloud-init? Then run again.",
+                f"{vm.name}: the VM runs, but {error}.\n{booting.console_end()}",
+                f"Read its console output: {vm.console}. Check that its image has cloud-init. Then run again.",
             ) from None
         self._login.keep(connection)
-        self._keep(replace(vm, has_answered=True))
+        self._store(replace(vm, has_answered=True))
         self._say(f"{vm.name}: up")
-        brought = Machine(vm.name, vm.address)
-        self._connection(brought).run_root(BOOTED, timeout=INSTALLING)
-        return self.survey(brought)
+        booted = Machine(vm.name, vm.address)
+        self._connection(booted).run_root(BOOTED, timeout=INSTALLING)
+        return self.survey(booted)
 
-    def _made(self, name: str) -> Vm:
-        """The VM, written down and then made, as far as it is not there."""
+    def _make(self, name: str) -> Vm:
+        """The VM; if it does not exist yet, its record is written, then it is made."""
         key = self._key(create=True)
         assert key
         with self._lock:
@@ -214,7 +215,7 @@ class LocalVms(OverSsh):
                     engine_port=engine_port,
                     fingerprint=key.fingerprint,
                 )
-                self._keep(vm)
+                self._store(vm)
         if not self._hypervisor.is_made(vm):
             seed.write_seed(vm, key.public, vm.seed)
             self._hypervisor.make(vm, self._base_image())
@@ -228,13 +229,14 @@ class LocalVms(OverSsh):
                 self._base = base_image(self._settings.base_image or self._hypervisor.default_image(), self._say)
             return self._base
 
-    def _started(self, vm: Vm) -> Vm:
+    def _start(self, vm: Vm) -> Vm:
+        """Starts the VM if it is off, with other ports if its own are in use; returns it with its ports."""
         for attempt in itertools.count(1):
             if self._hypervisor.state(vm) != "off":
                 return vm
             try:
                 self._hypervisor.start(vm)
-                return vm  # one that ends at once is told as it boots
+                return vm  # _check_runs reports a VM that ends at once
             except PortTaken:
                 if attempt == ATTEMPTS:
                     raise
@@ -242,41 +244,44 @@ class LocalVms(OverSsh):
                     others = {port for other in self._vms.values() for port in (other.ssh_port, other.engine_port)}
                     ssh_port, engine_port = free_ports(2, others)
                     vm = replace(vm, ssh_port=ssh_port, engine_port=engine_port)
-                    self._keep(vm)
+                    self._store(vm)
         raise AssertionError
 
     def _check_runs(self, vm: Vm, seconds: float) -> None:
-        if done := self._hypervisor.mend(vm, seconds):
+        if done := self._hypervisor.restart_if_stuck(vm, seconds):
             self._say(f"{vm.name}: {done}")
             return
         state = self._hypervisor.state(vm)
         if state != "running":
-            end = Booting(partial(_text, vm), SystemClock()).console_end()
-            raise MachineError(f"{vm.name}: the VM is {state} while it should boot.\n{end}", "Run again.")
+            end = Booting(partial(_console_text, vm), SystemClock()).console_end()
+            raise MachineError(f"{vm.name}: the VM should boot, but it is {state}.\n{end}", "Run again.")
 
-    def _keep(self, vm: Vm) -> None:
+    def _store(self, vm: Vm) -> None:
         with self._lock:
             try:
                 self._records.write(vm)
             except OSError as error:
-                raise MachineError(f"{vm.name}: {vm.folder} can't be written ({error.strerror}).") from None
+                raise MachineError(
+                    f"{vm.name}: could not write to {vm.folder} ({error.strerror}).", "Fix the cause, then run again."
+                ) from None
             self._vms = {**self._vms, vm.name: vm}
 
     def open_ports(self, ports: Mapping[str, Collection[int]]) -> None:
-        wanted = {name: {*ports.get(name, ())} for name in self._vms}
-        # what one VM lets go of another may take
-        for step in ({name: {*vm.seat_ports} & wanted[name] for name, vm in self._vms.items()}, wanted):
+        new = {name: {*ports.get(name, ())} for name in self._vms}
+        kept = {name: {*vm.seat_ports} & new[name] for name, vm in self._vms.items()}
+        # first close ports on all VMs, because another VM may get them
+        for step in (kept, new):
             changed = [replace(vm, seat_ports=tuple(sorted(step[name]))) for name, vm in self._vms.items()]
             fan_out(self._forward, changed, name=_name).get()
 
-    def _forward(self, wanted: Vm) -> None:
-        vm = self._vms[wanted.name]
-        if vm.seat_ports != wanted.seat_ports:
+    def _forward(self, changed: Vm) -> None:
+        vm = self._vms[changed.name]
+        if vm.seat_ports != changed.seat_ports:
             if self._hypervisor.state(vm) == "running":
-                self._hypervisor.forward(vm, wanted)
-            self._keep(wanted)
+                self._hypervisor.forward(vm, changed)
+            self._store(changed)
 
-    # --- the end -----------------------------------------------------------------------------
+    # --- deletion ----------------------------------------------------------------------------
 
     def resources(self) -> str:
         count = len(self._records.read())
@@ -284,8 +289,8 @@ class LocalVms(OverSsh):
 
     def sweep(self, only: Collection[str] | None = None) -> Outcomes[str]:
         self._vms = self._records.read()
-        doomed = [vm for vm in self._vms.values() if only is None or vm.name in only]
-        return fan_out(self._delete, doomed, name=_name)
+        to_delete = [vm for vm in self._vms.values() if only is None or vm.name in only]
+        return fan_out(self._delete, to_delete, name=_name)
 
     def _delete(self, vm: Vm) -> str:
         self._hypervisor.delete(vm)
@@ -299,7 +304,8 @@ class LocalVms(OverSsh):
     def add(self, name: str) -> str:
         if not NAME.fullmatch(name):
             raise RequestError(
-                f"A VM can't be called {name!r}.", "Use up to 40 of a-z, 0-9 and -, with - not at an end."
+                f"{name!r} is not a valid name for a VM.",
+                "Use up to 40 of the characters a-z, 0-9 and -, without - at the start or end.",
             )
         self.machines()
         existed = name in self._vms
@@ -313,34 +319,34 @@ class LocalVms(OverSsh):
         folder = signer.prepare_docker()
         return "\n".join(
             [
-                f"{name} exists already, and runs." if existed else f"{name} is up.",
-                "For docker on this computer to speak to its engine:",
+                f"{name} already exists and is running." if existed else f"{name} is up.",
+                "To use its engine with docker on this computer:",
                 f"  export DOCKER_HOST=tcp://{LOOPBACK}:{self._vms[name].engine_port}",
                 f"  export DOCKER_TLS_VERIFY=1 DOCKER_CERT_PATH={folder}",
             ]
         )
 
     def remove(self, name: str) -> str:
-        self._wanted(name)
+        self._check_exists(name)
         self.sweep({name}).get()
-        return f"{name} is deleted."
+        return f"{name} was deleted."
 
     def describe_removal(self, name: str) -> str:
-        self._wanted(name)
-        return f"The VM {name}, with all that is on it,"
+        self._check_exists(name)
+        return f"The VM {name}, with all data on it,"
 
-    def _wanted(self, name: str) -> None:
+    def _check_exists(self, name: str) -> None:
         self.machines()
         if name not in self._vms:
-            there = ", ".join(self._vms) or "none"
-            raise RequestError(f"There is no VM {name} in the course {self._course.name!r}.", f"There are: {there}.")
+            available = ", ".join(self._vms) or "none"
+            raise RequestError(f"The course {self._course.name!r} has no VM {name}.", f"Available: {available}.")
 
 
 def _name(vm: Vm) -> str:
     return vm.name
 
 
-def _text(vm: Vm) -> str:
+def _console_text(vm: Vm) -> str:
     try:
         return vm.console.read_text(errors="replace")
     except OSError:

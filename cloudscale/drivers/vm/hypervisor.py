@@ -1,4 +1,4 @@
-"""What the driver asks of a hypervisor, and what a VM is."""
+"""What a VM is, and what the driver asks of a hypervisor."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ LOOPBACK = "127.0.0.1"
 
 @dataclass(frozen=True)
 class Vm:
-    """A virtual machine of a course. Sizes are bytes; `folder` has all that is of it.
+    """A virtual machine of a course. Sizes are bytes; `folder` contains all of its files.
 
-    `number` tells its address in the network of the course's VMs; `ssh_port` and `engine_port` of this computer's
-    loopback lead to it, `seat_ports` of `address` too. `fingerprint`: of the SSH key that it lets in;
-    `has_answered`: it has been up, and may hold work.
+    `number` determines its address in the network of the course's VMs. These ports of this computer are forwarded to
+    it: `ssh_port` and `engine_port` on loopback, `seat_ports` on `address`. `fingerprint`: of the SSH key that it was
+    made with; `has_answered`: it has been up, and may hold students' work.
     """
 
     id: str
@@ -43,15 +43,15 @@ class Vm:
         return self.folder / "seed.iso"
 
     @property
-    def cards(self) -> tuple[str, str]:
-        """The hardware addresses of its two network cards, its own in any network (locally administered)."""
+    def macs(self) -> tuple[str, str]:
+        """The MAC addresses of its two NICs, unique for each VM (locally administered)."""
         tail = self.id.replace("-", "")[:8]
         pairs = ":".join(tail[at : at + 2] for at in range(0, 8, 2))
         return f"52:54:{pairs}", f"56:54:{pairs}"
 
     @property
     def forwards(self) -> dict[str, tuple[str, int, int]]:
-        """What leads into it: by name, the address and port of this computer and the port of the VM."""
+        """The forwarded ports, by name: the address and port on this computer, and the port of the VM."""
         return {
             "ssh": (LOOPBACK, self.ssh_port, 22),
             "engine": (LOOPBACK, self.engine_port, 2376),
@@ -61,7 +61,7 @@ class Vm:
 
 @dataclass(frozen=True)
 class BaseImage:
-    """A disk image that VMs are made from. `size` in bytes; `kernel` and `ramdisk` where it has no boot loader."""
+    """A disk image that VMs are made from. `size` in bytes; `kernel` and `ramdisk` if it has no boot loader."""
 
     path: Path
     format: str
@@ -71,12 +71,12 @@ class BaseImage:
 
 
 class PortTaken(MachineError):
-    """Something else on this computer listens on a port that was to lead into a VM."""
+    """Another program on this computer uses a port that should be forwarded to a VM."""
 
-    def __init__(self, vm: Vm, said: str) -> None:
+    def __init__(self, vm: Vm, port: str) -> None:
         super().__init__(
-            f"{vm.name}: a port of this computer that should lead to it is taken ({said}).",
-            "End the program that has it, or choose other ports with --start.",
+            f"{vm.name}: a port of this computer that should be forwarded to it is in use ({port}).",
+            "End the program that uses it, or choose other ports with --start.",
         )
 
 
@@ -86,33 +86,33 @@ class Hypervisor(Protocol):
     name: str
 
     def check(self) -> None:
-        """Raises RequestError where it is not installed, with how to install it."""
+        """Raises RequestError if it is not installed; the remedy says how to install it."""
 
     def drawback(self) -> str:
-        """What the user should know before VMs are made, in words; "" for nothing."""
+        """What the user should know before VMs are made; "" for nothing."""
 
     def default_image(self) -> str:
-        """Where the image comes from that VMs are made from, unless the user names another."""
+        """The address of the image that VMs are made from, unless the user names another one."""
 
     def state(self, vm: Vm) -> str:
-        """`running`, `off`, or the hypervisor's own word for what else it is."""
+        """`running`, `off`, or another state in the hypervisor's own words."""
 
     def is_made(self, vm: Vm) -> bool: ...
 
     def make(self, vm: Vm, base: BaseImage) -> None:
-        """Makes the VM of an image and its seed, but does not start it. Raises MachineError."""
+        """Makes the VM from an image and its seed, but does not start it. Raises MachineError."""
 
     def start(self, vm: Vm) -> None:
-        """Starts one that is off. Raises PortTaken, MachineError."""
+        """Starts a VM that is off. Raises PortTaken, MachineError."""
 
-    def mend(self, vm: Vm, seconds: float) -> str:
-        """Starts a VM another way that does not boot, `seconds` after it was started.
+    def restart_if_stuck(self, vm: Vm, seconds: float) -> str:
+        """Restarts a VM in another way if it does not boot, `seconds` after it was started.
 
-        Returns what was done, in words; "" where it seems well, or there is no other way. Raises MachineError.
+        Describes what was done; "" if the VM seems well, or if there is no other way. Raises MachineError.
         """
 
-    def forward(self, vm: Vm, wanted: Vm) -> None:
-        """Has the ports of `wanted` lead into the running VM in place of its own. Raises PortTaken, MachineError."""
+    def forward(self, vm: Vm, changed: Vm) -> None:
+        """Changes the forwarded ports of a running VM to those of `changed`. Raises PortTaken, MachineError."""
 
     def delete(self, vm: Vm) -> None:
-        """Ends it, and removes what the hypervisor has of it. Raises MachineError."""
+        """Ends the VM, and deletes what the hypervisor stores of it. Raises MachineError."""

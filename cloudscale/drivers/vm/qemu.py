@@ -1,4 +1,4 @@
-"""The hypervisor QEMU: one process a VM, with KVM where it works, else emulated in software (much slower)."""
+"""The hypervisor QEMU: one process for each VM, with KVM if it works, else with software emulation (much slower)."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ SLOW = "emulated in software, many times slower"
 PROGRAM = "qemu-system-x86_64"
 IMAGE = "https://cloud.debian.org/images/cloud/bookworm/latest/debian-12-genericcloud-amd64.qcow2"
 ROOT = "root=/dev/vda console=tty0 console=ttyS0,115200 ci.ds=NoCloud"  # for a kernel without a boot loader
-MAKING = 60.0  # seconds for an empty disk
-STARTING = 60.0  # seconds for a process to have its VM run
-ANSWERING = 20.0  # seconds for it to answer
-ENDING = 20.0  # seconds for it to be gone
-SILENT = 45.0  # seconds; with KVM a kernel says its first word in less than ten
-GROUPS = "239.77"  # the networks of courses are multicast groups (RFC 2365: of this site) on loopback
+MAKING = 60.0  # seconds to make an empty disk
+STARTING = 60.0  # seconds for QEMU to start a VM
+ANSWERING = 20.0  # seconds for QEMU to answer
+ENDING = 20.0  # seconds for its process to end
+SILENT = 45.0  # seconds without output; with KVM a kernel prints its first line in less than ten
+GROUPS = "239.77"  # the network of a course is a multicast group (RFC 2365: site-local) on loopback
 TAKEN = re.compile(r"Could not set up host forwarding rule '([^']*)'", re.IGNORECASE)
 
 logging.getLogger("qemu.qmp").addHandler(logging.NullHandler())
@@ -48,22 +48,22 @@ class Qemu:
     def __init__(self, course: str, *, kvm: bool = True) -> None:
         self._course = course
         self._kvm = kvm
-        self._tries_kvm: dict[str, bool] = {}  # by the names of the VMs that this run has started
-        self._said_before: dict[str, int] = {}  # bytes of a VM's console when it was started
+        self._tries_kvm: dict[str, bool] = {}  # VMs that this run has started: name → with KVM
+        self._console_sizes: dict[str, int] = {}  # name → bytes of the VM's console when it was started
 
     def check(self) -> None:
         if platform.machine() not in ("x86_64", "AMD64"):
-            raise RequestError(f"The driver qemu is for x86-64 computers, and this one is {platform.machine()}.")
+            raise RequestError(f"The driver qemu needs an x86-64 computer, but this one is {platform.machine()}.")
         if missing := [program for program in (PROGRAM, "qemu-img") if not shutil.which(program)]:
             raise RequestError(
-                f"The driver qemu needs {' and '.join(missing)}, and it is not here.",
-                "Install it: sudo apt-get install --no-install-recommends qemu-system-x86 qemu-utils.",
+                f"The driver qemu needs {' and '.join(missing)}, which this computer does not have.",
+                "Install QEMU: sudo apt-get install --no-install-recommends qemu-system-x86 qemu-utils.",
             )
 
     def drawback(self) -> str:
         if not self._kvm or os.access(KVM, os.R_OK | os.W_OK):
             return ""
-        return f"{KVM} can't be used, so VMs are {SLOW} (Does the processor do it? Are you in the group kvm?)"
+        return f"{KVM} can't be used, so VMs are {SLOW}. Check that the processor has it and that you are in group kvm."
 
     def default_image(self) -> str:
         return IMAGE
@@ -74,7 +74,7 @@ class Qemu:
         try:
             return str(self._ask(vm, "query-status")["status"])
         except MachineError:
-            return "running" if _process(vm) else "off"  # it is busy
+            return "running" if _process(vm) else "off"  # running, but too busy to answer
 
     def is_made(self, vm: Vm) -> bool:
         return _disk(vm).exists()
@@ -82,31 +82,31 @@ class Qemu:
     def make(self, vm: Vm, base: BaseImage) -> None:
         disk = _disk(vm)
         part = disk.with_suffix(".part")
-        # the base stays as it is, and is shared; what a VM writes goes to a disk of its own
+        # all VMs share the base image, which is never changed; each VM writes to its own disk
         command = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(base.path), "-F", base.format, str(part)]
-        done = run_program([*command, str(max(vm.disk, base.size))], MAKING)
-        if done.exit_code:
-            raise MachineError(f"{vm.name}: its disk can't be made ({_cause(done)}).")
+        result = run_program([*command, str(max(vm.disk, base.size))], MAKING)
+        if result.exit_code:
+            raise MachineError(f"{vm.name}: could not make its disk ({_cause(result)}).")
         boot = {"kernel": base.kernel and str(base.kernel), "ramdisk": base.ramdisk and str(base.ramdisk)}
         _boot(vm).write_text(json.dumps(boot))
         os.replace(part, disk)
 
     def start(self, vm: Vm) -> None:
-        self._said_before[vm.name] = _size(vm.console)
+        self._console_sizes[vm.name] = _size(vm.console)
         self._tries_kvm[vm.name] = self._uses_kvm(vm)
         with _short(vm.folder) as folder:
             command = [PROGRAM, *self._arguments(vm, folder)]
-            done = run_program(command, STARTING)
-        if done.exit_code:
-            if taken := TAKEN.search(done.stderr):
+            result = run_program(command, STARTING)
+        if result.exit_code:
+            if taken := TAKEN.search(result.stderr):
                 raise PortTaken(vm, taken[1])
             raise MachineError(
-                f"{vm.name}: QEMU does not start it ({_cause(done)}).",
-                "Is there memory for it (--memory)? Then run again.",
+                f"{vm.name}: QEMU could not start it ({_cause(result)}).",
+                "Fix the cause (with --memory, if there is too little memory), then run again.",
             )
 
     def _arguments(self, vm: Vm, folder: Path) -> list[str]:
-        out, course = vm.cards
+        out, course = vm.macs
         forwards = "".join(f",hostfwd=tcp:{address}:{port}-:{inside}" for address, port, inside in vm.forwards.values())
         group, port = _group(self._course)
         drives: dict[str, dict[str, Any]] = {"disk": {"driver": "qcow2", "file": _file(_disk(vm)), "discard": "unmap"}}
@@ -134,14 +134,14 @@ class Qemu:
         return [*arguments, "-daemonize", "-pidfile", str(_pid_file(vm))]
 
     def _uses_kvm(self, vm: Vm) -> bool:
-        """Whether to try it: it can be opened, and none of the course's VMs was seen to hang with it."""
+        """Whether to try KVM: this user has access to it, and no VM of the course has hung with it."""
         if not self._kvm or not os.access(KVM, os.R_OK | os.W_OK):
             return False
         return not any(_hung(folder).exists() for folder in vm.folder.parent.iterdir())
 
-    def mend(self, vm: Vm, seconds: float) -> str:
-        hangs = seconds > SILENT and _size(vm.console) == self._said_before.get(vm.name, 0)
-        # another VM of the course may have been seen to hang since this one was started
+    def restart_if_stuck(self, vm: Vm, seconds: float) -> str:
+        hangs = seconds > SILENT and _size(vm.console) == self._console_sizes.get(vm.name, 0)
+        # what this VM was started with counts: another VM of the course may have hung since then
         if not self._tries_kvm.get(vm.name, self._uses_kvm(vm)) or not (hangs or self.state(vm) == "internal-error"):
             return ""
         self.stop(vm)
@@ -149,26 +149,26 @@ class Qemu:
         self.start(vm)
         return f"KVM does not work on this computer, so it is {SLOW}"
 
-    def forward(self, vm: Vm, wanted: Vm) -> None:
-        before, after = vm.forwards, wanted.forwards
+    def forward(self, vm: Vm, changed: Vm) -> None:
+        before, after = vm.forwards, changed.forwards
         for name in before.keys() - after.keys():
             address, port, _ = before[name]
             self._monitor(vm, f"hostfwd_remove out tcp:{address}:{port}")
         added: list[str] = []
         for name in sorted(after.keys() - before.keys()):
             address, port, inside = after[name]
-            said = self._monitor(vm, f"hostfwd_add out tcp:{address}:{port}-:{inside}")
-            if said.strip():
+            error = self._monitor(vm, f"hostfwd_add out tcp:{address}:{port}-:{inside}")
+            if error.strip():
                 for rule in added:  # all or none, so that the next run can add them
                     self._monitor(vm, f"hostfwd_remove out {rule}")
                 raise PortTaken(vm, f"{address}:{port}")
             added.append(f"tcp:{address}:{port}")
 
     def delete(self, vm: Vm) -> None:
-        self.stop(vm)  # what there is of it lies in its folder
+        self.stop(vm)  # all of its files are in its folder, which the driver deletes
 
     def stop(self, vm: Vm) -> None:
-        """Ends the VM's process, as if the power were cut. Raises MachineError."""
+        """Ends the process of the VM, without shutting it down. Raises MachineError."""
         if process := _process(vm):
             with contextlib.suppress(MachineError):
                 self._ask(vm, "quit")
@@ -176,15 +176,15 @@ class Qemu:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process, signal.SIGKILL)
             if not poll(lambda: _process(vm) is None, timeout=ENDING):
-                raise MachineError(f"{vm.name}: its process {process} does not end.")
+                raise MachineError(f"{vm.name}: could not end its process {process}.", f"End it: kill -9 {process}.")
 
     def _monitor(self, vm: Vm, line: str) -> str:
         return str(self._ask(vm, "human-monitor-command", {"command-line": line}))
 
     def _ask(self, vm: Vm, command: str, arguments: dict[str, Any] | None = None) -> Any:
-        """A command of QEMU's own protocol (QMP). Raises MachineError."""
+        """Runs a command of QEMU's machine protocol (QMP). Raises MachineError."""
 
-        async def asked(path: Path) -> Any:
+        async def execute(path: Path) -> Any:
             client = QMPClient(vm.name)
             await client.connect(str(path))
             try:
@@ -195,10 +195,10 @@ class Qemu:
 
         with _short(vm.folder) as folder:
             try:
-                return asyncio.run(asyncio.wait_for(asked(folder / "qmp"), ANSWERING))
+                return asyncio.run(asyncio.wait_for(execute(folder / "qmp"), ANSWERING))
             except (TimeoutError, QMPError, OSError, EOFError) as error:
                 if command == "quit":
-                    return None  # it hangs up
+                    return None  # QEMU closes the connection when it quits
                 raise MachineError(f"{vm.name}: its QEMU does not answer ({type(error).__name__}).") from None
 
 
@@ -227,33 +227,33 @@ def _file(path: Path) -> dict[str, str]:
 
 
 def _group(course: str) -> tuple[str, int]:
-    """Where the VMs of a course meet: a multicast group and a port, the same for all of them."""
+    """The network of a course's VMs: a multicast group and a port."""
     number = zlib.crc32(f"{os.getuid()}/{course}".encode())
     return f"{GROUPS}.{number >> 24}.{number >> 16 & 255}", 20000 + (number & 0x3FFF)
 
 
 def _process(vm: Vm) -> int | None:
-    """The number of the VM's process: QEMU holds a lock on the file with it as long as it lives."""
+    """The id of the VM's process. QEMU locks the file that contains it as long as it runs."""
     try:
         with _pid_file(vm).open() as file:
             try:
                 fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 return None
             except BlockingIOError:
-                return int(file.read() or 0) or None  # it holds the lock a moment before it writes
+                return int(file.read() or 0) or None  # QEMU locks the file shortly before it writes the id
     except FileNotFoundError:
         return None
 
 
 @contextlib.contextmanager
 def _short(folder: Path) -> Iterator[Path]:
-    """A short name for a folder: that of a socket may have no more than 107 bytes (unix(7))."""
+    """A short path to a folder: the path of a socket can't be longer than 107 bytes (unix(7))."""
     with tempfile.TemporaryDirectory(prefix="cs") as temporary:
         link = Path(temporary) / "vm"
         link.symlink_to(folder)
         yield link
 
 
-def _cause(done: CommandResult) -> str:
-    errors = "\n".join(line for line in done.stderr.splitlines() if "warning:" not in line)
+def _cause(result: CommandResult) -> str:
+    errors = "\n".join(line for line in result.stderr.splitlines() if "warning:" not in line)
     return (last_lines(errors) or "no reason given").removeprefix(f"{PROGRAM}: ").rstrip(".")

@@ -1,4 +1,4 @@
-"""What is known of each VM: one folder a VM, with a record that is written before anything else is made."""
+"""What is stored about each VM: a folder with a record, which is written before anything else is made."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ class Records:
         self._folder = folder
 
     def read(self) -> dict[str, Vm]:
-        """All of them by name. Raises MachineError where one can't be read."""
-        found = {}
+        """All of them, by name. Raises MachineError if one can't be read."""
+        vms = {}
         for path in sorted(self._folder.glob(f"*/{RECORD}")):
             try:
                 values = json.loads(path.read_text())
                 vm = Vm(folder=path.parent, **{**values, "seat_ports": tuple(values["seat_ports"])})
             except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
                 raise MachineError(
-                    f"{path.parent.name}: its record {path} can't be read ({error}).",
-                    f"Remove it by hand: end its process, then remove the folder {path.parent}.",
+                    f"{path.parent.name}: could not read its record {path} ({error}).",
+                    f"Remove this VM by hand: end its process, then delete the folder {path.parent}.",
                 ) from None
-            found[vm.name] = vm
-        return found
+            vms[vm.name] = vm
+        return vms
 
     def folder(self, name: str) -> Path:
         return self._folder / name
@@ -48,27 +48,24 @@ class Records:
         replace_file(vm.folder / RECORD, (json.dumps(values, indent=2) + "\n").encode())
 
     def remove(self, name: str) -> None:
-        """The VM's folder with all that is in it; the record goes last, so that a cut-off removal can go on."""
+        """Deletes the folder of a VM. The record is deleted last, so that an interrupted deletion can continue."""
         folder = self.folder(name)
         for path in folder.iterdir() if folder.exists() else ():
             if path.name != RECORD:
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         shutil.rmtree(folder, ignore_errors=True)
-        with contextlib.suppress(OSError):  # rmdir removes empty folders only, and another may have done it
+        with contextlib.suppress(OSError):  # not empty, or another thread has removed it
             self._folder.rmdir()
 
 
 def free_ports(count: int, taken: Collection[int]) -> list[int]:
-    """Ports of loopback that nothing listens on."""
-    found: list[int] = []
-    sockets = []
-    while len(found) < count:
-        probe = socket.socket()
-        sockets.append(probe)  # kept open, so that the next one gets another
-        probe.bind((LOOPBACK, 0))
-        port = probe.getsockname()[1]
-        if port not in taken:
-            found.append(port)
-    for probe in sockets:
-        probe.close()
-    return found
+    """Ports of loopback that no program uses."""
+    ports: list[int] = []
+    with contextlib.ExitStack() as probes:
+        while len(ports) < count:
+            probe = probes.enter_context(socket.socket())  # stays open, so that the next one gets another port
+            probe.bind((LOOPBACK, 0))
+            port = probe.getsockname()[1]
+            if port not in taken:
+                ports.append(port)
+    return ports

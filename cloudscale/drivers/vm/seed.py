@@ -1,4 +1,4 @@
-"""What a VM's cloud-init reads at its first boot: a disk of the form NoCloud (cloudinit.readthedocs.io)."""
+"""The disk that cloud-init reads at the first boot of a VM, in the format NoCloud (docs.cloud-init.io)."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import pycdlib
 from cloudscale.drivers.vm.hypervisor import Vm
 from cloudscale.hosts.first_boot import user_data
 
-# Of the range for measuring networks (RFC 2544), which no computer's own network has. Each course has it for itself.
+# From the range for benchmarks (RFC 2544), which is hardly ever used elsewhere. Courses have separate networks.
 NETWORK = "198.18.77"
 PREFIX = 24
-MOST = 240  # VMs
+MAX_VMS = 240
 
 
 def own_address(vm: Vm) -> str:
-    """What the course's VMs reach it by."""
+    """The address at which the other VMs of the course reach it."""
     return f"{NETWORK}.{vm.number + 10}"
 
 
 def write_seed(vm: Vm, public_key: str, path: Path) -> None:
-    """The first card leads to the outside, through this computer; the second to the course's other VMs."""
-    out, course = vm.cards
-    cards = {
+    """Writes the disk. The first NIC is for the internet, through this computer; the second for the course's VMs."""
+    out, course = vm.macs
+    nics = {
         "eth0": {"match": {"macaddress": out}, "set-name": "eth0", "dhcp4": True},
         "eth1": {"match": {"macaddress": course}, "set-name": "eth1", "addresses": [f"{own_address(vm)}/{PREFIX}"]},
     }
@@ -33,7 +33,7 @@ def write_seed(vm: Vm, public_key: str, path: Path) -> None:
         path,
         {
             "meta-data": json.dumps({"instance-id": vm.id, "local-hostname": vm.name}),
-            "network-config": json.dumps({"version": 2, "ethernets": cards}),
+            "network-config": json.dumps({"version": 2, "ethernets": nics}),
             "user-data": user_data(public_key),
         },
     )

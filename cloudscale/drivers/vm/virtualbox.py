@@ -1,4 +1,4 @@
-"""The hypervisor VirtualBox, by its command line VBoxManage (chapter 8 of its manual)."""
+"""The hypervisor VirtualBox, through its command VBoxManage (chapter 8 of its manual)."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from cloudscale.waiting import poll
 PROGRAM = "VBoxManage"
 IMAGE = "https://cloud.debian.org/images/cloud/bookworm/latest/debian-12-generic-amd64.tar.xz"
 COMMAND = 120.0  # seconds for a command
-COPYING = 1800.0  # the same for one that copies a disk
-LOCKED = 30.0  # seconds in which a VM that was just ended may be locked yet
+COPYING = 1800.0  # seconds for a command that copies a disk
+LOCKED = 30.0  # seconds in which a VM that has just ended may still be locked
 CONTROLLER = "disks"
-READ_BY_IT = ("vdi", "vmdk", "vpc", "qcow2")  # formats that it reads itself
+FORMATS = ("vdi", "vmdk", "vpc", "qcow2")  # that VirtualBox can read
 STATE = re.compile(r'^VMState="([^"]*)"', re.MULTILINE)
 FORWARD = re.compile(r'^Forwarding\(\d+\)="([^,"]+),', re.MULTILINE)
-OFF = {"poweroff", "aborted", "saved", "aborted-saved"}  # startvm starts each of them
+OFF = {"poweroff", "aborted", "saved", "aborted-saved"}  # startvm works in each of these states
 BUSY = re.compile("while it is locked|already locked")
 
 
 class VirtualBox:
-    """Its VMs are known by the id in their record. Its output is English whatever the user's language is."""
+    """Identifies VMs by the id in their record. The output of VBoxManage is always English."""
 
     name = "virtualbox"
 
@@ -39,7 +39,7 @@ class VirtualBox:
     def check(self) -> None:
         if not shutil.which(PROGRAM):
             raise RequestError(
-                f"The driver virtualbox needs {PROGRAM}, and it is not here.",
+                f"The driver virtualbox needs {PROGRAM}, which this computer does not have.",
                 "Install VirtualBox (virtualbox.org/wiki/Downloads), or use --driver qemu.",
             )
 
@@ -50,20 +50,23 @@ class VirtualBox:
         return IMAGE
 
     def state(self, vm: Vm) -> str:
-        found = STATE.search(self._info(vm))
-        return "off" if found is None or found[1] in OFF else found[1]
+        state = STATE.search(self._info(vm))
+        return "off" if state is None or state[1] in OFF else state[1]
 
     def is_made(self, vm: Vm) -> bool:
         return f'"{CONTROLLER}-0-0"="{_disk(vm)}"' in self._info(vm)
 
     def make(self, vm: Vm, base: BaseImage) -> None:
         if base.kernel:
-            raise RequestError(f"The disk image {base.path} has no boot loader, which VirtualBox needs.")
-        self.delete(vm)  # what an earlier run that was cut off left of it
-        shutil.rmtree(vm.folder / "virtualbox", ignore_errors=True)  # with settings that were never registered
+            raise RequestError(
+                f"The disk image {base.path} has no boot loader. VirtualBox needs one.",
+                "Use a distribution's cloud image, or --driver qemu.",
+            )
+        self.delete(vm)  # an interrupted run may have left parts of it
+        shutil.rmtree(vm.folder / "virtualbox", ignore_errors=True)  # settings that were not registered yet
         for path in (_disk(vm), vm.console):
             path.unlink(missing_ok=True)
-        out, course = (card.replace(":", "") for card in vm.cards)
+        out, course = (mac.replace(":", "") for mac in vm.macs)
         group = f"/cloudscale-{self._course}"
         create = ["createvm", "--name", vm.name, "--uuid", vm.id, "--ostype", "Debian_64", "--register"]
         self._run(vm, *create, "--basefolder", str(vm.folder / "virtualbox"), "--groups", group)
@@ -83,34 +86,37 @@ class VirtualBox:
         source, disk = str(base.path), str(_disk(vm))
         if base.format == "raw":
             self._run(vm, "convertfromraw", source, disk, "--format", "VDI", timeout=COPYING)
-        elif base.format in READ_BY_IT:
+        elif base.format in FORMATS:
             self._run(vm, "clonemedium", "disk", source, disk, "--format", "VDI", timeout=COPYING)
         else:
-            raise RequestError(f"VirtualBox does not read disk images of the format {base.format}: {base.path}.")
+            raise RequestError(
+                f"VirtualBox can't read disk images in the format {base.format}: {base.path}.",
+                f"Use an image in one of these formats: raw, {', '.join(FORMATS)}.",
+            )
         if base.size < vm.disk:
             self._run(vm, "modifymedium", "disk", disk, "--resize", str(vm.disk // MIB))
 
     def start(self, vm: Vm) -> None:
         _check_free(vm, vm.forwards)
-        self._lead(vm, vm, "modifyvm", "--natpf1")
+        self._set_forwards(vm, vm, "modifyvm", "--natpf1")
         self._run_unlocked(vm, "startvm", vm.id, "--type", "headless")
 
-    def mend(self, vm: Vm, seconds: float) -> str:
+    def restart_if_stuck(self, vm: Vm, seconds: float) -> str:
         return ""
 
-    def forward(self, vm: Vm, wanted: Vm) -> None:
-        _check_free(vm, {name: to for name, to in wanted.forwards.items() if name not in vm.forwards})
-        self._lead(vm, wanted, "controlvm", "natpf1")
+    def forward(self, vm: Vm, changed: Vm) -> None:
+        _check_free(vm, {name: to for name, to in changed.forwards.items() if name not in vm.forwards})
+        self._set_forwards(vm, changed, "controlvm", "natpf1")
 
-    def _lead(self, vm: Vm, wanted: Vm, command: str, rule: str) -> None:
-        """Has just the ports of `wanted` lead into the VM."""
-        after = {name: f"{name},tcp,{to[0]},{to[1]},,{to[2]}" for name, to in wanted.forwards.items()}
-        there = set(FORWARD.findall(self._info(vm)))
-        # those of login and engine may have got other ports; a running VM keeps them
-        renewed = there if command == "modifyvm" else there - after.keys()
+    def _set_forwards(self, vm: Vm, changed: Vm, command: str, rule: str) -> None:
+        """Forwards exactly the ports of `changed` to the VM."""
+        after = {name: f"{name},tcp,{to[0]},{to[1]},,{to[2]}" for name, to in changed.forwards.items()}
+        existing = set(FORWARD.findall(self._info(vm)))
+        # the ports for login and engine may have changed since the last start; a running VM keeps them
+        renewed = existing if command == "modifyvm" else existing - after.keys()
         for name in sorted(renewed):
             self._run_unlocked(vm, command, vm.id, rule, "delete", name)
-        for name in sorted(after.keys() - (there - renewed)):
+        for name in sorted(after.keys() - (existing - renewed)):
             self._run_unlocked(vm, command, vm.id, rule, after[name])
 
     def delete(self, vm: Vm) -> None:
@@ -118,43 +124,45 @@ class VirtualBox:
             if self.state(vm) != "off":
                 self._run_unlocked(vm, "controlvm", vm.id, "poweroff")
             self._run_unlocked(vm, "unregistervm", vm.id, "--delete")
-        if _disk(vm).exists():  # known to VirtualBox, maybe, though it was not attached yet
-            _called("closemedium", "disk", str(_disk(vm)), "--delete")
+        if _disk(vm).exists():  # VirtualBox may know a disk that is not attached to a VM yet
+            _vboxmanage("closemedium", "disk", str(_disk(vm)), "--delete")
 
     def _info(self, vm: Vm) -> str:
-        """All that VirtualBox tells of the VM; empty where it has none."""
-        done = _called("showvminfo", vm.id, "--machinereadable")
-        if done.exit_code and "Could not find a registered machine" not in done.stderr:
-            raise self._failed(vm, "showvminfo", done)
-        return "" if done.exit_code else done.stdout
+        """The VM's details as VirtualBox prints them; "" if it does not know the VM."""
+        result = _vboxmanage("showvminfo", vm.id, "--machinereadable")
+        if result.exit_code and "Could not find a registered machine" not in result.stderr:
+            raise self._error(vm, "showvminfo", result)
+        return "" if result.exit_code else result.stdout
 
     def _run_unlocked(self, vm: Vm, *words: str) -> None:
-        """The same, once the VM is not locked any more: it is for a moment after it has ended."""
+        """Like `_run`, but waits while the VM is locked: it is for a moment after it has ended."""
         last: list[CommandResult] = []
 
         def step() -> bool:
-            last.append(_called(*words))
+            last.append(_vboxmanage(*words))
             return not (last[-1].exit_code and BUSY.search(last[-1].stderr))
 
         poll(step, timeout=LOCKED, interval=0.5)
         if last[-1].exit_code:
-            raise self._failed(vm, words[0], last[-1])
+            raise self._error(vm, words[0], last[-1])
 
     def _run(self, vm: Vm, *words: str, timeout: float = COMMAND) -> None:
-        done = _called(*words, timeout=timeout)
-        if done.exit_code:
-            raise self._failed(vm, words[0], done)
+        result = _vboxmanage(*words, timeout=timeout)
+        if result.exit_code:
+            raise self._error(vm, words[0], result)
 
-    def _failed(self, vm: Vm, what: str, done: CommandResult) -> MachineError:
-        said = [line.partition("error: ")[2] for line in done.stderr.splitlines() if "error: " in line]
-        text = next(
-            (line for line in said if line and not line.startswith(("Details:", "Context:"))), "no reason given"
+    def _error(self, vm: Vm, command: str, result: CommandResult) -> MachineError:
+        lines = [line.partition("error: ")[2] for line in result.stderr.splitlines() if "error: " in line]
+        cause = next(
+            (line for line in lines if line and not line.startswith(("Details:", "Context:"))), "no reason given"
         )
-        return MachineError(f"{vm.name}: VirtualBox says of {what}: {text.rstrip('.')}.", "Mend that, then run again.")
+        return MachineError(
+            f"{vm.name}: VBoxManage {command} failed: {cause.rstrip('.')}.", "Fix the cause, then run again."
+        )
 
 
 def _check_free(vm: Vm, forwards: Mapping[str, tuple[str, int, int]]) -> None:
-    """Raises PortTaken: VirtualBox itself leaves out a port that is taken, and tells nobody."""
+    """Raises PortTaken: VirtualBox itself does not report a port that is in use, and does not forward it."""
     for address, port, _ in forwards.values():
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -168,9 +176,11 @@ def _disk(vm: Vm) -> Path:
     return vm.folder / "disk.vdi"
 
 
-def _called(*words: str, timeout: float = COMMAND) -> CommandResult:
-    """Raises MachineError where there is no end to it."""
-    done = run_program([PROGRAM, *words], timeout)
-    if done.exit_code == TIMED_OUT:
-        raise MachineError(f"VBoxManage {words[0]} did not end within {timeout:.0f} s.", "Is VirtualBox well?")
-    return done
+def _vboxmanage(*words: str, timeout: float = COMMAND) -> CommandResult:
+    """Raises MachineError if the command does not end."""
+    result = run_program([PROGRAM, *words], timeout)
+    if result.exit_code == TIMED_OUT:
+        raise MachineError(
+            f"VBoxManage {words[0]} did not end within {timeout:.0f} s.", "Check that VirtualBox works, then run again."
+        )
+    return result

@@ -69,13 +69,13 @@ def test_what_is_no_host_is_told(host: str) -> None:
 
 @pytest.mark.parametrize("again", ["a", "ann@a", "a:22"])
 def test_a_host_that_is_named_twice_is_told(again: str) -> None:
-    assert "The host a is named twice" in refusal(hosts=("a", "b", again))
+    assert "The host a is listed twice" in refusal(hosts=("a", "b", again))
     assert len(load(hosts=("a", "a:2222")).machines()) == 2
 
 
 def test_a_key_that_is_not_there_is_told(tmp_path: Path) -> None:
     for missing in (tmp_path / "key", tmp_path):
-        assert f"There is no key {missing} (generic.kfile)" in refusal(hosts=("a",), kfile=missing)
+        assert f"The key file {missing} does not exist (generic.kfile)" in refusal(hosts=("a",), kfile=missing)
 
 
 def test_a_password_is_asked_for_once_for_all_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +93,7 @@ def test_a_password_is_asked_for_once_for_all_hosts(monkeypatch: pytest.MonkeyPa
 
 def test_a_password_is_not_asked_for_where_nobody_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "on_terminal", lambda: False)
-    assert "nobody is there to answer" in refusal(hosts=("a",), pwd="-")
+    assert "there is no terminal" in refusal(hosts=("a",), pwd="-")
 
 
 def test_a_wrong_request_is_told_before_a_password_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

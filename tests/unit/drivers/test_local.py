@@ -126,7 +126,7 @@ def test_one_machine_can_be_had(nodes: int) -> None:
 
 
 def test_more_than_one_can_not() -> None:
-    with pytest.raises(RequestError, match="one machine, this computer, and 2 are wanted"):
+    with pytest.raises(RequestError, match="one machine, this computer, but 2 are needed"):
         local().check_nodes(2)
 
 
@@ -236,7 +236,7 @@ def debian(monkeypatch: pytest.MonkeyPatch) -> Debian:
 
 @pytest.mark.usefixtures("engine")
 def test_where_an_engine_answers_none_is_installed(debian: Debian) -> None:
-    assert "nothing to do" in local().add("local")
+    assert "Nothing to do" in local().add("local")
     assert debian.installed == 0
 
 

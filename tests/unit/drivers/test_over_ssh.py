@@ -19,20 +19,20 @@ from tests.unit.fake_lab import Lab, prepared
 
 
 @pytest.fixture
-def lab(monkeypatch: pytest.MonkeyPatch) -> Lab:
+def testbed(monkeypatch: pytest.MonkeyPatch) -> Lab:
     return Lab(monkeypatch)
 
 
 @pytest.fixture
-def machine(lab: Lab) -> Machine:
-    return lab.driver().machines()[0]
+def machine(testbed: Lab) -> Machine:
+    return testbed.driver().machines()[0]
 
 
 # --- looking ---------------------------------------------------------------------------------
 
 
-def test_a_machine_is_surveyed_without_being_changed(lab: Lab, machine: Machine) -> None:
-    survey = lab.driver().survey(machine)
+def test_a_machine_is_surveyed_without_being_changed(testbed: Lab, machine: Machine) -> None:
+    survey = testbed.driver().survey(machine)
     assert survey.machine == machine == Machine("192.0.2.11", "192.0.2.11")
     assert (survey.address, survey.cpus, survey.memory) == ("192.0.2.11", 4, 8140096 * 1024)
     assert survey.free_disk == 36256724 * 1024
@@ -40,87 +40,87 @@ def test_a_machine_is_surveyed_without_being_changed(lab: Lab, machine: Machine)
     assert "192.0.2.0/24" in survey.networks
     assert survey.addresses == {"192.0.2.11", "2001:db8::5054:ff:fe12:3456"}
     assert survey.state is not MachineState.SERVING
-    assert not lab.changes
-    assert not lab.course.folder.exists()
+    assert not testbed.changes
+    assert not testbed.course.folder.exists()
 
 
-def test_a_machine_behind_a_floating_address_is_known_by_its_own_among_its_like(lab: Lab) -> None:
-    host = lab.hosts.pop("192.0.2.11")
+def test_a_machine_behind_a_floating_address_is_known_by_its_own_among_its_like(testbed: Lab) -> None:
+    host = testbed.hosts.pop("192.0.2.11")
     host.target = Target("203.0.113.5", user="debian")
-    lab.hosts["203.0.113.5"] = host
-    machine = lab.driver().machines()[-1]
-    assert (machine.address, lab.driver().survey(machine).address) == ("203.0.113.5", "192.0.2.11")
+    testbed.hosts["203.0.113.5"] = host
+    machine = testbed.driver().machines()[-1]
+    assert (machine.address, testbed.driver().survey(machine).address) == ("203.0.113.5", "192.0.2.11")
 
 
-def test_an_engine_that_serves_the_course_is_seen(lab: Lab, machine: Machine) -> None:
-    prepared(lab)
-    assert lab.driver().survey(machine).state is MachineState.SERVING
-    lab.first.values["active"] = "failed\n"
-    assert lab.driver().survey(machine).state is not MachineState.SERVING
-    lab.first.values |= {"active": "active\n", "ready": ""}
-    assert lab.driver().survey(machine).state is not MachineState.SERVING
+def test_an_engine_that_serves_the_course_is_seen(testbed: Lab, machine: Machine) -> None:
+    prepared(testbed)
+    assert testbed.driver().survey(machine).state is MachineState.SERVING
+    testbed.first.values["active"] = "failed\n"
+    assert testbed.driver().survey(machine).state is not MachineState.SERVING
+    testbed.first.values |= {"active": "active\n", "ready": ""}
+    assert testbed.driver().survey(machine).state is not MachineState.SERVING
 
 
-def test_an_engine_of_the_owners_does_not_serve_the_course_yet(lab: Lab, machine: Machine) -> None:
-    lab.first.values = dict(WITH_ENGINE)
-    assert lab.driver().survey(machine).state is not MachineState.SERVING
+def test_an_engine_of_the_owners_does_not_serve_the_course_yet(testbed: Lab, machine: Machine) -> None:
+    testbed.first.values = dict(WITH_ENGINE)
+    assert testbed.driver().survey(machine).state is not MachineState.SERVING
 
 
-def test_a_machine_that_can_not_be_reached_is_told(lab: Lab, machine: Machine) -> None:
-    lab.first.is_lost = True
-    driver = lab.driver()
+def test_a_machine_that_can_not_be_reached_is_told(testbed: Lab, machine: Machine) -> None:
+    testbed.first.is_lost = True
+    driver = testbed.driver()
     for _ in range(3):
         with pytest.raises(ConnectionFailed, match=r"192\.0\.2\.11: no answer"):
             driver.survey(machine)
-    assert len(lab.logins) == 1  # nobody waits for it again and again
+    assert len(testbed.logins) == 1  # nobody waits for it again and again
 
 
-def test_a_machine_of_another_course_is_left_to_it(lab: Lab, machine: Machine) -> None:
-    prepared(lab)
-    other = lab.driver("geo")
+def test_a_machine_of_another_course_is_left_to_it(testbed: Lab, machine: Machine) -> None:
+    prepared(testbed)
+    other = testbed.driver("geo")
     with pytest.raises(MachineError, match="in use by course 'bio'"):
         other.survey(machine)
     with pytest.raises(MachineError, match="in use by course 'bio'"):
         other.prepare(machine)
     assert other.release(machine) == ""
-    assert not lab.changes
+    assert not testbed.changes
 
 
-def test_a_course_whose_folder_is_elsewhere_is_left_alone(lab: Lab, machine: Machine) -> None:
-    prepared(lab)
-    shutil.rmtree(lab.course.folder)
+def test_a_course_whose_folder_is_elsewhere_is_left_alone(testbed: Lab, machine: Machine) -> None:
+    prepared(testbed)
+    shutil.rmtree(testbed.course.folder)
     with pytest.raises(MachineError, match="other certificates than yours"):
-        lab.driver().survey(machine)
+        testbed.driver().survey(machine)
     with pytest.raises(MachineError, match="other certificates than yours"):
-        lab.driver().release(machine)
-    assert not lab.changes
-    assert not lab.course.folder.exists()
+        testbed.driver().release(machine)
+    assert not testbed.changes
+    assert not testbed.course.folder.exists()
 
 
 def test_another_trainer_takes_over_with_the_folder(
-    lab: Lab, machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    testbed: Lab, machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    prepared(lab)
-    shutil.copytree(lab.course.folder.parent, tmp_path / "other" / "bio")
+    prepared(testbed)
+    shutil.copytree(testbed.course.folder.parent, tmp_path / "other" / "bio")
     monkeypatch.setenv("CLOUDSCALE_HOME", str(tmp_path / "other"))
-    assert lab.driver().survey(machine).state is MachineState.SERVING
-    lab.driver().prepare(machine)
-    assert not lab.changes
+    assert testbed.driver().survey(machine).state is MachineState.SERVING
+    testbed.driver().prepare(machine)
+    assert not testbed.changes
 
 
 # --- preparing -------------------------------------------------------------------------------
 
 
-def test_a_fresh_machine_is_set_up_and_reached_with_the_trainers_certificate(lab: Lab, machine: Machine) -> None:
-    driver = lab.driver()
+def test_a_fresh_machine_is_set_up_and_reached_with_the_trainers_certificate(testbed: Lab, machine: Machine) -> None:
+    driver = testbed.driver()
     driver.survey(machine)
     found = driver.prepare(machine)
     assert found.machine == machine
-    assert lab.changes == [("engine-up", "install")]
-    (said,) = lab.said
+    assert testbed.changes == [("engine-up", "install")]
+    (said,) = testbed.said
     assert said.startswith("192.0.2.11: setting up its engine (no engine")
-    folder = lab.course.folder
-    (client,) = lab.clients
+    folder = testbed.course.folder
+    (client,) = testbed.clients
     assert client == {
         "machine": "192.0.2.11",
         "host": "192.0.2.11",
@@ -131,139 +131,141 @@ def test_a_fresh_machine_is_set_up_and_reached_with_the_trainers_certificate(lab
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
-def test_the_courses_folder_is_its_owners_alone(lab: Lab, machine: Machine) -> None:
+def test_the_courses_folder_is_its_owners_alone(testbed: Lab, machine: Machine) -> None:
     before = os.umask(0o022)
     try:
-        lab.driver().prepare(machine)
+        testbed.driver().prepare(machine)
     finally:
         os.umask(before)
-    assert {folder.stat().st_mode & 0o777 for folder in (lab.course.folder, lab.course.folder.parent)} == {0o700}
+    assert {folder.stat().st_mode & 0o777 for folder in (testbed.course.folder, testbed.course.folder.parent)} == {
+        0o700
+    }
 
 
-def test_a_machine_that_is_ready_is_left_as_it_is(lab: Lab, machine: Machine) -> None:
-    prepared(lab)
-    before = dict(lab.first.values)
-    lab.said.clear()
-    lab.driver().prepare(machine)  # also without a survey before
-    assert lab.first.values == before
-    assert not lab.changes
-    assert not lab.said
+def test_a_machine_that_is_ready_is_left_as_it_is(testbed: Lab, machine: Machine) -> None:
+    prepared(testbed)
+    before = dict(testbed.first.values)
+    testbed.said.clear()
+    testbed.driver().prepare(machine)  # also without a survey before
+    assert testbed.first.values == before
+    assert not testbed.changes
+    assert not testbed.said
 
 
-def test_what_got_lost_is_mended(lab: Lab, machine: Machine) -> None:
-    prepared(lab)
-    lab.first.values["active"] = "failed\n"
-    driver = lab.driver()
+def test_what_got_lost_is_mended(testbed: Lab, machine: Machine) -> None:
+    prepared(testbed)
+    testbed.first.values["active"] = "failed\n"
+    driver = testbed.driver()
     driver.survey(machine)
     driver.prepare(machine)
-    assert lab.changes == [("engine-up", "install")] or lab.changes == [("engine-up", "keep")]
+    assert testbed.changes == [("engine-up", "install")] or testbed.changes == [("engine-up", "keep")]
     assert driver.survey(machine).state is MachineState.SERVING
 
 
-def test_an_engine_that_is_too_old_is_told_even_if_it_was_just_installed(lab: Lab, machine: Machine) -> None:
-    up = lab.first._up
+def test_an_engine_that_is_too_old_is_told_even_if_it_was_just_installed(testbed: Lab, machine: Machine) -> None:
+    up = testbed.first._up
 
     def buster(what: str) -> None:
         up(what)
-        lab.first.values["engine"] = "Docker version 18.09.1, build 4c52b90\n"
+        testbed.first.values["engine"] = "Docker version 18.09.1, build 4c52b90\n"
 
-    lab.first._up = buster  # type: ignore[method-assign]
+    testbed.first._up = buster  # type: ignore[method-assign]
     with pytest.raises(MachineError, match="or later is needed"):
-        lab.driver().prepare(machine)
+        testbed.driver().prepare(machine)
 
 
 def test_machines_are_prepared_side_by_side_with_one_authority(monkeypatch: pytest.MonkeyPatch) -> None:
-    lab = Lab(monkeypatch, hosts=8)
-    driver = lab.driver()
+    testbed = Lab(monkeypatch, hosts=8)
+    driver = testbed.driver()
     outcomes = fan_out(driver.prepare, driver.machines(), name=lambda machine: machine.name)
     assert all(outcome.ok for outcome in outcomes)
-    assert len({host.values["authority"] for host in lab.hosts.values()}) == 1
-    assert len({host.values["certificate"] for host in lab.hosts.values()}) == 8
-    signer = authority(lab.course.folder, "bio", create=False)
+    assert len({host.values["authority"] for host in testbed.hosts.values()}) == 1
+    assert len({host.values["certificate"] for host in testbed.hosts.values()}) == 8
+    signer = authority(testbed.course.folder, "bio", create=False)
     assert signer
-    for address, host in lab.hosts.items():
+    for address, host in testbed.hosts.items():
         assert not signer.fault(host.values["certificate"].encode(), [address])
 
 
-def test_a_failure_of_one_machine_is_its_own(lab: Lab) -> None:
-    lab.first.failures["engine-up"] = CommandResult(1, "", "cloudscale: cloud-init is still busy after 600 s\n")
-    driver = lab.driver()
+def test_a_failure_of_one_machine_is_its_own(testbed: Lab) -> None:
+    testbed.first.failures["engine-up"] = CommandResult(1, "", "cloudscale: cloud-init is still busy after 600 s\n")
+    driver = testbed.driver()
     first, second = fan_out(driver.prepare, driver.machines(), name=lambda machine: machine.name)
     assert str(first.error).startswith("192.0.2.11: cloud-init is still busy")
     assert second.ok
 
 
-def test_one_login_serves_a_whole_run(lab: Lab, machine: Machine) -> None:
-    driver = lab.driver()
+def test_one_login_serves_a_whole_run(testbed: Lab, machine: Machine) -> None:
+    driver = testbed.driver()
     driver.survey(machine)
     driver.prepare(machine)
     driver.run(machine, "ls", 5)
     driver.release(machine)
-    assert len(lab.logins) == 1
+    assert len(testbed.logins) == 1
 
 
-def test_without_the_courses_certificates_no_engine_can_be_reached(lab: Lab, machine: Machine) -> None:
+def test_without_the_courses_certificates_no_engine_can_be_reached(testbed: Lab, machine: Machine) -> None:
     with pytest.raises(NotSetUp, match=r"192\.0\.2\.11: the course 'bio' has not set it up") as raised:
-        lab.driver().connect(machine)
+        testbed.driver().connect(machine)
     assert "themachine" in raised.value.remedy
-    assert not lab.logins
-    assert not lab.course.folder.exists()
+    assert not testbed.logins
+    assert not testbed.course.folder.exists()
 
 
-def test_whoever_only_looks_needs_no_login(lab: Lab, machine: Machine) -> None:
-    prepared(lab)
-    lab.logins.clear()
-    assert lab.driver().connect(machine).machine == machine
-    assert not lab.logins
+def test_whoever_only_looks_needs_no_login(testbed: Lab, machine: Machine) -> None:
+    prepared(testbed)
+    testbed.logins.clear()
+    assert testbed.driver().connect(machine).machine == machine
+    assert not testbed.logins
 
 
 # --- giving back -----------------------------------------------------------------------------
 
 
-def test_a_machine_is_given_back_as_it_was(lab: Lab) -> None:
-    first, second = lab.hosts.values()
+def test_a_machine_is_given_back_as_it_was(testbed: Lab) -> None:
+    first, second = testbed.hosts.values()
     second.values = second.fresh = {**WITH_ENGINE, "settings": '{"live-restore":true}'}
-    prepared(lab)
-    driver = lab.driver()
+    prepared(testbed)
+    driver = testbed.driver()
     assert [driver.release(machine) for machine in driver.machines()] == ["engine removed", "engine restored"]
     assert first.values == FRESH
     assert second.values == second.fresh
     assert [driver.release(machine) for machine in driver.machines()] == ["", ""]
-    assert len(lab.changes) == 2
+    assert len(testbed.changes) == 2
 
 
-def test_a_machine_that_was_never_set_up_is_left_alone(lab: Lab, machine: Machine) -> None:
-    lab.first.values = dict(WITH_ENGINE)
-    assert lab.driver().release(machine) == ""
-    assert not lab.changes
+def test_a_machine_that_was_never_set_up_is_left_alone(testbed: Lab, machine: Machine) -> None:
+    testbed.first.values = dict(WITH_ENGINE)
+    assert testbed.driver().release(machine) == ""
+    assert not testbed.changes
 
 
-def test_a_machine_that_can_not_be_given_back_is_told(lab: Lab, machine: Machine) -> None:
-    prepared(lab)
-    lab.first.failures["engine-down"] = CommandResult(1, "", "cloudscale: the engine's packages can't be removed\n")
+def test_a_machine_that_can_not_be_given_back_is_told(testbed: Lab, machine: Machine) -> None:
+    prepared(testbed)
+    testbed.first.failures["engine-down"] = CommandResult(1, "", "cloudscale: the engine's packages can't be removed\n")
     with pytest.raises(MachineError, match=r"192\.0\.2\.11: the engine's packages can't be removed"):
-        lab.driver().release(machine)
+        testbed.driver().release(machine)
 
 
 # --- commands --------------------------------------------------------------------------------
 
 
-def test_a_command_runs_as_the_user_who_logs_in(lab: Lab, machine: Machine) -> None:
-    done = lab.driver().run(machine, "echo $((6*7)) && id", 20)
+def test_a_command_runs_as_the_user_who_logs_in(testbed: Lab, machine: Machine) -> None:
+    done = testbed.driver().run(machine, "echo $((6*7)) && id", 20)
     assert done == CommandResult(0, "echo $((6*7)) && id within 20\n", "")
-    assert lab.first.commands == ["echo $((6*7)) && id"]
+    assert testbed.first.commands == ["echo $((6*7)) && id"]
 
 
-def test_more_machines_than_there_are_can_not_be_had(lab: Lab) -> None:
+def test_more_machines_than_there_are_can_not_be_had(testbed: Lab) -> None:
     for nodes in (0, 1, 2):
-        lab.driver().check_nodes(nodes)
-    with pytest.raises(RequestError, match="3 machines are wanted, and there are 2"):
-        lab.driver().check_nodes(3)
+        testbed.driver().check_nodes(nodes)
+    with pytest.raises(RequestError, match=r"3 machines are needed, but generic\.hosts has 2"):
+        testbed.driver().check_nodes(3)
 
 
 def test_the_driver_can_be_used_from_several_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    lab = Lab(monkeypatch, hosts=6)
-    driver, together = lab.driver(), threading.Barrier(6)
+    testbed = Lab(monkeypatch, hosts=6)
+    driver, together = testbed.driver(), threading.Barrier(6)
     run = FakeHost.run_root
 
     def meet(self: FakeHost, *arguments: Any, **settings: Any) -> CommandResult:
@@ -272,7 +274,7 @@ def test_the_driver_can_be_used_from_several_threads(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(FakeHost, "run_root", meet)
     outcomes = fan_out(driver.survey, driver.machines(), name=lambda machine: machine.name)
-    assert [outcome.target for outcome in outcomes if outcome.ok] == [*lab.hosts]
+    assert [outcome.target for outcome in outcomes if outcome.ok] == [*testbed.hosts]
 
 
 def test_the_marks_and_places_are_those_of_the_documentation() -> None:

@@ -20,48 +20,48 @@ from tests.unit.fake_lab import Lab
 
 
 @pytest.fixture
-def lab(monkeypatch: pytest.MonkeyPatch) -> Lab:
+def testbed(monkeypatch: pytest.MonkeyPatch) -> Lab:
     return Lab(monkeypatch)
 
 
-def copy(lab: Lab, on_output: OnOutput = lambda piece: None) -> FakeHost:
+def copy(testbed: Lab, on_output: OnOutput = lambda piece: None) -> FakeHost:
     """Sends an image from the first machine to the second."""
-    driver = lab.driver()
+    driver = testbed.driver()
     source, target = driver.machines()[:2]
     for machine in (source, target):
         driver.survey(machine)
         driver.prepare(machine)
-    lab.first.calls.clear()
+    testbed.first.calls.clear()
     driver.copy_image(source, target, "cloudscale/pydata:1", on_output)
-    return lab.first
+    return testbed.first
 
 
-def test_an_image_is_sent_from_machine_to_machine(lab: Lab) -> None:
+def test_an_image_is_sent_from_machine_to_machine(testbed: Lab) -> None:
     on_output: list[bytes] = []
-    source = copy(lab, on_output.append)
+    source = copy(testbed, on_output.append)
     assert source.calls == [("other", "cloudscale/pydata:1", "192.0.2.12:2376")]
     assert on_output == [b"12 bytes copied"]
-    assert lab.hosts["192.0.2.12"].calls[-1] == ("facts",)  # the other one only takes it
+    assert testbed.hosts["192.0.2.12"].calls[-1] == ("facts",)  # the other one only takes it
 
 
-def test_the_sender_gets_a_certificate_for_some_hours_and_no_lasting_key(lab: Lab) -> None:
-    files = copy(lab).files
+def test_the_sender_gets_a_certificate_for_some_hours_and_no_lasting_key(testbed: Lab) -> None:
+    files = copy(testbed).files
     assert sorted(files) == ["/ca.pem", "/cert.pem", "/key.pem"]
     guest = x509.load_pem_x509_certificate(files["/cert.pem"])
     usage = guest.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     assert [*usage] == [ExtendedKeyUsageOID.CLIENT_AUTH]
     assert (guest.not_valid_after_utc - guest.not_valid_before_utc).total_seconds() <= 2 * 24 * 3600
-    own = {path.read_bytes() for path in lab.course.folder.glob("*.pem")} - {files["/ca.pem"]}
+    own = {path.read_bytes() for path in testbed.course.folder.glob("*.pem")} - {files["/ca.pem"]}
     assert not own & {*files.values()}
-    assert "PRIVATE" not in repr(lab.first.calls)
+    assert "PRIVATE" not in repr(testbed.first.calls)
 
 
-def test_an_image_goes_to_an_ipv6_address_in_brackets(lab: Lab) -> None:
-    host = lab.hosts.pop("192.0.2.12")
+def test_an_image_goes_to_an_ipv6_address_in_brackets(testbed: Lab) -> None:
+    host = testbed.hosts.pop("192.0.2.12")
     address = "2001:db8::5054:ff:fe12:3456"
     host.target = Target(address, user="debian")
-    lab.hosts[address] = host
-    assert copy(lab).calls[-1][-1] == f"[{address}]:2376"
+    testbed.hosts[address] = host
+    assert copy(testbed).calls[-1][-1] == f"[{address}]:2376"
 
 
 DOCKER = "error during connect: Post https://192.0.2.12:2376/images/load: dial tcp 192.0.2.12:2376: i/o timeout\n"
@@ -75,16 +75,16 @@ DD = "\r1048576 bytes (1.0 MB, 1.0 MiB) copied, 1 s, 1.0 MB/s\r2097152 bytes (2.
         f"{DOCKER}2+0 records in\n1+1 records out\n{DD}",
     ],
 )
-def test_an_image_that_can_not_be_sent_is_told_with_both_machines_and_the_cause(lab: Lab, stderr: str) -> None:
-    lab.first.failures["other"] = CommandResult(1, "", stderr)
+def test_an_image_that_can_not_be_sent_is_told_with_both_machines_and_the_cause(testbed: Lab, stderr: str) -> None:
+    testbed.first.failures["other"] = CommandResult(1, "", stderr)
     with pytest.raises(MachineError, match=r"192\.0\.2\.12: .*pydata:1 .*from 192\.0\.2\.11 .*i/o timeout") as raised:
-        copy(lab)
+        copy(testbed)
     assert "2376" in raised.value.remedy
 
 
 @pytest.mark.usefixtures("processes")
-def test_the_sender_keeps_nothing_of_the_certificate(lab: Lab, tmp_path: Path) -> None:
-    data = copy(lab).data
+def test_the_sender_keeps_nothing_of_the_certificate(testbed: Lab, tmp_path: Path) -> None:
+    data = copy(testbed).data
     programs = tmp_path / "bin"
     programs.mkdir()
     docker = programs / "docker"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,17 +38,23 @@ def test_a_cloud_is_loaded_where_the_settings_name_it(monkeypatch: pytest.Monkey
     assert opened == [settings.openstack]
 
 
-@pytest.mark.parametrize("hypervisor", [Qemu, VirtualBox])
+@pytest.mark.parametrize(("driver", "hypervisor"), [("qemu", Qemu), ("virtualbox", VirtualBox)])
 def test_vms_of_this_computer_need_their_hypervisor(
-    monkeypatch: pytest.MonkeyPatch, hypervisor: type[Qemu | VirtualBox]
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, driver: str, hypervisor: type
 ) -> None:
-    settings = read_settings({"driver": hypervisor.name})
-    with pytest.MonkeyPatch.context() as bare:
-        bare.setenv("PATH", "/nowhere")
-        with pytest.raises(RequestError, match=f"The driver {hypervisor.name} needs"):
-            load_driver(settings, COURSE, pytest.fail)
-    monkeypatch.setattr(hypervisor, "check", lambda self: None)
-    assert isinstance(load_driver(settings, COURSE, pytest.fail), LocalVms)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    settings, course = read_settings({"driver": driver}), CourseFolder.named("bio", driver)
+    with pytest.raises(RequestError, match=f"The driver {driver} needs") as raised:
+        load_driver(settings, course, pytest.fail)
+    assert raised.value.exit_code == 2
+    for program in ("qemu-system-x86_64", "qemu-img", "VBoxManage"):
+        (tmp_path / program).write_text("#!/bin/sh\n")
+        (tmp_path / program).chmod(0o755)
+    loaded = load_driver(settings, course, pytest.fail)
+    assert isinstance(loaded, LocalVms)
+    assert isinstance(loaded._hypervisor, hypervisor)
+    assert loaded.machines() == []
 
 
 def test_a_swarm_of_somebody_else_is_used_on_this_computer_only() -> None:

@@ -27,11 +27,8 @@ from cloudscale.hosts.known_hosts import KnownHosts
 from cloudscale.hosts.ssh import Connection, Target
 from tests.lab.stand_in import Fault
 from tests.lab.stand_in.machines import Server
-from tests.unit.drivers.openstack.cloud import (  # noqa: F401 - fixtures
-    MARK,
-    MARKS,
-    OwnCloud,
-    Time,
+from tests.unit.drivers.openstack.cloud import MARK, MARKS, OwnCloud, Time
+from tests.unit.drivers.openstack.conftest import (  # noqa: F401 - fixtures
     clock_fixture,
     opened_fixture,
     own_cloud_fixture,

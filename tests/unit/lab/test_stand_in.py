@@ -14,11 +14,9 @@ from openstack.connection import Connection
 
 from tests.lab.stand_in import Recorded, StandIn
 from tests.lab.stand_in.process import StandInProcess
-from tests.unit.drivers.openstack.stand_in_cloud import (  # noqa: F401 - fixtures
+from tests.unit.drivers.openstack.stand_in_cloud import (
     MARKS,
     connect,
-    connected_fixture,
-    listening_fixture,
     network_id,
     new_port,
     new_server,

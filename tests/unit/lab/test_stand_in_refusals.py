@@ -12,10 +12,8 @@ from openstack import exceptions as sdk
 from openstack.connection import Connection
 
 from tests.lab.stand_in import Fault, Recorded, StandIn
-from tests.unit.drivers.openstack.stand_in_cloud import (  # noqa: F401 - fixtures
+from tests.unit.drivers.openstack.stand_in_cloud import (
     MARKS,
-    connected_fixture,
-    listening_fixture,
     network_id,
     new_port,
     new_server,

@@ -7,8 +7,7 @@ import json
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +17,6 @@ from openstack.config import loader
 from openstack.resource import Resource
 
 from cloudscale.course.settings import OpenStackSettings
-from cloudscale.drivers.openstack.cloud import Cloud, open_cloud
 from cloudscale.drivers.openstack.inventory import mark
 from tests.lab.stand_in import StandIn
 from tests.lab.stand_in.machines import Server
@@ -213,56 +211,9 @@ def settings(**given: Any) -> OpenStackSettings:
     return OpenStackSettings.model_validate({"cloud": "course", **given})
 
 
-@pytest.fixture(name="alone")
-def alone_fixture(loopback: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[OwnCloud]:
-    """A stand-in of the test's own, which may be left as it pleases, with a clouds.yaml for it."""
-    only_these(monkeypatch, tmp_path / "clouds.yaml")
-    with OwnCloud() as stand_in:
-        stand_in.clouds_yaml(tmp_path)
-        yield stand_in
-    assert stand_in.violations == []
-
-
 def quicker(monkeypatch: pytest.MonkeyPatch) -> None:
     """openstacksdk looks through all attributes of a class several times for each object, which takes half the time."""
     known: Any = Resource._attributes_iterator.__func__  # type: ignore[attr-defined]
     found: Any = functools.cache(lambda cls, kinds: tuple(known(cls, kinds)))
     usual = (fields.Body, fields.Header)
     monkeypatch.setattr(Resource, "_attributes_iterator", classmethod(lambda cls, kinds=usual: found(cls, kinds)))
-
-
-@pytest.fixture(name="standing", scope="module")
-def standing_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[OwnCloud, Cloud]]:
-    """A stand-in for several tests one after the other, and a login to it: most of the time goes into that."""
-    folder = tmp_path_factory.mktemp("standing")
-    with OwnCloud() as stand_in, pytest.MonkeyPatch.context() as patched:
-        quicker(patched)
-        with pytest.MonkeyPatch.context() as for_now:
-            only_these(for_now, stand_in.clouds_yaml(folder))
-            cloud = open_cloud(settings(), Time())
-        yield stand_in, cloud
-        cloud.api.close()
-
-
-@pytest.fixture(name="stand_in")
-def own_cloud_fixture(
-    standing: tuple[OwnCloud, Cloud], loopback: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Iterator[OwnCloud]:
-    """As at its beginning, with a clouds.yaml for it; whatever is asked of it, it is asked in its own terms."""
-    only_these(monkeypatch, tmp_path / "clouds.yaml")
-    stand_in, _ = standing
-    stand_in.renew()
-    stand_in.clouds_yaml(tmp_path)
-    yield stand_in
-    assert stand_in.violations == []
-
-
-@pytest.fixture(name="clock")
-def clock_fixture() -> Time:
-    return Time()
-
-
-@pytest.fixture(name="cloud")
-def opened_fixture(standing: tuple[OwnCloud, Cloud], stand_in: OwnCloud, clock: Time) -> Cloud:
-    """The login, by the test's own clock."""
-    return replace(standing[1], clock=clock)

@@ -5,10 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from cloudscale.course.settings import OpenStackSettings
-from cloudscale.drivers.openstack import security
 from cloudscale.drivers.openstack.choices import Choices
 from cloudscale.drivers.openstack.cloud import Cloud
 from cloudscale.drivers.openstack.inventory import FloatingIp, Inventory, Port, Server, read_inventory
@@ -20,12 +17,6 @@ from tests.unit.drivers.openstack.cloud import MARK, OwnCloud, settings
 
 PUBLIC = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHGDAzYpTnNAVOgPJkbRbI+RJb8N9kqVPRVBYsgiRHlm cloudscale"
 KEY = SshKey(Path("id_ed25519"), PUBLIC)
-
-
-@pytest.fixture(name="few_rules")
-def few_rules_fixture(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Most of the requests for a machine are for the rules of its group, which have tests of their own."""
-    monkeypatch.setattr(security, "base_rules", lambda settings: frozenset())
 
 
 def chosen(stand_in: OwnCloud, given: OpenStackSettings) -> Choices:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,21 +36,6 @@ def open_cloud(clouds_yaml: Path, cloud: str, **more: Any) -> Connection:
     """By this file and nothing else of this computer."""
     known = OpenStackConfig(config_files=[str(clouds_yaml)], vendor_files=[], secure_files=[], load_envvars=False)
     return Connection(config=known.get_one(cloud, api_timeout=5, **more))
-
-
-@pytest.fixture(name="stand_in")
-def listening_fixture(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
-    nothing_else(monkeypatch)
-    with StandIn() as stand_in:
-        yield stand_in
-    assert not stand_in.violations
-
-
-@pytest.fixture(name="cloud")
-def connected_fixture(stand_in: StandIn, tmp_path: Path) -> Iterator[Connection]:
-    connection = connect(stand_in, tmp_path)
-    yield connection
-    connection.close()
 
 
 def violated(stand_in: StandIn) -> list[str]:

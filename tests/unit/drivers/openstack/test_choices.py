@@ -14,14 +14,10 @@ from cloudscale.errors import CloudError, SettingsError
 from cloudscale.hosts.facts import usable_memory
 from cloudscale.model import Kind
 from tests.lab.stand_in import Fault
-from tests.unit.drivers.openstack.cloud import (  # noqa: F401 - fixtures
+from tests.unit.drivers.openstack.cloud import (
     MARKS,
     OwnCloud,
-    clock_fixture,
-    opened_fixture,
-    own_cloud_fixture,
     settings,
-    standing_fixture,
 )
 
 pytestmark = MARKS
@@ -114,27 +110,27 @@ def test_what_is_misspelt_is_told_by_its_key_with_what_there_is(
     stand_in.compute.add_keypair("mine", "ssh-ed25519 AAAA me")
     error = refusal(cloud, **{key: wrong})
     assert error.message == f"The cloud 'course' does not have openstack.{key}: {wrong!r}."
-    assert error.remedy.startswith(f"There is: {there}")
+    assert error.remedy.startswith(f"Available: {there}")
 
 
 def test_what_is_closest_is_told_first(stand_in: OwnCloud, cloud: Cloud) -> None:
     for name in ("alpine", "windows-10", "ubuntu-24.04", "ubuntu-22.04"):
         stand_in.images.add_image(name)
     told = refusal(cloud, image="ubuntu-2404").remedy
-    assert told == "There is: ubuntu-24.04, ubuntu-22.04, alpine, debian-12, debian-12-docker, windows-10."
+    assert told == "Available: ubuntu-24.04, ubuntu-22.04, alpine, debian-12, debian-12-docker, windows-10."
 
 
 def test_a_long_list_is_cut(stand_in: OwnCloud, cloud: Cloud) -> None:
     for number in range(40):
         stand_in.images.add_image(f"image-{number:02}")
     told = refusal(cloud, image="image-30x").remedy
-    assert told.startswith("There is: image-30, ")
+    assert told.startswith("Available: image-30, ")
     assert told.endswith(f" and {42 - SHOWN} more.")
     assert told.count(",") == SHOWN - 1
 
 
 def test_where_there_is_nothing_that_is_told(cloud: Cloud) -> None:
-    assert refusal(cloud, key_pair="mine").remedy == "There is: none."
+    assert refusal(cloud, key_pair="mine").remedy == "Available: none."
 
 
 def test_it_is_told_that_floating_ips_can_be_left_out(cloud: Cloud) -> None:
@@ -155,7 +151,7 @@ def test_a_name_of_several_is_told(stand_in: OwnCloud, cloud: Cloud, key: str, n
     }
     twin = again[key]()
     error = refusal(cloud, **{key: name})
-    assert error.message == f"openstack.{key}: {name!r} is the name of several."
+    assert error.message == f"openstack.{key}: {name!r}: the cloud has several with this name."
     assert "id" in error.remedy
     if key != "network":  # which has no subnet
         choose(cloud, settings(**{key: twin["id"]}))
@@ -163,7 +159,7 @@ def test_a_name_of_several_is_told(stand_in: OwnCloud, cloud: Cloud, key: str, n
 
 def test_two_ways_out_of_one_name_are_told(stand_in: OwnCloud, cloud: Cloud) -> None:
     stand_in.network.networks.add("public", external=True)
-    assert "is the name of several" in refusal(cloud, external_network="public").message
+    assert "several with this name" in refusal(cloud, external_network="public").message
     known = [net["id"] for net in stand_in.network.networks.items.values() if net["name"] == "public"]
     assert [choose(cloud, settings(external_network=id)).external_id for id in known] == known
 
@@ -192,7 +188,7 @@ def test_an_image_that_is_not_ready_is_none_to_choose(stand_in: OwnCloud, cloud:
 def test_a_flavor_with_too_little_memory_for_the_image_is_told(stand_in: OwnCloud, cloud: Cloud) -> None:
     stand_in.images.add_image("big", min_ram=4096)
     error = refusal(cloud, image="big")
-    assert error.message == "The image 'big' needs 4096 MiB of memory, and the flavor 'm1.small' has 1536."
+    assert error.message == "The image 'big' needs 4096 MiB of memory, but the flavor 'm1.small' has only 1536 MiB."
     assert "openstack.flavor" in error.remedy
     assert choose(cloud, settings(image="big", flavor="m1.large")).ram == 4096
 
@@ -201,7 +197,7 @@ def test_a_flavor_with_too_little_memory_for_the_image_is_told(stand_in: OwnClou
 def test_one_with_too_little_disk_is_told(stand_in: OwnCloud, cloud: Cloud, size: dict[str, int]) -> None:
     stand_in.images.add_image("big", **size)
     error = refusal(cloud, image="big")
-    assert error.message == "The image 'big' needs 9.0 GiB of disk, and the flavor 'm1.small' has 8."
+    assert error.message == "The image 'big' needs 9.0 GiB of disk, but the flavor 'm1.small' has only 8 GiB."
     assert "openstack.boot_volume" in error.remedy
     choose(cloud, settings(image="big", flavor="m1.medium"))
 
@@ -210,7 +206,7 @@ def test_a_volume_takes_the_place_of_the_flavors_disk(stand_in: OwnCloud, cloud:
     stand_in.images.add_image("big", min_disk=9)
     choose(cloud, settings(image="big", boot_volume="9G"))
     error = refusal(cloud, image="big", boot_volume="8G", flavor="m1.large")
-    assert error.message == "The image 'big' needs 9.0 GiB of disk, and openstack.boot_volume has 8."
+    assert error.message == "The image 'big' needs 9.0 GiB of disk, but openstack.boot_volume has only 8 GiB."
 
 
 def test_a_flavor_that_tells_no_disk_takes_any_image(stand_in: OwnCloud, cloud: Cloud) -> None:

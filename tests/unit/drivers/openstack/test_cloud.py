@@ -15,7 +15,7 @@ from cloudscale.drivers.openstack.cloud import (
     ARRIVING,
     AT_ONCE,
     LONGEST_PAUSE,
-    LONGEST_WISH,
+    LONGEST_RETRY_AFTER,
     PATIENCE,
     PAUSE,
     TRANSIENT,
@@ -25,17 +25,12 @@ from cloudscale.drivers.openstack.cloud import (
 from cloudscale.errors import CloudError
 from cloudscale.fanout import fan_out
 from tests.lab.stand_in import Fault
-from tests.unit.drivers.openstack.cloud import (  # noqa: F401 - fixtures
+from tests.unit.drivers.openstack.cloud import (
     MARK,
     MARKS,
     OwnCloud,
     Time,
-    alone_fixture,
-    clock_fixture,
-    opened_fixture,
-    own_cloud_fixture,
     settings,
-    standing_fixture,
 )
 
 pytestmark = MARKS
@@ -109,7 +104,7 @@ def test_the_pauses_grow_and_end_with_the_patience(stand_in: OwnCloud, cloud: Cl
     assert len(stand_in.requests) == len(clock.pauses) + 1
 
 
-@pytest.mark.parametrize("seconds", [1, 7, LONGEST_WISH / 2])
+@pytest.mark.parametrize("seconds", [1, 7, LONGEST_RETRY_AFTER / 2])
 def test_a_cloud_that_says_when_is_asked_then(stand_in: OwnCloud, cloud: Cloud, clock: Time, seconds: float) -> None:
     stand_in.faults.append(Fault(path="/networks", status=429, retry_after=int(seconds), times=2))
     assert look(cloud) == ["course-net", "public"]
@@ -119,7 +114,7 @@ def test_a_cloud_that_says_when_is_asked_then(stand_in: OwnCloud, cloud: Cloud, 
 def test_a_wish_that_is_too_long_is_not_granted_in_full(stand_in: OwnCloud, cloud: Cloud, clock: Time) -> None:
     stand_in.faults.append(Fault(path="/networks", status=503, retry_after=86400))
     assert look(cloud) == ["course-net", "public"]
-    assert clock.pauses == [LONGEST_WISH]
+    assert clock.pauses == [LONGEST_RETRY_AFTER]
 
 
 @pytest.mark.parametrize("wish", ["Fri, 07 Nov 2025 23:59:59 GMT", "", "soon", "0", "-5", "nan"])
@@ -162,7 +157,9 @@ def test_what_is_refused_is_not_asked_again(stand_in: OwnCloud, cloud: Cloud, cl
     assert clock.pauses == []
 
 
-@pytest.mark.parametrize(("code", "word"), [(403, "may not do that"), (413, "quota"), (429, "takes no more requests")])
+@pytest.mark.parametrize(
+    ("code", "word"), [(403, "has no permission for that"), (413, "quota"), (429, "accepts no more requests")]
+)
 def test_the_remedy_is_for_the_refusal(stand_in: OwnCloud, cloud: Cloud, code: int, word: str) -> None:
     stand_in.faults.append(Fault(path="/networks", status=code, times=None))
     assert word in failure(cloud).remedy
@@ -181,7 +178,7 @@ def test_a_line_that_stays_dead_is_told_by_its_address(alone: OwnCloud, clock: T
     alone.close()
     said = failure(cloud).message
     cloud.api.close()
-    assert said.startswith(f"Looking: there is no connection to {alone.url}/network/v2.0/networks (")
+    assert said.startswith(f"Looking: could not connect to {alone.url}/network/v2.0/networks (")
     assert clock.now() > PATIENCE / 2
 
 

@@ -13,24 +13,20 @@ from cloudscale.errors import MachineError, NotSetUp, RequestError, SettingsErro
 from cloudscale.hosts.facts import usable_memory
 from cloudscale.model import Kind, Machine, MachineState, Survey
 from tests.lab.stand_in.machines import Server
-from tests.unit.drivers.openstack.cloud import (  # noqa: F401 - fixtures
+from tests.unit.drivers.openstack.cloud import (
     MARK,
     MARKS,
     OwnCloud,
     Time,
-    clock_fixture,
-    opened_fixture,
-    own_cloud_fixture,
-    standing_fixture,
 )
-from tests.unit.drivers.openstack.lab import CloudLab, brought, lab_fixture, names, up  # noqa: F401 - fixtures
+from tests.unit.drivers.openstack.testbed import CloudTestbed, boot_one, boot_several, names
 
 pytestmark = MARKS
 
 
-def made(lab: CloudLab, count: int = 1) -> list[Server]:
+def made(testbed: CloudTestbed, count: int = 1) -> list[Server]:
     """The servers of machines that an earlier run brought up."""
-    return [lab.add_machine(f"bio-{number}") for number in range(1, count + 1)]
+    return [testbed.add_machine(f"bio-{number}") for number in range(1, count + 1)]
 
 
 def become(server: Server, status: str, *, answered: bool) -> None:
@@ -47,64 +43,64 @@ def surveyed(driver: OpenStack, name: str = "bio-1") -> Survey:
 # --- what is there ---
 
 
-def test_an_empty_project_has_no_machines(lab: CloudLab) -> None:
-    driver = lab.driver()
+def test_an_empty_project_has_no_machines(testbed: CloudTestbed) -> None:
+    driver = testbed.driver()
     assert driver.machines() == []
     assert driver.resources() == ""
 
 
-def test_the_machines_are_read_back_with_the_addresses_that_students_type(lab: CloudLab) -> None:
-    made(lab, 3)
-    machines = lab.driver().machines()
+def test_the_machines_are_read_back_with_the_addresses_that_students_type(testbed: CloudTestbed) -> None:
+    made(testbed, 3)
+    machines = testbed.driver().machines()
     assert names(machines) == ["bio-1", "bio-2", "bio-3"]
     for machine in machines:
-        server = lab.at(machine.address)
+        server = testbed.at(machine.address)
         assert server and server.name == machine.name
         assert machine.address.startswith("192.0.2.")
 
 
-def test_without_floating_ips_it_is_their_own_address(lab: CloudLab) -> None:
-    up(lab.driver(external_network=""))
-    (machine,) = lab.driver(external_network="").machines()
+def test_without_floating_ips_it_is_their_own_address(testbed: CloudTestbed) -> None:
+    boot_one(testbed.driver(external_network=""))
+    (machine,) = testbed.driver(external_network="").machines()
     assert machine.address.startswith("10.20.")
 
 
-def test_a_machine_that_has_no_floating_ip_any_more_has_no_address(lab: CloudLab) -> None:
-    made(lab)
-    lab.stand_in.network.floating_ips.items.clear()
-    assert lab.driver().machines() == [Machine("bio-1", "")]
+def test_a_machine_that_has_no_floating_ip_any_more_has_no_address(testbed: CloudTestbed) -> None:
+    made(testbed)
+    testbed.stand_in.network.floating_ips.items.clear()
+    assert testbed.driver().machines() == [Machine("bio-1", "")]
 
 
-def test_a_course_sees_its_own_machines_only(lab: CloudLab) -> None:
-    made(lab)
-    assert lab.driver("bi").machines() == []
-    assert lab.driver("bio-1").machines() == []
-    assert lab.driver("bio").machines() != []
+def test_a_course_sees_its_own_machines_only(testbed: CloudTestbed) -> None:
+    made(testbed)
+    assert testbed.driver("bi").machines() == []
+    assert testbed.driver("bio-1").machines() == []
+    assert testbed.driver("bio").machines() != []
 
 
 # --- what a machine is ---
 
 
-def test_a_machine_that_is_up_is_looked_at_over_ssh(lab: CloudLab) -> None:
-    (server,) = made(lab)
-    driver = lab.driver()
+def test_a_machine_that_is_up_is_looked_at_over_ssh(testbed: CloudTestbed) -> None:
+    (server,) = made(testbed)
+    driver = testbed.driver()
     survey = surveyed(driver)
-    port = lab.stand_in.network.ports.items[server.ports[0]]
+    port = testbed.stand_in.network.ports.items[server.ports[0]]
     assert survey.address == port["fixed_ips"][0]["ip_address"]  # by which the machines reach each other
     assert (survey.cpus, survey.state) == (4, MachineState.BARE)
     driver.prepare(survey.machine)
-    assert surveyed(lab.driver()).state is MachineState.SERVING
-    assert lab.clients[0]["host"] == survey.machine.address
+    assert surveyed(testbed.driver()).state is MachineState.SERVING
+    assert testbed.clients[0]["host"] == survey.machine.address
 
 
-def test_looking_changes_nothing(lab: CloudLab) -> None:
-    made(lab, 2)
-    driver = lab.driver()
+def test_looking_changes_nothing(testbed: CloudTestbed) -> None:
+    made(testbed, 2)
+    driver = testbed.driver()
     for machine in driver.machines():
         driver.survey(machine)
     driver.resources()
     driver.order(2, ())
-    assert {made.method for made in lab.stand_in.requests if "/identity/" not in made.path} == {"GET"}
+    assert {made.method for made in testbed.stand_in.requests if "/identity/" not in made.path} == {"GET"}
 
 
 @pytest.mark.parametrize(
@@ -115,61 +111,63 @@ def test_looking_changes_nothing(lab: CloudLab) -> None:
     ],
 )
 def test_one_that_is_on_its_way_is_as_large_as_its_flavor(
-    lab: CloudLab, status: str, answered: bool, set_up: bool
+    testbed: CloudTestbed, status: str, answered: bool, set_up: bool
 ) -> None:
-    (server,) = made(lab)
+    (server,) = made(testbed)
     become(server, status, answered=answered)
-    before = len(lab.logins)
-    survey = surveyed(lab.driver())
+    before = len(testbed.logins)
+    survey = surveyed(testbed.driver())
     assert survey.state is (MachineState.OFF if set_up else MachineState.COMING)
     assert (survey.cpus, survey.memory) == (1, usable_memory(1536))
     assert survey.networks == {"10.20.0.0/20"}
-    assert len(lab.logins) == before
+    assert len(testbed.logins) == before
 
 
-def test_one_whose_floating_ip_was_taken_away_comes_again(lab: CloudLab) -> None:
-    made(lab)
-    lab.stand_in.network.floating_ips.items.clear()
-    survey = surveyed(lab.driver())
+def test_one_whose_floating_ip_was_taken_away_comes_again(testbed: CloudTestbed) -> None:
+    made(testbed)
+    testbed.stand_in.network.floating_ips.items.clear()
+    survey = surveyed(testbed.driver())
     assert survey.state is MachineState.OFF
 
 
 @pytest.mark.parametrize("status", ["ERROR: Disk full", "PAUSED", "SUSPENDED", "UNKNOWN"])
-def test_one_that_has_worked_and_does_not_any_more_is_told(lab: CloudLab, status: str) -> None:
-    (server,) = made(lab)
+def test_one_that_has_worked_and_does_not_any_more_is_told(testbed: CloudTestbed, status: str) -> None:
+    (server,) = made(testbed)
     become(server, status, answered=True)
     with pytest.raises(MachineError) as raised:
-        surveyed(lab.driver())
+        surveyed(testbed.driver())
     state = status.replace(": Disk full", " (Disk full)")
     assert raised.value.message == f"bio-1: its server is {state}."
     assert "invoke driver_reset --only bio-1" in raised.value.remedy
 
 
-def test_one_that_is_being_deleted_is_told(lab: CloudLab) -> None:
-    (server,) = made(lab)
+def test_one_that_is_being_deleted_is_told(testbed: CloudTestbed) -> None:
+    (server,) = made(testbed)
     become(server, "ACTIVE", answered=True)
     server.last_looks = 100
     with pytest.raises(MachineError, match=r"^bio-1: its server is ACTIVE deleting\."):
-        surveyed(lab.driver())
+        surveyed(testbed.driver())
 
 
 # --- whose machine it is ---
 
 
-def test_a_course_with_another_key_is_refused_before_anything_is_done(lab: CloudLab) -> None:
-    made(lab)
-    shutil.rmtree(lab.course.folder)
-    driver = lab.driver()
+def test_a_course_with_another_key_is_refused_before_anything_is_done(testbed: CloudTestbed) -> None:
+    made(testbed)
+    shutil.rmtree(testbed.course.folder)
+    driver = testbed.driver()
     (machine,) = driver.machines()
     with pytest.raises(RequestError) as raised:
         driver.survey(machine)
     assert raised.value.exit_code == 2
-    assert "bio-1 was made for a course 'bio' with another SSH key (SHA256:" in raised.value.message
-    assert str(lab.course.folder) in raised.value.message
+    assert "bio-1 was made with another SSH key (SHA256:" in raised.value.message
+    assert str(testbed.course.folder) in raised.value.message
     assert "--course" in raised.value.remedy
-    up(lab.driver("geo"), "geo-1")  # which makes a key of its own
-    shutil.copytree(lab.course.folder, lab.course.folder.parent.parent / "bio" / "openstack", dirs_exist_ok=True)
-    driver = lab.driver()
+    boot_one(testbed.driver("geo"), "geo-1")  # which makes a key of its own
+    shutil.copytree(
+        testbed.course.folder, testbed.course.folder.parent.parent / "bio" / "openstack", dirs_exist_ok=True
+    )
+    driver = testbed.driver()
     driver.machines()
     with pytest.raises(RequestError, match="another SSH key"):
         driver.survey(machine)
@@ -177,73 +175,73 @@ def test_a_course_with_another_key_is_refused_before_anything_is_done(lab: Cloud
         driver.run(machine, "ls", 5)
 
 
-def test_the_folder_is_all_that_another_trainer_needs(lab: CloudLab) -> None:
-    made(lab)
-    kept = lab.course.folder / "id_ed25519"
+def test_the_folder_is_all_that_another_trainer_needs(testbed: CloudTestbed) -> None:
+    made(testbed)
+    kept = testbed.course.folder / "id_ed25519"
     private = kept.read_bytes()
-    shutil.rmtree(lab.course.folder)
-    lab.course.make_folder()
+    shutil.rmtree(testbed.course.folder)
+    testbed.course.make_folder()
     kept.write_bytes(private)
-    assert not surveyed(lab.driver()).state.needs_boot
+    assert not surveyed(testbed.driver()).state.needs_boot
 
 
-def test_a_course_can_be_swept_without_its_folder(lab: CloudLab) -> None:
-    made(lab)
-    shutil.rmtree(lab.course.folder)
-    driver = lab.driver()
+def test_a_course_can_be_swept_without_its_folder(testbed: CloudTestbed) -> None:
+    made(testbed)
+    shutil.rmtree(testbed.course.folder)
+    driver = testbed.driver()
     driver.machines()
     assert all(outcome.ok for outcome in driver.sweep())
-    assert not any(lab.stand_in.totals().values())
+    assert not any(testbed.stand_in.totals().values())
 
 
 # --- commands and engines ---
 
 
-def test_commands_run_on_machines_that_are_up(lab: CloudLab) -> None:
-    made(lab)
-    driver = lab.driver()
+def test_commands_run_on_machines_that_are_up(testbed: CloudTestbed) -> None:
+    made(testbed)
+    driver = testbed.driver()
     (machine,) = driver.machines()
     assert driver.run(machine, "ls", 5).stdout == "ls within 5\n"
-    assert [login.label for login in lab.logins] == ["bio-1"]
+    assert [login.label for login in testbed.logins] == ["bio-1"]
 
 
 @pytest.mark.parametrize(
     ("status", "told"), [("ERROR: No host", r"ERROR \(No host\)"), ("SHUTOFF", "SHUTOFF"), ("BUILD", "BUILD")]
 )
-def test_on_others_it_is_told_what_they_are(lab: CloudLab, status: str, told: str) -> None:
-    (server,) = made(lab)
+def test_on_others_it_is_told_what_they_are(testbed: CloudTestbed, status: str, told: str) -> None:
+    (server,) = made(testbed)
     become(server, status, answered=True)
-    driver = lab.driver()
+    driver = testbed.driver()
     (machine,) = driver.machines()
     with pytest.raises(MachineError, match=rf"bio-1: its server is {told}") as raised:
         driver.run(machine, "ls", 5)
     assert "invoke themachine" in raised.value.remedy
 
 
-def test_a_machine_that_is_gone_is_told(lab: CloudLab) -> None:
-    driver = lab.driver()
+def test_a_machine_that_is_gone_is_told(testbed: CloudTestbed) -> None:
+    driver = testbed.driver()
     driver.machines()
-    with pytest.raises(MachineError, match="bio-7: its server is not there"):
+    with pytest.raises(MachineError, match="bio-7: its server is missing"):
         driver.run(Machine("bio-7", ""), "ls", 5)
 
 
-def test_an_engine_is_not_there_before_the_machine_has_answered(lab: CloudLab) -> None:
-    (server,) = made(lab)
+def test_an_engine_is_not_there_before_the_machine_has_answered(testbed: CloudTestbed) -> None:
+    (server,) = made(testbed)
     become(server, "ACTIVE", answered=False)
-    driver = lab.driver()
+    driver = testbed.driver()
     (machine,) = driver.machines()
     with pytest.raises(NotSetUp, match=r"bio-1: it has not come up yet \(ACTIVE\)"):
         driver.connect(machine)
 
 
-def test_it_is_once_the_machine_is_set_up(lab: CloudLab) -> None:
-    made(lab)
-    driver = lab.driver()
+def test_it_is_once_the_machine_is_set_up(testbed: CloudTestbed) -> None:
+    made(testbed)
+    driver = testbed.driver()
     (machine,) = driver.machines()
     driver.survey(machine)
     driver.prepare(machine)
-    assert lab.driver().machines() == [machine]
-    later = lab.driver()
+    assert testbed.driver().machines() == [machine]
+    later = testbed.driver()
     later.machines()
     assert later.connect(machine).machine == machine
 
@@ -251,22 +249,22 @@ def test_it_is_once_the_machine_is_set_up(lab: CloudLab) -> None:
 # --- what is to come ---
 
 
-def test_a_machine_is_of_the_flavors_kind(lab: CloudLab) -> None:
-    assert lab.driver(flavor="m1.large").kind() == Kind("m1.large", 4, usable_memory(4096))
+def test_a_machine_is_of_the_flavors_kind(testbed: CloudTestbed) -> None:
+    assert testbed.driver(flavor="m1.large").kind() == Kind("m1.large", 4, usable_memory(4096))
 
 
 def test_what_is_misspelt_is_told_before_anything_is_made(
     monkeypatch: pytest.MonkeyPatch, stand_in: OwnCloud, clock: Time
 ) -> None:
-    lab = CloudLab(monkeypatch, stand_in, clock)
+    testbed = CloudTestbed(monkeypatch, stand_in, clock)
     with pytest.raises(SettingsError, match=r"openstack\.flavor"):
-        lab.driver(flavor="m1.smal").kind()
-    lab.close()
+        testbed.driver(flavor="m1.smal").kind()
+    testbed.close()
     assert {made.method for made in stand_in.requests if "/identity/" not in made.path} == {"GET"}
 
 
-def test_new_machines_are_named_by_their_course(lab: CloudLab) -> None:
-    assert names([survey.machine for survey in lab.driver().order(3, ()).surveys]) == ["bio-1", "bio-2", "bio-3"]
+def test_new_machines_are_named_by_their_course(testbed: CloudTestbed) -> None:
+    assert names([survey.machine for survey in testbed.driver().order(3, ()).surveys]) == ["bio-1", "bio-2", "bio-3"]
 
 
 @pytest.mark.parametrize(
@@ -279,32 +277,32 @@ def test_new_machines_are_named_by_their_course(lab: CloudLab) -> None:
         ("a...", "", "a-1"),
     ],
 )
-def test_their_names_are_hostnames(lab: CloudLab, course: str, prefix: str, first: str) -> None:
-    order = lab.driver(course, server_prefix=prefix).order(1, ())
+def test_their_names_are_hostnames(testbed: CloudTestbed, course: str, prefix: str, first: str) -> None:
+    order = testbed.driver(course, server_prefix=prefix).order(1, ())
     assert names([survey.machine for survey in order.surveys]) == [first]
 
 
-def test_names_that_are_free_again_are_used_first_and_in_their_order(lab: CloudLab) -> None:
-    servers = made(lab, 4)
+def test_names_that_are_free_again_are_used_first_and_in_their_order(testbed: CloudTestbed) -> None:
+    servers = made(testbed, 4)
     for server in (servers[1], servers[3]):
-        lab.stand_in.compute.remove(server)  # its port stays
-    driver = lab.driver()
+        testbed.stand_in.compute.remove(server)  # its port stays
+    driver = testbed.driver()
     assert names(driver.machines()) == ["bio-1", "bio-3"]
     surveys = driver.order(5, ("bio-12", "old-2", "bio-3")).surveys
     assert names([survey.machine for survey in surveys]) == ["bio-2", "bio-4", "bio-12", "old-2", "bio-5"]
     assert [survey.machine.address != "" for survey in surveys] == [True, True, False, False, False]
 
 
-def test_no_name_is_given_twice(lab: CloudLab) -> None:
-    made(lab, 2)
-    driver = lab.driver()
+def test_no_name_is_given_twice(testbed: CloudTestbed) -> None:
+    made(testbed, 2)
+    driver = testbed.driver()
     driver.machines()
     surveys = driver.order(3, ("bio-1", "bio-3")).surveys
     assert names([survey.machine for survey in surveys]) == ["bio-3", "bio-4", "bio-5"]
 
 
-def test_what_is_to_come_is_coming(lab: CloudLab) -> None:
-    (survey,) = lab.driver().order(1, ()).surveys
+def test_what_is_to_come_is_coming(testbed: CloudTestbed) -> None:
+    (survey,) = testbed.driver().order(1, ()).surveys
     assert survey == Survey(
         Machine("bio-1", ""),
         address="",
@@ -315,55 +313,55 @@ def test_what_is_to_come_is_coming(lab: CloudLab) -> None:
     )
 
 
-def test_nothing_to_come_takes_nothing(lab: CloudLab) -> None:
-    made(lab, 2)
-    lab.stand_in.network.groups.add(MARK, MARK)
-    driver = lab.driver()
+def test_nothing_to_come_takes_nothing(testbed: CloudTestbed) -> None:
+    made(testbed, 2)
+    testbed.stand_in.network.groups.add(MARK, MARK)
+    driver = testbed.driver()
     driver.machines()
     order = driver.order(0, ())
     assert (order.surveys, order.fits) == ((), 0)
     assert {demand.need for demand in order.demands} == {0}
 
 
-def test_a_quota_that_is_too_small_is_shown_with_what_would_fit(lab: CloudLab) -> None:
-    lab.stand_in.set_quota("cores", 3)
-    order = lab.driver().order(5, ())
+def test_a_quota_that_is_too_small_is_shown_with_what_would_fit(testbed: CloudTestbed) -> None:
+    testbed.stand_in.set_quota("cores", 3)
+    order = testbed.driver().order(5, ())
     assert order.fits == 3
     assert [demand.resource for demand in order.demands if not demand.is_met] == ["cores"]
 
 
-def test_what_is_planned_is_what_is_taken(lab: CloudLab) -> None:
-    lab.stand_in.set_quota("server_group_members", 2)
+def test_what_is_planned_is_what_is_taken(testbed: CloudTestbed) -> None:
+    testbed.stand_in.set_quota("server_group_members", 2)
     given: dict[str, Any] = {"boot_volume": "5G"}
-    brought(lab.driver(**given), 2)
-    servers = [*lab.stand_in.compute.servers.values()]
-    lab.stand_in.compute.remove(servers[0])
-    lab.stand_in.network.floating_ips.items.popitem()
-    lab.stand_in.add_ip()
-    driver = lab.driver(**given)
+    boot_several(testbed.driver(**given), 2)
+    servers = [*testbed.stand_in.compute.servers.values()]
+    testbed.stand_in.compute.remove(servers[0])
+    testbed.stand_in.network.floating_ips.items.popitem()
+    testbed.stand_in.add_ip()
+    driver = testbed.driver(**given)
     (other,) = driver.machines()  # which comes again, having no floating IP
     before = {demand.resource: demand.used for demand in driver.order(0, ()).demands}
     planned = {demand.resource: demand.need for demand in driver.order(3, ()).demands}
     for machine in (other, *(survey.machine for survey in driver.order(3, ()).surveys)):
         driver.boot(machine)
-    after = {demand.resource: demand.used for demand in lab.driver(**given).order(0, ()).demands}
+    after = {demand.resource: demand.used for demand in testbed.driver(**given).order(0, ()).demands}
     assert {name: after[name] - before[name] for name in planned} == planned
 
 
-def test_any_number_of_machines_may_be_asked_for(lab: CloudLab) -> None:
-    lab.driver().check_nodes(10**6)  # the quota decides
+def test_any_number_of_machines_may_be_asked_for(testbed: CloudTestbed) -> None:
+    testbed.driver().check_nodes(10**6)  # the quota decides
 
 
 # --- ports, and the end ---
 
 
-def test_the_seats_ports_are_opened_and_closed(lab: CloudLab) -> None:
-    made(lab)
-    driver = lab.driver()
+def test_the_seats_ports_are_opened_and_closed(testbed: CloudTestbed) -> None:
+    made(testbed)
+    driver = testbed.driver()
     driver.machines()
 
     def from_outside() -> set[tuple[int, int]]:
-        rules = lab.stand_in.network.rules.items.values()
+        rules = testbed.stand_in.network.rules.items.values()
         return {(r["port_range_min"], r["port_range_max"]) for r in rules if r["remote_ip_prefix"]}
 
     driver.open_ports({"bio-1": {4321}, "bio-2": {4321, 4322}})
@@ -372,16 +370,16 @@ def test_the_seats_ports_are_opened_and_closed(lab: CloudLab) -> None:
     assert from_outside() == {(22, 22), (4322, 4322)}
 
 
-def test_what_there_is_is_told_in_words(lab: CloudLab) -> None:
-    brought(lab.driver(boot_volume="5G"), 2)
-    told = lab.driver().resources()
+def test_what_there_is_is_told_in_words(testbed: CloudTestbed) -> None:
+    boot_several(testbed.driver(boot_volume="5G"), 2)
+    told = testbed.driver().resources()
     assert told == "2 servers, 2 floating IPs, 2 ports, 2 volumes, 1 server groups, 1 security groups"
 
 
-def test_a_machine_goes_with_all_that_it_has(lab: CloudLab) -> None:
-    made(lab, 2)
-    driver = lab.driver()
+def test_a_machine_goes_with_all_that_it_has(testbed: CloudTestbed) -> None:
+    made(testbed, 2)
+    driver = testbed.driver()
     assert all(outcome.ok for outcome in driver.sweep(["bio-2"]))
-    assert names(lab.driver().machines()) == ["bio-1"]
+    assert names(testbed.driver().machines()) == ["bio-1"]
     assert all(outcome.ok for outcome in driver.sweep())
-    assert not any(lab.stand_in.totals().values())
+    assert not any(testbed.stand_in.totals().values())

@@ -18,7 +18,7 @@ from cloudscale.drivers.openstack.cloud import TRANSIENT
 from tests.lab.stand_in import Fault
 from tests.lab.stand_in.wire import Request
 from tests.unit.drivers.openstack.cloud import MARKS, OwnCloud, Time, only_these, quicker
-from tests.unit.drivers.openstack.lab import CloudLab, brought, names
+from tests.unit.drivers.openstack.testbed import CloudTestbed, boot_several, names
 
 pytestmark = MARKS
 Json = dict[str, Any]
@@ -29,23 +29,23 @@ STATUSES: dict[str, Json] = {str(code): {"status": code} for code in sorted(TRAN
 VERSIONS = {"GET /identity/v3", "GET /compute/v2.1", "GET /image", "GET /volume/v3/"}
 
 
-def life(lab: CloudLab, between: Callable[[], None] = lambda: None) -> list[Any]:
+def life(testbed: CloudTestbed, between: Callable[[], None] = lambda: None) -> list[Any]:
     """A course with all that a driver does: what there is of it in between, and at its end.
 
     bio-1 gets a second server for one in ERROR, bio-2 is found shut off, and a floating IP is to spare.
     """
-    stand_in, network = lab.stand_in, lab.stand_in.network
+    stand_in, network = testbed.stand_in, testbed.stand_in.network
     stand_in.compute.add_keypair("mine", "ssh-ed25519 AAAA me")
     stand_in.compute.outcomes |= {"bio-1": ["ERROR: No valid host was found."], "bio-2": ["SHUTOFF"]}
     stand_in.add_ip()
     stand_in.add_port("theirs", marked="")
-    driver = lab.driver(**GIVEN)
+    driver = testbed.driver(**GIVEN)
     between()
-    surveys = brought(driver, 2)
+    surveys = boot_several(driver, 2)
     between()
     for ports in ({4321}, {4322}):
         driver.open_ports({"bio-1": ports})
-    later = lab.driver(**GIVEN)
+    later = testbed.driver(**GIVEN)
     between()
     machines = later.machines()
     between()
@@ -111,12 +111,12 @@ class Lives:
             clouds["clouds"]["course"] |= top
             file.write_text(json.dumps(clouds))
             prepare(stand_in)
-            lab = CloudLab(patched, stand_in, Time())
+            testbed = CloudTestbed(patched, stand_in, Time())
             try:
-                seen = life(lab, lambda: between(stand_in))
+                seen = life(testbed, lambda: between(stand_in))
             finally:
-                lab.close()
-                shutil.rmtree(lab.course.folder, ignore_errors=True)
+                testbed.close()
+                shutil.rmtree(testbed.course.folder, ignore_errors=True)
         assert stand_in.violations == []
         return seen, stand_in
 

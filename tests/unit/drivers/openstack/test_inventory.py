@@ -27,14 +27,10 @@ from tests.lab.stand_in import Fault, servers
 from tests.lab.stand_in.network_kind import Kind
 from tests.lab.stand_in.servers import Servers
 from tests.lab.stand_in.wire import Request
-from tests.unit.drivers.openstack.cloud import (  # noqa: F401 - fixtures
+from tests.unit.drivers.openstack.cloud import (
     MARK,
     MARKS,
     OwnCloud,
-    clock_fixture,
-    opened_fixture,
-    own_cloud_fixture,
-    standing_fixture,
 )
 
 pytestmark = MARKS
@@ -205,14 +201,14 @@ def test_of_two_servers_of_a_name_the_one_with_the_port_is_the_machine(stand_in:
     third = stand_in.compute.add_server("bio-1", tags=[MARK])
     there = read_inventory(cloud, MARK)
     assert there.servers["bio-1"].id == with_port.id
-    assert {server.id for server in there.surplus} == {first.id, third.id}
+    assert {server.id for server in there.duplicates} == {first.id, third.id}
 
 
 def test_without_a_port_it_is_the_older_one(stand_in: OwnCloud, cloud: Cloud) -> None:
     new, old = (stand_in.compute.add_server("bio-1", tags=[MARK]) for _ in range(2))
     old.created = "2025-03-01T08:00:00Z"
     there = read_inventory(cloud, MARK)
-    assert (there.servers["bio-1"].id, [server.id for server in there.surplus]) == (old.id, [new.id])
+    assert (there.servers["bio-1"].id, [server.id for server in there.duplicates]) == (old.id, [new.id])
 
 
 def test_of_two_ports_of_a_name_the_one_in_use_is_the_machines(stand_in: OwnCloud, cloud: Cloud) -> None:

@@ -18,19 +18,15 @@ from cloudscale.errors import CloudError, MachineError
 from cloudscale.fanout import fan_out
 from cloudscale.hosts.first_boot import user_data
 from cloudscale.hosts.login_key import ssh_key
-from tests.unit.drivers.openstack.cloud import (  # noqa: F401 - fixtures
+from tests.unit.drivers.openstack.cloud import (
     MARK,
     MARKS,
     Crowd,
     OwnCloud,
     Time,
-    clock_fixture,
-    opened_fixture,
-    own_cloud_fixture,
     settings,
-    standing_fixture,
 )
-from tests.unit.drivers.openstack.making import KEY, few_rules_fixture, machine, new_maker, parts  # noqa: F401 - fixture
+from tests.unit.drivers.openstack.making import KEY, machine, new_maker, parts
 
 pytestmark = [*MARKS, pytest.mark.usefixtures("few_rules")]
 SERVERS = "/v2.1/servers$"
@@ -288,7 +284,7 @@ def test_a_volume_that_is_never_filled_is_told(
     assert COPYING >= 900  # large images take their time
     monkeypatch.setattr(making, "COPYING", 10.0)
     stand_in.volumes.looks_to_create = 10**6
-    with pytest.raises(MachineError, match=r"bio-1: the image was not on its volume after 10 s\."):
+    with pytest.raises(MachineError, match=r"bio-1: the image was not copied to its volume in 10 s\."):
         parts(new_maker(stand_in, cloud, boot_volume="5G"))
     assert 10 <= clock.now() < 13
 
@@ -332,7 +328,7 @@ def test_a_machine_that_has_answered_says_so_beside_its_mark(stand_in: OwnCloud,
 
 def test_a_refusal_is_told_in_the_clouds_own_words(stand_in: OwnCloud, cloud: Cloud) -> None:
     stand_in.set_quota("instances", 0)
-    with pytest.raises(CloudError, match=r"bio-1: making its server: Quota exceeded for instances: .* \(HTTP 403\)"):
+    with pytest.raises(CloudError, match=r"bio-1: creating its server: Quota exceeded for instances: .* \(HTTP 403\)"):
         parts(new_maker(stand_in, cloud))
     assert stand_in.count("POST", SERVERS) == 1
     assert issubclass(making.Faulty, MachineError)

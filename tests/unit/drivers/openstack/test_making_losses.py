@@ -8,21 +8,17 @@ import pytest
 
 from cloudscale.drivers.openstack import making
 from cloudscale.drivers.openstack.cloud import Cloud
-from cloudscale.drivers.openstack.making import BOOTING, GOING, Faulty
+from cloudscale.drivers.openstack.making import BOOTING, DELETING, Faulty
 from cloudscale.errors import CloudError, MachineError
 from cloudscale.fanout import fan_out
 from tests.lab.stand_in import Fault
-from tests.unit.drivers.openstack.cloud import (  # noqa: F401 - fixtures
+from tests.unit.drivers.openstack.cloud import (
     MARK,
     MARKS,
     OwnCloud,
     Time,
-    clock_fixture,
-    opened_fixture,
-    own_cloud_fixture,
-    standing_fixture,
 )
-from tests.unit.drivers.openstack.making import few_rules_fixture, machine, new_maker, parts  # noqa: F401 - fixture
+from tests.unit.drivers.openstack.making import machine, new_maker, parts
 
 pytestmark = [*MARKS, pytest.mark.usefixtures("few_rules")]
 SERVERS = "/v2.1/servers$"
@@ -53,7 +49,7 @@ def test_a_server_in_error_is_told_with_its_fault(stand_in: OwnCloud, cloud: Clo
 
 def test_a_fault_without_words_is_told_all_the_same(stand_in: OwnCloud, cloud: Cloud) -> None:
     stand_in.compute.outcomes["bio-1"] = ["ERROR"]
-    with pytest.raises(Faulty, match=r"in ERROR \(no cause is given\)"):
+    with pytest.raises(Faulty, match=r"in ERROR \(the cloud reports no cause\)"):
         machine(new_maker(stand_in, cloud))
 
 
@@ -125,12 +121,12 @@ def test_a_server_is_gone_before_its_successor_comes(stand_in: OwnCloud, cloud: 
 def test_one_that_does_not_go_is_told(
     stand_in: OwnCloud, cloud: Cloud, clock: Time, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert GOING >= 60
-    monkeypatch.setattr(making, "GOING", 6.0)
+    assert DELETING >= 60
+    monkeypatch.setattr(making, "DELETING", 6.0)
     stand_in.compute.looks_to_delete = 10**6
     maker = new_maker(stand_in, cloud)
     server = machine(maker)
-    with pytest.raises(CloudError, match=rf"A server \({server.id}\) is not gone 6 s after it was deleted"):
+    with pytest.raises(CloudError, match=rf"The server {server.id} still exists 6 s after it was deleted"):
         maker.discard(server.id)
     assert clock.now() >= 6
 
@@ -246,12 +242,12 @@ def test_a_slow_list_does_not_make_a_second_server(stand_in: OwnCloud, cloud: Cl
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("port", "making its port: Quota exceeded"),
-        ("floatingip", "making its floating IP: Quota exceeded"),
-        ("security_group", "Making the security group: Quota exceeded"),
-        ("server_groups", "Making a server group: Quota exceeded"),
-        ("cores", "making its server: Quota exceeded for cores"),
-        ("volumes", "making its volume: VolumeLimitExceeded"),
+        ("port", "creating its port: Quota exceeded"),
+        ("floatingip", "creating its floating IP: Quota exceeded"),
+        ("security_group", "Creating the security group: Quota exceeded"),
+        ("server_groups", "Creating a server group: Quota exceeded"),
+        ("cores", "creating its server: Quota exceeded for cores"),
+        ("volumes", "creating its volume: VolumeLimitExceeded"),
     ],
 )
 def test_a_quota_that_ran_out_meanwhile_is_told_at_once(

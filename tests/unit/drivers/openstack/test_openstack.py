@@ -11,11 +11,15 @@ from pathlib import Path
 import pytest
 
 from cloudscale.course.folder import CourseFolder
-from cloudscale.course.settings import read_settings
+from cloudscale.course.session import Session
+from cloudscale.course.settings import Common, read_flags, read_settings
 from cloudscale.drivers import load_driver
 from cloudscale.drivers.openstack.driver import OpenStack
 from cloudscale.drivers.protocols import MakesMachines
-from tests.unit.drivers.openstack.cloud import COURSE, MARKS, OwnCloud, own_cloud_fixture, standing_fixture  # noqa: F401 - fixtures
+from cloudscale.errors import RequestError
+from cloudscale.workflow import single_machine
+from tests.unit.classroom import Said
+from tests.unit.drivers.openstack.cloud import COURSE, MARKS, OwnCloud
 
 pytestmark = MARKS
 PROJECT = Path(__file__).parents[4]
@@ -40,6 +44,16 @@ def test_the_driver_that_is_loaded_for_a_cloud_is_at_home_in_it() -> None:
     assert isinstance(driver, OpenStack)
     assert driver.machines() == []
     assert driver.resources() == ""
+
+
+def test_a_cloud_names_its_machines_itself(stand_in: OwnCloud) -> None:
+    settings = read_settings({"course": COURSE, "driver": "openstack", "openstack": {"cloud": "course"}})
+    session = Session(settings, read_flags(Common), Said(), pytest.fail, names_driver=True)
+    with pytest.raises(RequestError, match="The driver openstack names its machines itself: ann can't be") as raised:
+        single_machine.machine_new(session, "ann")
+    assert raised.value.exit_code == 2
+    assert "--nodes" in raised.value.remedy
+    assert {made.method for made in stand_in.requests if "/identity/" not in made.path} <= {"GET"}
 
 
 def test_a_course_that_only_looks_leaves_nothing_behind(stand_in: OwnCloud) -> None:

@@ -25,15 +25,11 @@ from cloudscale.drivers.openstack.quota import (
 from cloudscale.errors import CloudError
 from cloudscale.model import Kind
 from tests.lab.stand_in import Fault
-from tests.unit.drivers.openstack.cloud import (  # noqa: F401 - fixtures
+from tests.unit.drivers.openstack.cloud import (
     MARK,
     MARKS,
     OwnCloud,
-    clock_fixture,
-    opened_fixture,
-    own_cloud_fixture,
     settings,
-    standing_fixture,
 )
 
 pytestmark = MARKS
@@ -267,7 +263,7 @@ def test_quotas_of_the_network_that_are_not_for_everybody_are_left_out_and_told(
     found, _ = read_allowances(cloud, with_volumes=False, say=said.append)
     assert [*found] == ["servers", "cores", "memory (MiB)", "server groups"]
     (warning,) = said
-    assert warning.startswith("Warning: the quotas of the network can't be read")
+    assert warning.startswith("Warning: could not read the network quotas")
 
 
 @pytest.mark.parametrize("path", ["/compute/v2.1/limits", "/volume/v3/.*limits", "/quotas/"])

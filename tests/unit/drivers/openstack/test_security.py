@@ -16,15 +16,11 @@ from cloudscale.drivers.openstack.cloud import Cloud
 from cloudscale.drivers.openstack.security import Rule, base_rules, ensure_group, runs, seat_rules
 from cloudscale.errors import CloudError
 from tests.lab.stand_in import Fault
-from tests.unit.drivers.openstack.cloud import (  # noqa: F401 - fixtures
+from tests.unit.drivers.openstack.cloud import (
     MARK,
     MARKS,
     OwnCloud,
-    clock_fixture,
-    opened_fixture,
-    own_cloud_fixture,
     settings,
-    standing_fixture,
 )
 
 pytestmark = MARKS

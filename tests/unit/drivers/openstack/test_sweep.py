@@ -8,20 +8,16 @@ import pytest
 
 from cloudscale.drivers.openstack import sweep as module
 from cloudscale.drivers.openstack.cloud import Cloud
-from cloudscale.drivers.openstack.sweep import GOING, LETTING_GO, find, sweep
+from cloudscale.drivers.openstack.sweep import DELETING, IN_USE, find, sweep
 from cloudscale.errors import CloudError
 from cloudscale.model import Outcomes
 from tests.lab.stand_in import Fault
 from tests.lab.stand_in.wire import new_id
-from tests.unit.drivers.openstack.cloud import (  # noqa: F401 - fixtures
+from tests.unit.drivers.openstack.cloud import (
     MARK,
     MARKS,
     OwnCloud,
     Time,
-    clock_fixture,
-    opened_fixture,
-    own_cloud_fixture,
-    standing_fixture,
 )
 
 pytestmark = MARKS
@@ -107,13 +103,13 @@ def test_what_belongs_to_others_stays(stand_in: OwnCloud, cloud: Cloud) -> None:
 def test_all_that_there_is_can_be_told_before(stand_in: OwnCloud, cloud: Cloud) -> None:
     stand_in.add_ip()
     told = "2 servers, 3 floating IPs, 2 ports, 1 volumes, 2 server groups, 1 security groups"
-    assert find(cloud, MARK).told() == told
+    assert find(cloud, MARK).describe() == told
     assert {made.method for made in stand_in.requests} == {"GET"}
 
 
 def test_where_there_is_nothing_nothing_is_done(stand_in: OwnCloud, cloud: Cloud) -> None:
     stand_in.renew()
-    assert find(cloud, MARK).told() == ""
+    assert find(cloud, MARK).describe() == ""
     assert sweep(cloud, MARK) == ()
     assert {made.method for made in stand_in.requests} == {"GET"}
 
@@ -165,11 +161,11 @@ def test_volumes_are_awaited_too(stand_in: OwnCloud, cloud: Cloud) -> None:
 def test_a_volume_that_does_not_go_is_named_with_its_state(
     stand_in: OwnCloud, cloud: Cloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "GOING", 6.0)
+    monkeypatch.setattr(module, "DELETING", 6.0)
     stand_in.volumes.make(size=5, name="bio-3", text=MARK)
     stand_in.volumes.looks_to_delete = 10**6
     said = failed(sweep(cloud, MARK))
-    assert "It does not go: it is deleting." in said["volume bio-3"]
+    assert "It was not deleted: it is deleting." in said["volume bio-3"]
 
 
 def test_a_volume_that_its_server_has_not_let_go_yet_is_waited_for(stand_in: OwnCloud, cloud: Cloud) -> None:
@@ -193,7 +189,7 @@ def test_what_is_still_in_use_is_tried_again(stand_in: OwnCloud, cloud: Cloud, c
     stand_in.faults += [Fault("DELETE", path, status=409, body=body, times=3) for path in paths]
     assert not failed(sweep(cloud, MARK))
     assert stand_in.totals() == NOTHING
-    assert clock.now() < LETTING_GO
+    assert clock.now() < IN_USE
 
 
 def test_what_is_gone_already_is_gone(stand_in: OwnCloud, cloud: Cloud) -> None:
@@ -238,7 +234,7 @@ def test_so_is_what_appears_after_the_groups_are_gone(stand_in: OwnCloud, cloud:
 def test_a_server_that_refuses_is_named_and_the_others_go(
     stand_in: OwnCloud, cloud: Cloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "LETTING_GO", 10.0)
+    monkeypatch.setattr(module, "IN_USE", 10.0)
     refusing = stand_in.compute.server("bio-1").id
     body = {"conflictingRequest": {"code": 409, "message": "Instance is locked"}}
     stand_in.faults.append(Fault("DELETE", f"/servers/{refusing}$", status=409, body=body, times=None))
@@ -251,12 +247,12 @@ def test_a_server_that_refuses_is_named_and_the_others_go(
 def test_a_server_that_does_not_go_is_named_with_its_state(
     stand_in: OwnCloud, cloud: Cloud, clock: Time, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert GOING >= 60
-    monkeypatch.setattr(module, "GOING", 6.0)
+    assert DELETING >= 60
+    monkeypatch.setattr(module, "DELETING", 6.0)
     stand_in.compute.looks_to_delete = 1
     stand_in.compute.server("bio-1").last_looks = 10**6
     outcomes = sweep(cloud, MARK)
-    assert "It does not go: it is ACTIVE, deleting." in failed(outcomes)["server bio-1"]
+    assert "It was not deleted: it is ACTIVE, deleting." in failed(outcomes)["server bio-1"]
     assert [server.name for server in stand_in.compute.servers.values()] == ["bio-1"]
     assert clock.now() >= 6
 
@@ -274,15 +270,15 @@ def test_one_that_nova_gives_up_on_is_not_waited_for(stand_in: OwnCloud, cloud: 
 
     stand_in.compute.remove = remove  # type: ignore[method-assign]
     said = failed(sweep(cloud, MARK))["server bio-1"]
-    assert "It does not go: it is ERROR, Timed out waiting for a reply." in said
-    assert clock.now() < GOING / 2
+    assert "It was not deleted: it is ERROR, Timed out waiting for a reply." in said
+    assert clock.now() < DELETING / 2
 
 
 def test_what_stays_in_use_is_named(
     stand_in: OwnCloud, cloud: Cloud, clock: Time, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert LETTING_GO >= 30
-    monkeypatch.setattr(module, "LETTING_GO", 10.0)
+    assert IN_USE >= 30
+    monkeypatch.setattr(module, "IN_USE", 10.0)
     (group,) = (group["id"] for group in stand_in.network.groups.items.values() if group["name"] == MARK)
     stand_in.add_port("theirs", marked="", security_groups=[group])
     said = failed(sweep(cloud, MARK))
@@ -294,7 +290,7 @@ def test_what_stays_in_use_is_named(
 def test_what_is_there_in_spite_of_its_deletion_is_named(stand_in: OwnCloud, cloud: Cloud) -> None:
     stand_in.network.ports.remove = lambda item: None  # type: ignore[method-assign]
     said = failed(sweep(cloud, MARK))
-    assert "It was deleted, and is there all the same." in said["port bio-1"]
+    assert "The cloud reported it as deleted, but it still exists." in said["port bio-1"]
     assert not [target for target in said if target.startswith(("server ", "volume "))]
 
 

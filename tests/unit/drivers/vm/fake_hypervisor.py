@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import struct
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,7 +25,6 @@ from cloudscale.hosts import first_login, ssh
 from cloudscale.hosts.known_hosts import KnownHosts
 from cloudscale.hosts.ssh import Target
 from cloudscale.model import Machine, Survey
-from tests.unit.conftest import Walls
 from tests.unit.fake_host import FRESH, FakeHost
 from tests.unit.fakes import FakeClock
 from tests.unit.hosts.fake_ssh import KEY
@@ -80,7 +78,7 @@ def qcow2_image(path: Path, size: int = 3 * GIB, *, boots: bool = True) -> Path:
 class FakeHypervisor:
     """In memory; refuses what a hypervisor refuses. `taken`: ports that other programs have, or get at the next start.
 
-    `dies_after`: so many looks at a VM of the name while it runs; `mendings`: what `mend` does for it, in words.
+    `dies_after`: VM → after how many looks at it while it runs; `restarts`: VM → what `restart_if_stuck` returns.
     """
 
     name = "qemu"
@@ -93,7 +91,7 @@ class FakeHypervisor:
         self.calls: list[str] = []
         self.taken: set[int] = set()
         self.dies_after: dict[str, int] = {}
-        self.mendings: dict[str, str] = {}
+        self.restarts: dict[str, str] = {}
         self.console = f"Linux version 6.1\n{HOST_KEYS}"
         self.checked = 0
         self.slowness = ""
@@ -145,9 +143,9 @@ class FakeHypervisor:
             if port in self.taken | others:
                 raise PortTaken(vm, f"tcp:{address}:{port}")
 
-    def mend(self, vm: Vm, seconds: float) -> str:
+    def restart_if_stuck(self, vm: Vm, seconds: float) -> str:
         assert seconds >= 0
-        return self.mendings.pop(vm.name, "")
+        return self.restarts.pop(vm.name, "")
 
     def forward(self, vm: Vm, wanted: Vm) -> None:
         assert self.states[vm.id] == "running"
@@ -164,14 +162,14 @@ class FakeHypervisor:
         self.forwards.pop(vm.id, None)
 
 
-class VmLab:
+class VmTestbed:
     """A course whose VMs are `hypervisor`'s. `mute`: names of VMs whose SSH says nothing."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         self.hypervisor = FakeHypervisor(raw_image(tmp_path / "base.raw"))
         self.course = CourseFolder.named(COURSE, "qemu")
         self.clock = FakeClock()
-        self.said: list[str] = []
+        self.messages: list[str] = []
         self.mute: set[str] = set()
         self.listening: set[int] = set()
         self.hosts: dict[str, FakeHost] = {}
@@ -189,7 +187,7 @@ class VmLab:
     def driver(self, course: str = COURSE, **given: Any) -> LocalVms:
         """As the next run has it."""
         self.course = CourseFolder.named(course, "qemu")
-        return LocalVms(self.hypervisor, VmSettings(**given), self.course, self.said.append)
+        return LocalVms(self.hypervisor, VmSettings(**given), self.course, self.messages.append)
 
     def vm(self, name: str = "bio-1") -> Vm:
         """As it is written down."""
@@ -225,12 +223,7 @@ class VmLab:
         return SimpleNamespace(host=host)
 
 
-@pytest.fixture(name="lab")
-def vm_lab_fixture(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> VmLab:
-    return VmLab(monkeypatch, tmp_path)
-
-
-def brought(driver: LocalVms, count: int = 1, *former: str) -> list[Survey]:
+def boot_several(driver: LocalVms, count: int = 1, *former: str) -> list[Survey]:
     """So many VMs more, made one after the other."""
     driver.machines()
     return [driver.boot(survey.machine) for survey in driver.order(count, former).surveys]
@@ -478,12 +471,3 @@ class QemuPrograms:
 
     def end(self) -> None:
         self.tell(stop="yes")
-
-
-@pytest.fixture(name="qemu_programs")
-def qemu_programs_fixture(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, walls: Walls) -> Iterator[QemuPrograms]:
-    walls.processes = True
-    walls.reachable = lambda address: isinstance(address, str)  # sockets in the file system
-    programs = QemuPrograms(tmp_path / "qemu", monkeypatch)
-    yield programs
-    programs.end()

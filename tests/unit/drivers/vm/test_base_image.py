@@ -17,7 +17,7 @@ import pytest
 
 from cloudscale.drivers.vm.base_image import base_image
 from cloudscale.errors import MachineError, RequestError
-from tests.unit.drivers.vm.fake_hypervisor import GIB, MIB, QemuPrograms, qcow2_image, qemu_programs_fixture, raw_image  # noqa: F401 - fixtures
+from tests.unit.drivers.vm.fake_hypervisor import GIB, MIB, QemuPrograms, qcow2_image, raw_image
 
 
 @pytest.fixture
@@ -117,13 +117,13 @@ def test_a_home_folder_is_written_short(
 def test_a_file_that_is_empty_is_no_disk(said: list[str], folder: Path, size: int) -> None:
     path = folder / "disk.img"
     path.write_bytes(bytes(size))
-    with pytest.raises(RequestError, match="is no disk image"):
+    with pytest.raises(RequestError, match="is not a disk image"):
         base_image(str(path), said.append)
 
 
 @pytest.mark.parametrize("name", ["nothing.img", "", "ftp://127.0.0.1/disk.img", "."])
 def test_what_is_not_there_is_told(said: list[str], folder: Path, name: str) -> None:
-    with pytest.raises(RequestError, match="There is no disk image") as raised:
+    with pytest.raises(RequestError, match=r"The disk image .* does not exist") as raised:
         base_image(name if ":" in name else str(folder / name), said.append)
     assert raised.value.exit_code == 2
 
@@ -186,7 +186,9 @@ def test_a_qcow2_that_is_spoilt_is_told_in_qemus_words(
 ) -> None:
     path = folder / "disk.qcow2"
     path.write_bytes(b"QFI\xfb\0\0\0\x09".ljust(100, b"\0"))
-    with pytest.raises(RequestError, match=r"can't be read: qemu-img: Could not open .*not in qcow2 format"):
+    with pytest.raises(
+        RequestError, match=r"Could not read the disk image .*: qemu-img: Could not open .*not in qcow2 format"
+    ):
         base_image(str(path), said.append)
 
 
@@ -222,7 +224,7 @@ def test_an_archive_that_has_no_disk_is_told_and_leaves_nothing(said: list[str],
         path.write_bytes(path.read_bytes()[:-400])
     if kind == "other":
         path.write_bytes(b"something else")
-    with pytest.raises(RequestError, match=r"There is no disk in|can't be unpacked"):
+    with pytest.raises(RequestError, match=r"contains no disk|Could not unpack"):
         base_image(str(path), said.append)
     assert {path.name for path in folder.iterdir()} == {"disk.tar.xz", "disk.raw.lock"}
 
@@ -248,9 +250,9 @@ def test_an_archive_that_there_is_no_room_for_is_told(
 ) -> None:
     path = archive(folder / "disk.tar.xz", ("disk.raw", b"x" * 1000))
     fill_the_disk(monkeypatch)
-    with pytest.raises(MachineError, match=r"disk\.raw.* can't be written \(No space left on device\)") as raised:
+    with pytest.raises(MachineError, match=r"Could not write .*disk\.raw.* \(No space left on device\)") as raised:
         base_image(str(path), said.append)
-    assert "Is the disk full" in raised.value.remedy
+    assert "Check that the disk is not full" in raised.value.remedy
     assert {path.name for path in folder.iterdir()} == {"disk.tar.xz", "disk.raw.lock"}
 
 
@@ -323,7 +325,7 @@ def test_an_image_is_fetched_once_and_compared_with_its_checksum(
 ) -> None:
     site.files[f"/latest/{file}"] = sums(kind)
     assert fetch(site, said) == DISK
-    assert said == [f"Disk image: fetching {site.address}/latest/disk.raw (2 MiB)"]
+    assert said == [f"Disk image: downloading {site.address}/latest/disk.raw (2 MiB)"]
     asked = list(site.asked)
     assert fetch(site, said) == DISK
     assert site.asked == asked
@@ -345,7 +347,7 @@ def test_two_images_of_one_name_are_two(site: Site, said: list[str], tmp_path: P
 
 def test_an_image_that_is_not_what_its_checksum_says_is_not_kept(site: Site, said: list[str], tmp_path: Path) -> None:
     site.files["/latest/SHA512SUMS"] = sums("sha512", b"other")
-    with pytest.raises(MachineError, match=r"is not what http://.*/latest/SHA512SUMS says") as raised:
+    with pytest.raises(MachineError, match=r"does not match its checksum in http://.*/latest/SHA512SUMS") as raised:
         fetch(site, said)
     assert raised.value.remedy == "Run again."
     assert kept(tmp_path) == []
@@ -359,12 +361,12 @@ def test_an_image_without_a_checksum_is_taken_and_that_is_said(site: Site, said:
         site.files["/latest/SHA512SUMS"] = text
     assert fetch(site, said) == DISK
     assert said[1:] == [
-        f"Disk image: there are no checksums beside {site.address}/latest/disk.raw, so it is not verified"
+        f"Disk image: {site.address}/latest/disk.raw is not verified, because no checksums are published beside it"
     ]
 
 
 def test_an_image_that_is_not_there_is_told(site: Site, said: list[str], tmp_path: Path) -> None:
-    with pytest.raises(MachineError, match=r"/latest/other can't be fetched \(HTTP 404\)") as raised:
+    with pytest.raises(MachineError, match=r"Could not download the disk image .*/latest/other \(HTTP 404\)") as raised:
         base_image(f"{site.address}/latest/other", said.append)
     assert "--base-image FILE" in raised.value.remedy
     assert kept(tmp_path) == []
@@ -372,7 +374,7 @@ def test_an_image_that_is_not_there_is_told(site: Site, said: list[str], tmp_pat
 
 def test_a_line_that_breaks_leaves_no_part_of_it(site: Site, said: list[str], tmp_path: Path) -> None:
     site.cut.add("/latest/disk.raw")
-    with pytest.raises(MachineError, match=r"can't be fetched \(\w+\)"):
+    with pytest.raises(MachineError, match=r"Could not download .* \(\w+\)"):
         fetch(site, said)
     assert kept(tmp_path) == []
     site.cut.clear()
@@ -383,25 +385,25 @@ def test_an_image_that_there_is_no_room_for_is_told_and_not_kept(
     site: Site, said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill_the_disk(monkeypatch)
-    with pytest.raises(MachineError, match=r"disk\.raw.* can't be written \(No space left on device\)") as raised:
+    with pytest.raises(MachineError, match=r"Could not write .*disk\.raw.* \(No space left on device\)") as raised:
         fetch(site, said)
-    assert "Is the disk full" in raised.value.remedy
+    assert "Check that the disk is not full" in raised.value.remedy
     assert kept(tmp_path) == []
 
 
 def test_a_folder_that_images_can_not_be_kept_in_is_told(site: Site, said: list[str], tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("no folder")
-    with pytest.raises(MachineError, match=r"/cache/.* can't be written \(Not a directory\)") as raised:
+    with pytest.raises(MachineError, match=r"Could not write .*/cache/.* \(Not a directory\)") as raised:
         fetch(site, said)
-    assert "or the folder not yours" in raised.value.remedy
+    assert "that the folder is yours" in raised.value.remedy
     assert site.asked == []
 
 
 def test_nobody_at_the_address_is_told(site: Site, said: list[str], tmp_path: Path) -> None:
     site.close()
-    with pytest.raises(MachineError, match=r"can't be fetched \(ConnectionError\)") as raised:
+    with pytest.raises(MachineError, match=r"Could not download .* \(ConnectionError\)") as raised:
         fetch(site, said)
-    assert "Is there a network?" in raised.value.remedy
+    assert "Check the network" in raised.value.remedy
     assert kept(tmp_path) == []
 
 

@@ -13,12 +13,12 @@ from tests.unit.drivers.vm.fake_hypervisor import one_vm
 
 def test_its_cards_are_its_own_and_locally_administered(tmp_path: Path) -> None:
     vms = [one_vm(tmp_path, id=str(uuid.uuid4())) for _ in range(50)]
-    cards = [card for vm in vms for card in vm.cards]
+    cards = [card for vm in vms for card in vm.macs]
     assert len({*cards}) == 100
     for card in cards:
         assert re.fullmatch("[0-9a-f]{2}(:[0-9a-f]{2}){5}", card)
         assert int(card[:2], 16) & 0b11 == 0b10  # of no maker, and of one card
-    assert vms[0].cards == one_vm(tmp_path, id=vms[0].id, number=9).cards
+    assert vms[0].macs == one_vm(tmp_path, id=vms[0].id, number=9).macs
 
 
 def test_login_and_engine_are_on_loopback_and_the_seats_where_the_user_wants_them(tmp_path: Path) -> None:
@@ -43,6 +43,6 @@ def test_a_port_that_is_taken_is_a_machines_error_with_a_remedy(tmp_path: Path) 
     error = PortTaken(one_vm(tmp_path), "tcp:127.0.0.1:4321")
     assert isinstance(error, MachineError)
     assert error.message.startswith(
-        "bio-1: a port of this computer that should lead to it is taken (tcp:127.0.0.1:4321"
+        "bio-1: a port of this computer that should be forwarded to it is in use (tcp:127.0.0.1:4321"
     )
     assert "--start" in error.remedy

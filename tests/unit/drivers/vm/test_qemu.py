@@ -17,7 +17,7 @@ from cloudscale.drivers.vm import qemu as module
 from cloudscale.drivers.vm.hypervisor import BaseImage, PortTaken, Vm
 from cloudscale.drivers.vm.qemu import Qemu
 from cloudscale.errors import MachineError, RequestError
-from tests.unit.drivers.vm.fake_hypervisor import GIB, QemuPrograms, one_vm, qemu_programs_fixture, raw_image  # noqa: F401 - fixtures
+from tests.unit.drivers.vm.fake_hypervisor import GIB, QemuPrograms, one_vm, raw_image
 
 
 @pytest.fixture(name="kvm")
@@ -78,7 +78,7 @@ def test_what_is_missing_is_told_with_the_command_that_installs_it(
     (qemu_programs.path / "qemu-img").unlink()
     with pytest.raises(RequestError) as raised:
         Qemu("bio").check()
-    assert raised.value.message == "The driver qemu needs qemu-img, and it is not here."
+    assert raised.value.message == "The driver qemu needs qemu-img, which this computer does not have."
     (qemu_programs.path / "qemu-system-x86_64").unlink()
     with pytest.raises(RequestError, match="needs qemu-system-x86_64 and qemu-img") as raised:
         Qemu("bio").check()
@@ -88,7 +88,7 @@ def test_what_is_missing_is_told_with_the_command_that_installs_it(
 
 def test_a_computer_of_another_kind_is_refused(qemu: Qemu, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
-    with pytest.raises(RequestError, match="is for x86-64 computers, and this one is aarch64"):
+    with pytest.raises(RequestError, match="needs an x86-64 computer, but this one is aarch64"):
         qemu.check()
 
 
@@ -117,7 +117,7 @@ def test_a_disk_is_never_smaller_than_its_base(qemu: Qemu, qemu_programs: QemuPr
 
 
 def test_a_disk_that_can_not_be_made_leaves_no_vm(qemu: Qemu, tmp_path: Path) -> None:
-    with pytest.raises(MachineError, match=r"^bio-1: its disk can't be made \(.*No such file or directory\)\."):
+    with pytest.raises(MachineError, match=r"^bio-1: could not make its disk \(.*No such file or directory\)\."):
         made(qemu, tmp_path / "vms", base=BaseImage(tmp_path / "gone", "raw", 1))
     assert not qemu.is_made(one_vm(tmp_path / "vms"))
 
@@ -137,7 +137,7 @@ def test_a_vm_is_started_with_what_it_is(qemu: Qemu, vm: Vm, qemu_programs: Qemu
     assert disk["file"]["filename"] == str(vm.folder / "disk.qcow2")
     assert (seed["file"]["filename"], seed["read-only"]) == (str(vm.seed), True)
     cards = [device.partition("mac=")[2] for device in values(arguments, "-device") if "net-pci" in device]
-    assert cards == list(vm.cards)
+    assert cards == list(vm.macs)
     assert qemu.state(vm) == "running"
 
 
@@ -223,7 +223,7 @@ def test_a_port_that_is_taken_is_told_by_its_rule(
     qemu: Qemu, vm: Vm, qemu_programs: QemuPrograms, port: str, rule: str
 ) -> None:
     qemu_programs.tell(taken=port)
-    with pytest.raises(PortTaken, match=rf"is taken \(tcp:{rule}\)"):
+    with pytest.raises(PortTaken, match=rf"is in use \(tcp:{rule}\)"):
         qemu.start(replace(vm, seat_ports=(4321,)))
     assert qemu.state(vm) == "off"
 
@@ -233,7 +233,7 @@ def test_a_vm_that_does_not_start_is_told_in_qemus_words(qemu: Qemu, vm: Vm, qem
     with pytest.raises(MachineError) as raised:
         qemu.start(vm)
     said = "cannot set up guest memory 'pc.ram': Cannot allocate memory"
-    assert raised.value.message == f"bio-1: QEMU does not start it ({said})."
+    assert raised.value.message == f"bio-1: QEMU could not start it ({said})."
     assert "--memory" in raised.value.remedy
     assert not isinstance(raised.value, PortTaken)
 
@@ -335,7 +335,7 @@ def test_a_computer_without_kvm_is_told_of_what_that_means(qemu: Qemu, kvm: Call
 
 def test_without_kvm_a_vm_that_is_slow_is_left_alone(qemu: Qemu, vm: Vm, qemu_programs: QemuPrograms) -> None:
     qemu.start(vm)
-    assert qemu.mend(vm, 1000) == ""
+    assert qemu.restart_if_stuck(vm, 1000) == ""
     assert len(qemu_programs.calls) == 1
 
 
@@ -347,7 +347,7 @@ def test_one_that_boots_with_kvm_is_left_alone(
     vm.console.write_text("of an earlier start\n")
     qemu_programs.tell(words=words)
     qemu.start(vm)
-    assert qemu.mend(vm, seconds) == ""
+    assert qemu.restart_if_stuck(vm, seconds) == ""
     assert accelerators(qemu_programs.calls[-1]) == ["kvm", "tcg"]
 
 
@@ -365,13 +365,13 @@ def test_one_that_hangs_with_kvm_is_started_without_and_no_other_tries_it(
     vm.console.write_text("of an earlier start\n")
     qemu.start(vm)
     qemu_programs.tell(state=state)
-    assert "KVM does not work on this computer" in qemu.mend(vm, seconds)
+    assert "KVM does not work on this computer" in qemu.restart_if_stuck(vm, seconds)
     qemu_programs.tell(state="running")
     assert qemu.state(vm) == "running"
     sibling = made(qemu, tmp_path / "vms", "bio-2", number=2)
     Qemu("bio").start(sibling)  # in the next run
     assert [accelerators(call) for call in qemu_programs.calls] == [["kvm", "tcg"], ["tcg"], ["tcg"]]
-    assert qemu.mend(vm, 2 * seconds) == ""
+    assert qemu.restart_if_stuck(vm, 2 * seconds) == ""
     assert len(qemu_programs.calls) == 3
 
 
@@ -383,6 +383,6 @@ def test_two_that_hang_with_kvm_are_both_started_without(
     for vm in vms:
         qemu.start(vm)
     for vm in vms:
-        assert "KVM does not work on this computer" in qemu.mend(vm, 1000)
+        assert "KVM does not work on this computer" in qemu.restart_if_stuck(vm, 1000)
     assert [accelerators(call) for call in qemu_programs.calls] == [["kvm", "tcg"]] * 2 + [["tcg"]] * 2
-    assert [qemu.mend(vm, 2000) for vm in vms] == ["", ""]
+    assert [qemu.restart_if_stuck(vm, 2000) for vm in vms] == ["", ""]

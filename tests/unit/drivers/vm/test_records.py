@@ -49,14 +49,14 @@ def test_a_record_that_is_none_is_told_with_its_path(records: Records, tmp_path:
     path.write_text(text)
     with pytest.raises(MachineError) as raised:
         records.read()
-    assert raised.value.message.startswith(f"bio-1: its record {path} can't be read (")
+    assert raised.value.message.startswith(f"bio-1: could not read its record {path} (")
     assert str(path.parent) in raised.value.remedy
 
 
 def test_a_record_of_another_encoding_is_told_too(records: Records, tmp_path: Path) -> None:
     records.write(one_vm(tmp_path / "vms"))
     (tmp_path / "vms" / "bio-1" / "vm.json").write_bytes(b"\xff\xfe{")
-    with pytest.raises(MachineError, match="can't be read"):
+    with pytest.raises(MachineError, match="could not read"):
         records.read()
 
 

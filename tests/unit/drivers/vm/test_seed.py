@@ -11,7 +11,7 @@ import pycdlib
 import pytest
 
 from cloudscale.drivers.vm.hypervisor import Vm
-from cloudscale.drivers.vm.seed import MOST, own_address, write_seed
+from cloudscale.drivers.vm.seed import MAX_VMS, own_address, write_seed
 from cloudscale.hosts.first_boot import user_data
 from cloudscale.hosts.login_key import SshKey, ssh_key
 from tests.unit.drivers.vm.fake_hypervisor import one_vm
@@ -79,15 +79,15 @@ def test_the_cards_are_known_by_their_addresses_and_one_leads_to_the_courses_vms
     network = json.loads(files(vm)["network-config"])
     assert network["version"] == 2
     out, course = network["ethernets"].values()
-    assert (out["match"]["macaddress"], course["match"]["macaddress"]) == vm.cards
+    assert (out["match"]["macaddress"], course["match"]["macaddress"]) == vm.macs
     assert (out["dhcp4"], "addresses" in out) == (True, False)
     assert ("dhcp4" in course, course["addresses"]) == (False, ["198.18.77.17/24"])
     assert own_address(vm) == "198.18.77.17"
 
 
 def test_each_vm_has_an_address_of_its_own_in_the_network(tmp_path: Path) -> None:
-    addresses = [own_address(one_vm(tmp_path, number=number)) for number in range(1, MOST + 1)]
-    assert len({*addresses}) == MOST
+    addresses = [own_address(one_vm(tmp_path, number=number)) for number in range(1, MAX_VMS + 1)]
+    assert len({*addresses}) == MAX_VMS
     assert all(0 < int(address.rpartition(".")[2]) < 255 for address in addresses)
 
 

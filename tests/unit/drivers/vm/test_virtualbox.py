@@ -30,7 +30,7 @@ def vbox_fixture(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, no_waiting: No
             answer = vbox(*words)
             return CommandResult(answer.code, answer.out, answer.err)
 
-        monkeypatch.setattr(module, "_called", called)
+        monkeypatch.setattr(module, "_vboxmanage", called)
         monkeypatch.setenv("PATH", str(vbox.command.parent))
         yield vbox
 
@@ -82,7 +82,9 @@ def rule(name: str, port: int, inside: int, address: str = "127.0.0.1") -> str:
 def test_what_is_missing_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, vbox: VBoxManage) -> None:
     VirtualBox("bio").check()
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(RequestError, match="The driver virtualbox needs VBoxManage, and it is not here") as raised:
+    with pytest.raises(
+        RequestError, match="The driver virtualbox needs VBoxManage, which this computer does not have"
+    ) as raised:
         VirtualBox("bio").check()
     assert raised.value.exit_code == 2
     assert "virtualbox.org" in raised.value.remedy
@@ -99,7 +101,7 @@ def test_its_command_is_called_as_a_program(monkeypatch: pytest.MonkeyPatch, tmp
         virtualbox.start(vm)
         assert virtualbox.state(vm) == "running"
         vbox.fault("^showvminfo", seconds=60)
-        monkeypatch.setattr(module._called, "__kwdefaults__", {"timeout": 1.0})
+        monkeypatch.setattr(module._vboxmanage, "__kwdefaults__", {"timeout": 1.0})
         with pytest.raises(MachineError, match="VBoxManage showvminfo did not end within 1 s"):
             virtualbox.state(vm)
 
@@ -117,7 +119,7 @@ def test_a_vm_is_made_as_it_was_planned(virtualbox: VirtualBox, vbox: VBoxManage
     assert (known["UUID"], known["name"], known["groups"]) == (vm.id, "bio-1", "/cloudscale-bio")
     assert (known["cpus"], known["memory"], known["boot1"]) == ("2", "2048", "disk")
     assert (known["nic1"], known["nic2"], known["intnet2"]) == ("nat", "intnet", "cloudscale-bio")
-    assert [known["macaddress1"], known["macaddress2"]] == [card.replace(":", "").upper() for card in vm.cards]
+    assert [known["macaddress1"], known["macaddress2"]] == [card.replace(":", "").upper() for card in vm.macs]
     assert (known["uart1"], known["uartmode1"]) == ("0x03f8,4", f"file,{vm.console}")
     assert (known["disks-0-0"], known["disks-1-0"]) == (str(vm.folder / "disk.vdi"), str(vm.seed))
     assert Path(known["CfgFile"]).is_relative_to(vm.folder)
@@ -155,10 +157,10 @@ def test_what_virtualbox_can_not_boot_or_read_is_refused(
     virtualbox: VirtualBox, vbox: VBoxManage, tmp_path: Path
 ) -> None:
     vm, path = planned(tmp_path), tmp_path / "base"
-    with pytest.raises(RequestError, match="has no boot loader, which VirtualBox needs"):
+    with pytest.raises(RequestError, match=r"has no boot loader\. VirtualBox needs one"):
         virtualbox.make(vm, BaseImage(path, "raw", GIB, kernel=tmp_path / "vmlinuz"))
     assert vbox.machines == {}
-    with pytest.raises(RequestError, match=f"does not read disk images of the format vhdx: {path}"):
+    with pytest.raises(RequestError, match=f"can't read disk images in the format vhdx: {path}"):
         virtualbox.make(vm, BaseImage(path, "vhdx", GIB))
     virtualbox.delete(vm)
     assert vbox.machines == {}
@@ -170,7 +172,7 @@ def test_a_make_that_was_cut_off_is_made_anew(
 ) -> None:
     vm = planned(tmp_path)
     vbox.fault(f"^{step}", "the power is cut", after=int(step == "storageattach"))
-    with pytest.raises(MachineError, match=f"^bio-1: VirtualBox says of {step}: the power is cut"):
+    with pytest.raises(MachineError, match=f"^bio-1: VBoxManage {step} failed: the power is cut"):
         virtualbox.make(vm, base)
     assert not virtualbox.is_made(vm)
     virtualbox.make(vm, base)
@@ -220,7 +222,7 @@ def test_another_vm_of_the_same_name_is_told_and_untouched(
     assert vbox("createvm", "--name", "bio-1", "--ostype", "Debian_64", "--register").code == 0
     before = vbox.machines
     vm = planned(tmp_path)
-    with pytest.raises(MachineError, match=r"VirtualBox says of createvm: Registered machine .* already exists\."):
+    with pytest.raises(MachineError, match=r"VBoxManage createvm failed: Registered machine .* already exists\."):
         virtualbox.make(vm, base)
     assert not virtualbox.is_made(vm)
     virtualbox.delete(vm)
@@ -255,7 +257,7 @@ def test_looking_changes_nothing(virtualbox: VirtualBox, vbox: VBoxManage, vm: V
     before = len(vbox.calls)
     virtualbox.state(vm)
     virtualbox.is_made(vm)
-    assert virtualbox.mend(vm, 1000) == ""
+    assert virtualbox.restart_if_stuck(vm, 1000) == ""
     assert {call[0] for call in vbox.calls[before:]} == {"showvminfo"}
 
 
@@ -299,13 +301,13 @@ def test_one_that_does_not_start_is_told_in_virtualboxs_words(virtualbox: Virtua
     with pytest.raises(MachineError) as raised:
         virtualbox.start(vm)
     said = "Not in a hypervisor partition (HVP=0) (VERR_NEM_NOT_AVAILABLE)"
-    assert raised.value.message == f"bio-1: VirtualBox says of startvm: {said}."
+    assert raised.value.message == f"bio-1: VBoxManage startvm failed: {said}."
     assert virtualbox.state(vm) == "off"
 
 
 def test_one_whose_disk_is_gone_is_told_without_details(virtualbox: VirtualBox, vm: Vm) -> None:
     (vm.folder / "disk.vdi").unlink()
-    with pytest.raises(MachineError, match=r"says of startvm: Could not open the medium '.*/disk\.vdi'\.\n"):
+    with pytest.raises(MachineError, match=r"VBoxManage startvm failed: Could not open the medium '.*/disk\.vdi'\.\n"):
         virtualbox.start(vm)
 
 
@@ -330,12 +332,14 @@ def test_one_that_is_locked_for_a_moment_is_waited_for(virtualbox: VirtualBox, v
 def test_one_that_stays_locked_is_told(virtualbox: VirtualBox, vbox: VBoxManage, vm: Vm) -> None:
     virtualbox.start(vm)
     vbox.behave("bio-1", tries_to_unlock=1000)
-    with pytest.raises(MachineError, match="says of unregistervm: Cannot unregister the machine 'bio-1' while it is"):
+    with pytest.raises(
+        MachineError, match="VBoxManage unregistervm failed: Cannot unregister the machine 'bio-1' while it is"
+    ):
         virtualbox.delete(vm)
     assert "bio-1" in vbox.machines
 
 
 def test_what_goes_wrong_at_a_look_is_told(virtualbox: VirtualBox, vbox: VBoxManage, vm: Vm) -> None:
     vbox.fault("^showvminfo", "Failed to create the VirtualBox object!")
-    with pytest.raises(MachineError, match="VirtualBox says of showvminfo: Failed to create the VirtualBox object!"):
+    with pytest.raises(MachineError, match="VBoxManage showvminfo failed: Failed to create the VirtualBox object!"):
         virtualbox.state(vm)

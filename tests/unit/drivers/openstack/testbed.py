@@ -29,7 +29,7 @@ from tests.unit.drivers.openstack.making import chosen
 from tests.unit.fake_host import FRESH, FakeHost
 
 
-class CloudLab:
+class CloudTestbed:
     """`mute`: names of machines whose SSH says nothing; `refusals`: what a login fails with, by the machine's name.
 
     Each is for the next server of the name, or for all of them where it is in `always` too. `cloud`: a login that is
@@ -42,7 +42,7 @@ class CloudLab:
         self.stand_in = stand_in
         self.clock = clock
         self.cloud = cloud
-        self.said: list[str] = []
+        self.messages: list[str] = []
         self.mute: set[str] = set()
         self.always: set[str] = set()
         self.refusals: dict[str, CloudscaleError] = {}
@@ -65,7 +65,7 @@ class CloudLab:
     def driver(self, course: str = COURSE, **given: Any) -> OpenStack:
         """As the next run has it."""
         self.course = CourseFolder.named(course, "openstack")
-        return OpenStack(settings(**given), self.course, self.said.append)
+        return OpenStack(settings(**given), self.course, self.messages.append)
 
     def close(self) -> None:
         for cloud in self._opened:
@@ -132,17 +132,12 @@ class CloudLab:
         return SimpleNamespace(host=host)
 
 
-@pytest.fixture(name="lab")
-def lab_fixture(monkeypatch: pytest.MonkeyPatch, stand_in: OwnCloud, clock: Time, cloud: Cloud) -> CloudLab:
-    return CloudLab(monkeypatch, stand_in, clock, cloud)
-
-
-def up(driver: OpenStack, name: str = "bio-1") -> Survey:
+def boot_one(driver: OpenStack, name: str = "bio-1") -> Survey:
     """A machine that is brought without a plan, where there is none of the course yet."""
     return driver.boot(Machine(name, ""))
 
 
-def brought(driver: OpenStack, count: int, *former: str) -> list[Survey]:
+def boot_several(driver: OpenStack, count: int, *former: str) -> list[Survey]:
     """So many machines more, made one after the other."""
     driver.machines()
     return [driver.boot(survey.machine) for survey in driver.order(count, former).surveys]

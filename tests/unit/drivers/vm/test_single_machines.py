@@ -1,4 +1,4 @@
-"""VMs on this computer as a task asks for them: which driver it is, and for whom."""
+"""VMs on this computer as tasks ask for them: which driver is used, and for which task."""
 
 from __future__ import annotations
 
@@ -12,16 +12,13 @@ from cloudscale.cluster import look
 from cloudscale.course.folder import CourseFolder
 from cloudscale.course.session import Session
 from cloudscale.course.settings import Common, Launch, Settings, read_flags, read_settings
-from cloudscale.drivers import load_driver
 from cloudscale.drivers.vm.driver import LocalVms
-from cloudscale.drivers.vm.qemu import Qemu
-from cloudscale.drivers.vm.virtualbox import VirtualBox
 from cloudscale.errors import RequestError
 from cloudscale.model import Say
 from cloudscale.workflow import single_machine, themachine
 from tests.unit.classroom import Said
-from tests.unit.drivers.openstack.cloud import MARKS, OwnCloud, own_cloud_fixture, standing_fixture  # noqa: F401 - fixtures
-from tests.unit.drivers.vm.fake_hypervisor import VmLab, vm_lab_fixture  # noqa: F401 - fixtures
+from tests.unit.drivers.openstack.cloud import MARKS
+from tests.unit.drivers.vm.fake_hypervisor import VmTestbed
 
 pytestmark = MARKS
 
@@ -51,34 +48,18 @@ def install(programs: Path, *names: str) -> None:
 
 
 @pytest.fixture(name="chosen")
-def chosen_fixture(monkeypatch: pytest.MonkeyPatch, lab: VmLab) -> list[str]:
-    """The drivers that a workflow asked for; each is the lab's."""
+def chosen_fixture(monkeypatch: pytest.MonkeyPatch, testbed: VmTestbed) -> list[str]:
+    """The drivers that a workflow asked for; each is the testbed's."""
     chosen: list[str] = []
 
     def load(settings: Settings, course: CourseFolder, say: Say) -> LocalVms:
         chosen.append(settings.driver)
         assert course == CourseFolder.named("bio", settings.driver)
-        lab.course = course
-        return LocalVms(lab.hypervisor, settings.vm, course, lab.said.append)
+        testbed.course = course
+        return LocalVms(testbed.hypervisor, settings.vm, course, testbed.messages.append)
 
     monkeypatch.setattr(look, "load_driver", load)
     return chosen
-
-
-@pytest.mark.parametrize(("driver", "hypervisor"), [("qemu", Qemu), ("virtualbox", VirtualBox)])
-def test_each_driver_has_its_hypervisor_and_is_refused_without_it(
-    programs: Path, monkeypatch: pytest.MonkeyPatch, driver: str, hypervisor: type
-) -> None:
-    monkeypatch.setattr("platform.machine", lambda: "x86_64")
-    settings = read_settings({"driver": driver})
-    with pytest.raises(RequestError, match=f"The driver {driver} needs") as raised:
-        load_driver(settings, CourseFolder.named("bio", driver), pytest.fail)
-    assert raised.value.exit_code == 2
-    install(programs, "qemu-system-x86_64", "qemu-img", "VBoxManage")
-    loaded = load_driver(settings, CourseFolder.named("bio", driver), pytest.fail)
-    assert isinstance(loaded, LocalVms)
-    assert isinstance(loaded._hypervisor, hypervisor)
-    assert loaded.machines() == []
 
 
 @pytest.mark.parametrize(
@@ -91,14 +72,14 @@ def test_each_driver_has_its_hypervisor_and_is_refused_without_it(
     ],
 )
 def test_a_machine_is_made_here_where_no_driver_is_named(
-    programs: Path, chosen: list[str], lab: VmLab, installed: tuple[str, ...], driver: str
+    programs: Path, chosen: list[str], testbed: VmTestbed, installed: tuple[str, ...], driver: str
 ) -> None:
     install(programs, *installed)
     report = single_machine.machine_new(session(), "ann")
     assert report.text.startswith("ann is up.")
     assert chosen == [driver]
-    assert "exists already" in single_machine.machine_new(session(), "ann").text
-    assert lab.hypervisor.calls == ["make ann", "start ann"]
+    assert "already exists" in single_machine.machine_new(session(), "ann").text
+    assert testbed.hypervisor.calls == ["make ann", "start ann"]
 
 
 @pytest.mark.parametrize("names_driver", [True, False])
@@ -117,21 +98,13 @@ def test_beside_a_cloud_of_the_configuration_it_is_made_here_and_that_is_said(ch
     assert given.progress.lines == ["A single machine is a VM on this computer (--driver qemu)"]
 
 
-def test_a_cloud_that_is_named_names_its_machines_itself(stand_in: OwnCloud) -> None:
-    with pytest.raises(RequestError, match="The driver openstack names its machines itself: ann can't be") as raised:
-        single_machine.machine_new(session(driver="openstack", openstack={"cloud": "course"}, names_driver=True), "ann")
-    assert raised.value.exit_code == 2
-    assert "--nodes" in raised.value.remedy
-    assert {made.method for made in stand_in.requests if "/identity/" not in made.path} <= {"GET"}
-
-
 @pytest.mark.usefixtures("programs")
-def test_a_machine_that_is_not_there_is_not_removed(chosen: list[str], lab: VmLab) -> None:
-    with pytest.raises(RequestError, match="There is no VM ann in the course 'bio'") as raised:
+def test_a_machine_that_is_not_there_is_not_removed(chosen: list[str], testbed: VmTestbed) -> None:
+    with pytest.raises(RequestError, match="The course 'bio' has no VM ann") as raised:
         single_machine.machine_rm(session(), "ann")
     assert raised.value.exit_code == 2
     assert chosen == ["qemu"]
-    assert not lab.course.folder.exists()
+    assert not testbed.course.folder.exists()
 
 
 @pytest.mark.parametrize("driver", ["openstack", "local", "generic"])
