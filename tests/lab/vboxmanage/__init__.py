@@ -1,6 +1,6 @@
 """A strict stand-in for VBoxManage, of VirtualBox 7: a command that tests can put on a PATH.
 
-It is made after the User Manual's chapter 8 and what that program says. What it does not know it refuses.
+It follows chapter 8 of the User Manual, and the output of the real program. It refuses what it does not know.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ sys.exit(main({folder!r}, *sys.argv[1:]))
 
 @dataclass(frozen=True)
 class Change:
-    """Of a machine, when it has happened and before its command ends. `event`: start, stop or forward."""
+    """A change of a machine, reported before its command ends. `event`: start, stop or forward."""
 
     event: str
     machine: Json
@@ -43,19 +43,19 @@ class Change:
 
     @property
     def console(self) -> Path | None:
-        """The file of its first serial port."""
+        """The file to which its first serial port writes."""
         mode = self.machine["settings"].get("--uart-mode1", [])
         return Path(mode[1]) if mode[:1] == ["file"] else None
 
     @property
     def forwarded(self) -> dict[str, tuple[str, int]]:
-        """Where the host listens, by the rules' names."""
+        """Rule → address and port at which the host listens."""
         rules = [rule for nic in self.machine["rules"].values() for rule in nic.values()]
         return {name: (address or "0.0.0.0", int(port)) for name, _, address, port, *_ in rules}
 
 
 class VBoxManage:
-    """In a folder of its own; the command is there while it is entered, `on_change` is called in a thread."""
+    """Uses a folder of its own. The command works inside `with`; `on_change` is called in a thread."""
 
     def __init__(
         self, folder: Path, *, version: str = VERSION, on_change: Callable[[Change], None] | None = None
@@ -84,17 +84,17 @@ class VBoxManage:
             self._server.close()
 
     def __call__(self, *arguments: str) -> Answer:
-        """What the command would say, without a process."""
+        """The answer of the command, without a process."""
         return answer(self._store, list(arguments), lambda port, change: self._changed(change))
 
     @property
     def calls(self) -> list[list[str]]:
-        """The arguments of each, in their order."""
+        """The arguments of each call, in order."""
         return self._store.calls
 
     @property
     def machines(self) -> dict[str, Json]:
-        """As the stand-in keeps them, by their names."""
+        """The stored machines, by name."""
         with self._store.opened() as state:
             return {machine["name"]: machine for machine in state["machines"]}
 
@@ -108,9 +108,9 @@ class VBoxManage:
         times: int | None = 1,
         after: int = 0,
     ) -> None:
-        """What becomes of commands that the regular expression is found in: `times` of them, after the first `after`.
+        """Makes commands that match the regular expression fail or hang: `times` of them, after the first `after`.
 
-        `error`: they do nothing and fail with it. `seconds`: so long they hang; `late`: having done what they are for.
+        `error`: they do nothing and fail with this. `seconds`: how long they hang, before or (`late`) after their work.
         """
         fault = {"pattern": pattern, "error": error, "seconds": seconds, "late": late, "times": times, "after": after}
         with self._store.opened() as state:
@@ -119,16 +119,16 @@ class VBoxManage:
     def behave(self, machine: str = "", **numbers: int) -> None:
         """How a machine behaves, or all of them.
 
-        `aborts_after`: so many looks (showvminfo) at it while it runs. `looks_to_stop`: so many after its power
-        button was pressed (0: at once, -1: it does not care). `tries_to_unlock`: so often commands are refused after
-        it stopped.
+        `aborts_after`: it aborts after so many calls of showvminfo. `looks_to_stop`: it stops after so many of them
+        once its power button was pressed (0: at once, -1: never). `tries_to_unlock`: how many commands are refused
+        after it has stopped.
         """
         assert numbers.keys() <= {"aborts_after", "looks_to_stop", "tries_to_unlock"}
         with self._store.opened() as state:
             state["behaviours"].setdefault(machine, {}).update(numbers)
 
     def crash(self, machine: str) -> None:
-        """It ends without having been asked to."""
+        """Ends a machine as if it had crashed."""
         with self._store.opened() as state:
             box = Box(state)
             box.stop(box.find(machine), "aborted")
@@ -139,13 +139,13 @@ class VBoxManage:
         if self._on_change:
             try:
                 self._on_change(Change(change["event"], change["machine"]))
-            except Exception as error:  # the command's process tells of it
+            except Exception as error:  # reported by the command's process
                 return repr(error)
         return ""
 
 
 class _Server:
-    """Where the command's processes tell of changes, a line each."""
+    """Receives changes from the command's processes, one on each line."""
 
     def __init__(self, changed: Callable[[Json], str]) -> None:
         class Handler(socketserver.StreamRequestHandler):

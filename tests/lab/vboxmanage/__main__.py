@@ -1,4 +1,4 @@
-"""The stand-in as a command: a folder, and what VBoxManage would be called with."""
+"""The stand-in as a command: its arguments are a folder and the arguments of VBoxManage."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def notify(port: int, change: Json) -> str:
 
 
 def main(folder: str, *arguments: str) -> int:
-    said = answer(Store(Path(folder)), list(arguments), notify)
-    sys.stdout.write(said.out)
-    sys.stderr.write(said.err)
-    return said.code
+    result = answer(Store(Path(folder)), list(arguments), notify)
+    sys.stdout.write(result.out)
+    sys.stderr.write(result.err)
+    return result.code
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A VirtualBox as one command finds it: its machines and media, and what the command leaves to say."""
+"""The state of VirtualBox for one command: its machines and media, and the output of the command."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Box:
     def __init__(self, state: Json) -> None:
         self.state = state
         self.progress = ""
-        """What goes to stderr of a command that does well."""
+        """What a successful command prints to stderr."""
         self.changes: list[Json] = []
-        """Of machines, in their order, for whoever wants to know."""
+        """Changes of machines, in order, to be reported to the test."""
 
     @property
     def machines(self) -> list[Json]:
@@ -43,7 +43,7 @@ class Box:
         raise Refused(line, code="VBOX_E_OBJECT_NOT_FOUND", interface="IVirtualBox", call=FIND)
 
     def find_to_write(self, name: str) -> Json:
-        """For commands that need the machine for themselves."""
+        """Finds a machine for a command that needs its lock."""
         machine = self.find(name)
         if self.is_locked(machine):
             line = f"The machine '{machine['name']}' is already locked for a session (or being unlocked)"
@@ -51,14 +51,14 @@ class Box:
         return machine
 
     def is_locked(self, machine: Json) -> bool:
-        """While it runs, and as often as a test wants after that."""
+        """Whether it runs, or the test wants it to be locked after that."""
         if machine["state"] in LIVE:
             return True
         machine["unlocking"] = max(0, machine["unlocking"] - 1)
         return bool(machine["unlocking"])
 
     def behaviour(self, machine: Json, name: str) -> int | None:
-        """As a test set it for the machine, or else for all of them."""
+        """The value that the test set for the machine, or for all machines."""
         behaviours = self.state["behaviours"]
         value: int | None = behaviours.get(machine["name"], {}).get(name, behaviours.get("", {}).get(name))
         return value

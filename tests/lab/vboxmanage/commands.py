@@ -1,4 +1,4 @@
-"""One command line carried out: what stands on stdout and stderr, and the exit code."""
+"""Carries out one command line: its exit code, stdout and stderr."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ HANDLERS: dict[str, Callable[[Box, Given], str]] = {
 
 
 def answer(store: Store, arguments: list[str], notify: Callable[[int, Json], str]) -> Answer:
-    """`notify`: tells the one at a port of a change to a machine, and brings back what went wrong there."""
+    """`notify`: reports a change of a machine to a port, and returns the error that happened there."""
     store.note(arguments)
     with store.opened() as state:
         fault = _fault(state, shlex.join(arguments))
@@ -66,19 +66,19 @@ def answer(store: Store, arguments: list[str], notify: Callable[[int, Json], str
         try:
             if fault.get("error"):
                 raise Refused(*fault["error"].splitlines())
-            said = Answer(0, _carry_out(box, arguments), box.progress)
+            result = Answer(0, _carry_out(box, arguments), box.progress)
         except Refused as refused:
-            said = Answer(refused.exit_code, "", box.progress + refused.text(state["version"]))
+            result = Answer(refused.exit_code, "", box.progress + refused.text(state["version"]))
             if not refused.kept:
                 state["machines"], state["media"] = before
                 box.changes.clear()
         port = state["hook"]
     for change in box.changes:
         if failed := notify(port, change):
-            said = Answer(70, said.out, f"{said.err}The test's own hook failed: {failed}\n")
+            result = Answer(70, result.out, f"{result.err}The test's own hook failed: {failed}\n")
     if fault.get("late"):
         time.sleep(fault["seconds"])
-    return said
+    return result
 
 
 def _carry_out(box: Box, arguments: list[str]) -> str:
@@ -96,13 +96,13 @@ def _carry_out(box: Box, arguments: list[str]) -> str:
 
 
 def _fault(state: Json, line: str) -> Json:
-    """The first one whose turn it is; counts it."""
+    """The first fault that applies to the line; counts its use."""
     for fault in state["faults"]:
         if not re.search(fault["pattern"], line):
             continue
         fault["seen"] += 1
         if fault["seen"] > fault["after"] and (fault["times"] is None or fault["used"] < fault["times"]):
             fault["used"] += 1
-            found: Json = fault
-            return found
+            current: Json = fault
+            return current
     return {}

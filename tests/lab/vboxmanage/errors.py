@@ -1,8 +1,8 @@
-"""How VBoxManage says no: on stderr, with exit code 1, or 2 where a command line is wrong."""
+"""How VBoxManage reports errors: on stderr, with exit code 1, or 2 if the command line is wrong."""
 
 from __future__ import annotations
 
-CODES = {  # of the Main API's reference, as hosts other than Windows write them
+CODES = {  # from the reference of the Main API, in the form of hosts other than Windows
     "VBOX_E_OBJECT_NOT_FOUND": "0x80bb0001",
     "VBOX_E_INVALID_VM_STATE": "0x80bb0002",
     "VBOX_E_FILE_ERROR": "0x80bb0004",
@@ -16,9 +16,9 @@ CODES = {  # of the Main API's reference, as hosts other than Windows write them
 
 
 class Refused(Exception):
-    """What a command was asked for is not done; `kept`: what it did before is not undone.
+    """A command fails; `kept`: what it did until then is not undone.
 
-    `code`: empty where VBoxManage itself refuses, which has no details. `call`: of the API, for the context.
+    `code`: "" for an error of VBoxManage itself, which has no details. `call`: of the API, for the context.
     """
 
     exit_code = 1
@@ -31,7 +31,7 @@ class Refused(Exception):
         self._interface, self._call, self._last = interface, call, ""
 
     def after(self, line: str) -> None:
-        """VBoxManage's own line, behind the API's."""
+        """Adds a line of VBoxManage itself after those of the API."""
         self._last = line
 
     def text(self, version: str) -> str:
@@ -48,7 +48,7 @@ class Refused(Exception):
 
 
 class Misused(Refused):
-    """The command line is wrong. `exit_code` is 1 with the few commands that go on after a wrong option."""
+    """The command line is wrong. `exit_code` is 1 for the few commands that continue after a wrong option."""
 
     def __init__(self, line: str, *, exit_code: int = 2, usage: bool = True) -> None:
         super().__init__(line)

@@ -1,4 +1,4 @@
-"""«VBoxManage showvminfo --machinereadable»: lines of name=value, as version 7.1 orders and writes them."""
+"""«VBoxManage showvminfo --machinereadable»: lines of name=value, in the order and form of version 7.1."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def showvminfo(box: Box, given: Given) -> str:
 
 
 def look(box: Box, machine: Json) -> None:
-    """Time passes with each look: the machine stops that was asked to, and the one aborts that is to."""
+    """Each call lets time pass: a machine that should stop stops, and one that should abort aborts."""
     if machine["state"] != "running":
         return
     machine["looks"] += 1

@@ -1,4 +1,4 @@
-"""Machines that are made, set up and removed: «VBoxManage createvm», «modifyvm», «unregistervm», «setextradata»."""
+"""Makes, configures and removes machines: «VBoxManage createvm», «modifyvm», «unregistervm», «setextradata»."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ DEFAULTS: Json = {
     **{f"--uart{at}": [] for at in range(1, 5)},
 }
 LIMITS = {"--memory": ("RAM size", 4, 2097152), "--cpus": ("virtual CPU count", 1, 64), "--vram": ("VRAM size", 0, 256)}
-FORBIDDEN = re.compile(r'[\\/:*?"<>|\x00-\x1f]')  # in names of files
+FORBIDDEN = re.compile(r'[\\/:*?"<>|\x00-\x1f]')  # in file names
 
 
 def createvm(box: Box, given: Given) -> str:
@@ -124,7 +124,7 @@ def new_address() -> str:
 
 
 def forward(machine: Json, nic: int, rule: list[str]) -> None:
-    """Adds a forwarding, or removes it; they are kept by their names, in the alphabet's order."""
+    """Adds or removes a port forwarding. They are stored by name, in alphabetical order."""
     rules = machine["rules"].setdefault(str(nic), {})
     bad: Json = {"code": "NS_ERROR_INVALID_ARG", "interface": "INATEngine"}
     if rule[0] == "delete" and len(rule) == 2:
@@ -145,7 +145,7 @@ def forward(machine: Json, nic: int, rule: list[str]) -> None:
 
 
 def unregistervm(box: Box, given: Given) -> str:
-    """Its folder goes only if nothing is left in it; other machines' disks stay, and discs unless asked for."""
+    """Removes its folder only if it is empty. Disks of other machines stay, and discs unless they are asked for."""
     machine = box.find(given.word(0, "VM name required"))
     if box.is_locked(machine):
         line = f"Cannot unregister the machine '{machine['name']}' while it is locked"
@@ -187,7 +187,7 @@ def setextradata(box: Box, given: Given) -> str:
 
 
 def listed(box: Box, given: Given) -> str:
-    """«VBoxManage list»: vms and runningvms (the others are elsewhere)."""
+    """«VBoxManage list»: vms and runningvms (the others are in other modules)."""
     running = given.words[0] == "runningvms"
     machines = [one for one in box.machines if not running or one["state"] in LIVE]
     if given.get("--sorted"):

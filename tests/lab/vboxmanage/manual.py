@@ -1,7 +1,7 @@
 """The commands that the stand-in knows, after VirtualBox 7's User Manual, chapter 8 («VBoxManage»).
 
-Older spellings of options, which VirtualBox still reads, stand behind the manual's. What more the manual has is
-refused until somebody needs it.
+Older spellings of options, which VirtualBox still accepts, follow those of the manual. Other options of the manual are
+refused until they are needed.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ COMMANDS: dict[str, Command] = {
     "startvm": Command(
         {"--type": choice("gui", "headless", "sdl", "separate"), "--putenv": text}, words=1, unknown="unknown option"
     ),
-    # «VBoxManage controlvm», whose words are not options
+    # «VBoxManage controlvm», whose arguments are not options
     "controlvm": Command(words=4, raw=True),
     # «VBoxManage storagectl»
     "storagectl": Command(

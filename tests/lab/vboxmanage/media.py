@@ -1,6 +1,6 @@
-"""Disks and disc images: «VBoxManage createmedium» and what stands beside it in the manual, and which files they take.
+"""Disks and disc images: «VBoxManage createmedium» and related commands of the manual, and which files they accept.
 
-A disk's file has the header of its format and, behind it, the bytes that it was made from, as they are.
+The file of a disk has the header of its format, followed by the unchanged bytes that it was made from.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ HEADER = 512
 VDI_TEXT = b"<<< Oracle VM VirtualBox Disk Image >>>\n"
 MAGIC = {"VDI": VDI_TEXT, "VMDK": b"KDMV", "VHD": b"conectix", "QCOW": b"QFI\xfb", "RAW": b""}
 DISC_SECTOR = 2048
-NO_DISC = 32768  # bytes: a file that is no longer is not taken for a disc
+NO_DISC = 32768  # bytes; a file up to this size is not accepted as a disc
 DEVICES = {"disk": "disk", "hdd": "disk", "dvd": "dvd", "dvddrive": "dvd"}
 
 
 def openable(box: Box, name: str, device: str) -> Json:
-    """A medium by its UUID or its file; the file of one that is not known yet is looked at."""
+    """A medium by its UUID or file; the file of an unknown medium is read."""
     path = str(Path(name).absolute())
     for medium in box.media:
         if medium["device"] == device and name.strip("{}").lower() in (medium["uuid"], medium["path"].lower()):
@@ -37,11 +37,11 @@ def openable(box: Box, name: str, device: str) -> Json:
     if not Path(path).is_file():
         line = f"Could not find file for the medium '{path}' (VERR_FILE_NOT_FOUND)"
         raise Refused(line, code="VBOX_E_FILE_ERROR", interface="IMedium", call=call)
-    found = read_disk(path) if device == "disk" else read_disc(path)
-    if not found:
+    opened = read_disk(path) if device == "disk" else read_disc(path)
+    if not opened:
         line = f"Could not get the storage format of the medium '{path}' (VERR_NOT_SUPPORTED)"
         raise Refused(line, code="VBOX_E_IPRT_ERROR", interface="IMedium", call=call)
-    return register(box, found, call)
+    return register(box, opened, call)
 
 
 def register(box: Box, medium: Json, call: str, *before: str) -> Json:
@@ -99,13 +99,13 @@ def write(medium: Json, source: Path | None = None) -> None:
 
 
 def _copy(source: Path, target: BinaryIO) -> None:
-    """Without the holes, so that a large disk with little in it takes no time."""
+    """Copies without holes, so that a large and mostly empty disk takes no time."""
     start, at = target.tell(), 0
     with source.open("rb") as file:
         while at < (end := source.stat().st_size):
             try:
                 at = os.lseek(file.fileno(), at, os.SEEK_DATA)
-            except OSError:  # nothing but a hole is left
+            except OSError:  # the rest is a hole
                 break
             hole = os.lseek(file.fileno(), at, os.SEEK_HOLE)
             file.seek(at)
@@ -116,7 +116,7 @@ def _copy(source: Path, target: BinaryIO) -> None:
 
 
 def made(box: Box, medium: Json, failure: str, storage: str, source: Path | None = None) -> Json:
-    """Writes a disk's file where none is, in a folder that is made where it lacks."""
+    """Writes the file of a new disk, and creates its folder if necessary."""
     box.progress += "0%..."
     call = f"RTEXITCODE handle{failure.split()[2].capitalize()}Medium(HandlerArg*)"
     path = Path(medium["path"])
@@ -157,7 +157,7 @@ def clonemedium(box: Box, given: Given) -> str:
     medium = medium_of(str(path), original["device"], "VDI" if kind == "QCOW" else kind, size)
     made(box, medium, "Failed to clone medium", "clone medium", Path(original["path"]))
     if len(box.media) > before + 1:
-        box.media.remove(original)  # which was open only for this
+        box.media.remove(original)  # it was open only for this
     return f"Clone medium created in format '{medium['format']}'. UUID: {medium['uuid']}\n"
 
 
@@ -205,7 +205,7 @@ def closemedium(box: Box, given: Given) -> str:
 
 
 def convertfromraw(box: Box, given: Given) -> str:
-    """Any bytes: it does not look whether they are a disk of another format. The disk is not registered."""
+    """Accepts any bytes, even a disk in another format. The disk is not registered."""
     if len(given.words) != 2:
         raise Misused("Incorrect number of parameters")
     source, target = Path(given.words[0]), Path(given.words[1])

@@ -1,4 +1,4 @@
-"""Command lines as VBoxManage reads them: tables of options, each with the kind of value that it takes."""
+"""Parses command lines as VBoxManage does: tables of options, each with the kind of its value."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def choice(*known: str) -> Kind:
 
 
 def rule(word: str, more: Callable[[], str]) -> list[str]:
-    """A forwarding, `name,tcp|udp,[host ip],host port,[guest ip],guest port`, or `delete` and a name."""
+    """A port forwarding, `name,tcp|udp,[host ip],host port,[guest ip],guest port`, or `delete` and a name."""
     if word == "delete":
         return [word, more()]
     parts = [part.strip() for part in word.split(",")]
@@ -61,11 +61,11 @@ FLAG: Kind | None = None
 
 @dataclass(frozen=True)
 class Command:
-    """`options`: names (the first one is the one that the stand-in knows it by; # is a number) → the value's kind.
+    """`options`: names (the stand-in uses the first one; # is a number) → the kind of the value.
 
-    `leading`: the first word is the machine, whatever it looks like. `words`: how many others there may be; `kinds`:
-    those of them that are options without dashes. `raw`: nothing is an option. `unknown` and `option_error` are how
-    it takes a wrong option.
+    `leading`: the first word is the machine, whatever it looks like. `words`: how many others are allowed; `kinds`:
+    those of them that are options without dashes. `raw`: nothing is an option. `unknown` and `option_error`: how
+    it reports a wrong option.
     """
 
     options: Mapping[str, Kind | None] = field(default_factory=dict)
@@ -129,7 +129,7 @@ class Command:
 
 @dataclass
 class Given:
-    """What stood on a command line: words, and options as (name, number, value), in their order."""
+    """A parsed command line: words, and options as (name, number, value), in order."""
 
     words: list[str] = field(default_factory=list)
     kinds: list[str] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Machines that run: «VBoxManage startvm», «VBoxManage controlvm»."""
+"""Starts and controls machines: «VBoxManage startvm», «VBoxManage controlvm»."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _lock(box: Box, machine: Json, slot: Json) -> None:
 
 
 def _open_console(at: int, file: Path) -> None:
-    """What it held is gone with each start."""
+    """Empties the file: each start overwrites it."""
     try:
         file.write_bytes(b"")
     except OSError:

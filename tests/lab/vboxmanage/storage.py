@@ -15,7 +15,7 @@ class Bus(NamedTuple):
     kinds: tuple[str, ...]
     """Of controllers; the first one is taken if none is asked for."""
     ports: int
-    """As many as there are without being asked for."""
+    """The default number of ports."""
     most: int
     devices: int = 1
 
@@ -79,11 +79,11 @@ def storageattach(box: Box, given: Given) -> str:
     port, device = (_place(given, *of) for of in (("--port", bus.most), ("--device", bus.devices)))
     if medium is None:
         raise Refused("Missing --medium argument")
-    wanted, slot = DEVICES.get(given.get("--type", "")), f"{port}-{device}"
+    kind, slot = DEVICES.get(given.get("--type", "")), f"{port}-{device}"
     present = controller["slots"].get(slot)
     live = machine["state"] in LIVE
     disc = present and present["device"] == "dvd"
-    if live and not (disc and medium != "none" and wanted in (None, "dvd")):
+    if live and not (disc and medium != "none" and kind in (None, "dvd")):
         line = f"Controller '{name}' does not support hot-plugging"
         raise Refused(line, code="VBOX_E_INVALID_VM_STATE", interface="SessionMachine", call="AttachDevice(…)")
     controller["ports"] = max(controller["ports"], port + 1)
@@ -93,15 +93,15 @@ def storageattach(box: Box, given: Given) -> str:
         _refuse_discs(controller)
         controller["slots"][slot] = {"device": "dvd", "medium": None}
     else:
-        wanted = wanted or (present and present["device"])
-        if not wanted:
+        kind = kind or (present and present["device"])
+        if not kind:
             raise Refused("Argument --type must be specified")
-        _attach(box, machine, controller, slot, wanted, medium)
+        _attach(box, machine, controller, slot, kind, medium)
     return ""
 
 
 def _place(given: Given, name: str, most: int) -> int:
-    """A port's or a device's number, which may be left out where there is one only."""
+    """The number of a port or device, which can be left out if only one exists."""
     number: Any = given.get(name)
     if number is None:
         if most > 1:

@@ -1,4 +1,4 @@
-"""What VirtualBox keeps between commands: a JSON file in the stand-in's folder, one command at a time."""
+"""What VirtualBox stores between commands: a JSON file in the stand-in's folder, used by one command at a time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Store:
         self._file, self._lock, self._calls = folder / "state.json", folder / "lock", folder / "calls"
 
     def create(self, version: str, hook: int) -> None:
-        """`hook`: the port on which somebody wants to know of machines that start and stop; 0: nobody."""
+        """`hook`: the port to which starts and stops of machines are reported; 0: none."""
         folders = {"machine_folder": str(self.folder / "VirtualBox VMs")}
         fresh: Json = {"version": version, "hook": hook, **folders, "extra": {}, "machines": [], "media": []}
         self._file.write_text(json.dumps({**fresh, "faults": [], "behaviours": {}}), encoding="utf-8")
@@ -27,7 +27,7 @@ class Store:
 
     @contextmanager
     def opened(self) -> Iterator[Json]:
-        """The state, which is written back; nobody else has it meanwhile."""
+        """The state, which is written back; no other command can use it meanwhile."""
         with self._lock.open("a", encoding="utf-8") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             state: Json = json.loads(self._file.read_text(encoding="utf-8"))

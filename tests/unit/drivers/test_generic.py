@@ -57,23 +57,23 @@ def test_a_key_may_lie_in_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 
 def test_hosts_have_to_be_named() -> None:
-    said = refusal()
-    assert "has no hosts" in said
-    assert "generic: {hosts: [" in said
+    message = refusal()
+    assert "has no hosts" in message
+    assert "generic: {hosts: [" in message
 
 
 @pytest.mark.parametrize("host", ["@a", "a:ssh", "a:0", ""])
-def test_what_is_no_host_is_told(host: str) -> None:
+def test_a_host_that_can_not_be_parsed_is_refused(host: str) -> None:
     assert f"{host!r} is not a host" in refusal(hosts=("b", host))
 
 
 @pytest.mark.parametrize("again", ["a", "ann@a", "a:22"])
-def test_a_host_that_is_named_twice_is_told(again: str) -> None:
+def test_a_host_that_is_listed_twice_is_refused(again: str) -> None:
     assert "The host a is listed twice" in refusal(hosts=("a", "b", again))
     assert len(load(hosts=("a", "a:2222")).machines()) == 2
 
 
-def test_a_key_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_missing_key_file_is_refused(tmp_path: Path) -> None:
     for missing in (tmp_path / "key", tmp_path):
         assert f"The key file {missing} does not exist (generic.kfile)" in refusal(hosts=("a",), kfile=missing)
 
@@ -91,12 +91,12 @@ def test_a_password_is_asked_for_once_for_all_hosts(monkeypatch: pytest.MonkeyPa
     assert len(asked) == 1
 
 
-def test_a_password_is_not_asked_for_where_nobody_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_password_is_not_asked_for_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "on_terminal", lambda: False)
     assert "there is no terminal" in refusal(hosts=("a",), pwd="-")
 
 
-def test_a_wrong_request_is_told_before_a_password_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_request_is_refused_before_a_password_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "on_terminal", lambda: True)
     monkeypatch.setattr(getpass, "getpass", pytest.fail)
     assert "has no hosts" in refusal(pwd="-")

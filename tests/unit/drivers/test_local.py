@@ -16,7 +16,7 @@ from tests.unit.fake_api import FakeApi
 
 HERE = Machine("m1", "192.0.2.1")
 
-# As Linux writes it: listening on 22 and, on one address only, 631; a connection, and one that ended, on 4321.
+# In the format of Linux: sockets listen on 22 and, on one address only, 631; on 4321, two connections, one closed.
 TCP = """\
   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
    0: 00000000:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 21547 1 0000 100 0 0 10 0
@@ -52,7 +52,7 @@ def local(address: str | None = "192.0.2.1") -> Local:
     return Local(LocalSettings(address=address))
 
 
-# --- what it is ------------------------------------------------------------------------------
+# --- surveys ------------------------------------------------------------------------------
 
 
 def test_ports_that_something_on_this_computer_listens_on_are_held(
@@ -64,7 +64,7 @@ def test_ports_that_something_on_this_computer_listens_on_are_held(
     assert local().survey(HERE).held_ports == {22, 631, 80, 65535}
     (tmp_path / "tcp6").unlink()  # a kernel without IPv6
     assert local().survey(HERE).held_ports == {22, 631}
-    (tmp_path / "tcp").unlink()  # no Linux
+    (tmp_path / "tcp").unlink()  # not Linux
     assert local().survey(HERE).held_ports == frozenset()
 
 
@@ -80,13 +80,13 @@ def test_of_an_engine_elsewhere_this_computers_ports_say_nothing(monkeypatch: py
     assert local().survey(HERE).held_ports == frozenset()
 
 
-def test_a_swarm_of_one_is_open_to_nobody_else() -> None:
+def test_a_swarm_of_one_node_needs_no_open_ports() -> None:
     survey = local().survey(HERE)
     assert (survey.machine, survey.address, survey.state) == (HERE, "127.0.0.1", MachineState.SERVING)
-    assert (survey.cpus, survey.memory, survey.free_disk) == (None, None, None)  # the engine tells
+    assert (survey.cpus, survey.memory, survey.free_disk) == (None, None, None)  # the engine reports them
 
 
-def test_a_swarm_that_is_there_already_is_used() -> None:
+def test_an_existing_swarm_is_used() -> None:
     assert local().adopts_swarm
 
 
@@ -134,7 +134,7 @@ def test_more_than_one_can_not() -> None:
 
 
 class Route:
-    """A datagram socket of a computer whose way out has this address, or none."""
+    """A datagram socket of a computer with this address, or with no network."""
 
     def __init__(self, address: str | None) -> None:
         self._address = address
@@ -146,7 +146,7 @@ class Route:
         pass
 
     def connect(self, address: tuple[str, int]) -> None:
-        assert address[0].startswith("203.0.113.")  # of the documentation's range: nobody is asked
+        assert address[0].startswith("203.0.113.")  # an address for documentation: no host is contacted
         if self._address is None:
             raise OSError(101, "Network is unreachable")
 
@@ -207,7 +207,7 @@ def test_a_command_can_not_run_where_only_the_engine_is_reached(monkeypatch: pyt
 
 
 class Debian:
-    """What the driver asked of the operating system."""
+    """Records what the driver asks of the operating system."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.installed = 0
@@ -247,7 +247,7 @@ def test_where_none_answers_one_is_installed(debian: Debian) -> None:
 
 
 @pytest.mark.usefixtures("no_engine_here")
-def test_whoever_may_use_it_only_from_the_next_login_on_is_told(
+def test_it_is_reported_if_the_engine_can_be_used_after_the_next_login_only(
     debian: Debian, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: False)
@@ -257,7 +257,7 @@ def test_whoever_may_use_it_only_from_the_next_login_on_is_told(
 
 
 @pytest.mark.usefixtures("no_engine_here")
-def test_an_engine_that_is_there_but_closed_is_not_installed_over(debian: Debian) -> None:
+def test_an_engine_without_access_is_not_replaced(debian: Debian) -> None:
     debian.closed = True
     with pytest.raises(EngineError):
         local().add("local")
@@ -273,7 +273,7 @@ def test_where_docker_host_names_another_none_is_installed(debian: Debian, monke
 
 
 @pytest.mark.usefixtures("debian")
-def test_what_goes_with_the_engine_is_told_before_and_after() -> None:
+def test_what_is_removed_with_the_engine_is_reported_before_and_after() -> None:
     question: Any = local().describe_removal("local")
     assert "docker.io containerd" in question
     assert "volumes" in question

@@ -28,7 +28,7 @@ def machine(testbed: Lab) -> Machine:
     return testbed.driver().machines()[0]
 
 
-# --- looking ---------------------------------------------------------------------------------
+# --- surveys ---------------------------------------------------------------------------------
 
 
 def test_a_machine_is_surveyed_without_being_changed(testbed: Lab, machine: Machine) -> None:
@@ -66,16 +66,16 @@ def test_an_engine_of_the_owners_does_not_serve_the_course_yet(testbed: Lab, mac
     assert testbed.driver().survey(machine).state is not MachineState.SERVING
 
 
-def test_a_machine_that_can_not_be_reached_is_told(testbed: Lab, machine: Machine) -> None:
+def test_a_machine_that_can_not_be_reached_is_reported(testbed: Lab, machine: Machine) -> None:
     testbed.first.is_lost = True
     driver = testbed.driver()
     for _ in range(3):
         with pytest.raises(ConnectionFailed, match=r"192\.0\.2\.11: no answer"):
             driver.survey(machine)
-    assert len(testbed.logins) == 1  # nobody waits for it again and again
+    assert len(testbed.logins) == 1  # the wait for it is not repeated
 
 
-def test_a_machine_of_another_course_is_left_to_it(testbed: Lab, machine: Machine) -> None:
+def test_a_machine_of_another_course_is_not_changed(testbed: Lab, machine: Machine) -> None:
     prepared(testbed)
     other = testbed.driver("geo")
     with pytest.raises(MachineError, match="in use by course 'bio'"):
@@ -114,11 +114,11 @@ def test_another_trainer_takes_over_with_the_folder(
 def test_a_fresh_machine_is_set_up_and_reached_with_the_trainers_certificate(testbed: Lab, machine: Machine) -> None:
     driver = testbed.driver()
     driver.survey(machine)
-    found = driver.prepare(machine)
-    assert found.machine == machine
+    engine = driver.prepare(machine)
+    assert engine.machine == machine
     assert testbed.changes == [("engine-up", "install")]
-    (said,) = testbed.said
-    assert said.startswith("192.0.2.11: setting up its engine (no engine")
+    (message,) = testbed.said
+    assert message.startswith("192.0.2.11: setting up its engine (no engine")
     folder = testbed.course.folder
     (client,) = testbed.clients
     assert client == {
@@ -152,7 +152,7 @@ def test_a_machine_that_is_ready_is_left_as_it_is(testbed: Lab, machine: Machine
     assert not testbed.said
 
 
-def test_what_got_lost_is_mended(testbed: Lab, machine: Machine) -> None:
+def test_an_engine_that_does_not_run_is_set_up_again(testbed: Lab, machine: Machine) -> None:
     prepared(testbed)
     testbed.first.values["active"] = "failed\n"
     driver = testbed.driver()
@@ -162,7 +162,7 @@ def test_what_got_lost_is_mended(testbed: Lab, machine: Machine) -> None:
     assert driver.survey(machine).state is MachineState.SERVING
 
 
-def test_an_engine_that_is_too_old_is_told_even_if_it_was_just_installed(testbed: Lab, machine: Machine) -> None:
+def test_an_engine_that_is_too_old_is_reported_even_if_it_was_just_installed(testbed: Lab, machine: Machine) -> None:
     up = testbed.first._up
 
     def buster(what: str) -> None:
@@ -212,14 +212,14 @@ def test_without_the_courses_certificates_no_engine_can_be_reached(testbed: Lab,
     assert not testbed.course.folder.exists()
 
 
-def test_whoever_only_looks_needs_no_login(testbed: Lab, machine: Machine) -> None:
+def test_connecting_needs_no_login(testbed: Lab, machine: Machine) -> None:
     prepared(testbed)
     testbed.logins.clear()
     assert testbed.driver().connect(machine).machine == machine
     assert not testbed.logins
 
 
-# --- giving back -----------------------------------------------------------------------------
+# --- releasing -----------------------------------------------------------------------------
 
 
 def test_a_machine_is_given_back_as_it_was(testbed: Lab) -> None:
@@ -240,7 +240,7 @@ def test_a_machine_that_was_never_set_up_is_left_alone(testbed: Lab, machine: Ma
     assert not testbed.changes
 
 
-def test_a_machine_that_can_not_be_given_back_is_told(testbed: Lab, machine: Machine) -> None:
+def test_a_release_that_fails_is_reported(testbed: Lab, machine: Machine) -> None:
     prepared(testbed)
     testbed.first.failures["engine-down"] = CommandResult(1, "", "cloudscale: the engine's packages can't be removed\n")
     with pytest.raises(MachineError, match=r"192\.0\.2\.11: the engine's packages can't be removed"):
@@ -256,7 +256,7 @@ def test_a_command_runs_as_the_user_who_logs_in(testbed: Lab, machine: Machine) 
     assert testbed.first.commands == ["echo $((6*7)) && id"]
 
 
-def test_more_machines_than_there_are_can_not_be_had(testbed: Lab) -> None:
+def test_more_nodes_than_hosts_are_refused(testbed: Lab) -> None:
     for nodes in (0, 1, 2):
         testbed.driver().check_nodes(nodes)
     with pytest.raises(RequestError, match=r"3 machines are needed, but generic\.hosts has 2"):
@@ -269,7 +269,7 @@ def test_the_driver_can_be_used_from_several_threads(monkeypatch: pytest.MonkeyP
     run = FakeHost.run_root
 
     def meet(self: FakeHost, *arguments: Any, **settings: Any) -> CommandResult:
-        together.wait(10)  # nobody goes on before all are here
+        together.wait(10)  # no thread continues before all have arrived
         return run(self, *arguments, **settings)
 
     monkeypatch.setattr(FakeHost, "run_root", meet)

@@ -1,4 +1,4 @@
-"""Images on their way from machine to machine."""
+"""Copying images from machine to machine."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_an_image_is_sent_from_machine_to_machine(testbed: Lab) -> None:
     source = copy(testbed, on_output.append)
     assert source.calls == [("other", "cloudscale/pydata:1", "192.0.2.12:2376")]
     assert on_output == [b"12 bytes copied"]
-    assert testbed.hosts["192.0.2.12"].calls[-1] == ("facts",)  # the other one only takes it
+    assert testbed.hosts["192.0.2.12"].calls[-1] == ("facts",)  # the other one only receives it
 
 
 def test_the_sender_gets_a_certificate_for_some_hours_and_no_lasting_key(testbed: Lab) -> None:
@@ -75,7 +75,7 @@ DD = "\r1048576 bytes (1.0 MB, 1.0 MiB) copied, 1 s, 1.0 MB/s\r2097152 bytes (2.
         f"{DOCKER}2+0 records in\n1+1 records out\n{DD}",
     ],
 )
-def test_an_image_that_can_not_be_sent_is_told_with_both_machines_and_the_cause(testbed: Lab, stderr: str) -> None:
+def test_a_failed_copy_is_reported_with_both_machines_and_the_cause(testbed: Lab, stderr: str) -> None:
     testbed.first.failures["other"] = CommandResult(1, "", stderr)
     with pytest.raises(MachineError, match=r"192\.0\.2\.12: .*pydata:1 .*from 192\.0\.2\.11 .*i/o timeout") as raised:
         copy(testbed)

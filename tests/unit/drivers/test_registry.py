@@ -83,5 +83,5 @@ def test_a_driver_has_the_methods_of_what_it_can_do_and_no_others(protocol: type
         assert not any(hasattr(driver, name) for name in asked(protocol))
         return
     for name in asked(protocol):
-        wanted, found = inspect.signature(vars(protocol)[name]), inspect.signature(getattr(driver, name))
-        assert list(wanted.parameters) == list(found.parameters), name
+        expected, actual = inspect.signature(vars(protocol)[name]), inspect.signature(getattr(driver, name))
+        assert list(expected.parameters) == list(actual.parameters), name

@@ -151,7 +151,7 @@ def test_a_refusal_has_details_and_a_wrong_command_line_has_the_usage(ann: VBoxM
     assert "Usage" in ann("startvm", "ann", "--colour").err
 
 
-def test_names_uuids_and_settings_files_are_there_once(ann: VBoxManage, tmp_path: Path) -> None:
+def test_names_uuids_and_settings_files_are_unique(ann: VBoxManage, tmp_path: Path) -> None:
     same = ("createvm", *MACHINE, "--groups", "/bio", "--basefolder")
     refused(
         ann(*same, str(tmp_path)), f"Machine settings file '{tmp_path / 'bio' / 'ann' / 'ann.vbox'}' already exists"
@@ -191,7 +191,7 @@ def test_a_machine_starts_once_and_is_locked_while_it_runs(ann: VBoxManage, tmp_
     assert info(ann)["VMState"] == "poweroff"
 
 
-def test_what_is_missing_at_a_start_is_told(ann: VBoxManage, tmp_path: Path) -> None:
+def test_what_is_missing_at_a_start_is_reported(ann: VBoxManage, tmp_path: Path) -> None:
     did(ann("modifyvm", "ann", "--uart1", "0x3F8", "4", "--uartmode1", "file", str(tmp_path / "no" / "console")))
     refused(ann("startvm", "ann"), "RawFile#0 failed to create the raw output file")
     Path(disk(tmp_path)).unlink()
@@ -364,7 +364,7 @@ def test_the_command_is_a_program_that_several_may_call_at_once(tmp_path: Path) 
 
 
 @pytest.mark.usefixtures("processes")
-def test_the_command_fails_as_the_real_one_does_and_hangs_when_told_to(vbox: VBoxManage) -> None:
+def test_the_command_fails_as_the_real_one_does_and_hangs_on_demand(vbox: VBoxManage) -> None:
     done = subprocess.run([vbox.command, "showvminfo", "bob"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("VBoxManage: error: Could not find a registered machine named 'bob'\n")

@@ -1,4 +1,4 @@
-"""The driver `openstack` at a stand-in for a cloud: a clock, a record of what was asked, and fixtures."""
+"""The driver `openstack` at a stand-in for a cloud: a clock, and a record of all requests."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ MARK = mark(COURSE)
 PRIVATE, PUBLIC = "10.20.0.0/20", "192.0.2.0/24"  # the stand-in's
 PASSWORD = "pass-{}:word"
 WRONG = "wrong-and-yet-secret"
-# the stand-in's password, its application credential's, every token of it, and what users have in the place of one
+# the stand-in's password, the secret of its application credential, its tokens, and what users type instead
 SECRETS = (PASSWORD, "a secret", "gAAAAA", WRONG)
 TICK = 1e-6  # seconds
 ENDING = 10.0  # seconds for a thread
 
 
 class Time:
-    """A clock whose time passes as soon as somebody sleeps, and by a tick with each look. Safe for several threads."""
+    """A clock whose time passes with each sleep, and by a tick with each look. Safe for several threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -56,9 +56,9 @@ class Time:
 
 
 class Crowd:
-    """A clock of so many threads: time passes when all of them sleep, up to the first that wakes.
+    """A clock for so many threads: when all of them sleep, time passes until the first one wakes.
 
-    `tick`: what passes with each look at it, too.
+    `tick`: the time that passes with each look at it.
     """
 
     def __init__(self, size: int, *, tick: float = TICK) -> None:
@@ -131,7 +131,7 @@ class OwnCloud(StandIn):
         super().__init__(**settings)
 
     def renew(self) -> None:
-        """As it was at its beginning; who has a token may keep it."""
+        """Resets it. Tokens stay valid."""
         (place,) = self.regions
         self.regions[place] = Region(self.identity, self.url, "", volume=True, private=PRIVATE, public=PUBLIC)
         self._services.update({service.prefix: service for service in self.region.services})
@@ -154,11 +154,11 @@ class OwnCloud(StandIn):
         return answer
 
     def bodies(self, path: str, method: str = "POST") -> list[Any]:
-        """What was asked of a path, without the envelope's name."""
-        found = [asked.body for asked in self.asked if asked.method == method and re.search(path, asked.path)]
-        return [next(iter(body.values())) if len(body) == 1 else body for body in found]
+        """The bodies of the requests to a path, without their outermost key."""
+        bodies = [asked.body for asked in self.asked if asked.method == method and re.search(path, asked.path)]
+        return [next(iter(body.values())) if len(body) == 1 else body for body in bodies]
 
-    # --- how much there is of what, strangers' included ---
+    # --- the number of resources, with those of others ---
 
     def totals(self) -> dict[str, int]:
         network = self.network
@@ -171,7 +171,7 @@ class OwnCloud(StandIn):
             "volumes": len(self.volumes.volumes) if self.region.volumes else 0,
         }
 
-    # --- what an earlier run made, or others ---
+    # --- resources of an earlier run, or of others ---
 
     def add_port(self, name: str, *, marked: str = MARK, tags: tuple[str, ...] = (), **more: Any) -> dict[str, Any]:
         (net,) = (net for net in self.network.networks.items.values() if net["name"] == "course-net")
@@ -186,7 +186,7 @@ class OwnCloud(StandIn):
         return self.network.floating_ips.make(given | ({"port_id": port["id"]} if port else {}))
 
     def add_machine(self, name: str, *, marked: str = MARK, **more: Any) -> Server:
-        """Its server, its port, which is its own, and its floating IP; it is up."""
+        """A machine that is up: its server, its port and its floating IP."""
         port = self.add_port(name, marked=marked, tags=(marked,))
         self.add_ip(port, marked=marked)["tags"] = [marked]
         server = self.compute.add_server(name, "m1.small", tags=[marked, *more.pop("tags", ())], **more)
@@ -196,12 +196,12 @@ class OwnCloud(StandIn):
 
 
 def only_these(monkeypatch: pytest.MonkeyPatch, *clouds_yaml: Path) -> None:
-    """Of this computer's configurations of clouds none but these files."""
+    """Hides the cloud configurations of this computer, and uses these files."""
     for name in [name for name in os.environ if name.startswith("OS_")]:
         monkeypatch.delenv(name)
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.setenv(name, "127.0.0.1")
-    # the places are found out when openstacksdk is imported
+    # openstacksdk determines these paths when it is imported
     monkeypatch.setattr(loader, "CONFIG_FILES", [str(file) for file in clouds_yaml])
     monkeypatch.setattr(loader, "SECURE_FILES", [])
     monkeypatch.setattr(loader, "VENDOR_FILES", [])
@@ -212,8 +212,8 @@ def settings(**given: Any) -> OpenStackSettings:
 
 
 def quicker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """openstacksdk looks through all attributes of a class several times for each object, which takes half the time."""
+    """Caches the attributes of a class: openstacksdk lists them again and again, which takes half of the time."""
     known: Any = Resource._attributes_iterator.__func__  # type: ignore[attr-defined]
-    found: Any = functools.cache(lambda cls, kinds: tuple(known(cls, kinds)))
+    cached: Any = functools.cache(lambda cls, kinds: tuple(known(cls, kinds)))
     usual = (fields.Body, fields.Header)
-    monkeypatch.setattr(Resource, "_attributes_iterator", classmethod(lambda cls, kinds=usual: found(cls, kinds)))
+    monkeypatch.setattr(Resource, "_attributes_iterator", classmethod(lambda cls, kinds=usual: cached(cls, kinds)))

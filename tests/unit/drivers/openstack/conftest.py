@@ -16,7 +16,7 @@ from tests.unit.drivers.openstack.testbed import CloudTestbed
 
 @pytest.fixture(name="alone")
 def alone_fixture(loopback: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[OwnCloud]:
-    """A stand-in of the test's own, which may be left as it pleases, with a clouds.yaml for it."""
+    """A stand-in for one test, which can leave it in any state, with a clouds.yaml for it."""
     only_these(monkeypatch, tmp_path / "clouds.yaml")
     with OwnCloud() as stand_in:
         stand_in.clouds_yaml(tmp_path)
@@ -26,7 +26,7 @@ def alone_fixture(loopback: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
 @pytest.fixture(name="standing", scope="module")
 def standing_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[OwnCloud, Cloud]]:
-    """A stand-in for several tests one after the other, and a login to it: most of the time goes into that."""
+    """A stand-in for all tests of a module, and a login to it, which takes most of the time."""
     folder = tmp_path_factory.mktemp("standing")
     with OwnCloud() as stand_in, pytest.MonkeyPatch.context() as patched:
         quicker(patched)
@@ -41,7 +41,7 @@ def standing_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple
 def own_cloud_fixture(
     standing: tuple[OwnCloud, Cloud], loopback: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Iterator[OwnCloud]:
-    """As at its beginning, with a clouds.yaml for it; whatever is asked of it, it is asked in its own terms."""
+    """The stand-in, reset, with a clouds.yaml for it. Requests that it does not accept fail the test."""
     only_these(monkeypatch, tmp_path / "clouds.yaml")
     stand_in, _ = standing
     stand_in.renew()
@@ -57,13 +57,13 @@ def clock_fixture() -> Time:
 
 @pytest.fixture(name="cloud")
 def opened_fixture(standing: tuple[OwnCloud, Cloud], stand_in: OwnCloud, clock: Time) -> Cloud:
-    """The login, by the test's own clock."""
+    """The login, with the clock of the test."""
     return replace(standing[1], clock=clock)
 
 
 @pytest.fixture(name="few_rules")
 def few_rules_fixture(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Most of the requests for a machine are for the rules of its group, which have tests of their own."""
+    """No rules in the security group: they take most of the requests, and have their own tests."""
     monkeypatch.setattr(security, "base_rules", lambda settings: frozenset())
 
 

@@ -1,4 +1,4 @@
-"""A maker of machines at a stand-in for a cloud."""
+"""A Maker of machines at a stand-in for a cloud."""
 
 from __future__ import annotations
 
@@ -20,41 +20,41 @@ KEY = SshKey(Path("id_ed25519"), PUBLIC)
 
 
 def chosen(stand_in: OwnCloud, given: OpenStackSettings) -> Choices:
-    """What `choose` finds of these names, without asking the cloud."""
+    """The same as `choose`, without a request to the cloud."""
 
-    def found(items: Any, name: str) -> Any:
+    def find(items: Any, name: str) -> Any:
         return next(item for item in items.values() if item["name"] == name)
 
-    network, flavor = stand_in.network, found(stand_in.compute.flavors, given.flavor)
+    network, flavor = stand_in.network, find(stand_in.compute.flavors, given.flavor)
     inside, outside = given.network, given.external_network
     return Choices(
-        image_id=found(stand_in.images.images, given.image)["id"],
+        image_id=find(stand_in.images.images, given.image)["id"],
         flavor_id=flavor["id"],
         kind=Kind(flavor["name"], flavor["vcpus"], usable_memory(flavor["ram"])),
         ram=flavor["ram"],
-        network_id=found(network.networks.items, inside)["id"],
+        network_id=find(network.networks.items, inside)["id"],
         cidrs=frozenset({"10.20.0.0/20"}),
-        external_id=found(network.networks.items, outside)["id"] if outside else None,
+        external_id=find(network.networks.items, outside)["id"] if outside else None,
     )
 
 
 def new_maker(stand_in: OwnCloud, cloud: Cloud, group_size: int | None = 10, **given: Any) -> Maker:
-    """As a run has it that begins now."""
-    wanted = settings(**given)
-    blueprint = Blueprint(MARK, wanted, chosen(stand_in, wanted), KEY)
-    there = read_inventory(cloud, MARK) if any(stand_in.totals().values()) else Inventory()
-    return Maker(cloud, blueprint, there, group_size)
+    """The Maker of a new run."""
+    given_settings = settings(**given)
+    blueprint = Blueprint(MARK, given_settings, chosen(stand_in, given_settings), KEY)
+    existing = read_inventory(cloud, MARK) if any(stand_in.totals().values()) else Inventory()
+    return Maker(cloud, blueprint, existing, group_size)
 
 
 def parts(maker: Maker, name: str = "bio-1") -> tuple[Port, FloatingIp | None, Server]:
-    """All that a machine has; its server may be building yet."""
+    """All parts of a machine; its server may still be in BUILD."""
     port = maker.port(name)
     ip = maker.floating_ip(name, port)
     return port, ip, maker.server(name, port)
 
 
 def machine(maker: Maker, name: str = "bio-1") -> Server:
-    """One that is up."""
+    """A machine that is up."""
     *_, server = parts(maker, name)
     maker.await_active(name, server)
     return server

@@ -1,4 +1,4 @@
-"""A stand-in for a cloud, and openstacksdk that talks to it: fixtures and shorthands."""
+"""A stand-in for a cloud, and openstacksdk that is connected to it: shorthands."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tests.lab.stand_in import StandIn
 
 MARKS = [
     pytest.mark.usefixtures("loopback"),
-    # openstacksdk's, of parts of its own
+    # warnings of openstacksdk about its own parts
     pytest.mark.filterwarnings("ignore::DeprecationWarning:openstack"),
     pytest.mark.filterwarnings("ignore::PendingDeprecationWarning:openstack"),
 ]
 
 
 def nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither the cloud nor the proxy of whoever runs the tests."""
+    """Hides the cloud and the proxy of this computer."""
     for name in [name for name in os.environ if name.startswith("OS_")]:
         monkeypatch.delenv(name)
     for name in ("NO_PROXY", "no_proxy"):
@@ -33,13 +33,13 @@ def connect(stand_in: StandIn, folder: Path, cloud: str = "course", region: str 
 
 
 def open_cloud(clouds_yaml: Path, cloud: str, **more: Any) -> Connection:
-    """By this file and nothing else of this computer."""
+    """Uses this file, and no other configuration of this computer."""
     known = OpenStackConfig(config_files=[str(clouds_yaml)], vendor_files=[], secure_files=[], load_envvars=False)
     return Connection(config=known.get_one(cloud, api_timeout=5, **more))
 
 
 def violated(stand_in: StandIn) -> list[str]:
-    """What was noted, which is no matter from now on."""
+    """Returns the violations, and clears them."""
     noted = list(stand_in.violations)
     stand_in.violations.clear()
     return noted

@@ -1,4 +1,4 @@
-"""What the configuration names is found in the cloud, or told with what there is."""
+"""What the configuration names is looked up in the cloud, or refused with the available names."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ def refusal(cloud: Cloud, **given: Any) -> SettingsError:
 
 
 def ids(stand_in: OwnCloud) -> dict[str, str]:
-    """Of the things that the configuration names by default, and of others, by name."""
+    """The resources that the configuration names by default, and others: name → id."""
     network, compute = stand_in.network, stand_in.compute
-    there = [*network.networks.items.values(), *stand_in.images.images.values(), *compute.flavors.values()]
-    return {item["name"]: item["id"] for item in there}
+    available = [*network.networks.items.values(), *stand_in.images.images.values(), *compute.flavors.values()]
+    return {item["name"]: item["id"] for item in available}
 
 
-# --- what is found ---
+# --- names that exist ---
 
 
-def test_what_is_named_is_found(stand_in: OwnCloud, cloud: Cloud) -> None:
+def test_what_the_configuration_names_is_looked_up(stand_in: OwnCloud, cloud: Cloud) -> None:
     known = ids(stand_in)
     assert choose(cloud, settings()) == Choices(
         image_id=known["debian-12"],
@@ -71,7 +71,7 @@ def test_a_name_may_be_any(stand_in: OwnCloud, cloud: Cloud, name: str) -> None:
     assert choose(cloud, settings(image=name)).image_id == image["id"]
 
 
-def test_without_an_external_network_there_are_no_floating_ips(stand_in: OwnCloud, cloud: Cloud) -> None:
+def test_without_an_external_network_no_floating_ips_are_used(stand_in: OwnCloud, cloud: Cloud) -> None:
     assert choose(cloud, settings(external_network="")).external_id is None
     assert stand_in.count(path="external|networks/public") == 0
 
@@ -82,7 +82,7 @@ def test_all_ranges_of_the_network_are_known(stand_in: OwnCloud, cloud: Cloud) -
     assert choose(cloud, settings()).cidrs == {"10.20.0.0/20", "2001:db8::/64"}
 
 
-def test_a_key_pair_and_a_zone_are_found_where_they_are_named(stand_in: OwnCloud, cloud: Cloud) -> None:
+def test_a_key_pair_and_a_zone_are_looked_up_if_they_are_configured(stand_in: OwnCloud, cloud: Cloud) -> None:
     stand_in.compute.add_keypair("mine", "ssh-ed25519 AAAA me")
     choose(cloud, settings(key_pair="mine", availability_zone="nova"))
     assert stand_in.count("GET", "/os-keypairs") == stand_in.count("GET", "/os-availability-zone") == 1
@@ -90,11 +90,11 @@ def test_a_key_pair_and_a_zone_are_found_where_they_are_named(stand_in: OwnCloud
     assert stand_in.count("GET", "/os-keypairs") == stand_in.count("GET", "/os-availability-zone") == 1
 
 
-# --- what is not ---
+# --- names that do not exist ---
 
 
 @pytest.mark.parametrize(
-    ("key", "wrong", "there"),
+    ("key", "wrong", "available"),
     [
         ("image", "debian12", "debian-12, debian-12-docker"),
         ("flavor", "m1.smal", "m1.small"),
@@ -104,36 +104,36 @@ def test_a_key_pair_and_a_zone_are_found_where_they_are_named(stand_in: OwnCloud
         ("availability_zone", "novo", "nova."),
     ],
 )
-def test_what_is_misspelt_is_told_by_its_key_with_what_there_is(
-    stand_in: OwnCloud, cloud: Cloud, key: str, wrong: str, there: str
+def test_a_misspelt_name_is_refused_with_its_key_and_the_available_names(
+    stand_in: OwnCloud, cloud: Cloud, key: str, wrong: str, available: str
 ) -> None:
     stand_in.compute.add_keypair("mine", "ssh-ed25519 AAAA me")
     error = refusal(cloud, **{key: wrong})
     assert error.message == f"The cloud 'course' does not have openstack.{key}: {wrong!r}."
-    assert error.remedy.startswith(f"Available: {there}")
+    assert error.remedy.startswith(f"Available: {available}")
 
 
-def test_what_is_closest_is_told_first(stand_in: OwnCloud, cloud: Cloud) -> None:
+def test_the_most_similar_names_are_listed_first(stand_in: OwnCloud, cloud: Cloud) -> None:
     for name in ("alpine", "windows-10", "ubuntu-24.04", "ubuntu-22.04"):
         stand_in.images.add_image(name)
-    told = refusal(cloud, image="ubuntu-2404").remedy
-    assert told == "Available: ubuntu-24.04, ubuntu-22.04, alpine, debian-12, debian-12-docker, windows-10."
+    remedy = refusal(cloud, image="ubuntu-2404").remedy
+    assert remedy == "Available: ubuntu-24.04, ubuntu-22.04, alpine, debian-12, debian-12-docker, windows-10."
 
 
 def test_a_long_list_is_cut(stand_in: OwnCloud, cloud: Cloud) -> None:
     for number in range(40):
         stand_in.images.add_image(f"image-{number:02}")
-    told = refusal(cloud, image="image-30x").remedy
-    assert told.startswith("Available: image-30, ")
-    assert told.endswith(f" and {42 - SHOWN} more.")
-    assert told.count(",") == SHOWN - 1
+    remedy = refusal(cloud, image="image-30x").remedy
+    assert remedy.startswith("Available: image-30, ")
+    assert remedy.endswith(f" and {42 - SHOWN} more.")
+    assert remedy.count(",") == SHOWN - 1
 
 
-def test_where_there_is_nothing_that_is_told(cloud: Cloud) -> None:
+def test_an_empty_list_of_names_is_reported_as_none(cloud: Cloud) -> None:
     assert refusal(cloud, key_pair="mine").remedy == "Available: none."
 
 
-def test_it_is_told_that_floating_ips_can_be_left_out(cloud: Cloud) -> None:
+def test_the_remedy_says_that_floating_ips_can_be_left_out(cloud: Cloud) -> None:
     assert "Leave it empty" in refusal(cloud, external_network="outside").remedy
 
 
@@ -143,7 +143,7 @@ def test_the_machines_network_is_no_way_out(stand_in: OwnCloud, cloud: Cloud) ->
 
 
 @pytest.mark.parametrize(("key", "name"), [("image", "debian-12"), ("network", "course-net"), ("flavor", "m1.small")])
-def test_a_name_of_several_is_told(stand_in: OwnCloud, cloud: Cloud, key: str, name: str) -> None:
+def test_a_name_that_several_resources_have_is_refused(stand_in: OwnCloud, cloud: Cloud, key: str, name: str) -> None:
     again = {
         "image": lambda: stand_in.images.add_image(name),
         "network": lambda: stand_in.network.networks.add(name),
@@ -157,7 +157,7 @@ def test_a_name_of_several_is_told(stand_in: OwnCloud, cloud: Cloud, key: str, n
         choose(cloud, settings(**{key: twin["id"]}))
 
 
-def test_two_ways_out_of_one_name_are_told(stand_in: OwnCloud, cloud: Cloud) -> None:
+def test_two_external_networks_with_one_name_are_refused(stand_in: OwnCloud, cloud: Cloud) -> None:
     stand_in.network.networks.add("public", external=True)
     assert "several with this name" in refusal(cloud, external_network="public").message
     known = [net["id"] for net in stand_in.network.networks.items.values() if net["name"] == "public"]
@@ -172,7 +172,7 @@ def test_a_network_of_the_name_that_leads_nowhere_is_not_taken_for_the_way_out(
     assert choose(cloud, settings()).external_id == known
 
 
-def test_a_network_without_addresses_is_told(stand_in: OwnCloud, cloud: Cloud) -> None:
+def test_a_network_without_a_subnet_is_refused(stand_in: OwnCloud, cloud: Cloud) -> None:
     stand_in.network.networks.add("bare")
     assert refusal(cloud, network="bare").message == "The network 'bare' (openstack.network) has no subnet."
 
@@ -182,10 +182,10 @@ def test_an_image_that_is_not_ready_is_none_to_choose(stand_in: OwnCloud, cloud:
     assert "debian-13" not in refusal(cloud, image="debian-14").remedy
 
 
-# --- what does not fit together ---
+# --- choices that do not fit together ---
 
 
-def test_a_flavor_with_too_little_memory_for_the_image_is_told(stand_in: OwnCloud, cloud: Cloud) -> None:
+def test_a_flavor_with_too_little_memory_for_the_image_is_refused(stand_in: OwnCloud, cloud: Cloud) -> None:
     stand_in.images.add_image("big", min_ram=4096)
     error = refusal(cloud, image="big")
     assert error.message == "The image 'big' needs 4096 MiB of memory, but the flavor 'm1.small' has only 1536 MiB."
@@ -194,7 +194,9 @@ def test_a_flavor_with_too_little_memory_for_the_image_is_told(stand_in: OwnClou
 
 
 @pytest.mark.parametrize("size", [{"min_disk": 9}, {"size": 9 * GIB}])
-def test_one_with_too_little_disk_is_told(stand_in: OwnCloud, cloud: Cloud, size: dict[str, int]) -> None:
+def test_a_flavor_with_too_little_disk_for_the_image_is_refused(
+    stand_in: OwnCloud, cloud: Cloud, size: dict[str, int]
+) -> None:
     stand_in.images.add_image("big", **size)
     error = refusal(cloud, image="big")
     assert error.message == "The image 'big' needs 9.0 GiB of disk, but the flavor 'm1.small' has only 8 GiB."
@@ -225,7 +227,7 @@ def test_it_is_never_more_than_was_measured(ram: int, measured: int) -> None:
     assert 0.9 * measured < usable_memory(ram) <= measured
 
 
-# --- what goes wrong ---
+# --- failures ---
 
 
 def test_a_cloud_that_does_not_tell_is_no_mistake_of_the_configuration(stand_in: OwnCloud, cloud: Cloud) -> None:

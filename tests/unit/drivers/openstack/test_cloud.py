@@ -1,4 +1,4 @@
-"""How often a cloud is asked before a fault counts, and how it is told then."""
+"""How often a request is repeated before its failure is reported, and how it is reported."""
 
 from __future__ import annotations
 
@@ -38,22 +38,22 @@ PORTS = "/v2.0/ports"
 
 
 def look(cloud: Cloud) -> list[str]:
-    """What a faultless cloud answers with ["course-net", "public"]."""
+    """A request that a working cloud answers with ["course-net", "public"]."""
     return cloud.attempt("Looking", lambda: sorted(net.name for net in cloud.api.network.networks()))
 
 
 def make(cloud: Cloud) -> str:
-    """A port, which is there once."""
+    """Creates a port, of which only one must exist."""
     network = cloud.api.network
     (net,) = network.networks(name="course-net")
 
-    def made() -> str:
+    def create() -> str:
         return str(network.create_port(network_id=net.id, name="bio-1", description=MARK).id)
 
-    def found() -> str | None:
+    def find() -> str | None:
         return next((port.id for port in network.ports(description=MARK)), None)
 
-    return cloud.attempt("Making it", made, found=found)
+    return cloud.attempt("Making it", create, found=find)
 
 
 def failure(cloud: Cloud) -> CloudError:
@@ -63,7 +63,7 @@ def failure(cloud: Cloud) -> CloudError:
     return raised.value
 
 
-# --- what passes ---
+# --- transient failures ---
 
 
 @pytest.mark.parametrize("fault", [*({"status": code} for code in sorted(TRANSIENT)), {"drop": "before"}])
@@ -126,7 +126,7 @@ def test_a_wish_that_is_no_number_of_seconds_is_none(stand_in: OwnCloud, cloud: 
 
 
 @pytest.mark.parametrize("path", ["/networks", "/flavors", "/images", "/volumes"])
-def test_nobody_else_pauses_and_asks_again(
+def test_only_transient_failures_are_retried_after_a_pause(
     stand_in: OwnCloud, cloud: Cloud, clock: Time, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
     api = cloud.api
@@ -140,11 +140,11 @@ def test_nobody_else_pauses_and_asks_again(
     monkeypatch.setattr(time, "sleep", slept.append)
     stand_in.faults.append(Fault(path=path, status=503, retry_after=30))
     cloud.attempt("Looking", lambda: list(listings[path]()))
-    assert clock.pauses == [30]  # a library that does it on its own account knows nothing of the wish
+    assert clock.pauses == [30]  # the library's own retries would ignore Retry-After
     assert slept == []
 
 
-# --- what does not pass ---
+# --- permanent failures ---
 
 
 @pytest.mark.parametrize("code", [400, 403, 404, 405, 409, 413, 501])
@@ -165,28 +165,28 @@ def test_the_remedy_is_for_the_refusal(stand_in: OwnCloud, cloud: Cloud, code: i
     assert word in failure(cloud).remedy
 
 
-def test_the_words_of_a_proxy_are_told_without_its_tags(stand_in: OwnCloud, cloud: Cloud) -> None:
+def test_the_message_of_a_proxy_is_reported_without_its_tags(stand_in: OwnCloud, cloud: Cloud) -> None:
     stand_in.faults.append(Fault(path="/networks", status=504, times=None))
-    said = failure(cloud).message
-    assert "A fault on demand" in said
-    assert said.endswith("(HTTP 504).")
-    assert not set("<>\n") & set(said)
+    message = failure(cloud).message
+    assert "A fault on demand" in message
+    assert message.endswith("(HTTP 504).")
+    assert not set("<>\n") & set(message)
 
 
-def test_a_line_that_stays_dead_is_told_by_its_address(alone: OwnCloud, clock: Time) -> None:
+def test_a_dead_connection_is_reported_with_its_address(alone: OwnCloud, clock: Time) -> None:
     cloud = open_cloud(settings(), clock)
     alone.close()
-    said = failure(cloud).message
+    message = failure(cloud).message
     cloud.api.close()
-    assert said.startswith(f"Looking: could not connect to {alone.url}/network/v2.0/networks (")
+    assert message.startswith(f"Looking: could not connect to {alone.url}/network/v2.0/networks (")
     assert clock.now() > PATIENCE / 2
 
 
-def test_a_line_that_breaks_off_is_told_without_the_libraries_words(stand_in: OwnCloud, cloud: Cloud) -> None:
+def test_a_lost_connection_is_reported_without_the_libraries_words(stand_in: OwnCloud, cloud: Cloud) -> None:
     stand_in.faults.append(Fault(path="/networks", drop="before", times=None))
-    said = failure(cloud).message
-    assert f"{stand_in.url}/network/v2.0/networks" in said
-    assert "(" not in said
+    message = failure(cloud).message
+    assert f"{stand_in.url}/network/v2.0/networks" in message
+    assert "(" not in message
 
 
 def test_a_defect_of_ours_is_not_taken_for_the_clouds(cloud: Cloud, clock: Time) -> None:
@@ -195,7 +195,7 @@ def test_a_defect_of_ours_is_not_taken_for_the_clouds(cloud: Cloud, clock: Time)
     assert clock.pauses == []
 
 
-# --- what may have been done ---
+# --- requests that may have been carried out ---
 
 
 @pytest.mark.parametrize("fault", [*({"status": code} for code in sorted(TRANSIENT)), {"drop": "before"}])
@@ -214,7 +214,7 @@ def test_what_was_done_without_an_answer_is_not_done_again(stand_in: OwnCloud, c
 
 
 def test_nor_is_what_was_done_with_a_wrong_answer(stand_in: OwnCloud, cloud: Cloud) -> None:
-    # the proxy in front of the service gave up, and the service did not
+    # the proxy gave up, but the service carried it out
     stand_in.faults.append(Fault("POST", PORTS, status=504))
 
     def proxy(request: Any) -> None:
@@ -228,7 +228,7 @@ def test_nor_is_what_was_done_with_a_wrong_answer(stand_in: OwnCloud, cloud: Clo
 
 def test_a_request_that_was_not_answered_has_time_to_arrive(stand_in: OwnCloud, cloud: Cloud, clock: Time) -> None:
     stand_in.faults.append(Fault("POST", PORTS, drop="before"))
-    late = ["bio-1"]  # is still on its way
+    late = ["bio-1"]  # is still being carried out
 
     def arrive(request: Any) -> None:
         if request.method == "GET" and PORTS in request.path and late and clock.now() >= ARRIVING:
@@ -245,7 +245,7 @@ def test_a_look_that_stumbles_itself_is_repeated(stand_in: OwnCloud, cloud: Clou
     assert stand_in.totals()["ports"] == 1
 
 
-def test_what_is_made_is_told_where_it_stays_refused(stand_in: OwnCloud, cloud: Cloud) -> None:
+def test_what_could_not_be_created_is_reported(stand_in: OwnCloud, cloud: Cloud) -> None:
     stand_in.set_quota("port", 0)
     with pytest.raises(CloudError, match=r"Making it: Quota exceeded for resources: \['port'\] \(HTTP 409\)"):
         make(cloud)
@@ -262,13 +262,13 @@ def test_a_token_that_runs_out_is_replaced_in_silence(stand_in: OwnCloud, cloud:
 
 
 def test_it_is_replaced_for_all_who_meet_it_at_once(stand_in: OwnCloud, cloud: Cloud) -> None:
-    # none is refused before all are there
+    # no request is refused before all have arrived
     together = threading.Barrier(8, action=stand_in.identity.expire_all)
-    there: list[str] = []
+    arrived: list[str] = []
 
     def gather(request: Any) -> None:
-        if "/networks" in request.path and len(there) < together.parties:
-            there.append(request.target)
+        if "/networks" in request.path and len(arrived) < together.parties:
+            arrived.append(request.target)
             together.wait(10)
 
     stand_in.seen = gather
@@ -276,19 +276,19 @@ def test_it_is_replaced_for_all_who_meet_it_at_once(stand_in: OwnCloud, cloud: C
     assert [outcome.error for outcome in outcomes] == [None] * together.parties
 
 
-def test_an_account_that_was_closed_meanwhile_is_told(stand_in: OwnCloud, cloud: Cloud, clock: Time) -> None:
+def test_an_account_that_was_closed_meanwhile_is_reported(stand_in: OwnCloud, cloud: Cloud, clock: Time) -> None:
     stand_in.identity.expire_all()
     stand_in.identity.password = "another"
     error = failure(cloud)
     assert "(HTTP 401)" in error.message
     assert "credentials" in error.remedy
-    assert clock.now() < ARRIVING  # it is not asked again and again: an account may be locked for that
+    assert clock.now() < ARRIVING  # no repeated logins: the cloud could lock the account
 
 
-# --- many at once ---
+# --- many requests at once ---
 
 
-def test_a_service_is_asked_by_as_many_as_there_are_connections_to_it(stand_in: OwnCloud, cloud: Cloud) -> None:
+def test_a_service_gets_as_many_requests_at_once_as_it_has_connections(stand_in: OwnCloud, cloud: Cloud) -> None:
     stand_in.faults.append(Fault(path="/networks", seconds=0.02, times=None))
     outcomes = fan_out(lambda _: look(cloud), range(25), width=25)
     assert all(outcome.ok for outcome in outcomes)

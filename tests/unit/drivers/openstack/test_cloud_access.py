@@ -1,4 +1,4 @@
-"""Who comes into a cloud, and what is said to those who do not."""
+"""Logins to a cloud, and how a failed login is reported."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def changed(file: Path, name: str = "course", *, auth: Json | None = None, **top: Any) -> None:
-    """One cloud of the file, with other values; None takes one away."""
+    """Changes one cloud in the file; None removes a value."""
     clouds = json.loads(file.read_text())
     cloud = clouds["clouds"][name]
     for values, new in ((cloud["auth"], auth or {}), (cloud, top)):
@@ -50,14 +50,14 @@ def changed(file: Path, name: str = "course", *, auth: Json | None = None, **top
 
 
 def refusal(clock: Time, **given: Any) -> str:
-    """What is said, in which there is no secret."""
+    """The error message, which contains no secret."""
     with pytest.raises(AccessError) as raised:
         open_cloud(settings(**given), clock)
-    said = str(raised.value)
+    message = str(raised.value)
     assert raised.value.exit_code == 2
-    assert not [secret for secret in SECRETS if secret in said]
-    assert said == " ".join(said.split(" "))  # in one piece
-    return said
+    assert not [secret for secret in SECRETS if secret in message]
+    assert message == " ".join(message.split(" "))  # without gaps
+    return message
 
 
 def entered(stand_in: OwnCloud, clock: Time, **given: Any) -> Cloud:
@@ -68,7 +68,7 @@ def entered(stand_in: OwnCloud, clock: Time, **given: Any) -> Cloud:
     return cloud
 
 
-# --- who comes in ---
+# --- logins that work ---
 
 
 @pytest.mark.parametrize("name", ["course", "application"])
@@ -125,7 +125,7 @@ def test_the_region_is_the_one_that_is_named(clock: Time, monkeypatch: pytest.Mo
 
 
 def with_own_interfaces(stand_in: OwnCloud, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of which only the internal one leads anywhere."""
+    """Endpoints of which only the internal one works."""
     catalog = stand_in.identity._catalog
 
     def shown() -> list[Json]:
@@ -146,35 +146,35 @@ def test_the_interface_is_the_one_that_is_named(
     entered(stand_in, clock)
 
 
-# --- who does not, for want of an account ---
+# --- no account ---
 
 
-def test_without_any_account_it_is_told_where_to_put_one(clock: Time, file: Path, monkeypatch: Any) -> None:
+def test_without_an_account_the_remedy_says_where_to_configure_one(clock: Time, file: Path, monkeypatch: Any) -> None:
     only_these(monkeypatch, file)
-    said = refusal(clock, cloud=None)
-    assert said.startswith("No cloud account is configured (missing: auth_url).")
-    assert all(word in said for word in ("clouds.yaml", "~/.config/openstack", "OS_*"))
+    message = refusal(clock, cloud=None)
+    assert message.startswith("No cloud account is configured (missing: auth_url).")
+    assert all(word in message for word in ("clouds.yaml", "~/.config/openstack", "OS_*"))
 
 
-def test_a_cloud_that_is_not_there_is_told_with_those_that_are(
+def test_an_unknown_cloud_is_refused_with_those_that_exist(
     stand_in: OwnCloud, clock: Time, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = refusal(clock, cloud="curse")
-    assert said == (
+    message = refusal(clock, cloud="curse")
+    assert message == (
         "The cloud 'curse' can't be used (Cloud curse was not found).\n"
         "  Clouds in clouds.yaml and the environment: course, application."
     )
     monkeypatch.setenv("OS_CLOUD", "curse")
-    assert refusal(clock, cloud=None) == said
+    assert refusal(clock, cloud=None) == message
     assert not stand_in.requests
 
 
 @pytest.mark.usefixtures("stand_in")
 def test_of_several_clouds_one_has_to_be_named(clock: Time) -> None:
-    said = refusal(clock, cloud=None)
-    assert "clouds.yaml has several clouds: course, application." in said
-    assert "openstack.cloud" in said
-    assert "OS_CLOUD" in said
+    message = refusal(clock, cloud=None)
+    assert "clouds.yaml has several clouds: course, application." in message
+    assert "openstack.cloud" in message
+    assert "OS_CLOUD" in message
 
 
 @pytest.mark.parametrize(
@@ -186,9 +186,7 @@ def test_of_several_clouds_one_has_to_be_named(clock: Time) -> None:
         *("clouds: {course: {region_name: 5}}", "clouds: {course: {region_name: }}"),
     ],
 )
-def test_a_file_that_is_not_of_its_form_is_told(
-    clock: Time, file: Path, monkeypatch: pytest.MonkeyPatch, text: str
-) -> None:
+def test_a_malformed_file_is_refused(clock: Time, file: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     only_these(monkeypatch, file)
     file.write_text(text)
     assert "clouds.yaml" in refusal(clock, cloud="course" if "course:" in text else None)
@@ -196,17 +194,17 @@ def test_a_file_that_is_not_of_its_form_is_told(
 
 @pytest.mark.usefixtures("stand_in")
 @pytest.mark.parametrize("value", ["soon", "[1]"])
-def test_a_number_that_is_none_is_told(clock: Time, file: Path, value: str) -> None:
+def test_a_malformed_number_is_refused(clock: Time, file: Path, value: str) -> None:
     changed(file, api_timeout=value)
     assert "course" in refusal(clock)
 
 
-# --- who does not, with an account ---
+# --- wrong accounts ---
 
 
 @pytest.mark.usefixtures("stand_in")
 @pytest.mark.parametrize(
-    ("name", "auth", "told"),
+    ("name", "auth", "words"),
     [
         ("course", {"password": WRONG}, ["username 'trainer'", "requires authentication", "the password or secret"]),
         ("course", {"username": "other"}, ["username 'other'", "requires authentication"]),
@@ -220,18 +218,18 @@ def test_a_number_that_is_none_is_told(clock: Time, file: Path, value: str) -> N
         ("application", {"application_credential_id": "4711"}, ["Could not find Application Credential: 4711"]),
     ],
 )
-def test_wrong_credentials_are_told_without_what_is_secret(
-    clock: Time, file: Path, name: str, auth: Json, told: list[str]
+def test_wrong_credentials_are_reported_without_secrets(
+    clock: Time, file: Path, name: str, auth: Json, words: list[str]
 ) -> None:
     changed(file, name, auth=auth)
-    said = refusal(clock, cloud=name)
-    assert all(word in said for word in (f"the cloud {name!r} at http://", *told)), said
-    assert clock.pauses == []  # an account may be locked for those who try again
+    message = refusal(clock, cloud=name)
+    assert all(word in message for word in (f"the cloud {name!r} at http://", *words)), message
+    assert clock.pauses == []  # no repeated logins: the cloud could lock the account
 
 
 @pytest.mark.usefixtures("stand_in")
 @pytest.mark.parametrize(
-    ("name", "missing", "told"),
+    ("name", "missing", "words"),
     [
         ("course", ["password"], ["course", "password"]),
         ("course", ["username"], ["course", "username"]),
@@ -241,11 +239,11 @@ def test_wrong_credentials_are_told_without_what_is_secret(
     ],
 )
 def test_what_is_missing_of_the_credentials_is_named(
-    clock: Time, file: Path, name: str, missing: list[str], told: list[str]
+    clock: Time, file: Path, name: str, missing: list[str], words: list[str]
 ) -> None:
     changed(file, name, auth=dict.fromkeys(missing))
-    said = refusal(clock, cloud=name)
-    assert all(word in said for word in told), said
+    message = refusal(clock, cloud=name)
+    assert all(word in message for word in words), message
 
 
 @pytest.mark.parametrize("missing", ["user_domain_name", "project_domain_name"])
@@ -258,48 +256,48 @@ def test_a_missing_domain_is_named(stand_in: OwnCloud, clock: Time, file: Path, 
 
 
 @pytest.mark.usefixtures("stand_in")
-def test_a_way_to_log_in_that_is_none_is_told(clock: Time, file: Path) -> None:
+def test_an_unknown_way_to_log_in_is_refused(clock: Time, file: Path) -> None:
     changed(file, auth_type="passwort")
     assert "The plugin passwort could not be found" in refusal(clock)
 
 
-def test_a_token_that_is_none_any_more_is_told(stand_in: OwnCloud, clock: Time, file: Path) -> None:
+def test_an_expired_token_is_reported(stand_in: OwnCloud, clock: Time, file: Path) -> None:
     url = stand_in.environment["OS_AUTH_URL"]
     auth = {"auth_url": url, "token": "gAAAAAold", "project_name": "course", "project_domain_name": "Default"}
     file.write_text(json.dumps({"clouds": {"old": {"auth_type": "token", "auth": auth}}}))
-    said = refusal(clock, cloud="old")
-    assert f"Could not log in to the cloud 'old' at {url} with a token." in said
+    message = refusal(clock, cloud="old")
+    assert f"Could not log in to the cloud 'old' at {url} with a token." in message
 
 
-# --- a cloud that is not there ---
+# --- a cloud that does not answer ---
 
 
 @pytest.mark.usefixtures("stand_in")
 @pytest.mark.parametrize("path", ["/v3", "/identity/v3", "/v3/", ""])
-def test_an_address_where_nobody_listens_is_told_in_half_a_minute(clock: Time, file: Path, path: str) -> None:
+def test_an_address_that_does_not_answer_is_reported_in_half_a_minute(clock: Time, file: Path, path: str) -> None:
     url = f"http://127.0.0.1:1{path}"
     changed(file, auth={"auth_url": url})
-    said = refusal(clock)
-    assert f"Could not log in to the cloud 'course' at {url} with " in said
-    assert f"could not connect to {url.rstrip('/')}" in said
-    assert "(Connection refused)" in said
-    assert "auth_url" in said
+    message = refusal(clock)
+    assert f"Could not log in to the cloud 'course' at {url} with " in message
+    assert f"could not connect to {url.rstrip('/')}" in message
+    assert "(Connection refused)" in message
+    assert "auth_url" in message
     assert 5 < clock.now() < LOGIN_PATIENCE
 
 
 @pytest.mark.parametrize("url", ["nonsense", "http://", "ftp://127.0.0.1/v3", "127.0.0.1:5000/v3"])
 @pytest.mark.usefixtures("stand_in")
-def test_an_address_that_is_none_is_told(clock: Time, file: Path, url: str) -> None:
+def test_a_malformed_address_is_refused(clock: Time, file: Path, url: str) -> None:
     changed(file, auth={"auth_url": url})
     assert url in refusal(clock)
 
 
-def test_an_address_where_something_else_is_told(stand_in: OwnCloud, clock: Time, file: Path) -> None:
+def test_an_address_of_another_service_is_reported(stand_in: OwnCloud, clock: Time, file: Path) -> None:
     changed(file, auth={"auth_url": f"{stand_in.url}/horizon"})
-    said = refusal(clock)
-    assert f"{stand_in.url}/horizon with " in said
-    assert "auth_url" in said
-    assert clock.now() < 0.1  # there is an answer, and it is not to be hoped for that it changes
+    message = refusal(clock)
+    assert f"{stand_in.url}/horizon with " in message
+    assert "auth_url" in message
+    assert clock.now() < 0.1  # a permanent failure is not retried
     assert "unknown path" in stand_in.violations[0]
     stand_in.violations.clear()
 
@@ -315,39 +313,39 @@ def test_a_cloud_that_stumbles_at_the_door_is_asked_again(
     assert stand_in.faults[0].used
 
 
-def test_a_cloud_that_stays_away_is_told_in_its_own_words(stand_in: OwnCloud, clock: Time) -> None:
+def test_a_cloud_that_stays_down_is_reported_with_its_message(stand_in: OwnCloud, clock: Time) -> None:
     body = {"error": {"code": 503, "message": "Down for the night", "title": "Service Unavailable"}}
     stand_in.faults.append(Fault("POST", "/auth/tokens", status=503, body=body, times=None))
-    said = refusal(clock)
-    assert "Logging in: Down for the night (HTTP 503)." in said
+    message = refusal(clock)
+    assert "Logging in: Down for the night (HTTP 503)." in message
     assert clock.now() < LOGIN_PATIENCE
 
 
-def test_the_words_of_a_proxy_are_told_without_its_tags(stand_in: OwnCloud, clock: Time) -> None:
+def test_the_message_of_a_proxy_is_reported_without_its_tags(stand_in: OwnCloud, clock: Time) -> None:
     stand_in.faults.append(Fault("POST", "/auth/tokens", status=502, times=None))
-    said = refusal(clock)
-    assert "A fault on demand (HTTP 502)." in said
-    assert not set("<>") & set(said)
+    message = refusal(clock)
+    assert "A fault on demand (HTTP 502)." in message
+    assert not set("<>") & set(message)
 
 
-# --- a cloud without what is needed ---
+# --- a cloud without the required services ---
 
 
 @pytest.mark.usefixtures("stand_in")
 @pytest.mark.parametrize(("key", "value"), [("region_name", "Mars"), ("interface", "inner")])
-def test_a_place_without_services_is_told_with_the_places_that_have_some(
+def test_a_region_without_services_is_reported_with_the_available_regions(
     clock: Time, file: Path, key: str, value: str
 ) -> None:
     given: Json = {key: value}
     changed(file, **given)
-    said = refusal(clock)
-    assert "'course' has no service compute in region" in said
-    assert repr(value) in said
-    assert "Available regions: RegionOne. Set region_name or interface" in said
+    message = refusal(clock)
+    assert "'course' has no service compute in region" in message
+    assert repr(value) in message
+    assert "Available regions: RegionOne. Set region_name or interface" in message
 
 
 @pytest.mark.parametrize("service", ["compute", "network", "image"])
-def test_a_cloud_that_lacks_a_service_is_told(
+def test_a_cloud_that_lacks_a_service_is_reported(
     stand_in: OwnCloud, clock: Time, monkeypatch: pytest.MonkeyPatch, service: str
 ) -> None:
     catalog = stand_in.identity._catalog
@@ -365,19 +363,19 @@ def test_a_cloud_too_old_for_tags_is_refused(
     if comes_in:
         entered(stand_in, clock)
         return
-    said = refusal(clock)
-    assert re.search(r"too old.* 2\.52", said)
-    assert newest in said
-    assert "--driver generic" in said
+    message = refusal(clock)
+    assert re.search(r"too old.* 2\.52", message)
+    assert newest in message
+    assert "--driver generic" in message
 
 
-# --- as the shell sees it ---
+# --- in a process ---
 
 
 @pytest.mark.usefixtures("processes")
 def test_a_refusal_is_all_that_is_printed(stand_in: OwnCloud, file: Path, tmp_path: Path) -> None:
     changed(file, auth={"password": WRONG})
-    # of which the libraries would warn in their own way
+    # the libraries would log this
     stand_in.faults.append(Fault(path="/identity/v3$", status=503))
     world = {**os.environ, "HOME": str(tmp_path)}
     run = [sys.executable, "-m", "invoke", "--search-root", str(PROJECT), "status"]

@@ -1,4 +1,4 @@
-"""The driver as a workflow sees it: what is there, what would come, and what it does not do."""
+"""The driver as a workflow uses it: existing machines, new ones, and resources."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = MARKS
 
 
 def made(testbed: CloudTestbed, count: int = 1) -> list[Server]:
-    """The servers of machines that an earlier run brought up."""
+    """The servers of machines that an earlier run booted."""
     return [testbed.add_machine(f"bio-{number}") for number in range(1, count + 1)]
 
 
@@ -40,7 +40,7 @@ def surveyed(driver: OpenStack, name: str = "bio-1") -> Survey:
     return driver.survey(machine)
 
 
-# --- what is there ---
+# --- existing machines ---
 
 
 def test_an_empty_project_has_no_machines(testbed: CloudTestbed) -> None:
@@ -78,7 +78,7 @@ def test_a_course_sees_its_own_machines_only(testbed: CloudTestbed) -> None:
     assert testbed.driver("bio").machines() != []
 
 
-# --- what a machine is ---
+# --- surveys ---
 
 
 def test_a_machine_that_is_up_is_looked_at_over_ssh(testbed: CloudTestbed) -> None:
@@ -86,7 +86,7 @@ def test_a_machine_that_is_up_is_looked_at_over_ssh(testbed: CloudTestbed) -> No
     driver = testbed.driver()
     survey = surveyed(driver)
     port = testbed.stand_in.network.ports.items[server.ports[0]]
-    assert survey.address == port["fixed_ips"][0]["ip_address"]  # by which the machines reach each other
+    assert survey.address == port["fixed_ips"][0]["ip_address"]  # at which the machines reach each other
     assert (survey.cpus, survey.state) == (4, MachineState.BARE)
     driver.prepare(survey.machine)
     assert surveyed(testbed.driver()).state is MachineState.SERVING
@@ -131,7 +131,7 @@ def test_one_whose_floating_ip_was_taken_away_comes_again(testbed: CloudTestbed)
 
 
 @pytest.mark.parametrize("status", ["ERROR: Disk full", "PAUSED", "SUSPENDED", "UNKNOWN"])
-def test_one_that_has_worked_and_does_not_any_more_is_told(testbed: CloudTestbed, status: str) -> None:
+def test_a_machine_that_has_worked_and_does_not_any_more_is_reported(testbed: CloudTestbed, status: str) -> None:
     (server,) = made(testbed)
     become(server, status, answered=True)
     with pytest.raises(MachineError) as raised:
@@ -141,7 +141,7 @@ def test_one_that_has_worked_and_does_not_any_more_is_told(testbed: CloudTestbed
     assert "invoke driver_reset --only bio-1" in raised.value.remedy
 
 
-def test_one_that_is_being_deleted_is_told(testbed: CloudTestbed) -> None:
+def test_a_machine_that_is_being_deleted_is_reported(testbed: CloudTestbed) -> None:
     (server,) = made(testbed)
     become(server, "ACTIVE", answered=True)
     server.last_looks = 100
@@ -149,7 +149,7 @@ def test_one_that_is_being_deleted_is_told(testbed: CloudTestbed) -> None:
         surveyed(testbed.driver())
 
 
-# --- whose machine it is ---
+# --- machines of others ---
 
 
 def test_a_course_with_another_key_is_refused_before_anything_is_done(testbed: CloudTestbed) -> None:
@@ -163,7 +163,7 @@ def test_a_course_with_another_key_is_refused_before_anything_is_done(testbed: C
     assert "bio-1 was made with another SSH key (SHA256:" in raised.value.message
     assert str(testbed.course.folder) in raised.value.message
     assert "--course" in raised.value.remedy
-    boot_one(testbed.driver("geo"), "geo-1")  # which makes a key of its own
+    boot_one(testbed.driver("geo"), "geo-1")  # which makes another key
     shutil.copytree(
         testbed.course.folder, testbed.course.folder.parent.parent / "bio" / "openstack", dirs_exist_ok=True
     )
@@ -206,26 +206,26 @@ def test_commands_run_on_machines_that_are_up(testbed: CloudTestbed) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "told"), [("ERROR: No host", r"ERROR \(No host\)"), ("SHUTOFF", "SHUTOFF"), ("BUILD", "BUILD")]
+    ("status", "state"), [("ERROR: No host", r"ERROR \(No host\)"), ("SHUTOFF", "SHUTOFF"), ("BUILD", "BUILD")]
 )
-def test_on_others_it_is_told_what_they_are(testbed: CloudTestbed, status: str, told: str) -> None:
+def test_the_state_of_other_machines_is_reported(testbed: CloudTestbed, status: str, state: str) -> None:
     (server,) = made(testbed)
     become(server, status, answered=True)
     driver = testbed.driver()
     (machine,) = driver.machines()
-    with pytest.raises(MachineError, match=rf"bio-1: its server is {told}") as raised:
+    with pytest.raises(MachineError, match=rf"bio-1: its server is {state}") as raised:
         driver.run(machine, "ls", 5)
     assert "invoke themachine" in raised.value.remedy
 
 
-def test_a_machine_that_is_gone_is_told(testbed: CloudTestbed) -> None:
+def test_a_missing_machine_is_reported(testbed: CloudTestbed) -> None:
     driver = testbed.driver()
     driver.machines()
     with pytest.raises(MachineError, match="bio-7: its server is missing"):
         driver.run(Machine("bio-7", ""), "ls", 5)
 
 
-def test_an_engine_is_not_there_before_the_machine_has_answered(testbed: CloudTestbed) -> None:
+def test_a_machine_that_has_not_answered_has_no_engine_yet(testbed: CloudTestbed) -> None:
     (server,) = made(testbed)
     become(server, "ACTIVE", answered=False)
     driver = testbed.driver()
@@ -246,14 +246,14 @@ def test_it_is_once_the_machine_is_set_up(testbed: CloudTestbed) -> None:
     assert later.connect(machine).machine == machine
 
 
-# --- what is to come ---
+# --- new machines ---
 
 
 def test_a_machine_is_of_the_flavors_kind(testbed: CloudTestbed) -> None:
     assert testbed.driver(flavor="m1.large").kind() == Kind("m1.large", 4, usable_memory(4096))
 
 
-def test_what_is_misspelt_is_told_before_anything_is_made(
+def test_a_misspelt_name_is_refused_before_anything_is_made(
     monkeypatch: pytest.MonkeyPatch, stand_in: OwnCloud, clock: Time
 ) -> None:
     testbed = CloudTestbed(monkeypatch, stand_in, clock)
@@ -285,7 +285,7 @@ def test_their_names_are_hostnames(testbed: CloudTestbed, course: str, prefix: s
 def test_names_that_are_free_again_are_used_first_and_in_their_order(testbed: CloudTestbed) -> None:
     servers = made(testbed, 4)
     for server in (servers[1], servers[3]):
-        testbed.stand_in.compute.remove(server)  # its port stays
+        testbed.stand_in.compute.remove(server)  # but not its port
     driver = testbed.driver()
     assert names(driver.machines()) == ["bio-1", "bio-3"]
     surveys = driver.order(5, ("bio-12", "old-2", "bio-3")).surveys
@@ -339,7 +339,7 @@ def test_what_is_planned_is_what_is_taken(testbed: CloudTestbed) -> None:
     testbed.stand_in.network.floating_ips.items.popitem()
     testbed.stand_in.add_ip()
     driver = testbed.driver(**given)
-    (other,) = driver.machines()  # which comes again, having no floating IP
+    (other,) = driver.machines()  # which is booted again, because it has no floating IP
     before = {demand.resource: demand.used for demand in driver.order(0, ()).demands}
     planned = {demand.resource: demand.need for demand in driver.order(3, ()).demands}
     for machine in (other, *(survey.machine for survey in driver.order(3, ()).surveys)):
@@ -352,7 +352,7 @@ def test_any_number_of_machines_may_be_asked_for(testbed: CloudTestbed) -> None:
     testbed.driver().check_nodes(10**6)  # the quota decides
 
 
-# --- ports, and the end ---
+# --- ports and deletion ---
 
 
 def test_the_seats_ports_are_opened_and_closed(testbed: CloudTestbed) -> None:
@@ -370,10 +370,10 @@ def test_the_seats_ports_are_opened_and_closed(testbed: CloudTestbed) -> None:
     assert from_outside() == {(22, 22), (4322, 4322)}
 
 
-def test_what_there_is_is_told_in_words(testbed: CloudTestbed) -> None:
+def test_the_resources_are_described_in_words(testbed: CloudTestbed) -> None:
     boot_several(testbed.driver(boot_volume="5G"), 2)
-    told = testbed.driver().resources()
-    assert told == "2 servers, 2 floating IPs, 2 ports, 2 volumes, 1 server groups, 1 security groups"
+    state = testbed.driver().resources()
+    assert state == "2 servers, 2 floating IPs, 2 ports, 2 volumes, 1 server groups, 1 security groups"
 
 
 def test_a_machine_goes_with_all_that_it_has(testbed: CloudTestbed) -> None:

@@ -1,4 +1,4 @@
-"""A machine is brought up: waited for, replaced where it will never serve, and left alone once it has."""
+"""Booting a machine: it is awaited, replaced if it does not come up, and never replaced once it has answered."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ def server(testbed: CloudTestbed, name: str = "bio-1") -> Server:
 
 
 def failure(testbed: CloudTestbed, kind: type[Exception] = MachineError, **given: Any) -> str:
-    """What is said of a machine that does not come up."""
+    """The error message for a machine that does not come up."""
     with pytest.raises(kind) as raised:
         boot_one(testbed.driver(boot_timeout=SILENT, **given))
     return str(raised.value)
 
 
 def left(testbed: CloudTestbed, status: str = "ACTIVE", *, answered: bool) -> Server:
-    """As an earlier run leaves a machine behind, which may have been cut off before it had answered."""
-    there = testbed.add_machine(answered=answered)
-    there.fate = status
-    there.become(status)
-    return there
+    """The server of an earlier run, which may have been interrupted before the machine answered."""
+    existing = testbed.add_machine(answered=answered)
+    existing.fate = status
+    existing.become(status)
+    return existing
 
 
 def parts(testbed: CloudTestbed) -> tuple[int, int, int]:
-    """How many servers, ports and floating IPs there are."""
+    """The number of servers, ports and floating IPs."""
     totals = testbed.stand_in.totals()
     return totals["servers"], totals["ports"], totals["floating IPs"]
 
@@ -57,7 +57,7 @@ def posts(testbed: CloudTestbed, path: str = "/v2.1/servers$") -> int:
     return testbed.stand_in.count("POST", path)
 
 
-# --- it comes up ---
+# --- machines that come up ---
 
 
 def test_a_machine_is_up_when_it_lets_us_in(testbed: CloudTestbed) -> None:
@@ -67,12 +67,12 @@ def test_a_machine_is_up_when_it_lets_us_in(testbed: CloudTestbed) -> None:
     assert survey.machine.name == "bio-1"
     assert testbed.at(survey.machine.address) is made
     assert survey.address == port["fixed_ips"][0]["ip_address"]
-    assert (survey.state, survey.cpus) == (MachineState.BARE, 4)  # as it says itself
+    assert (survey.state, survey.cpus) == (MachineState.BARE, 4)  # as reported by the machine itself
     assert made.tags == [ANSWERED, MARK]
     assert testbed.stand_in.totals() == ONE
 
 
-def test_it_is_logged_in_to_once_and_by_the_courses_key(testbed: CloudTestbed) -> None:
+def test_one_login_with_the_courses_key_is_enough(testbed: CloudTestbed) -> None:
     driver = testbed.driver(user="ubuntu")
     survey = boot_one(driver)
     driver.prepare(survey.machine)
@@ -98,7 +98,7 @@ def test_the_packages_of_its_first_boot_are_waited_for(testbed: CloudTestbed, mo
     assert seconds >= 600
 
 
-def test_a_machine_that_is_up_can_be_brought_again(testbed: CloudTestbed) -> None:
+def test_a_machine_that_is_up_can_be_booted_again(testbed: CloudTestbed) -> None:
     driver = testbed.driver()
     survey = boot_one(driver)
     assert driver.boot(survey.machine) == survey
@@ -114,41 +114,41 @@ def test_several_come_up_side_by_side(testbed: CloudTestbed) -> None:
     assert testbed.stand_in.totals() == ONE | {"servers": 4, "ports": 4, "floating IPs": 4}
 
 
-# --- what an earlier run left ---
+# --- servers of an earlier run ---
 
 
 @pytest.mark.parametrize("status", ["ACTIVE", "BUILD", "SHUTOFF"])
-def test_a_server_of_a_run_that_was_cut_off_is_waited_for(testbed: CloudTestbed, status: str) -> None:
-    there = left(testbed, status, answered=False)
-    there.fate = "SHUTOFF" if status == "SHUTOFF" else "ACTIVE"
+def test_a_server_of_an_interrupted_run_is_awaited(testbed: CloudTestbed, status: str) -> None:
+    existing = left(testbed, status, answered=False)
+    existing.fate = "SHUTOFF" if status == "SHUTOFF" else "ACTIVE"
     driver = testbed.driver()
     (machine,) = driver.machines()
     assert driver.survey(machine).state.needs_boot
     driver.order(0, ())
     assert not driver.boot(machine).state.needs_boot
-    assert server(testbed) is there
-    assert there.tags == [ANSWERED, MARK]
+    assert server(testbed) is existing
+    assert existing.tags == [ANSWERED, MARK]
     assert (posts(testbed), parts(testbed)) == (0, (1, 1, 1))
 
 
 def test_one_in_error_that_never_answered_is_replaced(testbed: CloudTestbed) -> None:
-    there = left(testbed, "ERROR: No valid host was found.", answered=False)
+    existing = left(testbed, "ERROR: No valid host was found.", answered=False)
     address = testbed.driver().machines()[0].address
     driver = testbed.driver()
     (machine,) = driver.machines()
     survey = driver.boot(machine)
-    assert server(testbed) is not there
+    assert server(testbed) is not existing
     assert survey.machine.address == address
     assert parts(testbed) == (1, 1, 1)
 
 
-def test_a_floating_ip_that_was_taken_away_is_made_anew(testbed: CloudTestbed) -> None:
-    there = left(testbed, answered=True)
+def test_a_lost_floating_ip_is_replaced(testbed: CloudTestbed) -> None:
+    existing = left(testbed, answered=True)
     testbed.stand_in.network.floating_ips.items.clear()
     driver = testbed.driver()
     (machine,) = driver.machines()
     survey = driver.boot(machine)
-    assert testbed.at(survey.machine.address) is there
+    assert testbed.at(survey.machine.address) is existing
     assert parts(testbed) == (1, 1, 1)
 
 
@@ -161,10 +161,10 @@ def test_a_machine_that_was_deleted_comes_back_at_its_address(testbed: CloudTest
     assert parts(testbed) == (1, 1, 1)
 
 
-# --- it is replaced ---
+# --- replaced servers ---
 
 
-def test_a_server_in_error_is_replaced_and_its_fault_told(testbed: CloudTestbed) -> None:
+def test_a_server_in_error_is_replaced_and_its_fault_reported(testbed: CloudTestbed) -> None:
     testbed.stand_in.compute.outcomes["bio-1"] = ["ERROR: No valid host was found."]
     survey = boot_one(testbed.driver())
     assert not survey.state.needs_boot
@@ -176,10 +176,10 @@ def test_so_is_one_that_never_answers_with_the_end_of_its_console(testbed: Cloud
     testbed.mute.add("bio-1")
     testbed.stand_in.compute.consoles["bio-1"] = "Linux\nGrub error 17\n"
     boot_one(testbed.driver(boot_timeout=SILENT))
-    said = "\n".join(testbed.messages)
-    assert f"bio-1: its server runs, but nothing answers on 192.0.2.3, port 22, after {SILENT} s." in said
-    assert "  | Grub error 17" in said
-    assert "bio-1: replacing its server" in said
+    message = "\n".join(testbed.messages)
+    assert f"bio-1: its server runs, but nothing answers on 192.0.2.3, port 22, after {SILENT} s." in message
+    assert "  | Grub error 17" in message
+    assert "bio-1: replacing its server" in message
     assert (posts(testbed), parts(testbed)) == (2, (1, 1, 1))
 
 
@@ -210,14 +210,14 @@ def test_so_is_one_that_is_being_deleted(testbed: CloudTestbed) -> None:
 
 def test_it_is_not_replaced_for_ever(testbed: CloudTestbed) -> None:
     testbed.stand_in.compute.outcomes["bio-1"] = ["ERROR: No valid host was found."] * 10
-    said = failure(testbed)
-    assert "bio-1: its server is in ERROR (No valid host was found)." in said
-    assert f"this was attempt {REPLACEMENTS + 1} of {REPLACEMENTS + 1} to create its server" in said
+    message = failure(testbed)
+    assert "bio-1: its server is in ERROR (No valid host was found)." in message
+    assert f"this was attempt {REPLACEMENTS + 1} of {REPLACEMENTS + 1} to create its server" in message
     assert posts(testbed) == REPLACEMENTS + 1
     assert testbed.stand_in.totals()["ports"] == testbed.stand_in.totals()["floating IPs"] == 1
 
 
-# --- it is not ---
+# --- servers that are not replaced ---
 
 
 @pytest.mark.parametrize(
@@ -233,12 +233,12 @@ def test_a_login_that_is_refused_would_be_refused_by_the_next_one_too(testbed: C
 
 @pytest.mark.parametrize("status", ["ACTIVE", "SHUTOFF"])
 def test_a_machine_that_has_worked_is_started_and_never_replaced(testbed: CloudTestbed, status: str) -> None:
-    there = left(testbed, status, answered=True)
+    existing = left(testbed, status, answered=True)
     driver = testbed.driver(boot_timeout=SILENT)
     (machine,) = driver.machines()
     driver.boot(machine)
-    assert server(testbed) is there
-    assert there.status == "ACTIVE"
+    assert server(testbed) is existing
+    assert existing.status == "ACTIVE"
     testbed.mute.add("bio-1")
     testbed.always.add("bio-1")
     with pytest.raises(MachineError, match="bio-1: its server runs, but nothing answers") as raised:
@@ -246,37 +246,37 @@ def test_a_machine_that_has_worked_is_started_and_never_replaced(testbed: CloudT
         again.machines()
         again.boot(machine)
     assert "may hold students' work" in raised.value.remedy
-    assert server(testbed) is there
+    assert server(testbed) is existing
     assert posts(testbed) == 0
 
 
-def test_nor_is_one_that_fell_ill_while_it_was_started(testbed: CloudTestbed) -> None:
-    there = left(testbed, answered=True)
+def test_nor_is_a_server_that_fails_while_it_is_started(testbed: CloudTestbed) -> None:
+    existing = left(testbed, answered=True)
     driver = testbed.driver()
     (machine,) = driver.machines()
-    there.fate = "ERROR: Disk full"
-    there.become(there.fate)
+    existing.fate = "ERROR: Disk full"
+    existing.become(existing.fate)
     with pytest.raises(MachineError, match=r"in ERROR \(Disk full\)"):
         driver.boot(machine)
-    assert server(testbed) is there
+    assert server(testbed) is existing
 
 
 def test_one_that_answered_in_this_run_is_not_replaced_either(testbed: CloudTestbed) -> None:
     driver = testbed.driver(boot_timeout=SILENT)
     survey = boot_one(driver)
-    there = server(testbed)
+    existing = server(testbed)
     testbed.mute.add("bio-1")
     testbed.always.add("bio-1")
     with pytest.raises(MachineError, match="nothing answers"):
         driver.boot(survey.machine)
-    assert server(testbed) is there
+    assert server(testbed) is existing
 
 
-# --- what was made twice ---
+# --- duplicate servers ---
 
 
 def twice(testbed: CloudTestbed, *, answered: bool) -> tuple[Server, Server]:
-    """A second server of the name, which got the port for itself, as nova does it."""
+    """A second server with the same name, to which nova has given the port."""
     first = left(testbed, answered=answered)
     second = testbed.stand_in.compute.add_server("bio-1", tags=[MARK], metadata=dict(first.metadata))
     if not answered:
@@ -291,7 +291,7 @@ def test_of_a_machine_that_was_made_twice_the_one_with_work_on_it_stays(testbed:
     driver.machines()
     driver.open_ports({})
     assert server(testbed) is first
-    assert any(second.id in said for said in testbed.messages)
+    assert any(second.id in message for message in testbed.messages)
 
 
 def test_of_two_without_both_go_and_one_comes(testbed: CloudTestbed) -> None:
@@ -315,17 +315,17 @@ def test_they_are_gone_before_another_is_made(testbed: CloudTestbed) -> None:
     assert parts(testbed) == (1, 1, 1)
 
 
-# --- the cloud in between ---
+# --- failures of the cloud ---
 
 
-def test_a_quota_that_ran_out_meanwhile_is_told_and_nothing_is_replaced(testbed: CloudTestbed) -> None:
+def test_a_quota_that_was_used_up_meanwhile_is_reported_and_nothing_is_replaced(testbed: CloudTestbed) -> None:
     testbed.stand_in.set_quota("instances", 0)
     with pytest.raises(CloudError, match=r"bio-1: creating its server: Quota exceeded for instances"):
         boot_one(testbed.driver())
     assert posts(testbed) == 1
 
 
-def test_a_mark_that_can_not_be_set_is_told(testbed: CloudTestbed) -> None:
+def test_a_tag_that_can_not_be_set_is_reported(testbed: CloudTestbed) -> None:
     testbed.stand_in.faults.append(Fault("PUT", f"/tags/{ANSWERED}$", status=403, times=None))
     assert "bio-1: tagging its server" in failure(testbed, CloudError)
 

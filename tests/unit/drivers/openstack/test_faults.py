@@ -1,4 +1,4 @@
-"""A course comes out the same, whatever goes wrong once in each of its requests."""
+"""The result of a course is the same, whichever of its requests fails once."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ Json = dict[str, Any]
 GIVEN = {"boot_volume": "5G", "key_pair": "mine", "availability_zone": "nova"}
 DROPS: dict[str, Json] = {"dropped before it": {"drop": "before"}, "dropped after it": {"drop": "after"}}
 STATUSES: dict[str, Json] = {str(code): {"status": code} for code in sorted(TRANSIENT)}
-# a service is asked twice before that counts as one request
+# the library makes two attempts for one request
 VERSIONS = {"GET /identity/v3", "GET /compute/v2.1", "GET /image", "GET /volume/v3/"}
 
 
 def life(testbed: CloudTestbed, between: Callable[[], None] = lambda: None) -> list[Any]:
-    """A course with all that a driver does: what there is of it in between, and at its end.
+    """A course that uses every method of the driver: its state in between, and at the end.
 
-    bio-1 gets a second server for one in ERROR, bio-2 is found shut off, and a floating IP is to spare.
+    bio-1 gets a second server for one in ERROR, bio-2 is shut off, and one floating IP is not in use.
     """
     stand_in, network = testbed.stand_in, testbed.stand_in.network
     stand_in.compute.add_keypair("mine", "ssh-ed25519 AAAA me")
@@ -67,7 +67,7 @@ def life(testbed: CloudTestbed, between: Callable[[], None] = lambda: None) -> l
 
 @dataclass
 class FirstTime(Fault):
-    """A request goes wrong in all these ways before it is served: the first one of its kind, or `every` one."""
+    """A request fails in all these ways before it is served: the first one of its kind, or `every` one."""
 
     ways: tuple[Json, ...] = ()
     every: bool = True
@@ -86,7 +86,7 @@ class FirstTime(Fault):
 
 
 def pattern(call: str) -> tuple[str, str]:
-    """Method and path of a call as the record has it."""
+    """Method and path of a recorded call."""
     method, path = call.split(" ")
     return method, "^" + re.escape(path).replace(r"\{id\}", "[0-9a-f-]{32,36}") + r"(\?|$)"
 
@@ -129,7 +129,7 @@ def lives(loopback: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Liv
 
 @pytest.fixture(scope="module")
 def record(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Any], list[str]]:
-    """What comes of a course with which nothing goes wrong, and each kind of call that it makes."""
+    """The result of a course without failures, and each kind of call that it makes."""
     folder = tmp_path_factory.mktemp("record")
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("CLOUDSCALE_HOME", str(folder))
@@ -138,8 +138,8 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Any], list[st
     return seen, sorted(stand_in.counts)
 
 
-def test_a_course_asks_for_all_that_there_is(record: tuple[list[Any], list[str]]) -> None:
-    """So that nothing of it is forgotten below."""
+def test_a_course_makes_every_kind_of_request(record: tuple[list[Any], list[str]]) -> None:
+    """Or the tests below would miss some requests."""
     _, calls = record
     kinds = (
         "servers",
@@ -170,7 +170,7 @@ def test_a_course_leaves_nothing_of_its_own_and_all_that_is_others(record: tuple
     }
 
 
-# of the statuses, which are asked about one by one elsewhere, so many as end within the patience for a console
+# as many statuses as fit into the patience for a console; other tests have all of them
 WAYS: dict[str, tuple[Json, ...]] = {
     "in several ways": (STATUSES["429"], STATUSES["500"], STATUSES["503"], DROPS["dropped before it"]),
     "after it was carried out": (DROPS["dropped after it"],),
@@ -183,7 +183,7 @@ def test_every_request_may_go_wrong_at_first(
 ) -> None:
     expected, calls = record
     faults = [
-        # there are two requests within the patience for a login
+        # the patience for a login covers two requests
         FirstTime(
             *pattern(call),
             **ways[0],

@@ -1,4 +1,4 @@
-"""What a course has is found by its mark, and nothing else is."""
+"""The resources of a course are recognised by its mark, and no others are."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ OTHERS = ("", "cloudscale:bio-2", "cloudscale:bi", "cloudscale:BIO", "xcloudscal
 
 
 def ignore_filters(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As services do that do not know one: they list everything."""
+    """Ignores filters: services that do not know a filter list everything."""
     known = Kind.fits
 
     def fits(self: Kind, item: Any, request: Request) -> bool:
@@ -57,7 +57,7 @@ def ignore_filters(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def everything(cloud: Cloud) -> set[str]:
-    """The ids of all that is taken for the course's."""
+    """The ids of all resources that the course is said to have."""
     readers = (
         inventory.read_servers,
         inventory.read_ports,
@@ -66,10 +66,10 @@ def everything(cloud: Cloud) -> set[str]:
         inventory.read_server_groups,
         inventory.read_security_groups,
     )
-    return {found.id for read in readers for found in read(cloud, MARK)}
+    return {one.id for read in readers for one in read(cloud, MARK)}
 
 
-# --- whose it is ---
+# --- resources of the course and of others ---
 
 
 @pytest.mark.parametrize("filtered", [True, False])
@@ -97,8 +97,8 @@ def test_only_what_carries_the_mark_is_the_courses(
 def test_one_of_both_marks_is_enough(stand_in: OwnCloud, cloud: Cloud) -> None:
     by_text, by_tag = stand_in.add_port("bio-1"), stand_in.add_port("bio-2", marked="mine", tags=(MARK, "other"))
     both = stand_in.add_port("bio-3", tags=(MARK,))
-    found = {port.id: port.is_tagged for port in inventory.read_ports(cloud, MARK)}
-    assert found == {by_text["id"]: False, by_tag["id"]: True, both["id"]: True}
+    tagged = {port.id: port.is_tagged for port in inventory.read_ports(cloud, MARK)}
+    assert tagged == {by_text["id"]: False, by_tag["id"]: True, both["id"]: True}
 
 
 def test_what_carries_no_tag_yet_is_known_to(stand_in: OwnCloud, cloud: Cloud) -> None:
@@ -128,7 +128,7 @@ def test_a_long_list_is_read_to_its_end(stand_in: OwnCloud, cloud: Cloud, monkey
     assert stand_in.count("GET", "/servers/detail") == 3
 
 
-# --- what it is ---
+# --- details ---
 
 
 def test_a_server_is_read_with_all_that_is_asked_of_it(stand_in: OwnCloud, cloud: Cloud) -> None:
@@ -170,13 +170,13 @@ def test_what_is_going_on_with_a_server_is_read_too(stand_in: OwnCloud, cloud: C
 def test_a_machine_has_its_floating_address_or_its_own(stand_in: OwnCloud, cloud: Cloud) -> None:
     stand_in.add_machine("bio-1")
     stand_in.add_port("bio-2")
-    there = read_inventory(cloud, MARK)
+    existing = read_inventory(cloud, MARK)
     (ip,) = stand_in.network.floating_ips.items.values()
-    own = {name: port.address for name, port in there.ports.items()}
-    assert there.address("bio-1", floating=True) == ip["floating_ip_address"]
-    assert there.address("bio-1", floating=False) == ip["floating_ip_address"]  # it has one all the same
-    assert (there.address("bio-2", floating=True), there.address("bio-2", floating=False)) == ("", own["bio-2"])
-    assert there.address("bio-3", floating=False) == ""
+    own = {name: port.address for name, port in existing.ports.items()}
+    assert existing.address("bio-1", floating=True) == ip["floating_ip_address"]
+    assert existing.address("bio-1", floating=False) == ip["floating_ip_address"]  # it has a floating IP anyway
+    assert (existing.address("bio-2", floating=True), existing.address("bio-2", floating=False)) == ("", own["bio-2"])
+    assert existing.address("bio-3", floating=False) == ""
 
 
 @pytest.mark.parametrize(
@@ -192,35 +192,35 @@ def test_of_a_ports_addresses_the_older_kind_is_used(addresses: list[str], own: 
     assert own_address([{"ip_address": address} for address in addresses]) == own
 
 
-# --- what there is twice ---
+# --- duplicates ---
 
 
 def test_of_two_servers_of_a_name_the_one_with_the_port_is_the_machine(stand_in: OwnCloud, cloud: Cloud) -> None:
     first = stand_in.compute.add_server("bio-1", tags=[MARK])
     with_port = stand_in.add_machine("bio-1")
     third = stand_in.compute.add_server("bio-1", tags=[MARK])
-    there = read_inventory(cloud, MARK)
-    assert there.servers["bio-1"].id == with_port.id
-    assert {server.id for server in there.duplicates} == {first.id, third.id}
+    existing = read_inventory(cloud, MARK)
+    assert existing.servers["bio-1"].id == with_port.id
+    assert {server.id for server in existing.duplicates} == {first.id, third.id}
 
 
 def test_without_a_port_it_is_the_older_one(stand_in: OwnCloud, cloud: Cloud) -> None:
     new, old = (stand_in.compute.add_server("bio-1", tags=[MARK]) for _ in range(2))
     old.created = "2025-03-01T08:00:00Z"
-    there = read_inventory(cloud, MARK)
-    assert (there.servers["bio-1"].id, [server.id for server in there.duplicates]) == (old.id, [new.id])
+    existing = read_inventory(cloud, MARK)
+    assert (existing.servers["bio-1"].id, [server.id for server in existing.duplicates]) == (old.id, [new.id])
 
 
 def test_of_two_ports_of_a_name_the_one_in_use_is_the_machines(stand_in: OwnCloud, cloud: Cloud) -> None:
     spare = [stand_in.add_port("bio-1")["id"]]
     used = stand_in.network.ports.items[stand_in.add_machine("bio-1").ports[0]]["id"]
     spare.append(stand_in.add_port("bio-1")["id"])
-    there = read_inventory(cloud, MARK)
-    assert there.ports["bio-1"].id == used
-    assert sorted(port.id for port in there.spare_ports) == sorted(spare)
+    existing = read_inventory(cloud, MARK)
+    assert existing.ports["bio-1"].id == used
+    assert sorted(port.id for port in existing.spare_ports) == sorted(spare)
 
 
-# --- in which order ---
+# --- order ---
 
 
 def test_machines_stand_in_the_order_that_people_count_in(stand_in: OwnCloud, cloud: Cloud) -> None:
@@ -241,17 +241,17 @@ def test_any_name_has_its_place(name: str) -> None:
     assert natural(name) == natural(name)
 
 
-# --- what goes wrong ---
+# --- failures ---
 
 
 @pytest.mark.parametrize(
-    ("path", "told"), [("/servers", "servers"), ("/ports", "ports"), ("/floatingips", "floating IPs")]
+    ("path", "what"), [("/servers", "servers"), ("/ports", "ports"), ("/floatingips", "floating IPs")]
 )
-def test_a_list_that_can_not_be_read_is_told_and_never_taken_for_empty(
-    stand_in: OwnCloud, cloud: Cloud, path: str, told: str
+def test_a_list_that_can_not_be_read_is_reported_and_never_taken_for_empty(
+    stand_in: OwnCloud, cloud: Cloud, path: str, what: str
 ) -> None:
     stand_in.faults.append(Fault(path=path, status=403, times=None))
-    with pytest.raises(CloudError, match=rf"Reading the {told}: .* \(HTTP 403\)"):
+    with pytest.raises(CloudError, match=rf"Reading the {what}: .* \(HTTP 403\)"):
         read_inventory(cloud, MARK)
 
 

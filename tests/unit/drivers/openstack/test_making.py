@@ -1,4 +1,4 @@
-"""A machine's parts: what is asked of the cloud for them, and what is used that is there."""
+"""The parts of a machine: the requests that create them, and the existing ones that are used."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SERVERS = "/v2.1/servers$"
 VOLUMES = "/volumes$"
 
 
-# --- what is asked for ---
+# --- requests ---
 
 
 def test_a_machine_is_asked_for_in_just_these_words(stand_in: OwnCloud, cloud: Cloud) -> None:
@@ -72,7 +72,7 @@ def test_all_is_marked_in_the_request_that_makes_it(stand_in: OwnCloud, cloud: C
     assert {body["description"] for body in made.values()} == {MARK}
     assert stand_in.bodies("/os-server-groups$")[0]["name"] == MARK
     assert stand_in.bodies(SERVERS)[0]["server"]["tags"] == [MARK]
-    # and no request made anything else
+    # and nothing else was created
     assert {asked.path.rpartition("/")[2] for asked in stand_in.asked if asked.method == "POST"} == {
         *("ports", "floatingips", "security-groups", "volumes", "os-server-groups", "servers"),
     }
@@ -118,7 +118,7 @@ def test_without_an_external_network_no_floating_ip_is_made(stand_in: OwnCloud, 
     assert stand_in.totals()["floating IPs"] == 0
 
 
-# --- many at once ---
+# --- many machines at once ---
 
 
 def members(stand_in: OwnCloud) -> list[int]:
@@ -183,10 +183,10 @@ def test_the_requests_while_they_boot_do_not_grow_with_their_number(stand_in: Ow
 
     alone = looks(1)
     assert alone == 10 / INTERVAL + 1
-    assert looks(4) <= alone + 4  # who begins later asks once more for himself
+    assert looks(4) <= alone + 4  # threads that begin later may ask once more
 
 
-# --- what is there already ---
+# --- existing parts ---
 
 
 def test_what_an_earlier_run_made_is_used(stand_in: OwnCloud, cloud: Cloud) -> None:
@@ -228,7 +228,7 @@ def test_a_spare_floating_ip_is_bound_before_another_is_made(stand_in: OwnCloud,
 # --- from a volume ---
 
 
-def test_a_machine_boots_from_a_volume_where_one_is_wanted(stand_in: OwnCloud, cloud: Cloud) -> None:
+def test_a_machine_boots_from_a_volume_if_one_is_configured(stand_in: OwnCloud, cloud: Cloud) -> None:
     machine(new_maker(stand_in, cloud, boot_volume="5.5G"))
     (volume,) = stand_in.volumes.volumes.values()
     (asked,) = stand_in.bodies(VOLUMES)
@@ -261,10 +261,10 @@ def test_volumes_are_awaited_with_one_list_for_all(stand_in: OwnCloud) -> None:
         return stand_in.count("GET", "/volumes/detail")
 
     assert looks(1) <= 9
-    assert looks(4) <= 9 + 2 * 4  # each asks whether there is one, and once more for itself after it was made
+    assert looks(4) <= 9 + 2 * 4  # each looks for an existing one, and once more after creating its own
 
 
-def test_a_volume_that_fails_is_told_and_removed(stand_in: OwnCloud, cloud: Cloud) -> None:
+def test_a_volume_that_fails_is_reported_and_deleted(stand_in: OwnCloud, cloud: Cloud) -> None:
     stand_in.volumes.looks_to_create = 5
 
     def fail(request: Any) -> None:
@@ -278,10 +278,10 @@ def test_a_volume_that_fails_is_told_and_removed(stand_in: OwnCloud, cloud: Clou
     assert stand_in.totals()["servers"] == 0
 
 
-def test_a_volume_that_is_never_filled_is_told(
+def test_a_volume_that_is_never_filled_is_reported(
     stand_in: OwnCloud, cloud: Cloud, clock: Time, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert COPYING >= 900  # large images take their time
+    assert COPYING >= 900  # copying large images takes long
     monkeypatch.setattr(making, "COPYING", 10.0)
     stand_in.volumes.looks_to_create = 10**6
     with pytest.raises(MachineError, match=r"bio-1: the image was not copied to its volume in 10 s\."):
@@ -289,7 +289,7 @@ def test_a_volume_that_is_never_filled_is_told(
     assert 10 <= clock.now() < 13
 
 
-def test_a_volume_that_somebody_deletes_meanwhile_is_told(stand_in: OwnCloud, cloud: Cloud) -> None:
+def test_a_volume_that_somebody_deletes_meanwhile_is_reported(stand_in: OwnCloud, cloud: Cloud) -> None:
     stand_in.volumes.looks_to_create = 5
     polls: list[str] = []
 
@@ -326,7 +326,7 @@ def test_a_machine_that_has_answered_says_so_beside_its_mark(stand_in: OwnCloud,
     assert stand_in.compute.server("bio-1").tags == [ANSWERED, MARK]
 
 
-def test_a_refusal_is_told_in_the_clouds_own_words(stand_in: OwnCloud, cloud: Cloud) -> None:
+def test_a_refusal_is_reported_with_the_message_of_the_cloud(stand_in: OwnCloud, cloud: Cloud) -> None:
     stand_in.set_quota("instances", 0)
     with pytest.raises(CloudError, match=r"bio-1: creating its server: Quota exceeded for instances: .* \(HTTP 403\)"):
         parts(new_maker(stand_in, cloud))

@@ -1,4 +1,4 @@
-"""Machines that do not come up, and requests whose fate is not known."""
+"""Machines that do not come up, and requests without an answer."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ ONE_OF_EACH = {
 }
 
 
-# --- servers that will never serve ---
+# --- servers that never work ---
 
 
-def test_a_server_in_error_is_told_with_its_fault(stand_in: OwnCloud, cloud: Cloud) -> None:
+def test_a_server_in_error_is_reported_with_its_fault(stand_in: OwnCloud, cloud: Cloud) -> None:
     stand_in.compute.outcomes["bio-1"] = ["ERROR: Exceeded maximum number of retries."]
     maker = new_maker(stand_in, cloud)
     *_, server = parts(maker)
@@ -47,13 +47,13 @@ def test_a_server_in_error_is_told_with_its_fault(stand_in: OwnCloud, cloud: Clo
     assert raised.value.exit_code == 1
 
 
-def test_a_fault_without_words_is_told_all_the_same(stand_in: OwnCloud, cloud: Cloud) -> None:
+def test_a_fault_without_a_message_is_reported(stand_in: OwnCloud, cloud: Cloud) -> None:
     stand_in.compute.outcomes["bio-1"] = ["ERROR"]
     with pytest.raises(Faulty, match=r"in ERROR \(the cloud reports no cause\)"):
         machine(new_maker(stand_in, cloud))
 
 
-def test_a_server_that_somebody_deletes_while_it_boots_is_told(stand_in: OwnCloud, cloud: Cloud) -> None:
+def test_a_server_that_somebody_deletes_while_it_boots_is_reported(stand_in: OwnCloud, cloud: Cloud) -> None:
     stand_in.compute.looks_to_build = 10
     maker = new_maker(stand_in, cloud)
     *_, server = parts(maker)
@@ -63,7 +63,7 @@ def test_a_server_that_somebody_deletes_while_it_boots_is_told(stand_in: OwnClou
     assert raised.value.server_id == server.id
 
 
-def test_one_that_does_not_become_active_in_time_is_told(
+def test_a_server_that_does_not_become_active_in_time_is_reported(
     stand_in: OwnCloud, cloud: Cloud, clock: Time, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert BOOTING >= 600
@@ -107,7 +107,7 @@ def test_a_start_that_was_not_answered_is_no_failure(stand_in: OwnCloud, cloud: 
     assert stand_in.compute.server("bio-1").status == "ACTIVE"
 
 
-# --- its successor ---
+# --- the server that replaces it ---
 
 
 def test_a_server_is_gone_before_its_successor_comes(stand_in: OwnCloud, cloud: Cloud) -> None:
@@ -118,7 +118,7 @@ def test_a_server_is_gone_before_its_successor_comes(stand_in: OwnCloud, cloud: 
     assert not stand_in.compute.servers
 
 
-def test_one_that_does_not_go_is_told(
+def test_a_server_that_is_not_deleted_in_time_is_reported(
     stand_in: OwnCloud, cloud: Cloud, clock: Time, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert DELETING >= 60
@@ -164,7 +164,7 @@ def test_a_spare_floating_ip_stays_with_the_port_too(stand_in: OwnCloud, cloud: 
 
 def test_the_successor_takes_the_place_in_the_server_group(stand_in: OwnCloud, cloud: Cloud) -> None:
     stand_in.set_quota("server_group_members", 2)
-    stand_in.set_quota("server_groups", 1)  # which the plan found to be enough
+    stand_in.set_quota("server_groups", 1)  # enough, according to the plan
     maker = new_maker(stand_in, cloud, 2)
     servers = [machine(maker, f"bio-{number}") for number in (1, 2)]
     maker.discard(servers[0].id)
@@ -184,13 +184,13 @@ def test_a_successor_whose_request_was_not_answered_is_not_taken_for_the_one_bef
     assert successor.id == stand_in.compute.server("bio-1").id != server.id
 
 
-# --- made, and nobody was told ---
+# --- created, but the answer was lost ---
 
 
 @pytest.mark.parametrize(
     "fault", [{"drop": "after"}, {"drop": "before"}, {"status": 500}, {"status": 503, "retry_after": 3}]
 )
-def test_there_is_one_of_each_whatever_becomes_of_the_answer(
+def test_one_of_each_is_created_whatever_happens_to_the_answer(
     stand_in: OwnCloud, cloud: Cloud, fault: dict[str, Any]
 ) -> None:
     stand_in.faults += [Fault("POST", path, **fault) for path in MADE]
@@ -203,7 +203,7 @@ def test_so_it_is_where_a_proxy_gave_up_on_a_request_that_was_done(stand_in: Own
     left = [Fault("POST", path, status=504) for path in MADE]
 
     def proxy(request: Any) -> None:
-        """Lets the service do it, of which the client hears nothing."""
+        """Lets the service carry out the request, but drops the answer."""
         if any(fault.applies(request) for fault in left):
             stand_in._answer(request)
             stand_in.faults.append(Fault(request.method, f"{request.path}$", status=504))
@@ -229,18 +229,18 @@ def test_several_machines_whose_answers_are_lost_are_not_mixed_up(stand_in: OwnC
 
 
 def test_a_slow_list_does_not_make_a_second_server(stand_in: OwnCloud, cloud: Cloud) -> None:
-    # it was made, and is seen while it builds
+    # it was created, and is listed in BUILD
     stand_in.compute.looks_to_build = 5
     stand_in.faults.append(Fault("POST", SERVERS, drop="after"))
     machine(new_maker(stand_in, cloud))
     assert stand_in.count("POST", SERVERS) == 1
 
 
-# --- what stays refused ---
+# --- permanent failures ---
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("port", "creating its port: Quota exceeded"),
         ("floatingip", "creating its floating IP: Quota exceeded"),
@@ -250,14 +250,14 @@ def test_a_slow_list_does_not_make_a_second_server(stand_in: OwnCloud, cloud: Cl
         ("volumes", "creating its volume: VolumeLimitExceeded"),
     ],
 )
-def test_a_quota_that_ran_out_meanwhile_is_told_at_once(
-    stand_in: OwnCloud, cloud: Cloud, clock: Time, name: str, told: str
+def test_a_quota_that_was_used_up_meanwhile_is_reported_at_once(
+    stand_in: OwnCloud, cloud: Cloud, clock: Time, name: str, message: str
 ) -> None:
     stand_in.set_quota(name, 0)
     with pytest.raises(CloudError) as raised:
         machine(new_maker(stand_in, cloud, boot_volume="5G"))
-    assert told in raised.value.message
-    assert clock.now() < 5  # which it takes for a volume to be seen
+    assert message in raised.value.message
+    assert clock.now() < 5  # time until a volume is listed
     assert MARK not in [tag for server in stand_in.compute.servers.values() for tag in server.tags]
 
 

@@ -1,4 +1,4 @@
-"""The package as a whole: who loads it, and for whom."""
+"""The driver as a whole: when it is loaded, and that it works with a cloud."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PROJECT = Path(__file__).parents[4]
 
 
 @pytest.mark.usefixtures("processes")
-def test_whoever_lists_the_tasks_does_not_wait_for_the_clouds_library(tmp_path: Path) -> None:
+def test_listing_the_tasks_does_not_load_the_clouds_library(tmp_path: Path) -> None:
     run = [sys.executable, "-X", "importtime", "-m", "invoke", "--search-root", str(PROJECT), "--list"]
     world = {**os.environ, "HOME": str(tmp_path)}
     done = subprocess.run(run, cwd=tmp_path, env=world, capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""What machines take of the quotas, counted before anything is made."""
+"""How much of the quotas machines need, counted before anything is made."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ NOTHING = Groups(has_security_group=False, sizes=())
 
 def needs(
     machines: int,
-    there: Inventory | None = None,
+    existing: Inventory | None = None,
     groups: Groups = NOTHING,
     group_size: int | None = 10,
     external: bool = True,
     **given: Any,
 ) -> dict[str, int]:
     choices = CHOICES if external else replace(CHOICES, external_id=None)
-    return recipe(choices, settings(**given), there or Inventory(), groups, group_size).needs(machines)
+    return recipe(choices, settings(**given), existing or Inventory(), groups, group_size).needs(machines)
 
 
 def machine(number: int, *, port: bool = True, ip: bool = True, server: bool = True) -> Inventory:
-    """What there is of one machine."""
+    """The existing parts of one machine."""
     name = f"bio-{number}"
     return Inventory(
         servers={name: Server(f"server-{number}", name, "ACTIVE")} if server else {},
@@ -59,15 +59,15 @@ def machine(number: int, *, port: bool = True, ip: bool = True, server: bool = T
     )
 
 
-def together(*found: Inventory) -> Inventory:
+def together(*parts: Inventory) -> Inventory:
     return Inventory(
-        servers={name: server for one in found for name, server in one.servers.items()},
-        ports={name: port for one in found for name, port in one.ports.items()},
-        ips=tuple(ip for one in found for ip in one.ips),
+        servers={name: server for one in parts for name, server in one.servers.items()},
+        ports={name: port for one in parts for name, port in one.ports.items()},
+        ips=tuple(ip for one in parts for ip in one.ips),
     )
 
 
-# --- what machines take ---
+# --- what machines need ---
 
 
 def test_a_new_course_takes_all_of_each_machine_and_its_groups_once() -> None:
@@ -90,8 +90,8 @@ def test_without_floating_ips_none_are_counted() -> None:
 
 @pytest.mark.parametrize(("size", "gibibytes"), [("5G", 5), ("5.1G", 6), ("1T", 1024), ("100M", 1)])
 def test_volumes_are_counted_in_whole_gibibytes(size: str, gibibytes: int) -> None:
-    found = needs(3, boot_volume=size)
-    assert (found["volumes"], found["volumes (GiB)"]) == (3, 3 * gibibytes)
+    needed = needs(3, boot_volume=size)
+    assert (needed["volumes"], needed["volumes (GiB)"]) == (3, 3 * gibibytes)
     assert "volumes" not in needs(3)
 
 
@@ -107,7 +107,7 @@ def test_volumes_are_counted_in_whole_gibibytes(size: str, gibibytes: int) -> No
         (7, 10, (4,), 1),
         (25, 10, (10, 10), 3),
         (25, None, (3,), 0),
-        (5, 10, (12,), 1),  # the quota was larger once
+        (5, 10, (12,), 1),  # the quota used to be larger
         (25, 1, (), 25),
         (0, 10, (), 0),
     ],
@@ -118,39 +118,39 @@ def test_server_groups_are_as_many_as_their_members_fill(
     assert needs(machines, groups=Groups(True, sizes), group_size=members)["server groups"] == groups
 
 
-def test_a_security_group_that_is_there_is_not_counted_again() -> None:
-    found = needs(1, groups=Groups(has_security_group=True, sizes=()))
-    assert not {"security groups", "security group rules"} & found.keys()
+def test_an_existing_security_group_is_not_counted_again() -> None:
+    needed = needs(1, groups=Groups(has_security_group=True, sizes=()))
+    assert not {"security groups", "security group rules"} & needed.keys()
 
 
-# --- of a run that was cut off ---
+# --- leftovers of an interrupted run ---
 
 
-def test_what_is_there_of_whole_machines_is_not_counted_again() -> None:
-    there = together(machine(1), machine(2))
-    assert needs(3, there) == needs(3)
+def test_existing_machines_are_not_counted_again() -> None:
+    existing = together(machine(1), machine(2))
+    assert needs(3, existing) == needs(3)
 
 
 def test_spare_ports_and_addresses_are_used_first() -> None:
-    there = together(
+    existing = together(
         machine(1), machine(2, server=False), machine(3, server=False), machine(4, port=False, server=False)
     )
-    assert [needs(count, there)["ports"] for count in (0, 1, 2, 3, 4)] == [0, 0, 0, 1, 2]
-    assert [needs(count, there)["floating IPs"] for count in (0, 2, 3, 4)] == [0, 0, 0, 1]
-    assert needs(4, there)["servers"] == 4
+    assert [needs(count, existing)["ports"] for count in (0, 1, 2, 3, 4)] == [0, 0, 0, 1, 2]
+    assert [needs(count, existing)["floating IPs"] for count in (0, 2, 3, 4)] == [0, 0, 0, 1]
+    assert needs(4, existing)["servers"] == 4
 
 
 def test_what_a_server_lacks_is_counted_with_the_new_ones() -> None:
-    there = together(machine(1), machine(2, ip=False), machine(3, port=False, ip=False))
-    found = needs(2, there)
-    assert (found["ports"], found["floating IPs"]) == (3, 4)
-    assert found["servers"] == 2
+    existing = together(machine(1), machine(2, ip=False), machine(3, port=False, ip=False))
+    needed = needs(2, existing)
+    assert (needed["ports"], needed["floating IPs"]) == (3, 4)
+    assert needed["servers"] == 2
 
 
 def test_an_address_that_leads_elsewhere_is_no_spare_one() -> None:
-    # to the second of two ports of a name, which nobody uses
-    there = replace(machine(1), ips=(*machine(1).ips, FloatingIp("ip-9", "192.0.2.9", "port-9")))
-    assert needs(1, there)["floating IPs"] == 1
+    # bound to the second of two ports with one name, which is not used
+    existing = replace(machine(1), ips=(*machine(1).ips, FloatingIp("ip-9", "192.0.2.9", "port-9")))
+    assert needs(1, existing)["floating IPs"] == 1
 
 
 def test_what_a_cut_off_run_left_in_the_cloud_is_seen(stand_in: OwnCloud, cloud: Cloud) -> None:
@@ -179,33 +179,33 @@ allowances = st.dictionaries(resources, st.builds(Allowance, st.integers(0, 50),
 
 @given(recipes, st.integers(0, 40), allowances)
 def test_most_fits_and_one_more_does_not_unless_it_is_all_that_was_asked_for(
-    found: Recipe, machines: int, known: dict[str, Allowance]
+    plan: Recipe, machines: int, known: dict[str, Allowance]
 ) -> None:
-    fits = most(found, machines, known)
+    fits = most(plan, machines, known)
     assert 0 <= fits <= machines
-    assert not fits or all(demand.is_met for demand in demands(found, fits, known))
-    assert fits == machines or not all(demand.is_met for demand in demands(found, fits + 1, known))
+    assert not fits or all(demand.is_met for demand in demands(plan, fits, known))
+    assert fits == machines or not all(demand.is_met for demand in demands(plan, fits + 1, known))
 
 
 @given(recipes, st.integers(0, 40), allowances)
 def test_a_demand_is_for_each_resource_whose_quota_is_known(
-    found: Recipe, machines: int, known: dict[str, Allowance]
+    plan: Recipe, machines: int, known: dict[str, Allowance]
 ) -> None:
-    wanted = found.needs(machines)
-    for demand in demands(found, machines, known):
+    needed = plan.needs(machines)
+    for demand in demands(plan, machines, known):
         allowance = known[demand.resource]
-        assert (demand.used, demand.limit, demand.need) == (allowance.used, allowance.limit, wanted[demand.resource])
-    assert {demand.resource for demand in demands(found, machines, known)} == wanted.keys() & known.keys()
+        assert (demand.used, demand.limit, demand.need) == (allowance.used, allowance.limit, needed[demand.resource])
+    assert {demand.resource for demand in demands(plan, machines, known)} == needed.keys() & known.keys()
 
 
 def test_the_scarcest_resource_decides() -> None:
     known = {"servers": Allowance(2, 10), "cores": Allowance(8, 20), "ports": Allowance(0, None)}
-    found = recipe(CHOICES, settings(), Inventory(), NOTHING, 10)
-    assert most(found, 25, known) == 3
-    assert [demand.resource for demand in demands(found, 4, known) if not demand.is_met] == ["cores"]
+    plan = recipe(CHOICES, settings(), Inventory(), NOTHING, 10)
+    assert most(plan, 25, known) == 3
+    assert [demand.resource for demand in demands(plan, 4, known) if not demand.is_met] == ["cores"]
 
 
-# --- what is allowed ---
+# --- quotas ---
 
 
 def test_every_quota_is_read_with_what_is_used(stand_in: OwnCloud, cloud: Cloud) -> None:
@@ -213,13 +213,13 @@ def test_every_quota_is_read_with_what_is_used(stand_in: OwnCloud, cloud: Cloud)
     stand_in.volumes.make(size=7)
     stand_in.add_port("theirs", marked="")
     stand_in.add_ip(marked="")
-    found, members = read_allowances(cloud, with_volumes=True, say=pytest.fail)
-    assert found == {
+    allowed, members = read_allowances(cloud, with_volumes=True, say=pytest.fail)
+    assert allowed == {
         "servers": Allowance(1, 10),
         "cores": Allowance(2, 20),
         "memory (MiB)": Allowance(2560, 51200),
         "server groups": Allowance(0, 10),
-        "ports": Allowance(2, 500),  # one is the router's
+        "ports": Allowance(2, 500),  # one port belongs to the router
         "floating IPs": Allowance(1, 50),
         "security groups": Allowance(1, 10),
         "security group rules": Allowance(4, 100),
@@ -235,34 +235,34 @@ def test_what_has_no_limit_is_no_limit(stand_in: OwnCloud, cloud: Cloud) -> None
         *("security_group", "security_group_rule", "volumes", "gigabytes"),
     ):
         stand_in.set_quota(name, -1)
-    found, members = read_allowances(cloud, with_volumes=True, say=pytest.fail)
-    assert {allowance.limit for allowance in found.values()} == {None}
+    allowed, members = read_allowances(cloud, with_volumes=True, say=pytest.fail)
+    assert {allowance.limit for allowance in allowed.values()} == {None}
     assert members is None
 
 
 def test_what_is_reserved_is_as_good_as_used(stand_in: OwnCloud, cloud: Cloud) -> None:
     details = {"port": {"limit": 10, "used": 3, "reserved": 2}}
     stand_in.faults.append(Fault(path="/quotas/", status=200, body={"quota": details}))
-    found, _ = read_allowances(cloud, with_volumes=False, say=pytest.fail)
-    assert found["ports"] == Allowance(5, 10)
-    assert "floating IPs" not in found  # of which nothing is told
+    allowed, _ = read_allowances(cloud, with_volumes=False, say=pytest.fail)
+    assert allowed["ports"] == Allowance(5, 10)
+    assert "floating IPs" not in allowed  # the cloud does not report it
 
 
 def test_volumes_are_not_asked_for_without_need(stand_in: OwnCloud, cloud: Cloud) -> None:
-    found, _ = read_allowances(cloud, with_volumes=False, say=pytest.fail)
-    assert "volumes" not in found
+    allowed, _ = read_allowances(cloud, with_volumes=False, say=pytest.fail)
+    assert "volumes" not in allowed
     assert stand_in.count(path="/volume") == 0
 
 
 @pytest.mark.parametrize("code", [403, 404])
-def test_quotas_of_the_network_that_are_not_for_everybody_are_left_out_and_told(
+def test_network_quotas_without_permission_are_left_out_with_a_warning(
     stand_in: OwnCloud, cloud: Cloud, code: int
 ) -> None:
     stand_in.faults.append(Fault(path="/quotas/", status=code, times=None))
-    said: list[str] = []
-    found, _ = read_allowances(cloud, with_volumes=False, say=said.append)
-    assert [*found] == ["servers", "cores", "memory (MiB)", "server groups"]
-    (warning,) = said
+    messages: list[str] = []
+    allowed, _ = read_allowances(cloud, with_volumes=False, say=messages.append)
+    assert [*allowed] == ["servers", "cores", "memory (MiB)", "server groups"]
+    (warning,) = messages
     assert warning.startswith("Warning: could not read the network quotas")
 
 

@@ -1,4 +1,4 @@
-"""Who reaches what on the machines of a course: just that."""
+"""Exactly the required ports of a course's machines can be reached."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ Seen = tuple[str, str, int, int, str]
 
 
 def opened(cloud: Cloud, ports: set[int], given: OpenStackSettings | None = None) -> str:
-    """As the driver does it, from nothing or from what is there."""
+    """The same as the driver does, with or without existing rules."""
     given = given or settings()
     group = ensure_group(cloud, MARK)
-    wanted = base_rules(given) | seat_rules(ports, given)
-    security.add_rules(cloud, MARK, group, wanted)
-    security.remove_others(cloud, MARK, group, wanted)
+    rules = base_rules(given) | seat_rules(ports, given)
+    security.add_rules(cloud, MARK, group, rules)
+    security.remove_others(cloud, MARK, group, rules)
     return group
 
 
 def let_in(stand_in: OwnCloud, group: str) -> set[Seen]:
-    """Protocol, ports and source of all that the group lets in, whoever made the rule."""
+    """Protocol, ports and source of all ingress rules of the group, whoever created them."""
     rules = stand_in.network.rules.items.values()
     own = [rule for rule in rules if rule["security_group_id"] == group and rule["direction"] == "ingress"]
-    found = {
+    pairs = {
         (
             rule["ethertype"],
             rule["protocol"],
@@ -52,8 +52,8 @@ def let_in(stand_in: OwnCloud, group: str) -> set[Seen]:
         )
         for rule in own
     }
-    assert len(found) == len(own)
-    return found
+    assert len(pairs) == len(own)
+    return pairs
 
 
 def _source(rule: dict[str, Any]) -> str:
@@ -73,12 +73,12 @@ BASE: set[Seen] = {
 
 
 def add_rule(stand_in: OwnCloud, group: str, text: str = "", **given: Any) -> str:
-    """Of somebody else's, unless the text is the mark."""
+    """Adds a rule; it is somebody else's, unless the description is the mark."""
     rule = {"security_group_id": group, "direction": "ingress", "description": text, **given}
     return str(stand_in.network.rules.make(rule)["id"])
 
 
-# --- just the wanted rules ---
+# --- the required rules ---
 
 
 def test_a_new_course_lets_in_what_machines_need_and_the_seats(stand_in: OwnCloud, cloud: Cloud) -> None:
@@ -87,7 +87,7 @@ def test_a_new_course_lets_in_what_machines_need_and_the_seats(stand_in: OwnClou
     made = stand_in.network.groups.items[group]
     assert (made["name"], made["description"], made["tags"]) == (MARK, MARK, [MARK])
     out = [rule for rule in stand_in.network.rules.items.values() if rule["security_group_id"] == group]
-    assert len(out) == security.count(settings())  # which a plan counts
+    assert len(out) == security.count(settings())  # as counted by a plan
 
 
 def test_the_group_and_each_rule_are_marked_in_the_request_itself(stand_in: OwnCloud, cloud: Cloud) -> None:
@@ -109,7 +109,7 @@ def test_each_range_of_addresses_gets_in_where_it_is_meant_to(stand_in: OwnCloud
 
 def test_ranges_of_the_newer_protocol_are_ones_of_it(stand_in: OwnCloud, cloud: Cloud) -> None:
     given = settings(admin_cidr="2001:DB8:0::/48", student_cidr="::/0")
-    for _ in range(2):  # the second time they are there
+    for _ in range(2):  # the second time they exist
         group = opened(cloud, {4321}, given)
         newer = {seen for seen in let_in(stand_in, group) if seen[0] == "IPv6"}
         assert newer == {
@@ -126,10 +126,10 @@ def test_without_seats_no_student_gets_in(stand_in: OwnCloud, cloud: Cloud) -> N
 
 
 @given(st.sets(st.integers(1, 65535), max_size=40))
-def test_runs_are_just_the_ports_in_as_few_as_there_are_gaps(ports: set[int]) -> None:
-    found = runs(ports)
-    assert [port for first, last in found for port in range(first, last + 1)] == sorted(ports)
-    assert all(second[0] - first[1] > 1 for first, second in itertools.pairwise(found))
+def test_runs_contain_exactly_the_ports_and_are_as_few_as_possible(ports: set[int]) -> None:
+    pairs = runs(ports)
+    assert [port for first, last in pairs for port in range(first, last + 1)] == sorted(ports)
+    assert all(second[0] - first[1] > 1 for first, second in itertools.pairwise(pairs))
 
 
 def test_a_gap_stays_closed(stand_in: OwnCloud, cloud: Cloud) -> None:
@@ -143,7 +143,7 @@ def test_a_rule_is_of_the_family_of_its_range(address: ipaddress.IPv4Address, le
     assert Rule("tcp", 22, 22, str(block)).family == f"IPv{block.version}"
 
 
-# --- from what is there ---
+# --- existing rules ---
 
 
 def test_what_is_as_it_should_be_is_left_alone(stand_in: OwnCloud, cloud: Cloud) -> None:
@@ -202,7 +202,7 @@ def test_what_others_may_send_from_a_group_of_theirs_is_no_rule_of_ours(stand_in
     assert theirs in stand_in.network.rules.items
 
 
-def test_the_way_out_is_nobodys_business(stand_in: OwnCloud, cloud: Cloud) -> None:
+def test_outgoing_traffic_is_never_restricted(stand_in: OwnCloud, cloud: Cloud) -> None:
     group = opened(cloud, set())
     for rule in list(stand_in.network.rules.items.values()):
         if rule["security_group_id"] == group and rule["direction"] == "egress":
@@ -261,7 +261,7 @@ def test_one_that_another_run_made_at_the_same_time_is_none(stand_in: OwnCloud, 
     assert len(let_in(stand_in, group)) == 1
 
 
-def test_a_quota_that_is_used_up_is_told(stand_in: OwnCloud, cloud: Cloud) -> None:
+def test_a_quota_that_is_used_up_is_reported(stand_in: OwnCloud, cloud: Cloud) -> None:
     stand_in.set_quota("security_group_rule", 8)
     with pytest.raises(CloudError, match=r"Opening port \d+: Quota exceeded.*security_group_rule.* \(HTTP 409\)"):
         opened(cloud, {4321})

@@ -1,4 +1,4 @@
-"""What has the mark goes, in an order that works, and nothing else does."""
+"""Everything with the mark is deleted, in an order that works, and nothing else is."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BUSY = {"badRequest": {"code": 400, "message": "Invalid volume: Volume status mu
 
 @pytest.fixture(autouse=True)
 def course(stand_in: OwnCloud) -> None:
-    """Two machines, with all that goes with them; the first one has a volume."""
+    """Two machines, with all their resources; the first one has a volume."""
     security_group = stand_in.network.groups.add(MARK, MARK)["id"]
     for number in (1, 2):
         group = new_id()
@@ -47,7 +47,7 @@ def failed(outcomes: Outcomes[str]) -> dict[str, str]:
 
 
 def deleted(stand_in: OwnCloud) -> list[str]:
-    """The kinds of things, as they were accepted for deletion."""
+    """The kinds of resources, in the order in which their deletion was accepted."""
     order: list[str] = []
     for made in stand_in.requests:
         kind = made.path.split("/")[-2]
@@ -56,7 +56,7 @@ def deleted(stand_in: OwnCloud) -> list[str]:
     return order
 
 
-# --- all of it ---
+# --- the whole course ---
 
 
 def test_all_that_has_the_mark_goes(stand_in: OwnCloud, cloud: Cloud) -> None:
@@ -73,7 +73,7 @@ def test_all_that_has_the_mark_goes(stand_in: OwnCloud, cloud: Cloud) -> None:
         "security group": 1,
     }
     assert {outcome.value for outcome in outcomes} == {"deleted"}
-    # each by the name that people know it by
+    # each with the name that people know
     targets = {outcome.target for outcome in outcomes}
     assert {"server bio-1", "port bio-2", "volume bio-1", f"security group {MARK}"} < targets
     assert any(target.startswith("floating IP 192.0.2.") for target in targets)
@@ -100,25 +100,25 @@ def test_what_belongs_to_others_stays(stand_in: OwnCloud, cloud: Cloud) -> None:
     assert stand_in.totals() == dict.fromkeys(NOTHING, 3)
 
 
-def test_all_that_there_is_can_be_told_before(stand_in: OwnCloud, cloud: Cloud) -> None:
+def test_all_resources_can_be_described_before_they_are_deleted(stand_in: OwnCloud, cloud: Cloud) -> None:
     stand_in.add_ip()
-    told = "2 servers, 3 floating IPs, 2 ports, 1 volumes, 2 server groups, 1 security groups"
-    assert find(cloud, MARK).describe() == told
+    description = "2 servers, 3 floating IPs, 2 ports, 1 volumes, 2 server groups, 1 security groups"
+    assert find(cloud, MARK).describe() == description
     assert {made.method for made in stand_in.requests} == {"GET"}
 
 
-def test_where_there_is_nothing_nothing_is_done(stand_in: OwnCloud, cloud: Cloud) -> None:
+def test_without_resources_nothing_is_done(stand_in: OwnCloud, cloud: Cloud) -> None:
     stand_in.renew()
     assert find(cloud, MARK).describe() == ""
     assert sweep(cloud, MARK) == ()
     assert {made.method for made in stand_in.requests} == {"GET"}
 
 
-# --- what belongs to some machines ---
+# --- some machines ---
 
 
 def test_what_belongs_to_one_machine_goes_alone(stand_in: OwnCloud, cloud: Cloud) -> None:
-    stand_in.add_ip()  # nobody's yet
+    stand_in.add_ip()  # not bound to a port
     outcomes = sweep(cloud, MARK, only=["bio-1"])
     assert not failed(outcomes)
     assert stand_in.totals() == {
@@ -140,7 +140,7 @@ def test_a_name_is_taken_as_a_whole(stand_in: OwnCloud, cloud: Cloud) -> None:
     assert stand_in.totals()["servers"] == 2
 
 
-# --- what takes its time ---
+# --- slow deletions ---
 
 
 def test_servers_are_awaited_until_they_are_gone(stand_in: OwnCloud, cloud: Cloud, clock: Time) -> None:
@@ -152,7 +152,7 @@ def test_servers_are_awaited_until_they_are_gone(stand_in: OwnCloud, cloud: Clou
 
 def test_volumes_are_awaited_too(stand_in: OwnCloud, cloud: Cloud) -> None:
     for server in stand_in.compute.servers.values():
-        server.volumes = dict.fromkeys(server.volumes, False)  # they outlive their servers
+        server.volumes = dict.fromkeys(server.volumes, False)  # they are not deleted with their servers
     stand_in.volumes.looks_to_delete = 4
     assert not failed(sweep(cloud, MARK))
     assert stand_in.totals() == NOTHING
@@ -164,8 +164,8 @@ def test_a_volume_that_does_not_go_is_named_with_its_state(
     monkeypatch.setattr(module, "DELETING", 6.0)
     stand_in.volumes.make(size=5, name="bio-3", text=MARK)
     stand_in.volumes.looks_to_delete = 10**6
-    said = failed(sweep(cloud, MARK))
-    assert "It was not deleted: it is deleting." in said["volume bio-3"]
+    failures = failed(sweep(cloud, MARK))
+    assert "It was not deleted: it is deleting." in failures["volume bio-3"]
 
 
 def test_a_volume_that_its_server_has_not_let_go_yet_is_waited_for(stand_in: OwnCloud, cloud: Cloud) -> None:
@@ -199,10 +199,10 @@ def test_what_is_gone_already_is_gone(stand_in: OwnCloud, cloud: Cloud) -> None:
     assert stand_in.totals() == NOTHING
 
 
-# --- what was on its way ---
+# --- late arrivals ---
 
 
-def test_a_server_that_appears_late_is_found_and_goes_too(stand_in: OwnCloud, cloud: Cloud) -> None:
+def test_a_server_that_appears_late_is_deleted_too(stand_in: OwnCloud, cloud: Cloud) -> None:
     late = ["bio-3"]
 
     def arrive(request: Any) -> None:
@@ -228,7 +228,7 @@ def test_so_is_what_appears_after_the_groups_are_gone(stand_in: OwnCloud, cloud:
     assert stand_in.totals() == NOTHING
 
 
-# --- what refuses ---
+# --- failures ---
 
 
 def test_a_server_that_refuses_is_named_and_the_others_go(
@@ -269,8 +269,8 @@ def test_one_that_nova_gives_up_on_is_not_waited_for(stand_in: OwnCloud, cloud: 
         server.last_looks = None
 
     stand_in.compute.remove = remove  # type: ignore[method-assign]
-    said = failed(sweep(cloud, MARK))["server bio-1"]
-    assert "It was not deleted: it is ERROR, Timed out waiting for a reply." in said
+    failures = failed(sweep(cloud, MARK))["server bio-1"]
+    assert "It was not deleted: it is ERROR, Timed out waiting for a reply." in failures
     assert clock.now() < DELETING / 2
 
 
@@ -281,17 +281,17 @@ def test_what_stays_in_use_is_named(
     monkeypatch.setattr(module, "IN_USE", 10.0)
     (group,) = (group["id"] for group in stand_in.network.groups.items.values() if group["name"] == MARK)
     stand_in.add_port("theirs", marked="", security_groups=[group])
-    said = failed(sweep(cloud, MARK))
-    assert [*said] == [f"security group {MARK}"]
-    assert f"Security Group {group} in use (HTTP 409)" in said[f"security group {MARK}"]
+    failures = failed(sweep(cloud, MARK))
+    assert [*failures] == [f"security group {MARK}"]
+    assert f"Security Group {group} in use (HTTP 409)" in failures[f"security group {MARK}"]
     assert 10 <= clock.now() < 15
 
 
-def test_what_is_there_in_spite_of_its_deletion_is_named(stand_in: OwnCloud, cloud: Cloud) -> None:
+def test_what_exists_after_its_deletion_is_reported(stand_in: OwnCloud, cloud: Cloud) -> None:
     stand_in.network.ports.remove = lambda item: None  # type: ignore[method-assign]
-    said = failed(sweep(cloud, MARK))
-    assert "The cloud reported it as deleted, but it still exists." in said["port bio-1"]
-    assert not [target for target in said if target.startswith(("server ", "volume "))]
+    failures = failed(sweep(cloud, MARK))
+    assert "The cloud reported it as deleted, but it still exists." in failures["port bio-1"]
+    assert not [target for target in failures if target.startswith(("server ", "volume "))]
 
 
 def test_a_list_that_can_not_be_read_deletes_nothing(stand_in: OwnCloud, cloud: Cloud) -> None:

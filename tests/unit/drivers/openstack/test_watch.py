@@ -12,7 +12,7 @@ from tests.unit.drivers.openstack.cloud import Crowd, Time
 
 
 class Cloud:
-    """What is in it is the time at which it was asked."""
+    """Lists the time at which it was asked."""
 
     def __init__(self, clock: Crowd | Time) -> None:
         self._clock = clock
@@ -28,8 +28,8 @@ def after(moment: float) -> Callable[[Sequence[float]], float | None]:
 
 
 def requests(waiting: int, seconds: float, *, apart: float = 0) -> int:
-    """How many it takes that so many wait so long, who begin at once or one after the other."""
-    clock = Crowd(waiting, tick=0)  # all who begin at once do so at the same time
+    """The number of requests if so many threads wait so long, started together or one after the other."""
+    clock = Crowd(waiting, tick=0)  # threads that start together do so at exactly the same time
     cloud = Cloud(clock)
     watch = Watch(cloud.read, clock)
 
@@ -52,7 +52,7 @@ def test_nor_is_it_asked_more_where_they_begin_one_after_the_other() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0, 5), st.booleans()), min_size=1, max_size=8))
-def test_nobody_sees_what_is_older_than_his_own_question(steps: list[tuple[float, bool]]) -> None:
+def test_no_caller_gets_a_list_that_is_older_than_its_call(steps: list[tuple[float, bool]]) -> None:
     clock = Time()
     cloud = Cloud(clock)
     watch = Watch(cloud.read, clock)
@@ -60,15 +60,15 @@ def test_nobody_sees_what_is_older_than_his_own_question(steps: list[tuple[float
         if pause:
             clock.sleep(pause)
         begun = clock.now()
-        (seen,) = (watch.until(lambda found: found, 60) or ()) if waits else watch.now()
+        (seen,) = (watch.until(lambda items: items, 60) or ()) if waits else watch.now()
         assert seen > begun
 
 
-def test_what_is_found_is_returned_as_soon_as_it_is_there() -> None:
+def test_a_value_is_returned_as_soon_as_it_appears() -> None:
     clock = Time()
-    found = Watch(Cloud(clock).read, clock).until(after(7), 60)
-    assert found is not None
-    assert 7 <= found <= 7 + INTERVAL
+    value = Watch(Cloud(clock).read, clock).until(after(7), 60)
+    assert value is not None
+    assert 7 <= value <= 7 + INTERVAL
 
 
 def test_what_does_not_come_is_none_after_a_last_look() -> None:
@@ -76,7 +76,7 @@ def test_what_does_not_come_is_none_after_a_last_look() -> None:
     cloud = Cloud(clock)
     assert Watch(cloud.read, clock).until(lambda seen: None, 7) is None
     assert 7 <= clock.now() < 7.1
-    assert len(cloud.asked) == 4  # at 0, 2, 4 and 6; what was seen at 6 is new enough at 7
+    assert len(cloud.asked) == 4  # at 0, 2, 4 and 6; the list of 6 is new enough at 7
 
 
 def test_a_failure_state_ends_the_wait() -> None:

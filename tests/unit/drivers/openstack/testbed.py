@@ -1,4 +1,4 @@
-"""A course in a stand-in for a cloud, with its machines behind SSH, and the driver for them."""
+"""A course in a stand-in for a cloud, with machines that answer over SSH, and the driver for them."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from tests.unit.fake_host import FRESH, FakeHost
 
 
 class CloudTestbed:
-    """`mute`: names of machines whose SSH says nothing; `refusals`: what a login fails with, by the machine's name.
+    """`mute`: names of machines whose SSH does not answer; `refusals`: machine → the error of a login.
 
-    Each is for the next server of the name, or for all of them where it is in `always` too. `cloud`: a login that is
-    there already; then nothing is looked up by its name. Of the rules of a security group, only a few are made.
+    Each applies to the next server with the name, or to all of them if it is in `always` too. `cloud`: an existing
+    login, with which nothing is looked up by name. The security group gets only a few of its rules.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class CloudTestbed:
         monkeypatch.setattr(over_ssh, "over_tls", self._over_tls)
 
     def driver(self, course: str = COURSE, **given: Any) -> OpenStack:
-        """As the next run has it."""
+        """The driver of a new run."""
         self.course = CourseFolder.named(course, "openstack")
         return OpenStack(settings(**given), self.course, self.messages.append)
 
@@ -80,7 +80,7 @@ class CloudTestbed:
     # --- the machines ---
 
     def add_machine(self, name: str = "bio-1", *, answered: bool = True) -> Server:
-        """As an earlier run of the course left it behind."""
+        """A machine that an earlier run of the course made."""
         self.course.make_folder()
         key = ssh_key(self.course.folder, create=True)
         assert key
@@ -88,7 +88,7 @@ class CloudTestbed:
         return self.stand_in.add_machine(name, tags=tags, metadata={FINGERPRINT: key.fingerprint})
 
     def at(self, address: str) -> Server | None:
-        """The server that an address leads to."""
+        """The server that has an address."""
         network, compute = self.stand_in.network, self.stand_in.compute
         ports = {ip["port_id"] for ip in network.floating_ips.items.values() if ip["floating_ip_address"] == address}
         for port in network.ports.items.values():
@@ -115,7 +115,7 @@ class CloudTestbed:
         server = self._serving(target)
         if server is None:
             raise ConnectionFailed(f"{target.name}: no answer in {timeout:g} s.")
-        assert target.alias == server.id  # whose host key it is to be
+        assert target.alias == server.id  # the host key is stored under this name
         if refusal := self.refusals.get(server.name):
             raise refusal
         host = self.hosts.setdefault(server.id, self._host(server))
@@ -133,12 +133,12 @@ class CloudTestbed:
 
 
 def boot_one(driver: OpenStack, name: str = "bio-1") -> Survey:
-    """A machine that is brought without a plan, where there is none of the course yet."""
+    """Boots a machine without a plan, for a course without machines."""
     return driver.boot(Machine(name, ""))
 
 
 def boot_several(driver: OpenStack, count: int, *former: str) -> list[Survey]:
-    """So many machines more, made one after the other."""
+    """Makes `count` more machines, one after the other."""
     driver.machines()
     return [driver.boot(survey.machine) for survey in driver.order(count, former).surveys]
 

@@ -19,7 +19,7 @@ def vm_testbed_fixture(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> VmTes
 @pytest.fixture(name="qemu_programs")
 def qemu_programs_fixture(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, walls: Walls) -> Iterator[QemuPrograms]:
     walls.processes = True
-    walls.reachable = lambda address: isinstance(address, str)  # sockets in the file system
+    walls.reachable = lambda address: isinstance(address, str)  # Unix sockets
     programs = QemuPrograms(tmp_path / "qemu", monkeypatch)
     yield programs
     programs.end()

@@ -1,4 +1,4 @@
-"""VMs on this computer as the ring has them: a hypervisor in memory, a course on it, and QEMU's programs on a PATH."""
+"""Fakes for VMs on this computer: a hypervisor in memory, a course on it, and stand-ins for the programs of QEMU."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def one_vm(folder: Path, name: str = "bio-1", **changes: Any) -> Vm:
 
 
 def raw_image(path: Path, size: int = 3 * MIB, *, boots: bool = True) -> Path:
-    """A disk that is mostly empty, with a first sector that a BIOS starts, or without."""
+    """A disk that is mostly empty, with or without a boot sector."""
     with path.open("wb") as file:
         file.write((b"\xeb" + bytes(509) + b"\x55\xaa") if boots else bytes(1024) + b"ext4")
         file.truncate(size)
@@ -61,7 +61,7 @@ def raw_image(path: Path, size: int = 3 * MIB, *, boots: bool = True) -> Path:
 
 
 def qcow2_image(path: Path, size: int = 3 * GIB, *, boots: bool = True) -> Path:
-    """The same in QEMU's form (docs/interop/qcow2.txt): header, one table, another one, and one cluster of data."""
+    """The same in QEMU's format (docs/interop/qcow2.txt): header, two tables, and one cluster of data."""
     cluster = 65536
     header = struct.pack(">4sIQIIQIIQQIIQ", b"QFI\xfb", 2, 0, 0, 16, size, 0, 8, cluster, 0, 0, 0, 0)
     with path.open("wb") as file:
@@ -76,7 +76,7 @@ def qcow2_image(path: Path, size: int = 3 * GIB, *, boots: bool = True) -> Path:
 
 
 class FakeHypervisor:
-    """In memory; refuses what a hypervisor refuses. `taken`: ports that other programs have, or get at the next start.
+    """In memory; refuses what a hypervisor refuses. `taken`: ports that other programs use.
 
     `dies_after`: VM → after how many looks at it while it runs; `restarts`: VM → what `restart_if_stuck` returns.
     """
@@ -123,7 +123,7 @@ class FakeHypervisor:
 
     def make(self, vm: Vm, base: BaseImage) -> None:
         assert vm.id not in self.made
-        assert (vm.folder / "vm.json").exists()  # written down before
+        assert (vm.folder / "vm.json").exists()  # recorded before it is made
         assert vm.seed.exists()
         self.calls.append(f"make {vm.name}")
         self.made[vm.id] = (vm.name, base)
@@ -131,7 +131,7 @@ class FakeHypervisor:
     def start(self, vm: Vm) -> None:
         assert self.is_made(vm)
         assert self.states.get(vm.id, "off") == "off"
-        assert self.calls.count(f"start {vm.name}") < 10  # not for ever
+        assert self.calls.count(f"start {vm.name}") < 10  # no endless loop
         self.calls.append(f"start {vm.name}")
         self._check_ports(vm, vm.forwards)
         self.states[vm.id], self.forwards[vm.id] = "running", vm.forwards
@@ -147,13 +147,16 @@ class FakeHypervisor:
         assert seconds >= 0
         return self.restarts.pop(vm.name, "")
 
-    def forward(self, vm: Vm, wanted: Vm) -> None:
+    def forward(self, vm: Vm, changed: Vm) -> None:
         assert self.states[vm.id] == "running"
         assert self.forwards[vm.id] == vm.forwards
-        assert (vm.ssh_port, vm.engine_port) == (wanted.ssh_port, wanted.engine_port)  # it would be cut off
-        self.calls.append(f"forward {vm.name} {sorted(wanted.seat_ports)}")
-        self._check_ports(vm, wanted.forwards)
-        self.forwards[vm.id] = wanted.forwards
+        assert (vm.ssh_port, vm.engine_port) == (
+            changed.ssh_port,
+            changed.engine_port,
+        )  # or it could not be reached any more
+        self.calls.append(f"forward {vm.name} {sorted(changed.seat_ports)}")
+        self._check_ports(vm, changed.forwards)
+        self.forwards[vm.id] = changed.forwards
 
     def delete(self, vm: Vm) -> None:
         self.calls.append(f"delete {vm.name}")
@@ -163,7 +166,7 @@ class FakeHypervisor:
 
 
 class VmTestbed:
-    """A course whose VMs are `hypervisor`'s. `mute`: names of VMs whose SSH says nothing."""
+    """A course whose VMs run on `hypervisor`. `mute`: names of VMs whose SSH does not answer."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         self.hypervisor = FakeHypervisor(raw_image(tmp_path / "base.raw"))
@@ -185,12 +188,12 @@ class VmTestbed:
         monkeypatch.setattr(over_ssh, "over_tls", self._over_tls)
 
     def driver(self, course: str = COURSE, **given: Any) -> LocalVms:
-        """As the next run has it."""
+        """The driver of a new run."""
         self.course = CourseFolder.named(course, "qemu")
         return LocalVms(self.hypervisor, VmSettings(**given), self.course, self.messages.append)
 
     def vm(self, name: str = "bio-1") -> Vm:
-        """As it is written down."""
+        """The VM as it is recorded."""
         folder = self.course.folder / "vms" / name
         values = json.loads((folder / "vm.json").read_text())
         return Vm(folder=folder, **{**values, "seat_ports": tuple(values["seat_ports"])})
@@ -211,7 +214,7 @@ class VmTestbed:
         id = self._serving(target)
         if id is None:
             raise ConnectionFailed(f"{target.name}: no answer in {timeout:g} s.")
-        assert target.alias == id  # whose host key it is to be
+        assert target.alias == id  # the host key is stored under this name
         own = seed.own_address(self.vm(self.hypervisor.made[id][0]))
         values = {name: value.replace("192.0.2.11", own) for name, value in FRESH.items()}
         host = self.hosts.setdefault(id, FakeHost(values=values))
@@ -224,7 +227,7 @@ class VmTestbed:
 
 
 def boot_several(driver: LocalVms, count: int = 1, *former: str) -> list[Survey]:
-    """So many VMs more, made one after the other."""
+    """Makes `count` more VMs, one after the other."""
     driver.machines()
     return [driver.boot(survey.machine) for survey in driver.order(count, former).surveys]
 
@@ -242,7 +245,7 @@ def failure(error: CloudscaleError) -> tuple[str, str]:
     return error.message, error.remedy
 
 
-# --- QEMU's own programs ---
+# --- the programs of QEMU ---
 
 QEMU_IMG = r"""
 import json, struct, sys
@@ -284,7 +287,7 @@ import fcntl, json, os, signal, socket, sys
 with open(FOLDER + "/calls", "a") as calls:
     calls.write(json.dumps(sys.argv[1:]) + "\n")
 
-def told(name):
+def setting(name):
     path = f"{FOLDER}/{name}"
     return open(path).read() if os.path.exists(path) else ""
 
@@ -310,7 +313,7 @@ def options(text):  # a comma in a value is written twice
     return [tuple(part.replace("\0", ",").partition("=")[::2]) for part in parts]
 
 def free(rule):
-    return rule not in rules and rule.split("-")[0].rpartition(":")[2] not in told("taken").split()
+    return rule not in rules and rule.split("-")[0].rpartition(":")[2] not in setting("taken").split()
 
 rules, nodes = [], set()
 for text in many["-blockdev"]:
@@ -333,13 +336,13 @@ for text in many["-device"]:
 for name in ("-kernel", "-initrd"):
     if name in given and not os.path.exists(given[name]):
         refuse(f"could not open kernel file '{given[name]}': No such file or directory")
-if told("refusal"):
-    refuse(told("refusal"))
+if setting("refusal"):
+    refuse(setting("refusal"))
 kind, *console = options(given["-chardev"])
 console = dict(console)
 assert kind[0] == "file" and console["append"] == "on" and given["-serial"] == "chardev:" + console["id"]
 with open(console["path"], "a") as file:
-    file.write(told("words"))
+    file.write(setting("words"))
 path = dict([options(given["-qmp"])[0]])
 (path,) = path
 path = path.removeprefix("unix:")
@@ -375,10 +378,10 @@ def monitor(line):
             return f"Could not set up host forwarding rule '{rule}'\r\n"
         rules.append(rule)
         return ""
-    found = [known for known in rules if known.startswith(rule + "-")]
-    for known in found:
+    matches = [known for known in rules if known.startswith(rule + "-")]
+    for known in matches:
         rules.remove(known)
-    return f"host forwarding rule for {rule} {'removed' if found else 'not found'}\r\n"
+    return f"host forwarding rule for {rule} {'removed' if matches else 'not found'}\r\n"
 
 def note():
     with open(f"{FOLDER}/rules-{given['-name']}", "w") as file:
@@ -403,7 +406,7 @@ def serve(connection):
     for asked in messages(connection):
         what, answer = asked["execute"], {}
         if what == "query-status":
-            answer = {"status": told("state") or "running", "running": True}
+            answer = {"status": setting("state") or "running", "running": True}
         elif what == "human-monitor-command":
             answer = monitor(asked["arguments"]["command-line"])
             note()
@@ -417,7 +420,7 @@ def serve(connection):
 note()
 os.write(ready, b"y")
 while not os.path.exists(FOLDER + "/stop") and os.path.exists(FOLDER):
-    if told("deaf"):
+    if setting("deaf"):
         signal.pause()
     try:
         connection, _ = server.accept()
@@ -433,9 +436,9 @@ while not os.path.exists(FOLDER + "/stop") and os.path.exists(FOLDER):
 
 
 class QemuPrograms:
-    """qemu-system-x86_64 and qemu-img on a PATH with nothing else. What they are told, they read at each start:
+    """qemu-system-x86_64 and qemu-img on a PATH with nothing else. They read these values from files:
 
-    `taken`: ports that others have; `refusal`: why it does not start; `words`: what the console says; `state`; `deaf`.
+    `taken`: ports in use; `refusal`: why it does not start; `words`: console output; `state`; `deaf`: does not answer.
     """
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -448,8 +451,8 @@ class QemuPrograms:
             program.chmod(0o755)
         monkeypatch.setenv("PATH", str(self.path))
 
-    def tell(self, **told: str) -> None:
-        for name, text in told.items():
+    def tell(self, **settings: str) -> None:
+        for name, text in settings.items():
             (self._folder / name).write_text(text)
 
     @property
@@ -466,7 +469,7 @@ class QemuPrograms:
         return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
     def rules(self, vm: Vm) -> set[str]:
-        """What leads into a VM, in QEMU's words."""
+        """The port forwardings of a VM, in QEMU's syntax."""
         return set((self._folder / f"rules-{vm.name}").read_text().split())
 
     def end(self) -> None:

@@ -1,4 +1,4 @@
-"""The driver as a workflow sees it: VMs that are there, that come up, that lead students in, and that go."""
+"""The driver as a workflow uses it: existing VMs, new ones, their ports, and their deletion."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.unit.drivers.vm.fake_hypervisor import (
     surveyed,
 )
 
-# --- what is there ---
+# --- existing machines ---
 
 
 def test_a_course_that_only_looks_leaves_nothing_behind(testbed: VmTestbed) -> None:
@@ -46,17 +46,17 @@ def test_the_vms_are_read_back_in_the_order_of_their_numbers(testbed: VmTestbed)
     assert [testbed.vm(name).number for name in ("zoe", "bio-2", "ann")] == [1, 2, 3]
     driver.sweep({"bio-2"})
     driver.boot(Machine("bob", ""))
-    assert names(testbed.driver().machines()) == ["zoe", "bob", "ann"]  # whose number is free again
+    assert names(testbed.driver().machines()) == ["zoe", "bob", "ann"]  # which gets the free number
 
 
-def test_a_vm_that_never_was_is_told(testbed: VmTestbed) -> None:
+def test_a_vm_that_does_not_exist_is_reported(testbed: VmTestbed) -> None:
     driver = testbed.driver()
     driver.machines()
     with pytest.raises(MachineError, match="bio-7: this VM does not exist"):
         driver.run(Machine("bio-7", ""), "ls", 5)
 
 
-# --- what a VM is ---
+# --- surveys ---
 
 
 def test_one_that_is_to_be_made_is_as_large_as_the_settings_say(testbed: VmTestbed) -> None:
@@ -74,7 +74,7 @@ def test_one_that_is_to_be_made_is_as_large_as_the_settings_say(testbed: VmTestb
 def test_one_that_runs_is_looked_at_over_ssh(testbed: VmTestbed) -> None:
     boot_several(testbed.driver())
     survey = surveyed(testbed.driver())
-    assert survey.address == "198.18.77.11"  # by which the VMs reach each other
+    assert survey.address == "198.18.77.11"  # at which the VMs reach each other
     assert (survey.cpus, survey.state) == (4, MachineState.BARE)
     assert testbed.logins[-1].port == testbed.vm().ssh_port
 
@@ -95,7 +95,7 @@ def test_one_that_is_on_its_way_comes(testbed: VmTestbed, answered: bool, state:
 
 
 @pytest.mark.parametrize("state", ["paused", "io-error", "gurumeditation"])
-def test_one_that_has_worked_and_does_not_any_more_is_told(testbed: VmTestbed, state: str) -> None:
+def test_a_machine_that_has_worked_and_does_not_any_more_is_reported(testbed: VmTestbed, state: str) -> None:
     boot_several(testbed.driver())
     testbed.hypervisor.states[testbed.vm().id] = state
     with pytest.raises(MachineError) as raised:
@@ -114,7 +114,7 @@ def test_ports_that_other_programs_have_are_held_and_those_of_our_seats_are_not(
         assert 4321 not in survey.held_ports
 
 
-def test_a_vm_that_lets_in_another_key_is_told_before_anything_is_done(testbed: VmTestbed) -> None:
+def test_a_vm_with_another_key_is_refused_before_anything_is_done(testbed: VmTestbed) -> None:
     boot_several(testbed.driver())
     for change in ("other", "gone"):
         (testbed.course.folder / "id_ed25519").unlink()
@@ -142,14 +142,14 @@ def test_an_engine_of_a_vm_that_does_not_run_is_not_set_up(testbed: VmTestbed, i
         assert testbed.clients[-1] == {"machine": "bio-1", "host": "127.0.0.1", "port": testbed.vm().engine_port}
 
 
-# --- what is to come ---
+# --- new machines ---
 
 
 def test_vms_get_the_names_of_former_ones_first_and_then_new_ones(testbed: VmTestbed) -> None:
     driver = testbed.driver()
     boot_several(driver)
-    found = driver.order(4, ("zoe", "bio-1", "bio-3")).surveys
-    assert [survey.machine.name for survey in found] == ["bio-3", "zoe", "bio-2", "bio-4"]
+    surveys = driver.order(4, ("zoe", "bio-1", "bio-3")).surveys
+    assert [survey.machine.name for survey in surveys] == ["bio-3", "zoe", "bio-2", "bio-4"]
     assert driver.order(0, ("zoe",)).surveys == ()
 
 
@@ -183,7 +183,7 @@ def test_vms_that_are_off_will_want_their_memory_too(testbed: VmTestbed) -> None
     assert off.demands[0].used == 1
 
 
-# --- a VM comes up ---
+# --- booting a VM ---
 
 
 def test_a_vm_is_made_started_and_logged_in_to(testbed: VmTestbed) -> None:
@@ -194,8 +194,8 @@ def test_a_vm_is_made_started_and_logged_in_to(testbed: VmTestbed) -> None:
     assert vm.ssh_port != vm.engine_port
     assert (testbed.logins[0].user, testbed.logins[0].port) == ("ann", vm.ssh_port)
     assert not survey.state.needs_boot
-    assert ("other",) in testbed.hosts[vm.id].calls  # its first boot has ended
-    assert testbed.messages == ["bio-1: up"]  # its console told its host key
+    assert ("other",) in testbed.hosts[vm.id].calls  # waited for the end of its first boot
+    assert testbed.messages == ["bio-1: up"]  # its console showed its host key
     assert vm.id in testbed.course.known_hosts.read_text()
     assert (testbed.course.folder / "id_ed25519").stat().st_mode & 0o777 == 0o600
 
@@ -223,7 +223,7 @@ def test_one_that_was_written_down_and_not_made_is_made(testbed: VmTestbed, monk
     assert testbed.vm().id == before.id
 
 
-def test_the_image_is_found_once_for_all_vms(testbed: VmTestbed, tmp_path: Path) -> None:
+def test_the_image_is_looked_up_once_for_all_vms(testbed: VmTestbed, tmp_path: Path) -> None:
     driver = testbed.driver()
     driver.machines()
     first, second = driver.order(2, ()).surveys
@@ -234,7 +234,7 @@ def test_the_image_is_found_once_for_all_vms(testbed: VmTestbed, tmp_path: Path)
     assert (base.path, base.format) == (tmp_path / "base.raw", "raw")
 
 
-def test_an_image_that_is_not_there_is_told_and_the_vm_can_be_removed(testbed: VmTestbed) -> None:
+def test_a_missing_image_is_reported_and_the_vm_can_be_removed(testbed: VmTestbed) -> None:
     with pytest.raises(RequestError, match="The disk image /nowhere does not exist"):
         boot_several(testbed.driver(base_image="/nowhere"))
     driver = testbed.driver()
@@ -243,7 +243,7 @@ def test_an_image_that_is_not_there_is_told_and_the_vm_can_be_removed(testbed: V
     assert not (testbed.course.folder / "vms").exists()
 
 
-def test_ports_that_others_took_are_chosen_anew(testbed: VmTestbed, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ports_that_others_use_meanwhile_are_replaced(testbed: VmTestbed, monkeypatch: pytest.MonkeyPatch) -> None:
     start, tried = testbed.hypervisor.start, []
 
     def unlucky(vm: object) -> None:
@@ -257,7 +257,7 @@ def test_ports_that_others_took_are_chosen_anew(testbed: VmTestbed, monkeypatch:
     assert testbed.vm().ssh_port == testbed.logins[0].port == tried[-1].ssh_port
 
 
-def test_ports_that_are_taken_again_and_again_are_told(testbed: VmTestbed) -> None:
+def test_ports_that_stay_in_use_are_reported(testbed: VmTestbed) -> None:
     driver = testbed.driver()
     boot_several(driver)
     driver.open_ports({"bio-1": {4321}})
@@ -268,7 +268,7 @@ def test_ports_that_are_taken_again_and_again_are_told(testbed: VmTestbed) -> No
     assert testbed.hypervisor.calls.count("start bio-1") == 1 + ATTEMPTS
 
 
-def test_a_vm_that_dies_while_it_boots_is_told_with_its_last_words(testbed: VmTestbed) -> None:
+def test_a_vm_that_ends_while_it_boots_is_reported_with_its_console(testbed: VmTestbed) -> None:
     testbed.mute.add("bio-1")
     testbed.hypervisor.dies_after["bio-1"] = 3
     testbed.hypervisor.console = "Linux version 6.1\n\x1b[31mKernel panic\n"
@@ -281,7 +281,7 @@ def test_a_vm_that_dies_while_it_boots_is_told_with_its_last_words(testbed: VmTe
     assert not testbed.vm().has_answered
 
 
-def test_one_that_dies_at_once_is_told_and_not_started_again(testbed: VmTestbed) -> None:
+def test_a_vm_that_ends_at_once_is_reported_and_not_started_again(testbed: VmTestbed) -> None:
     testbed.mute.add("bio-1")
     testbed.hypervisor.dies_after["bio-1"] = 0
     testbed.hypervisor.console = "Kernel panic\n"
@@ -291,7 +291,7 @@ def test_one_that_dies_at_once_is_told_and_not_started_again(testbed: VmTestbed)
     assert testbed.hypervisor.calls == ["make bio-1", "start bio-1"]
 
 
-def test_one_that_says_nothing_is_told_with_its_consoles_end(testbed: VmTestbed) -> None:
+def test_a_vm_that_does_not_answer_is_reported_with_the_end_of_its_console(testbed: VmTestbed) -> None:
     testbed.mute.add("bio-1")
     testbed.hypervisor.console = "Linux version 6.1\ngrub rescue>\n"
     with pytest.raises(MachineError) as raised:
@@ -309,26 +309,26 @@ def test_one_that_says_nothing_is_told_with_its_consoles_end(testbed: VmTestbed)
     assert testbed.hypervisor.calls == ["make bio-1", "start bio-1"]
 
 
-def test_one_without_a_console_is_told(testbed: VmTestbed) -> None:
+def test_an_empty_console_is_reported(testbed: VmTestbed) -> None:
     testbed.mute.add("bio-1")
     testbed.hypervisor.console = ""
     with pytest.raises(MachineError, match=r"Its console is empty\."):
         boot_several(testbed.driver(boot_timeout=30))
 
 
-def test_a_hypervisors_drawback_is_said_once(testbed: VmTestbed) -> None:
+def test_a_hypervisors_drawback_is_reported_once(testbed: VmTestbed) -> None:
     testbed.hypervisor.slowness = "VMs are slow"
     boot_several(testbed.driver(), 2)
     assert testbed.messages == ["VMs are slow", "bio-1: up", "bio-2: up"]
 
 
-def test_what_a_hypervisor_mends_is_said_and_waited_for(testbed: VmTestbed) -> None:
+def test_a_vm_that_the_hypervisor_restarts_is_reported_and_awaited(testbed: VmTestbed) -> None:
     testbed.hypervisor.restarts["bio-1"] = "KVM does not work"
     boot_several(testbed.driver())
     assert testbed.messages == ["bio-1: KVM does not work", "bio-1: up"]
 
 
-def test_a_vm_whose_console_tells_no_key_is_trusted_aloud(testbed: VmTestbed) -> None:
+def test_a_vm_whose_console_shows_no_host_key_is_trusted_with_a_warning(testbed: VmTestbed) -> None:
     testbed.hypervisor.console = "Linux version 6.1\n"
     boot_several(testbed.driver())
     assert (
@@ -337,7 +337,7 @@ def test_a_vm_whose_console_tells_no_key_is_trusted_aloud(testbed: VmTestbed) ->
     )
 
 
-def test_a_login_that_is_refused_is_told_as_one(testbed: VmTestbed, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_login_is_reported_as_one(testbed: VmTestbed, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*given: object, **named: object) -> None:
         raise LoginRefused("bio-1: it does not let us in.")
 
@@ -346,7 +346,7 @@ def test_a_login_that_is_refused_is_told_as_one(testbed: VmTestbed, monkeypatch:
         boot_several(testbed.driver())
 
 
-# --- the students' ports ---
+# --- ports for students ---
 
 
 def test_a_port_moves_from_one_vm_to_another_once_it_is_free(testbed: VmTestbed) -> None:
@@ -378,7 +378,7 @@ def test_one_that_is_off_gets_its_ports_when_it_starts(testbed: VmTestbed) -> No
     assert testbed.hypervisor.forwards[testbed.vm().id]["seat-4321"] == ("127.0.0.1", 4321, 4321)
 
 
-def test_a_port_that_somebody_else_has_is_told_and_not_written_down(testbed: VmTestbed) -> None:
+def test_a_port_in_use_is_reported_and_not_recorded(testbed: VmTestbed) -> None:
     driver = testbed.driver()
     boot_several(driver)
     testbed.hypervisor.taken = {4322}
@@ -387,7 +387,7 @@ def test_a_port_that_somebody_else_has_is_told_and_not_written_down(testbed: VmT
     assert testbed.vm().seat_ports == ()
 
 
-# --- the end ---
+# --- deletion ---
 
 
 def test_all_that_was_made_goes(testbed: VmTestbed) -> None:
@@ -427,7 +427,7 @@ def test_a_course_can_be_swept_without_its_key(testbed: VmTestbed) -> None:
 # --- single VMs ---
 
 
-def test_a_vm_is_added_and_its_engine_told(testbed: VmTestbed) -> None:
+def test_a_vm_is_added_and_the_address_of_its_engine_reported(testbed: VmTestbed) -> None:
     text = testbed.driver().add("ann")
     vm = testbed.vm("ann")
     first, *_, docker, tls = text.splitlines()
@@ -439,7 +439,7 @@ def test_a_vm_is_added_and_its_engine_told(testbed: VmTestbed) -> None:
 
 
 @pytest.mark.parametrize("change", ["none", "stopped"])
-def test_one_that_exists_is_told_as_that_and_runs_afterwards(testbed: VmTestbed, change: str) -> None:
+def test_a_vm_that_exists_is_reported_as_existing_and_runs_afterwards(testbed: VmTestbed, change: str) -> None:
     testbed.driver().add("ann")
     before = testbed.vm("ann")
     if change == "stopped":
@@ -479,7 +479,7 @@ def test_a_vm_is_removed_by_name(testbed: VmTestbed) -> None:
 
 
 @pytest.mark.parametrize("what", [lambda driver: driver.remove, lambda driver: driver.describe_removal])
-def test_one_that_is_not_there_is_told_with_those_that_are(
+def test_an_unknown_vm_is_refused_with_those_that_exist(
     testbed: VmTestbed, what: Callable[..., Callable[[str], str]]
 ) -> None:
     with pytest.raises(RequestError) as raised:

@@ -17,7 +17,7 @@ def test_its_cards_are_its_own_and_locally_administered(tmp_path: Path) -> None:
     assert len({*cards}) == 100
     for card in cards:
         assert re.fullmatch("[0-9a-f]{2}(:[0-9a-f]{2}){5}", card)
-        assert int(card[:2], 16) & 0b11 == 0b10  # of no maker, and of one card
+        assert int(card[:2], 16) & 0b11 == 0b10  # locally administered, and unicast
     assert vms[0].macs == one_vm(tmp_path, id=vms[0].id, number=9).macs
 
 
@@ -36,7 +36,7 @@ def test_all_that_is_of_it_lies_in_its_folder(tmp_path: Path) -> None:
     vm = one_vm(tmp_path)
     assert vm.console.parent == vm.seed.parent == vm.folder
     elsewhere: Vm = one_vm(tmp_path / "moved")
-    assert elsewhere == vm  # wherever that is
+    assert elsewhere == vm  # wherever its folder is
 
 
 def test_a_port_that_is_taken_is_a_machines_error_with_a_remedy(tmp_path: Path) -> None:

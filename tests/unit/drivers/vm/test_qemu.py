@@ -1,4 +1,4 @@
-"""QEMU as the driver uses it: what it is started with, what it is asked, and what becomes of its processes."""
+"""QEMU as the driver uses it: its arguments, its commands, and its processes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.unit.drivers.vm.fake_hypervisor import GIB, QemuPrograms, one_vm, raw
 
 @pytest.fixture(name="kvm")
 def kvm_fixture(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
-    """Whether this computer has KVM: no, unless it is called."""
+    """Sets whether this computer has KVM; by default it has not."""
     access = os.access
     has = [False]
 
@@ -70,7 +70,7 @@ def accelerators(arguments: list[str]) -> list[str]:
 # --- installed or not ---
 
 
-def test_what_is_missing_is_told_with_the_command_that_installs_it(
+def test_missing_programs_are_reported_with_the_command_that_installs_them(
     qemu_programs: QemuPrograms, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
@@ -165,10 +165,10 @@ def test_the_vms_of_a_course_meet_on_loopback_and_no_others_do(
     networks = [values(arguments, "-netdev")[1] for arguments in qemu_programs.calls]
     assert networks[0] == networks[1] != networks[2]
     for network in networks:
-        found = re.fullmatch(r"socket,id=course,mcast=239\.77\.(\d+)\.(\d+):(\d+),localaddr=127\.0\.0\.1", network)
-        assert found
-        assert all(int(part) < 256 for part in found.groups()[:2])
-        assert 1024 < int(found[3]) < 65536
+        match = re.fullmatch(r"socket,id=course,mcast=239\.77\.(\d+)\.(\d+):(\d+),localaddr=127\.0\.0\.1", network)
+        assert match
+        assert all(int(part) < 256 for part in match.groups()[:2])
+        assert 1024 < int(match[3]) < 65536
 
 
 def test_an_image_with_a_boot_loader_boots_by_itself(qemu: Qemu, vm: Vm, qemu_programs: QemuPrograms) -> None:
@@ -219,7 +219,7 @@ def test_a_console_is_added_to(qemu: Qemu, vm: Vm, qemu_programs: QemuPrograms) 
 
 
 @pytest.mark.parametrize(("port", "rule"), [("4321", "127.0.0.1:4321-:4321"), ("40001", "127.0.0.1:40001-:22")])
-def test_a_port_that_is_taken_is_told_by_its_rule(
+def test_a_port_in_use_is_reported_with_its_rule(
     qemu: Qemu, vm: Vm, qemu_programs: QemuPrograms, port: str, rule: str
 ) -> None:
     qemu_programs.tell(taken=port)
@@ -228,12 +228,14 @@ def test_a_port_that_is_taken_is_told_by_its_rule(
     assert qemu.state(vm) == "off"
 
 
-def test_a_vm_that_does_not_start_is_told_in_qemus_words(qemu: Qemu, vm: Vm, qemu_programs: QemuPrograms) -> None:
+def test_a_vm_that_does_not_start_is_reported_with_qemus_message(
+    qemu: Qemu, vm: Vm, qemu_programs: QemuPrograms
+) -> None:
     qemu_programs.tell(refusal="cannot set up guest memory 'pc.ram': Cannot allocate memory.")
     with pytest.raises(MachineError) as raised:
         qemu.start(vm)
-    said = "cannot set up guest memory 'pc.ram': Cannot allocate memory"
-    assert raised.value.message == f"bio-1: QEMU could not start it ({said})."
+    cause = "cannot set up guest memory 'pc.ram': Cannot allocate memory"
+    assert raised.value.message == f"bio-1: QEMU could not start it ({cause})."
     assert "--memory" in raised.value.remedy
     assert not isinstance(raised.value, PortTaken)
 
@@ -243,7 +245,7 @@ def test_a_vm_that_does_not_start_is_told_in_qemus_words(qemu: Qemu, vm: Vm, qem
 
 def test_a_vm_without_a_process_is_off(qemu: Qemu, vm: Vm, tmp_path: Path) -> None:
     assert qemu.state(vm) == "off"
-    (vm.folder / "pid").write_text("1")  # of a process that has ended, whose number another one has
+    (vm.folder / "pid").write_text("1")  # the process has ended, and another one has its id
     assert qemu.state(vm) == "off"
     qemu.delete(vm)
     qemu.delete(one_vm(tmp_path / "vms", "never"))
@@ -259,14 +261,14 @@ def test_the_state_is_qemus_own_word(qemu: Qemu, vm: Vm, qemu_programs: QemuProg
 def test_ports_are_opened_and_closed_while_it_runs(qemu: Qemu, vm: Vm, qemu_programs: QemuPrograms) -> None:
     before = replace(vm, seat_ports=(4321, 4322))
     qemu.start(before)
-    wanted = replace(vm, seat_ports=(4322, 4323))
-    qemu.forward(before, wanted)
+    changed = replace(vm, seat_ports=(4322, 4323))
+    qemu.forward(before, changed)
     seats = {rule for rule in qemu_programs.rules(vm) if ":43" in rule}
     assert seats == {"tcp:127.0.0.1:4322-:4322", "tcp:127.0.0.1:4323-:4323"}
     assert len(qemu_programs.rules(vm)) == 4
 
 
-def test_a_port_that_is_taken_is_told_of_a_running_vm_too(qemu: Qemu, vm: Vm, qemu_programs: QemuPrograms) -> None:
+def test_a_port_in_use_is_reported_for_a_running_vm_too(qemu: Qemu, vm: Vm, qemu_programs: QemuPrograms) -> None:
     qemu.start(vm)
     qemu_programs.tell(taken="4321")
     with pytest.raises(PortTaken, match=r"127\.0\.0\.1:4321"):
@@ -278,14 +280,14 @@ def test_ports_of_which_one_is_taken_stay_closed_and_can_be_opened_later(
     qemu: Qemu, vm: Vm, qemu_programs: QemuPrograms
 ) -> None:
     qemu.start(vm)
-    wanted = replace(vm, seat_ports=(4321, 4322))
+    changed = replace(vm, seat_ports=(4321, 4322))
     before = qemu_programs.rules(vm)
     qemu_programs.tell(taken="4322")
     with pytest.raises(PortTaken, match="4322"):
-        qemu.forward(vm, wanted)
+        qemu.forward(vm, changed)
     assert qemu_programs.rules(vm) == before
     qemu_programs.tell(taken="")
-    qemu.forward(vm, wanted)
+    qemu.forward(vm, changed)
     assert qemu_programs.rules(vm) - before == {"tcp:127.0.0.1:4321-:4321", "tcp:127.0.0.1:4322-:4322"}
 
 
@@ -315,7 +317,7 @@ def test_one_that_does_not_answer_is_busy_and_can_be_ended_all_the_same(
 # --- KVM ---
 
 
-def test_kvm_is_tried_where_it_is_and_software_is_there_for_both(
+def test_kvm_is_tried_if_available_with_software_as_the_fallback(
     qemu: Qemu, qemu_programs: QemuPrograms, kvm: Callable[[bool], None], tmp_path: Path
 ) -> None:
     vms = [made(qemu, tmp_path / "vms", f"bio-{number}", number=number) for number in (1, 2, 3)]
@@ -326,9 +328,9 @@ def test_kvm_is_tried_where_it_is_and_software_is_there_for_both(
     assert [accelerators(call) for call in qemu_programs.calls] == [["tcg"], ["kvm", "tcg"], ["tcg"]]
 
 
-def test_a_computer_without_kvm_is_told_of_what_that_means(qemu: Qemu, kvm: Callable[[bool], None]) -> None:
+def test_a_computer_without_kvm_gets_a_warning(qemu: Qemu, kvm: Callable[[bool], None]) -> None:
     assert "/dev/kvm can't be used, so VMs are emulated" in qemu.drawback()
-    assert Qemu("bio", kvm=False).drawback() == ""  # who says so knows
+    assert Qemu("bio", kvm=False).drawback() == ""  # the user has turned it off
     kvm(True)
     assert qemu.drawback() == ""
 

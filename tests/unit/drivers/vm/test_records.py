@@ -1,4 +1,4 @@
-"""What is known of each VM, in a folder of its own."""
+"""What is stored about each VM, in its folder."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def records(tmp_path: Path) -> Records:
 def test_a_vm_is_read_back_as_it_was_written(records: Records, tmp_path: Path) -> None:
     vm = one_vm(tmp_path / "vms", seat_ports=(4321, 4322), has_answered=True, address="192.0.2.9")
     records.write(vm)
-    (found,) = Records(tmp_path / "vms").read().values()
-    assert dataclasses.asdict(found) == dataclasses.asdict(vm)
+    (read,) = Records(tmp_path / "vms").read().values()
+    assert dataclasses.asdict(read) == dataclasses.asdict(vm)
     assert records.folder("bio-1") == vm.folder
     assert vm.folder.stat().st_mode & 0o777 == 0o700
-    assert [path.name for path in vm.folder.iterdir()] == ["vm.json"]  # nothing half-written beside it
+    assert [path.name for path in vm.folder.iterdir()] == ["vm.json"]  # no partly written file beside it
 
 
 def test_vms_are_read_by_their_names_and_written_over(records: Records, tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_vms_are_read_by_their_names_and_written_over(records: Records, tmp_path
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "{}", '{"seat_ports": 5}', '{"seat_ports": [], "colour": 1}'])
-def test_a_record_that_is_none_is_told_with_its_path(records: Records, tmp_path: Path, text: str) -> None:
+def test_a_malformed_record_is_reported_with_its_path(records: Records, tmp_path: Path, text: str) -> None:
     records.write(one_vm(tmp_path / "vms"))
     path = tmp_path / "vms" / "bio-1" / "vm.json"
     path.write_text(text)
@@ -53,7 +53,7 @@ def test_a_record_that_is_none_is_told_with_its_path(records: Records, tmp_path:
     assert str(path.parent) in raised.value.remedy
 
 
-def test_a_record_of_another_encoding_is_told_too(records: Records, tmp_path: Path) -> None:
+def test_a_record_in_another_encoding_is_reported_too(records: Records, tmp_path: Path) -> None:
     records.write(one_vm(tmp_path / "vms"))
     (tmp_path / "vms" / "bio-1" / "vm.json").write_bytes(b"\xff\xfe{")
     with pytest.raises(MachineError, match="could not read"):
@@ -123,7 +123,7 @@ def test_a_record_is_readable_by_people(records: Records, tmp_path: Path) -> Non
     values = json.loads(text)
     assert text.endswith("}\n")
     assert "\n  " in text
-    assert "folder" not in values  # it may be moved
+    assert "folder" not in values  # the folder may be moved
 
 
 def test_free_ports_are_distinct_free_and_not_those_that_are_spoken_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The disk that a VM's cloud-init reads."""
+"""The disk that the cloud-init of a VM reads."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ def files(vm: Vm, kind: str = "joliet") -> dict[str, str]:
     iso.open(str(vm.seed))
     try:
         root = iso.list_children(**{f"{kind}_path": "/"})
-        found = {}
+        texts = {}
         for child in root:
             if child.is_dir():
                 continue
             name = child.rock_ridge.name().decode() if kind == "rr" else child.file_identifier().decode("utf-16-be")
             text = io.BytesIO()
             iso.get_file_from_iso_fp(text, **{f"{kind}_path": f"/{name}"})
-            found[name] = text.getvalue().decode()
-        return found
+            texts[name] = text.getvalue().decode()
+        return texts
     finally:
         iso.close()
 
@@ -91,7 +91,7 @@ def test_each_vm_has_an_address_of_its_own_in_the_network(tmp_path: Path) -> Non
     assert all(0 < int(address.rpartition(".")[2]) < 255 for address in addresses)
 
 
-def test_the_courses_key_is_let_in_and_there_is_no_secret(vm: Vm, key: SshKey) -> None:
+def test_the_seed_has_the_courses_public_key_and_no_secret(vm: Vm, key: SshKey) -> None:
     text = files(vm)["user-data"]
     assert text == user_data(key.public)
     configuration = message_from_string(text).get_payload(0)

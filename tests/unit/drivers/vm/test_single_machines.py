@@ -34,7 +34,7 @@ def session(*, names_driver: bool = False, **settings: Any) -> Session:
 
 @pytest.fixture(name="programs")
 def programs_fixture(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A PATH with nothing on it."""
+    """An empty folder that is the PATH."""
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", str(folder))
@@ -49,7 +49,7 @@ def install(programs: Path, *names: str) -> None:
 
 @pytest.fixture(name="chosen")
 def chosen_fixture(monkeypatch: pytest.MonkeyPatch, testbed: VmTestbed) -> list[str]:
-    """The drivers that a workflow asked for; each is the testbed's."""
+    """The names of the drivers that a workflow asks for; it always gets that of the testbed."""
     chosen: list[str] = []
 
     def load(settings: Settings, course: CourseFolder, say: Say) -> LocalVms:
@@ -90,7 +90,7 @@ def test_a_driver_that_is_configured_or_named_is_taken(programs: Path, chosen: l
 
 
 @pytest.mark.usefixtures("programs")
-def test_beside_a_cloud_of_the_configuration_it_is_made_here_and_that_is_said(chosen: list[str]) -> None:
+def test_with_a_configured_cloud_it_is_made_on_this_computer_with_a_message(chosen: list[str]) -> None:
     given = session(driver="openstack", openstack={"cloud": "course"})
     single_machine.machine_new(given, "ann")
     assert chosen == ["qemu"]
@@ -99,7 +99,7 @@ def test_beside_a_cloud_of_the_configuration_it_is_made_here_and_that_is_said(ch
 
 
 @pytest.mark.usefixtures("programs")
-def test_a_machine_that_is_not_there_is_not_removed(chosen: list[str], testbed: VmTestbed) -> None:
+def test_a_machine_that_does_not_exist_is_not_removed(chosen: list[str], testbed: VmTestbed) -> None:
     with pytest.raises(RequestError, match="The course 'bio' has no VM ann") as raised:
         single_machine.machine_rm(session(), "ann")
     assert raised.value.exit_code == 2

@@ -1,4 +1,4 @@
-"""VirtualBox as the driver uses it, at a strict stand-in for its command."""
+"""VirtualBox as the driver uses it, with a strict stand-in for its command."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.unit.drivers.vm.fake_hypervisor import GIB, one_vm, qcow2_image, raw_
 
 @pytest.fixture(name="vbox")
 def vbox_fixture(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, no_waiting: None) -> Iterator[VBoxManage]:
-    """Without a process for each command, and without waiting."""
+    """The stand-in, without a process for each command, and without waiting."""
     with VBoxManage(tmp_path / "vbox") as vbox:
 
         def called(*words: str, timeout: float = 1) -> CommandResult:
@@ -46,7 +46,7 @@ def base(tmp_path: Path) -> BaseImage:
 
 
 def planned(folder: Path, name: str = "bio-1", **changes: Any) -> Vm:
-    """A VM with its folder and its seed, on ports that are free."""
+    """A VM with its folder and its seed, and with free ports."""
     ssh_port, engine_port, *_ = free_ports(2, ())
     vm = one_vm(folder / "vms", name, **{"ssh_port": ssh_port, "engine_port": engine_port, **changes})
     vm.folder.mkdir(parents=True, exist_ok=True)
@@ -79,7 +79,7 @@ def rule(name: str, port: int, inside: int, address: str = "127.0.0.1") -> str:
 # --- installed or not ---
 
 
-def test_what_is_missing_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, vbox: VBoxManage) -> None:
+def test_a_missing_virtualbox_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, vbox: VBoxManage) -> None:
     VirtualBox("bio").check()
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(
@@ -167,7 +167,7 @@ def test_what_virtualbox_can_not_boot_or_read_is_refused(
 
 
 @pytest.mark.parametrize("step", ["modifyvm", "convertfromraw", "storagectl", "storageattach"])
-def test_a_make_that_was_cut_off_is_made_anew(
+def test_a_make_that_was_interrupted_starts_again(
     virtualbox: VirtualBox, vbox: VBoxManage, base: BaseImage, tmp_path: Path, step: str
 ) -> None:
     vm = planned(tmp_path)
@@ -182,7 +182,7 @@ def test_a_make_that_was_cut_off_is_made_anew(
 
 
 @pytest.mark.parametrize("step", ["modifymedium", "storagectl"])
-def test_a_make_that_was_cut_off_after_its_disk_was_copied_is_made_anew(
+def test_a_make_that_was_interrupted_after_copying_the_disk_starts_again(
     virtualbox: VirtualBox, vbox: VBoxManage, tmp_path: Path, step: str
 ) -> None:
     base = BaseImage(qcow2_image(tmp_path / "base"), "qcow2", 3 * GIB)
@@ -216,7 +216,7 @@ def test_settings_that_were_never_registered_are_replaced(
     assert virtualbox.is_made(vm)
 
 
-def test_another_vm_of_the_same_name_is_told_and_untouched(
+def test_another_vm_with_the_same_name_is_reported_and_not_changed(
     virtualbox: VirtualBox, vbox: VBoxManage, base: BaseImage, tmp_path: Path
 ) -> None:
     assert vbox("createvm", "--name", "bio-1", "--ostype", "Debian_64", "--register").code == 0
@@ -248,7 +248,7 @@ def test_from_the_first_start_to_the_last(virtualbox: VirtualBox, vbox: VBoxMana
     assert vbox.machines == {}
     assert vbox("list", "hdds").out == ""
     left = {path.name for path in vm.folder.rglob("*") if path.is_file()}
-    assert left == {"seed.iso", "console.log"}  # which are ours
+    assert left == {"seed.iso", "console.log"}  # which belong to the driver
     virtualbox.delete(vm)
     assert virtualbox.state(vm) == "off"
 
@@ -261,9 +261,7 @@ def test_looking_changes_nothing(virtualbox: VirtualBox, vbox: VBoxManage, vm: V
     assert {call[0] for call in vbox.calls[before:]} == {"showvminfo"}
 
 
-def test_ports_that_were_chosen_anew_replace_those_of_the_last_start(
-    virtualbox: VirtualBox, vbox: VBoxManage, vm: Vm
-) -> None:
+def test_newly_chosen_ports_replace_those_of_the_last_start(virtualbox: VirtualBox, vbox: VBoxManage, vm: Vm) -> None:
     virtualbox.start(replace(vm, seat_ports=tuple(free_ports(1, (vm.ssh_port, vm.engine_port)))))
     vbox.crash("bio-1")
     assert virtualbox.state(vm) == "off"
@@ -272,7 +270,7 @@ def test_ports_that_were_chosen_anew_replace_those_of_the_last_start(
     assert rules(vbox) == {rule("ssh", ssh_port, 22), rule("engine", engine_port, 2376)}
 
 
-def test_a_port_that_is_taken_is_told_before_it_starts(virtualbox: VirtualBox, vbox: VBoxManage, vm: Vm) -> None:
+def test_a_port_in_use_is_reported_before_the_vm_starts(virtualbox: VirtualBox, vbox: VBoxManage, vm: Vm) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -284,7 +282,7 @@ def test_a_port_that_is_taken_is_told_before_it_starts(virtualbox: VirtualBox, v
     virtualbox.start(replace(vm, ssh_port=port))
 
 
-def test_a_port_that_is_taken_is_told_of_a_running_vm_too(virtualbox: VirtualBox, vbox: VBoxManage, vm: Vm) -> None:
+def test_a_port_in_use_is_reported_for_a_running_vm_too(virtualbox: VirtualBox, vbox: VBoxManage, vm: Vm) -> None:
     virtualbox.start(vm)
     before = rules(vbox)
     with socket.socket() as other:
@@ -296,16 +294,18 @@ def test_a_port_that_is_taken_is_told_of_a_running_vm_too(virtualbox: VirtualBox
     assert rules(vbox) == before
 
 
-def test_one_that_does_not_start_is_told_in_virtualboxs_words(virtualbox: VirtualBox, vbox: VBoxManage, vm: Vm) -> None:
+def test_a_vm_that_does_not_start_is_reported_with_virtualboxs_message(
+    virtualbox: VirtualBox, vbox: VBoxManage, vm: Vm
+) -> None:
     vbox.fault("^startvm", "Not in a hypervisor partition (HVP=0) (VERR_NEM_NOT_AVAILABLE).")
     with pytest.raises(MachineError) as raised:
         virtualbox.start(vm)
-    said = "Not in a hypervisor partition (HVP=0) (VERR_NEM_NOT_AVAILABLE)"
-    assert raised.value.message == f"bio-1: VBoxManage startvm failed: {said}."
+    cause = "Not in a hypervisor partition (HVP=0) (VERR_NEM_NOT_AVAILABLE)"
+    assert raised.value.message == f"bio-1: VBoxManage startvm failed: {cause}."
     assert virtualbox.state(vm) == "off"
 
 
-def test_one_whose_disk_is_gone_is_told_without_details(virtualbox: VirtualBox, vm: Vm) -> None:
+def test_a_missing_disk_is_reported_without_details(virtualbox: VirtualBox, vm: Vm) -> None:
     (vm.folder / "disk.vdi").unlink()
     with pytest.raises(MachineError, match=r"VBoxManage startvm failed: Could not open the medium '.*/disk\.vdi'\.\n"):
         virtualbox.start(vm)
@@ -329,7 +329,7 @@ def test_one_that_is_locked_for_a_moment_is_waited_for(virtualbox: VirtualBox, v
     assert sum(call[0] == "unregistervm" for call in vbox.calls) == 3
 
 
-def test_one_that_stays_locked_is_told(virtualbox: VirtualBox, vbox: VBoxManage, vm: Vm) -> None:
+def test_a_vm_that_stays_locked_is_reported(virtualbox: VirtualBox, vbox: VBoxManage, vm: Vm) -> None:
     virtualbox.start(vm)
     vbox.behave("bio-1", tries_to_unlock=1000)
     with pytest.raises(
@@ -339,7 +339,7 @@ def test_one_that_stays_locked_is_told(virtualbox: VirtualBox, vbox: VBoxManage,
     assert "bio-1" in vbox.machines
 
 
-def test_what_goes_wrong_at_a_look_is_told(virtualbox: VirtualBox, vbox: VBoxManage, vm: Vm) -> None:
+def test_a_failed_showvminfo_is_reported(virtualbox: VirtualBox, vbox: VBoxManage, vm: Vm) -> None:
     vbox.fault("^showvminfo", "Failed to create the VirtualBox object!")
     with pytest.raises(MachineError, match="VBoxManage showvminfo failed: Failed to create the VirtualBox object!"):
         virtualbox.state(vm)
