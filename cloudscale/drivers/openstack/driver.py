@@ -7,35 +7,30 @@ import threading
 from collections.abc import Collection, Mapping
 from functools import partial
 
-from slugify import slugify
-
 from cloudscale.course.folder import CourseFolder
 from cloudscale.course.settings import OpenStackSettings
+from cloudscale.drivers.made import MadeMachines, survey_not_up
 from cloudscale.drivers.openstack import inventory, quota, security, sweep
 from cloudscale.drivers.openstack.choices import Choices, choose
 from cloudscale.drivers.openstack.cloud import open_cloud
-from cloudscale.drivers.openstack.inventory import Inventory, Server, natural, read_inventory, read_servers
+from cloudscale.drivers.openstack.inventory import Inventory, Server, read_inventory, read_servers
 from cloudscale.drivers.openstack.making import DELETING, Blueprint, Faulty, Maker
 from cloudscale.drivers.openstack.watch import Watch
-from cloudscale.drivers.over_ssh import OverSsh
 from cloudscale.engines.client import Engine
-from cloudscale.errors import MachineError, NotSetUp, RequestError
+from cloudscale.errors import MachineError, NotSetUp
 from cloudscale.hosts.facts import Facts, usable_memory
-from cloudscale.hosts.first_login import Booting, NoLogin, log_in
-from cloudscale.hosts.login_key import KEY_FILE, SshKey, ssh_key
+from cloudscale.hosts.first_login import Booting, NoLogin
 from cloudscale.hosts.ssh import Target
-from cloudscale.model import Kind, Machine, MachineState, Order, Outcomes, Say, Survey
+from cloudscale.model import Kind, Machine, Order, Outcomes, Say, Survey
 from cloudscale.units import MIB
 
 REPLACEMENTS = 2  # further servers that are tried for a machine if the first one does not come up
-INSTALLING = 1800.0  # seconds to install the packages of the first boot
-BOOTED = "[ ! -e /var/lib/cloudscale/course/begun ] || flock -w 1800 /var/lib/cloudscale/course/lock true"
 BOOTABLE = {"BUILD", "REBOOT", "HARD_REBOOT", "SHUTOFF"}  # states from which a server can become ACTIVE
 
 
-class OpenStack(OverSsh):
+class OpenStack(MadeMachines):
     def __init__(self, settings: OpenStackSettings, course: CourseFolder, say: Say) -> None:
-        super().__init__(course, say)
+        super().__init__(course, say, user=settings.user, boot_timeout=settings.boot_timeout)
         self._settings = settings
         self._cloud = open_cloud(settings)
         self._mark = inventory.mark(course.name)
@@ -53,7 +48,7 @@ class OpenStack(OverSsh):
         self._inventory = read_inventory(self._cloud, self._mark)
         machines = [self._machine(name) for name in self._inventory.servers]
         self._targets = {
-            machine.name: self._target_of(server, machine.address)
+            machine.name: self._login_target(machine.address, server.name, server.id)
             for machine, server in zip(machines, self._inventory.servers.values(), strict=True)
             if server.status == "ACTIVE" and machine.address
         }
@@ -62,43 +57,27 @@ class OpenStack(OverSsh):
     def _machine(self, name: str) -> Machine:
         return Machine(name, self._inventory.address(name, floating=bool(self._settings.external_network)))
 
-    def _target_of(self, server: Server, address: str) -> Target:
-        key_file = self._course.folder / KEY_FILE
-        # the alias is the id: another machine may have had the same address, with another host key
-        return Target(address, user=self._settings.user, key_file=key_file, label=server.name, alias=server.id)
-
     def _target(self, machine: Machine) -> Target:
         server = self._inventory.servers.get(machine.name)
         if server:
-            self._check_key(server)
+            self._check_server_key(server)
         if machine.name not in self._targets:
             state = self._describe(server) if server else "missing"
             raise MachineError(f"{machine.name}: its server is {state}.", "Run invoke themachine to repair it.")
         return self._targets[machine.name]
-
-    def _key(self, *, create: bool = False) -> SshKey | None:
-        with self._lock:
-            if create:
-                self._course.make_folder()
-            return ssh_key(self._course.folder, create=create)
 
     def _describe(self, server: Server) -> str:
         """The state of a server, in words."""
         fault = inventory.read_fault(self._cloud, server.id) if server.status == "ERROR" else ""
         return " ".join(part for part in (server.status, server.task, f"({fault})" if fault else "") if part)
 
-    def _check_key(self, server: Server) -> None:
-        key = self._key()
-        if server.fingerprint and (key is None or key.fingerprint != server.fingerprint):
-            raise RequestError(
-                f"{server.name} was made with another SSH key ({server.fingerprint}) than the one in"
-                f" {self._course.folder}.",
-                "Copy the course's folder from the computer that made it, or use another --course.",
-            )
+    def _check_server_key(self, server: Server) -> None:
+        remedy = "Copy the course's folder from the computer that made it, or use another --course."
+        self._check_key(server.name, server.fingerprint, remedy)
 
     def survey(self, machine: Machine) -> Survey:
         server = self._inventory.servers[machine.name]
-        self._check_key(server)
+        self._check_server_key(server)
         is_well = server.status in ("ACTIVE", *BOOTABLE) and server.task != "deleting"
         if server.has_answered and not is_well:
             raise MachineError(
@@ -106,18 +85,14 @@ class OpenStack(OverSsh):
                 f"Repair it in the cloud. Or delete the machine: invoke driver_reset --only {machine.name}.",
             )
         if server.has_answered and machine.name in self._targets:
-            return super().survey(machine)
+            return self._survey_running(machine)
         # it is still booting, or an earlier run was interrupted, or it has lost its floating IP
-        return self._coming(machine, server.cpus, usable_memory(server.memory // MIB), has_answered=server.has_answered)
-
-    def _coming(self, machine: Machine, cpus: int, memory: int, *, has_answered: bool = False) -> Survey:
-        return Survey(
+        return survey_not_up(
             machine,
-            address="",
-            cpus=cpus,
-            memory=memory,
+            cpus=server.cpus,
+            memory=usable_memory(server.memory // MIB),
             networks=self._choices().cidrs,
-            state=MachineState.OFF if has_answered else MachineState.COMING,
+            has_answered=server.has_answered,
         )
 
     def connect(self, machine: Machine) -> Engine:
@@ -149,14 +124,19 @@ class OpenStack(OverSsh):
         pass  # only the quota is a limit, which `order` checks
 
     def order(self, count: int, former: Collection[str]) -> Order:
-        kind = self._choices().kind
-        machines = [self._machine(name) for name in self._names(count, former)]
+        kind, networks = self._choices().kind, self._choices().cidrs
+        # a port of a machine that no longer exists keeps its name and address for a new one
+        former = {*former, *self._inventory.ports}
+        names = self._new_names(count, self._inventory.servers, former, self._settings.server_prefix)
+        machines = [self._machine(name) for name in names]
         with_volumes = bool(self._settings.boot_volume)
         allowances, self._group_size = quota.read_allowances(self._cloud, with_volumes=with_volumes, say=self._say)
         groups = quota.read_groups(self._cloud, self._mark)
         recipe = quota.recipe(self._choices(), self._settings, self._inventory, groups, self._group_size)
         return Order(
-            surveys=tuple(self._coming(machine, kind.cpus, kind.memory) for machine in machines),
+            surveys=tuple(
+                survey_not_up(machine, cpus=kind.cpus, memory=kind.memory, networks=networks) for machine in machines
+            ),
             demands=quota.demands(recipe, count, allowances),
             fits=quota.most(recipe, count, allowances),
             quota="The project's quota",
@@ -164,23 +144,14 @@ class OpenStack(OverSsh):
             " for a larger quota.",
         )
 
-    def _names(self, count: int, former: Collection[str]) -> list[str]:
-        """The names of former machines, then new ones with the next numbers."""
-        taken = self._inventory.servers
-        earlier = sorted({*former, *self._inventory.ports} - taken.keys(), key=natural)
-        stem = self._settings.server_prefix + (slugify(self._course.name) or "course")
-        fresh = (name for number in itertools.count(1) if (name := f"{stem}-{number}") not in {*taken, *earlier})
-        return list(itertools.islice(itertools.chain(earlier, fresh), count))
-
     # --- booting a machine -------------------------------------------------------------------
 
-    def boot(self, machine: Machine) -> Survey:
-        name, maker = machine.name, self._get_maker()
+    def _start(self, name: str) -> Machine:
+        maker = self._get_maker()
         existing = self._inventory.servers.get(name)
         for attempt in itertools.count(1):
             try:
-                address = self._boot_server(name, maker)
-                break
+                return Machine(name, self._boot_server(name, maker))
             except Faulty as fault:
                 if name in self._up or (existing and existing.has_answered):
                     raise MachineError(
@@ -193,9 +164,7 @@ class OpenStack(OverSsh):
                     ) from None
                 self._say(f"{fault.message}\n{name}: replacing its server")
                 maker.discard(fault.server_id)
-        booted = Machine(name, address)
-        self._connection(booted).run_root(BOOTED, timeout=INSTALLING)
-        return OverSsh.survey(self, booted)
+        raise AssertionError
 
     def _remove_duplicates(self) -> None:
         """Deletes servers that were created twice, because the cloud did not answer the first request."""
@@ -214,9 +183,7 @@ class OpenStack(OverSsh):
             self._inventory = read_inventory(self._cloud, self._mark)
 
     def _get_maker(self) -> Maker:
-        key = self._key(create=True)
-        choices = self._choices()
-        assert key
+        key, choices = self._key(), self._choices()
         with self._lock:
             if self._maker is None:
                 self._remove_duplicates()
@@ -230,15 +197,13 @@ class OpenStack(OverSsh):
         ip = maker.floating_ip(name, port)
         server = maker.server(name, port)
         address = ip.address if ip else port.address
-        target = self._target_of(server, address)
+        target = self._login_target(address, server.name, server.id)
         maker.await_active(name, server)
         booting = Booting(partial(inventory.read_console, self._cloud, server.id), self._cloud.clock)
         try:
-            connection = log_in(booting, target, self._known, self._settings.boot_timeout, self._say)
+            self._first_login(booting, target)
         except NoLogin as error:
-            message = f"{name}: its server runs, but {error}.\n{booting.console_end()}"
-            raise Faulty(message, server.id) from None
-        self._login.keep(connection)
+            raise Faulty(str(error), server.id) from None
         maker.mark_answered(server)
         self._say(f"{name}: up, at {address}")
         with self._lock:

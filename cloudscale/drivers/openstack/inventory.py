@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,6 +10,7 @@ from typing import Any
 
 from openstack.exceptions import raise_from_response
 
+from cloudscale.drivers.made import natural
 from cloudscale.drivers.openstack.cloud import MICROVERSION, Cloud
 from cloudscale.errors import CloudError
 from cloudscale.fanout import fan_out
@@ -242,10 +242,3 @@ def _marked(cloud: Cloud, what: str, listing: Callable[..., Iterable[Any]], mark
 
 def _listed(listing: Callable[..., Iterable[Any]], query: Mapping[str, str]) -> list[Any]:
     return list(listing(**query))
-
-
-def natural(name: str) -> tuple[str, int]:
-    """Sorts course-2 before course-10."""
-    match = re.fullmatch(r"(.*?)(\d*)", name)
-    assert match
-    return match[1], int(match[2] or 0)

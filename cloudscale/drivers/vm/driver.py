@@ -11,11 +11,10 @@ from dataclasses import replace
 from functools import partial
 
 import psutil
-from slugify import slugify
 
 from cloudscale.course.folder import CourseFolder
 from cloudscale.course.settings import VmSettings
-from cloudscale.drivers.over_ssh import OverSsh
+from cloudscale.drivers.made import MadeMachines, survey_not_up
 from cloudscale.drivers.vm import seed
 from cloudscale.drivers.vm.base_image import base_image
 from cloudscale.drivers.vm.hypervisor import LOOPBACK, BaseImage, Hypervisor, PortTaken, Vm
@@ -24,25 +23,22 @@ from cloudscale.engines.client import Engine
 from cloudscale.errors import MachineError, NotSetUp, RequestError
 from cloudscale.fanout import fan_out
 from cloudscale.hosts.facts import Facts, listening_here, usable_memory
-from cloudscale.hosts.first_login import Booting, NoLogin, log_in
-from cloudscale.hosts.login_key import KEY_FILE, SshKey, ssh_key
+from cloudscale.hosts.first_login import Booting, NoLogin
 from cloudscale.hosts.ssh import Target
-from cloudscale.model import Demand, Kind, Machine, MachineState, Order, Outcomes, Say, Survey
+from cloudscale.model import Demand, Kind, Machine, Order, Outcomes, Say, Survey
 from cloudscale.units import GIB, MIB
 from cloudscale.waiting import SystemClock
 
 VMS = "vms"  # in the course's folder
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 ATTEMPTS = 3  # to start a VM if other programs take its ports meanwhile
-INSTALLING = 1800.0  # seconds to install the packages of the first boot
-BOOTED = "[ ! -e /var/lib/cloudscale/course/begun ] || flock -w 1800 /var/lib/cloudscale/course/lock true"
 
 
-class LocalVms(OverSsh):
+class LocalVms(MadeMachines):
     """Each VM has a folder. Ports of loopback are forwarded to it; the VMs of a course have their own network."""
 
     def __init__(self, hypervisor: Hypervisor, settings: VmSettings, course: CourseFolder, say: Say) -> None:
-        super().__init__(course, say)
+        super().__init__(course, say, user=settings.user, boot_timeout=settings.boot_timeout)
         self._hypervisor = hypervisor
         self._settings = settings
         self._records = Records(course.folder / VMS)
@@ -65,8 +61,7 @@ class LocalVms(OverSsh):
         return self._target_of(vm)
 
     def _target_of(self, vm: Vm) -> Target:
-        key_file = self._course.folder / KEY_FILE
-        return Target(LOOPBACK, vm.ssh_port, self._settings.user, key_file=key_file, label=vm.name, alias=vm.id)
+        return self._login_target(LOOPBACK, vm.name, vm.id, vm.ssh_port)
 
     def _endpoint(self, machine: Machine) -> tuple[str, int]:
         return LOOPBACK, self._vms[machine.name].engine_port
@@ -76,47 +71,35 @@ class LocalVms(OverSsh):
 
     def survey(self, machine: Machine) -> Survey:
         vm = self._vms[machine.name]
-        self._check_key(vm)
+        self._check_key(vm.name, vm.fingerprint, "Restore that key. Or delete the VM: invoke driver_reset.")
         state = self._hypervisor.state(vm)
         if vm.has_answered and state == "running":
-            survey = super().survey(machine)
-            return replace(survey, held_ports=survey.held_ports | self._held_ports())
+            return self._survey_running(machine)
         if vm.has_answered and state != "off":
             raise MachineError(
                 f"{vm.name}: the VM is in the state {state}.",
                 "Check that the disk of this computer is not full."
                 f" Or delete the VM: invoke driver_reset --only {vm.name}.",
             )
-        return self._coming(vm)
+        return self._survey_not_up(vm)
 
-    def _coming(self, vm: Vm) -> Survey:
-        return Survey(
+    def _survey_running(self, machine: Machine) -> Survey:
+        survey = super()._survey_running(machine)
+        return replace(survey, held_ports=survey.held_ports | self._held_ports())
+
+    def _survey_not_up(self, vm: Vm) -> Survey:
+        return survey_not_up(
             Machine(vm.name, vm.address),
-            address="",
             cpus=vm.cpus,
             memory=usable_memory(vm.memory // MIB),
-            held_ports=self._held_ports(),
             networks=frozenset({f"{seed.NETWORK}.0/{seed.PREFIX}"}),
-            state=MachineState.OFF if vm.has_answered else MachineState.COMING,
+            held_ports=self._held_ports(),
+            has_answered=vm.has_answered,
         )
 
     def _held_ports(self) -> frozenset[int]:
         """Ports of this computer that other programs use. The ports of the course's own seats are in the swarm."""
         return listening_here() - {port for vm in self._vms.values() for port in vm.seat_ports}
-
-    def _check_key(self, vm: Vm) -> None:
-        key = self._key()
-        if key is None or key.fingerprint != vm.fingerprint:
-            raise RequestError(
-                f"{vm.name} was made with another SSH key than the one in {self._course.folder}.",
-                "Restore that key. Or delete the VM: invoke driver_reset.",
-            )
-
-    def _key(self, *, create: bool = False) -> SshKey | None:
-        with self._lock:
-            if create:
-                self._course.make_folder()
-            return ssh_key(self._course.folder, create=create)
 
     def connect(self, machine: Machine) -> Engine:
         vm = self._vms[machine.name]
@@ -144,12 +127,9 @@ class LocalVms(OverSsh):
         each = self._settings.memory
         need = count * each + sum(vm.memory for vm in off)
         used = memory.total - memory.available
-        stem = slugify(self._course.name) or "course"
-        fresh = (name for number in itertools.count(1) if (name := f"{stem}-{number}") not in {*self._vms, *former})
-        names = itertools.islice(itertools.chain(sorted({*former} - {*self._vms}), fresh), count)
-        vms = [self._planned(name) for name in names]
+        vms = [self._planned(name) for name in self._new_names(count, self._vms, former)]
         return Order(
-            surveys=tuple(map(self._coming, vms)),
+            surveys=tuple(map(self._survey_not_up, vms)),
             demands=(
                 Demand("VMs", count, len(self._vms), seed.MAX_VMS),
                 Demand("memory of this computer (MiB)", need // MIB, used // MIB, memory.total // MIB),
@@ -177,30 +157,25 @@ class LocalVms(OverSsh):
 
     # --- booting a machine -------------------------------------------------------------------
 
-    def boot(self, machine: Machine) -> Survey:
-        vm = self._make(machine.name)
-        vm = self._start(vm)
+    def _start(self, name: str) -> Machine:
+        vm = self._start_vm(self._make(name))
         clock = SystemClock()
         started = clock.now()
         booting = Booting(partial(_console_text, vm), clock, lambda: self._check_runs(vm, clock.now() - started))
         try:
-            connection = log_in(booting, self._target_of(vm), self._known, self._settings.boot_timeout, self._say)
+            self._first_login(booting, self._target_of(vm))
         except NoLogin as error:
             raise MachineError(
-                f"{vm.name}: the VM runs, but {error}.\n{booting.console_end()}",
+                str(error),
                 f"Read its console output: {vm.console}. Check that its image has cloud-init. Then run again.",
             ) from None
-        self._login.keep(connection)
         self._store(replace(vm, has_answered=True))
         self._say(f"{vm.name}: up")
-        booted = Machine(vm.name, vm.address)
-        self._connection(booted).run_root(BOOTED, timeout=INSTALLING)
-        return self.survey(booted)
+        return Machine(vm.name, vm.address)
 
     def _make(self, name: str) -> Vm:
         """The VM; if it does not exist yet, its record is written, then it is made."""
-        key = self._key(create=True)
-        assert key
+        key = self._key()
         with self._lock:
             vm = self._vms.get(name)
             if vm is None:
@@ -229,7 +204,7 @@ class LocalVms(OverSsh):
                 self._base = base_image(self._settings.base_image or self._hypervisor.default_image(), self._say)
             return self._base
 
-    def _start(self, vm: Vm) -> Vm:
+    def _start_vm(self, vm: Vm) -> Vm:
         """Starts the VM if it is off, with other ports if its own are in use; returns it with its ports."""
         for attempt in itertools.count(1):
             if self._hypervisor.state(vm) != "off":

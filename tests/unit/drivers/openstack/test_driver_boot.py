@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cloudscale.drivers.openstack import driver as module
+from cloudscale.drivers import made
 from cloudscale.drivers.openstack.driver import REPLACEMENTS
 from cloudscale.drivers.openstack.inventory import ANSWERED
 from cloudscale.errors import CloudError, HostKeyChanged, LoginRefused, MachineError
@@ -177,7 +177,7 @@ def test_so_is_one_that_never_answers_with_the_end_of_its_console(testbed: Cloud
     testbed.stand_in.compute.consoles["bio-1"] = "Linux\nGrub error 17\n"
     boot_one(testbed.driver(boot_timeout=SILENT))
     message = "\n".join(testbed.messages)
-    assert f"bio-1: its server runs, but nothing answers on 192.0.2.3, port 22, after {SILENT} s." in message
+    assert f"bio-1: it runs, but nothing answers on 192.0.2.3, port 22, after {SILENT} s." in message
     assert "  | Grub error 17" in message
     assert "bio-1: replacing its server" in message
     assert (posts(testbed), parts(testbed)) == (2, (1, 1, 1))
@@ -241,7 +241,7 @@ def test_a_machine_that_has_worked_is_started_and_never_replaced(testbed: CloudT
     assert existing.status == "ACTIVE"
     testbed.mute.add("bio-1")
     testbed.always.add("bio-1")
-    with pytest.raises(MachineError, match="bio-1: its server runs, but nothing answers") as raised:
+    with pytest.raises(MachineError, match="bio-1: it runs, but nothing answers") as raised:
         again = testbed.driver(boot_timeout=SILENT)
         again.machines()
         again.boot(machine)
@@ -332,5 +332,5 @@ def test_a_tag_that_can_not_be_set_is_reported(testbed: CloudTestbed) -> None:
 
 def test_the_limits_leave_a_trainer_time_for_another_try() -> None:
     assert 1 <= REPLACEMENTS <= 3
-    assert module.INSTALLING >= 600
+    assert made.INSTALLING >= 600
     assert first_login.SETTLING < 120

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import random
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from cloudscale.drivers.openstack import inventory
 from cloudscale.drivers.openstack.cloud import Cloud
@@ -17,7 +14,6 @@ from cloudscale.drivers.openstack.inventory import (
     Inventory,
     Server,
     mark,
-    natural,
     own_address,
     read_inventory,
 )
@@ -227,18 +223,6 @@ def test_machines_stand_in_the_order_that_people_count_in(stand_in: OwnCloud, cl
     for name in ("bio-10", "bio-2", "bio-1", "abio-3", "bio"):
         stand_in.compute.add_server(name, tags=[MARK])
     assert [*read_inventory(cloud, MARK).servers] == ["abio-3", "bio", "bio-1", "bio-2", "bio-10"]
-
-
-@given(st.sets(st.integers(1, 2000), min_size=1))
-def test_numbers_are_counted_not_spelt(numbers: set[int]) -> None:
-    shuffled = [f"bio-{number}" for number in numbers]
-    random.Random(0).shuffle(shuffled)
-    assert sorted(shuffled, key=natural) == [f"bio-{number}" for number in sorted(numbers)]
-
-
-@given(st.text(st.characters(exclude_categories=["Cc", "Cs"])))
-def test_any_name_has_its_place(name: str) -> None:
-    assert natural(name) == natural(name)
 
 
 # --- failures ---

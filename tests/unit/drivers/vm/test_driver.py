@@ -116,14 +116,18 @@ def test_ports_that_other_programs_have_are_held_and_those_of_our_seats_are_not(
 
 def test_a_vm_with_another_key_is_refused_before_anything_is_done(testbed: VmTestbed) -> None:
     boot_several(testbed.driver())
+    made_with = testbed.vm().fingerprint
     for change in ("other", "gone"):
         (testbed.course.folder / "id_ed25519").unlink()
         if change == "other":
-            testbed.driver()._key(create=True)
+            testbed.driver()._key()
         with pytest.raises(RequestError) as raised:
             surveyed(testbed.driver())
         assert raised.value.exit_code == 2
-        assert raised.value.message == f"bio-1 was made with another SSH key than the one in {testbed.course.folder}."
+        assert (
+            raised.value.message
+            == f"bio-1 was made with another SSH key ({made_with}) than the one in {testbed.course.folder}."
+        )
         assert "invoke driver_reset" in raised.value.remedy
 
 
@@ -298,7 +302,7 @@ def test_a_vm_that_does_not_answer_is_reported_with_the_end_of_its_console(testb
         boot_several(testbed.driver(boot_timeout=30))
     port = testbed.vm().ssh_port
     assert raised.value.message == (
-        f"bio-1: the VM runs, but nothing answers on 127.0.0.1, port {port}, after 30 s.\n"
+        f"bio-1: it runs, but nothing answers on 127.0.0.1, port {port}, after 30 s.\n"
         "The end of its console:\n  | Linux version 6.1\n  | grub rescue>"
     )
     assert str(testbed.vm().console) in raised.value.remedy
