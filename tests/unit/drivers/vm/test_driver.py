@@ -116,6 +116,7 @@ def test_ports_that_other_programs_have_are_held_and_those_of_our_seats_are_not(
 
 def test_a_vm_with_another_key_is_refused_before_anything_is_done(testbed: VmTestbed) -> None:
     boot_several(testbed.driver())
+    folder = testbed.course.folder
     made_with = testbed.vm().fingerprint
     for change in ("other", "gone"):
         (testbed.course.folder / "id_ed25519").unlink()
@@ -124,10 +125,7 @@ def test_a_vm_with_another_key_is_refused_before_anything_is_done(testbed: VmTes
         with pytest.raises(RequestError) as raised:
             surveyed(testbed.driver())
         assert raised.value.exit_code == 2
-        assert (
-            raised.value.message
-            == f"bio-1 was made with another SSH key ({made_with}) than the one in {testbed.course.folder}."
-        )
+        assert raised.value.message == f"bio-1 was made with another SSH key ({made_with}) than the one in {folder}."
         assert "invoke driver_reset" in raised.value.remedy
 
 
