@@ -77,7 +77,6 @@ class Inventory:
     duplicates: tuple[Server, ...] = ()
     ports: Mapping[str, Port] = field(default_factory=dict)
     ips: tuple[FloatingIp, ...] = ()
-    spare_ports: tuple[Port, ...] = ()
 
     def address(self, name: str, *, floating: bool) -> str:
         """The address of a machine: its floating IP (`floating`), or that of its port; "" if it has none yet."""
@@ -96,12 +95,8 @@ def read_inventory(cloud: Cloud, mark: str) -> Inventory:
     }
     servers, ports, ips = read_together(readers)
     by_name: dict[str, Port] = {}
-    spare = []
     for port in ports:  # of two with the same name, the one in use
-        if (other := by_name.get(port.name)) and not (port.owner and not other.owner):
-            spare.append(port)
-        else:
-            spare += [other] if other else []
+        if port.name not in by_name or (port.owner and not by_name[port.name].owner):
             by_name[port.name] = port
     owners = {port.owner for port in by_name.values()}
     chosen: dict[str, Server] = {}
@@ -113,7 +108,6 @@ def read_inventory(cloud: Cloud, mark: str) -> Inventory:
         duplicates=tuple(server for server in servers if server.id not in ids),
         ports=by_name,
         ips=tuple(ips),
-        spare_ports=tuple(spare),
     )
 
 

@@ -63,8 +63,8 @@ class Maker:
         self._group_of: dict[str, str] = {}  # machine → id of its server group
         self._group_sizes: dict[str, int] | None = None  # id of a server group → members, with planned ones
         mark = blueprint.mark
-        self.servers: Watch[Server] = Watch(lambda: inventory.read_servers(cloud, mark), cloud.clock)
-        self._volumes: Watch[Named] = Watch(lambda: inventory.read_volumes(cloud, mark), cloud.clock)
+        self._server_watch: Watch[Server] = Watch(lambda: inventory.read_servers(cloud, mark), cloud.clock)
+        self._volume_watch: Watch[Named] = Watch(lambda: inventory.read_volumes(cloud, mark), cloud.clock)
 
     # --- shared by the machines ------------------------------------------------------------------
 
@@ -168,7 +168,7 @@ class Maker:
         volume = self._volume(name) if self._plan.settings.boot_volume else ""
 
         def find() -> Server | None:
-            servers = self.servers.now()
+            servers = self._server_watch.now()
             return next((one for one in servers if one.name == name and one.id not in self._deleted), None)
 
         request = self._request(name, port, volume)
@@ -207,7 +207,7 @@ class Maker:
         size = -(-int(plan.settings.boot_volume or 0) // GIB)
 
         def find() -> Named | None:
-            usable = [volume for volume in self._volumes.now() if volume.name == name and volume.status in FILLING]
+            usable = [volume for volume in self._volume_watch.now() if volume.name == name and volume.status in FILLING]
             return next(iter(usable), None)
 
         def create() -> Named:
@@ -231,7 +231,7 @@ class Maker:
                 )
             return state == "available" or None
 
-        if not self._volumes.until(is_filled, COPYING):
+        if not self._volume_watch.until(is_filled, COPYING):
             raise MachineError(f"{name}: the image was not copied to its volume in {COPYING:.0f} s.", "Run again.")
         return volume.id
 
@@ -259,7 +259,7 @@ class Maker:
                 self._cloud.attempt(f"{name}: starting its server", start)
             return now.id if now.status == "ACTIVE" and now.task != "deleting" else None
 
-        if self.servers.until(find, BOOTING) is None:
+        if self._server_watch.until(find, BOOTING) is None:
             raise Faulty(f"{name}: its server was not ACTIVE after {BOOTING:.0f} s.", server.id)
 
     def mark_answered(self, server: Server) -> None:
@@ -280,5 +280,5 @@ class Maker:
         def is_gone(servers: Sequence[Server]) -> bool | None:
             return None if any(server.id == server_id for server in servers) else True
 
-        if not self.servers.until(is_gone, DELETING):
+        if not self._server_watch.until(is_gone, DELETING):
             raise CloudError(f"The server {server_id} still exists {DELETING:.0f} s after it was deleted.", ASK)

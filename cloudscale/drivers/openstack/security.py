@@ -11,11 +11,12 @@ from openstack.exceptions import HttpException, raise_from_response
 
 from cloudscale.course.settings import OpenStackSettings
 from cloudscale.drivers.openstack.cloud import Cloud, status
-from cloudscale.drivers.openstack.inventory import read_security_groups
+from cloudscale.drivers.openstack.inventory import Named, read_security_groups
+from cloudscale.engines.setup import TLS_PORT
 from cloudscale.fanout import fan_out
 
 SSH_PORT = 22
-TLS_PORT = 2376
+
 # ports of the swarm (docs.docker.com, "Open protocols and ports between the hosts"), and that of the engines, because
 # machines copy images to each other
 BETWEEN = (("tcp", TLS_PORT), ("tcp", 2377), ("tcp", 7946), ("udp", 7946), ("udp", 4789))
@@ -72,19 +73,17 @@ def ensure_group(cloud: Cloud, mark: str) -> str:
     """The id of the course's security group, which is created if it has none. Raises CloudError."""
     network = cloud.api.network
 
-    def find() -> str | None:
-        groups = read_security_groups(cloud, mark)
-        return min((group.id for group in groups), default=None)
+    def find() -> Named | None:
+        return min(read_security_groups(cloud, mark), key=lambda group: group.id, default=None)
 
-    def create() -> str:
-        return str(network.create_security_group(name=mark, description=mark).id)
+    def create() -> Named:
+        return Named(str(network.create_security_group(name=mark, description=mark).id), mark, is_tagged=False)
 
     group = find() or cloud.attempt("Creating the security group", create, found=find)
-    details = cloud.attempt("Reading the security group", lambda: network.get_security_group(group))
-    if mark not in (details.tags or ()):
-        put = partial(network.put, f"/security-groups/{group}/tags/{mark}")
-        cloud.attempt("Marking the security group", lambda: raise_from_response(put()))
-    return group
+    if not group.is_tagged:
+        put = partial(network.put, f"/security-groups/{group.id}/tags/{mark}")
+        cloud.attempt("Tagging the security group", lambda: raise_from_response(put()))
+    return group.id
 
 
 def add_rules(cloud: Cloud, mark: str, group: str, rules: frozenset[Rule]) -> None:

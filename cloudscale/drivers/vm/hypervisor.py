@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from cloudscale.engines.setup import TLS_PORT
 from cloudscale.errors import MachineError
 
 LOOPBACK = "127.0.0.1"
@@ -54,7 +55,7 @@ class Vm:
         """The forwarded ports, by name: the address and port on this computer, and the port of the VM."""
         return {
             "ssh": (LOOPBACK, self.ssh_port, 22),
-            "engine": (LOOPBACK, self.engine_port, 2376),
+            "engine": (LOOPBACK, self.engine_port, TLS_PORT),
             **{f"seat-{port}": (self.address, port, port) for port in self.seat_ports},
         }
 
