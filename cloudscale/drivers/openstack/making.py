@@ -6,6 +6,7 @@ import base64
 import threading
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from openstack.exceptions import HttpException, raise_from_response
@@ -237,15 +238,20 @@ class Maker:
 
     def await_active(self, name: str, server: Server) -> None:
         """Waits until the server is ACTIVE; starts it if it is shut off. Raises Faulty, MachineError, CloudError."""
-        compute = self._cloud.api.compute
-        started: list[bool] = []
+        deadline = self._cloud.clock.now() + BOOTING
+        if self._await_status(name, server, deadline, "ACTIVE", "SHUTOFF") == "SHUTOFF":
+            self._cloud.attempt(f"{name}: starting its server", partial(self._start_server, server.id))
+            self._await_status(name, server, deadline, "ACTIVE")
 
-        def start() -> None:
-            try:
-                compute.start_server(server.id)
-            except HttpException as error:
-                if status(error) != 409:  # it runs: an attempt without an answer started it
-                    raise
+    def _start_server(self, server_id: str) -> None:
+        try:
+            self._cloud.api.compute.start_server(server_id)
+        except HttpException as error:
+            if status(error) != 409:  # it runs: an attempt without an answer started it
+                raise
+
+    def _await_status(self, name: str, server: Server, deadline: float, *expected: str) -> str:
+        """Waits until the server has one of these states, and the cloud does not work on it. Raises Faulty."""
 
         def find(servers: Sequence[Server]) -> str | None:
             now = next((other for other in servers if other.id == server.id), None)
@@ -254,13 +260,13 @@ class Maker:
             if now.status == "ERROR":
                 cause = inventory.read_fault(self._cloud, server.id) or "the cloud reports no cause"
                 raise Faulty(f"{name}: its server is in ERROR ({cause}).", server.id)
-            if now.status == "SHUTOFF" and not now.task and not started:
-                started.append(True)
-                self._cloud.attempt(f"{name}: starting its server", start)
-            return now.id if now.status == "ACTIVE" and now.task != "deleting" else None
+            is_busy = now.task == "deleting" or (now.status == "SHUTOFF" and now.task)
+            return now.status if now.status in expected and not is_busy else None
 
-        if self._server_watch.until(find, BOOTING) is None:
+        state = self._server_watch.until(find, deadline - self._cloud.clock.now())
+        if state is None:
             raise Faulty(f"{name}: its server was not ACTIVE after {BOOTING:.0f} s.", server.id)
+        return state
 
     def mark_answered(self, server: Server) -> None:
         """Tags a server that may hold students' work from now on: it is never replaced automatically again."""

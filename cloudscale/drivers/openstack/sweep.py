@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 from openstack.exceptions import HttpException
 
@@ -15,6 +16,8 @@ from cloudscale.drivers.openstack.watch import Watch
 from cloudscale.errors import CloudError
 from cloudscale.fanout import fan_out
 from cloudscale.model import Outcome, Outcomes
+
+R = TypeVar("R", Server, Named)
 
 DELETING = 300.0  # seconds for a server or a volume to disappear
 IN_USE = 60.0  # seconds in which a port, a group or a volume may still be in use
@@ -113,24 +116,30 @@ def find(cloud: Cloud, mark: str, only: Collection[str] | None = None) -> Resour
 def sweep(cloud: Cloud, mark: str, only: Collection[str] | None = None) -> Outcomes[str]:
     """Deletes all that `find` returns, in parallel, and waits until it is gone. Returns an outcome for each."""
     done: dict[str, Outcome[str]] = {}
-    watch: Watch[Server] = Watch(lambda: inventory.read_servers(cloud, mark), cloud.clock)
+    servers: Watch[Server] = Watch(lambda: inventory.read_servers(cloud, mark), cloud.clock)
+    volumes: Watch[Named] = Watch(lambda: inventory.read_volumes(cloud, mark), cloud.clock)
     resources = find(cloud, mark, only)
     while new := [one for one in resources.all if one.id not in done]:
         for stage in resources.stages:
             now = [resource for resource in stage if resource in new]
-            for resource, outcome in zip(now, fan_out(partial(_delete, cloud), now, name=_name), strict=True):
-                done[resource.id] = outcome
-            servers = [resource for resource in now if resource in resources.servers]
-            done |= {resource.id: outcome for resource, outcome in _await_gone(cloud, watch, servers, done)}
-            volumes = [resource for resource in now if resource in resources.volumes and done[resource.id].ok]
-            done |= {resource.id: outcome for resource, outcome in _await_volumes(cloud, mark, volumes)}
+            outcomes = fan_out(partial(_delete, cloud), now, name=_name)
+            done |= {resource.id: outcome for resource, outcome in zip(now, outcomes, strict=True)}
+            accepted = [resource for resource, outcome in zip(now, outcomes, strict=True) if outcome.ok]
+            left = _await_gone(servers, [one for one in accepted if one in resources.servers], _is_stuck)
+            left_volumes = _await_gone(volumes, [one for one in accepted if one in resources.volumes], _is_stuck_volume)
+            states = {server.id: _state(cloud, server) for server in left}
+            states |= {volume.id: f"it is {volume.status}" for volume in left_volumes}
+            done |= {one.id: _failed(one, f"It was not deleted: {states[one.id]}.") for one in now if one.id in states}
         # the last requests of an interrupted run may have been carried out meanwhile
         resources = find(cloud, mark, only)
     for resource in resources.all:
         if done[resource.id].ok:
-            error = CloudError("The cloud reported it as deleted, but it still exists.", ASK)
-            done[resource.id] = Outcome(resource.name, error=error)
+            done[resource.id] = _failed(resource, "The cloud reported it as deleted, but it still exists.")
     return Outcomes(done.values())
+
+
+def _failed(resource: Resource, message: str) -> Outcome[str]:
+    return Outcome(resource.name, error=CloudError(message, ASK))
 
 
 def _name(resource: Resource) -> str:
@@ -155,49 +164,25 @@ def _delete(cloud: Cloud, resource: Resource) -> str:
     return "deleted"
 
 
-def _await_gone(
-    cloud: Cloud, watch: Watch[Server], servers: Sequence[Resource], done: dict[str, Outcome[str]]
-) -> list[tuple[Resource, Outcome[str]]]:
-    """Waits until the servers whose deletion was accepted are gone; returns those that remain."""
-    going = {resource.id for resource in servers if done[resource.id].ok}
-    last: dict[str, Server] = {}
+def _await_gone(watch: Watch[R], resources: Sequence[Resource], is_stuck: Callable[[R], bool]) -> list[R]:
+    """Waits until these servers or volumes are gone, or the cloud gives up. Returns those that remain."""
+    ids = {resource.id for resource in resources}
 
-    def gone(found: Sequence[Server]) -> bool | None:
-        last.clear()
-        last.update({server.id: server for server in found if server.id in going})
-        # nova has given up on a server in ERROR
-        return True if all(server.status == "ERROR" and not server.task for server in last.values()) else None
+    def is_over(items: Sequence[R]) -> bool:
+        return all(is_stuck(item) for item in items if item.id in ids)
 
-    if going:
-        watch.until(gone, DELETING)
-    return [
-        (
-            resource,
-            Outcome(resource.name, error=CloudError(f"It was not deleted: {_state(cloud, last[resource.id])}.", ASK)),
-        )
-        for resource in servers
-        if resource.id in last
-    ]
+    if not ids:
+        return []
+    watch.until(is_over, DELETING)
+    return [item for item in watch.latest if item.id in ids]
 
 
-def _await_volumes(cloud: Cloud, mark: str, volumes: Sequence[Resource]) -> list[tuple[Resource, Outcome[str]]]:
-    """The same for volumes."""
-    going = {resource.id for resource in volumes}
-    last: dict[str, str] = {}
+def _is_stuck(server: Server) -> bool:
+    return server.status == "ERROR" and not server.task
 
-    def gone(found: Sequence[Named]) -> bool | None:
-        last.clear()
-        last.update({volume.id: volume.status for volume in found if volume.id in going})
-        return True if all(state == "error_deleting" for state in last.values()) else None
 
-    if going:
-        watch: Watch[Named] = Watch(lambda: inventory.read_volumes(cloud, mark), cloud.clock)
-        watch.until(gone, DELETING)
-    return [
-        (resource, Outcome(resource.name, error=CloudError(f"It was not deleted: it is {last[resource.id]}.", ASK)))
-        for resource in volumes
-        if resource.id in last
-    ]
+def _is_stuck_volume(volume: Named) -> bool:
+    return volume.status == "error_deleting"
 
 
 def _state(cloud: Cloud, server: Server) -> str:

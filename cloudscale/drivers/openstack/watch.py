@@ -12,7 +12,6 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 INTERVAL = 2.0  # seconds between two requests
-TICK = 1e-6  # seconds; less than the time between two lists
 
 
 class Watch(Generic[T]):
@@ -32,24 +31,23 @@ class Watch(Generic[T]):
             return self._items if self._read_at >= called else self._refresh()
 
     def until(self, find: Callable[[Sequence[T]], R | None], timeout: float) -> R | None:
-        """Calls `find` with each list until it returns a value, and returns that; None after `timeout` seconds.
+        """Waits for a list in which `find` finds something true, and returns that; None after `timeout` seconds.
 
-        Raises what reading and `find` raise.
+        Each list was requested after this call. Raises what reading and `find` raise.
         """
-        last = self._clock.now()
-        values: list[R] = []
+        called = self._clock.now()
 
-        def step() -> bool:
-            nonlocal last
+        def look() -> R | None:
             read_at, items = self._current()
-            if read_at >= last:
-                last = read_at + TICK
-                if (value := find(items)) is not None:
-                    values.append(value)
-            return bool(values)
+            return find(items) if read_at >= called else None
 
-        poll(step, timeout=timeout, interval=INTERVAL / 4, clock=self._clock)
-        return values[0] if values else None
+        return poll(look, timeout=timeout, interval=INTERVAL / 4, clock=self._clock)
+
+    @property
+    def latest(self) -> Sequence[T]:
+        """The list that was read last."""
+        with self._lock:
+            return self._items
 
     def _current(self) -> tuple[float, Sequence[T]]:
         """When the list was requested, and the list; it is read again after INTERVAL."""

@@ -6,6 +6,7 @@ import re
 import shutil
 import socket
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from cloudscale.drivers.vm.hypervisor import BaseImage, PortTaken, Vm
@@ -13,7 +14,7 @@ from cloudscale.errors import MachineError, RequestError
 from cloudscale.hosts.this_computer import run_program
 from cloudscale.model import TIMED_OUT, CommandResult
 from cloudscale.units import MIB
-from cloudscale.waiting import poll
+from cloudscale.waiting import retry
 
 PROGRAM = "VBoxManage"
 IMAGE = "https://cloud.debian.org/images/cloud/bookworm/latest/debian-12-generic-amd64.tar.xz"
@@ -136,15 +137,12 @@ class VirtualBox:
 
     def _run_unlocked(self, vm: Vm, *words: str) -> None:
         """Like `_run`, but waits while the VM is locked: it is for a moment after it has ended."""
-        last: list[CommandResult] = []
-
-        def step() -> bool:
-            last.append(_vboxmanage(*words))
-            return not (last[-1].exit_code and BUSY.search(last[-1].stderr))
-
-        poll(step, timeout=LOCKED, interval=0.5)
-        if last[-1].exit_code:
-            raise self._error(vm, words[0], last[-1])
+        retry(
+            partial(self._run, vm, *words),
+            when=lambda error: bool(BUSY.search(str(error))),
+            timeout=LOCKED,
+            interval=0.5,
+        )
 
     def _run(self, vm: Vm, *words: str, timeout: float = COMMAND) -> None:
         result = _vboxmanage(*words, timeout=timeout)
