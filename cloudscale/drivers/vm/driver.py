@@ -201,7 +201,7 @@ class LocalVms(MadeMachines):
             if self._base is None:
                 if drawback := self._hypervisor.drawback():
                     self._say(drawback)
-                self._base = base_image(self._settings.base_image or self._hypervisor.default_image(), self._say)
+                self._base = base_image(self._settings.base_image or self._hypervisor.image, self._say)
             return self._base
 
     def _start_vm(self, vm: Vm) -> Vm:

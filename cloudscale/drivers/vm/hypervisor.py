@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from cloudscale.engines.setup import TLS_PORT
 from cloudscale.errors import MachineError
@@ -81,28 +81,35 @@ class PortTaken(MachineError):
         )
 
 
-class Hypervisor(Protocol):
-    """Safe to use from several threads, for several VMs at once."""
+class Hypervisor(ABC):
+    """`image`: the address of the image that VMs are made from, unless the user names another one.
+
+    Safe to use from several threads, for several VMs at once.
+    """
 
     name: str
+    image: str
 
+    @abstractmethod
     def check(self) -> None:
         """Raises RequestError if it is not installed; the remedy says how to install it."""
 
     def drawback(self) -> str:
         """What the user should know before VMs are made; "" for nothing."""
+        return ""
 
-    def default_image(self) -> str:
-        """The address of the image that VMs are made from, unless the user names another one."""
-
+    @abstractmethod
     def state(self, vm: Vm) -> str:
         """`running`, `off`, or another state in the hypervisor's own words."""
 
+    @abstractmethod
     def is_made(self, vm: Vm) -> bool: ...
 
+    @abstractmethod
     def make(self, vm: Vm, base: BaseImage) -> None:
         """Makes the VM from an image and its seed, but does not start it. Raises MachineError."""
 
+    @abstractmethod
     def start(self, vm: Vm) -> None:
         """Starts a VM that is off. Raises PortTaken, MachineError."""
 
@@ -111,9 +118,12 @@ class Hypervisor(Protocol):
 
         Describes what was done; "" if the VM seems well, or if there is no other way. Raises MachineError.
         """
+        return ""
 
+    @abstractmethod
     def forward(self, vm: Vm, changed: Vm) -> None:
         """Changes the forwarded ports of a running VM to those of `changed`. Raises PortTaken, MachineError."""
 
+    @abstractmethod
     def delete(self, vm: Vm) -> None:
         """Ends the VM, and deletes what the hypervisor stores of it. Raises MachineError."""

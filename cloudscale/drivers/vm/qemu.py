@@ -20,7 +20,7 @@ from typing import Any
 
 from qemu.qmp import QMPClient, QMPError
 
-from cloudscale.drivers.vm.hypervisor import LOOPBACK, BaseImage, PortTaken, Vm
+from cloudscale.drivers.vm.hypervisor import LOOPBACK, BaseImage, Hypervisor, PortTaken, Vm
 from cloudscale.errors import MachineError, RequestError
 from cloudscale.hosts.this_computer import run_program
 from cloudscale.model import CommandResult, last_lines
@@ -29,7 +29,6 @@ from cloudscale.waiting import poll
 KVM = "/dev/kvm"
 SLOW = "emulated in software, many times slower"
 PROGRAM = "qemu-system-x86_64"
-IMAGE = "https://cloud.debian.org/images/cloud/bookworm/latest/debian-12-genericcloud-amd64.qcow2"
 ROOT = "root=/dev/vda console=tty0 console=ttyS0,115200 ci.ds=NoCloud"  # for a kernel without a boot loader
 MAKING = 60.0  # seconds to make an empty disk
 STARTING = 60.0  # seconds for QEMU to start a VM
@@ -42,8 +41,9 @@ TAKEN = re.compile(r"Could not set up host forwarding rule '([^']*)'", re.IGNORE
 logging.getLogger("qemu.qmp").addHandler(logging.NullHandler())
 
 
-class Qemu:
+class Qemu(Hypervisor):
     name = "qemu"
+    image = "https://cloud.debian.org/images/cloud/bookworm/latest/debian-12-genericcloud-amd64.qcow2"
 
     def __init__(self, course: str, *, kvm: bool = True) -> None:
         self._course = course
@@ -64,9 +64,6 @@ class Qemu:
         if not self._kvm or os.access(KVM, os.R_OK | os.W_OK):
             return ""
         return f"{KVM} can't be used, so VMs are {SLOW}. Check that the processor has it and that you are in group kvm."
-
-    def default_image(self) -> str:
-        return IMAGE
 
     def state(self, vm: Vm) -> str:
         if _process(vm) is None:

@@ -6,18 +6,17 @@ import re
 import shutil
 import socket
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 
-from cloudscale.drivers.vm.hypervisor import BaseImage, PortTaken, Vm
+from cloudscale.drivers.vm.hypervisor import BaseImage, Hypervisor, PortTaken, Vm
 from cloudscale.errors import MachineError, RequestError
 from cloudscale.hosts.this_computer import run_program
 from cloudscale.model import TIMED_OUT, CommandResult
+from cloudscale.networks import endpoint
 from cloudscale.units import MIB
 from cloudscale.waiting import retry
 
 PROGRAM = "VBoxManage"
-IMAGE = "https://cloud.debian.org/images/cloud/bookworm/latest/debian-12-generic-amd64.tar.xz"
 COMMAND = 120.0  # seconds for a command
 COPYING = 1800.0  # seconds for a command that copies a disk
 LOCKED = 30.0  # seconds in which a VM that has just ended may still be locked
@@ -29,10 +28,11 @@ OFF = {"poweroff", "aborted", "saved", "aborted-saved"}  # startvm works in each
 BUSY = re.compile("while it is locked|already locked")
 
 
-class VirtualBox:
+class VirtualBox(Hypervisor):
     """Identifies VMs by the id in their record. The output of VBoxManage is always English."""
 
     name = "virtualbox"
+    image = "https://cloud.debian.org/images/cloud/bookworm/latest/debian-12-generic-amd64.tar.xz"
 
     def __init__(self, course: str) -> None:
         self._course = course
@@ -43,12 +43,6 @@ class VirtualBox:
                 f"The driver virtualbox needs {PROGRAM}, which this computer does not have.",
                 "Install VirtualBox (virtualbox.org/wiki/Downloads), or use --driver qemu.",
             )
-
-    def drawback(self) -> str:
-        return ""
-
-    def default_image(self) -> str:
-        return IMAGE
 
     def state(self, vm: Vm) -> str:
         state = STATE.search(self._info(vm))
@@ -99,32 +93,30 @@ class VirtualBox:
 
     def start(self, vm: Vm) -> None:
         _check_free(vm, vm.forwards)
-        self._set_forwards(vm, vm, "modifyvm", "--natpf1")
-        self._run_unlocked(vm, "startvm", vm.id, "--type", "headless")
-
-    def restart_if_stuck(self, vm: Vm, seconds: float) -> str:
-        return ""
+        # the ports for login and engine may have changed since the last start
+        words = [word for name in sorted(self._forwarded(vm)) for word in ("--natpf1", "delete", name)]
+        words += [word for name in vm.forwards for word in ("--natpf1", _rule(vm, name))]
+        self._run(vm, "modifyvm", vm.id, *words)
+        self._run(vm, "startvm", vm.id, "--type", "headless")
 
     def forward(self, vm: Vm, changed: Vm) -> None:
-        _check_free(vm, {name: to for name, to in changed.forwards.items() if name not in vm.forwards})
-        self._set_forwards(vm, changed, "controlvm", "natpf1")
+        existing = self._forwarded(vm)
+        new = {name: to for name, to in changed.forwards.items() if name not in existing}
+        _check_free(vm, new)
+        for name in sorted(existing - changed.forwards.keys()):
+            self._run(vm, "controlvm", vm.id, "natpf1", "delete", name)
+        for name in new:
+            self._run(vm, "controlvm", vm.id, "natpf1", _rule(changed, name))
 
-    def _set_forwards(self, vm: Vm, changed: Vm, command: str, rule: str) -> None:
-        """Forwards exactly the ports of `changed` to the VM."""
-        after = {name: f"{name},tcp,{to[0]},{to[1]},,{to[2]}" for name, to in changed.forwards.items()}
-        existing = set(FORWARD.findall(self._info(vm)))
-        # the ports for login and engine may have changed since the last start; a running VM keeps them
-        renewed = existing if command == "modifyvm" else existing - after.keys()
-        for name in sorted(renewed):
-            self._run_unlocked(vm, command, vm.id, rule, "delete", name)
-        for name in sorted(after.keys() - (existing - renewed)):
-            self._run_unlocked(vm, command, vm.id, rule, after[name])
+    def _forwarded(self, vm: Vm) -> set[str]:
+        """The names of the ports that VirtualBox forwards to the VM."""
+        return set(FORWARD.findall(self._info(vm)))
 
     def delete(self, vm: Vm) -> None:
         if self._info(vm):
             if self.state(vm) != "off":
-                self._run_unlocked(vm, "controlvm", vm.id, "poweroff")
-            self._run_unlocked(vm, "unregistervm", vm.id, "--delete")
+                self._run(vm, "controlvm", vm.id, "poweroff")
+            self._run(vm, "unregistervm", vm.id, "--delete")
         if _disk(vm).exists():  # VirtualBox may know a disk that is not attached to a VM yet
             _vboxmanage("closemedium", "disk", str(_disk(vm)), "--delete")
 
@@ -132,31 +124,31 @@ class VirtualBox:
         """The VM's details as VirtualBox prints them; "" if it does not know the VM."""
         result = _vboxmanage("showvminfo", vm.id, "--machinereadable")
         if result.exit_code and "Could not find a registered machine" not in result.stderr:
-            raise self._error(vm, "showvminfo", result)
+            raise _error(vm, "showvminfo", result)
         return "" if result.exit_code else result.stdout
 
-    def _run_unlocked(self, vm: Vm, *words: str) -> None:
-        """Like `_run`, but waits while the VM is locked: it is for a moment after it has ended."""
-        retry(
-            partial(self._run, vm, *words),
-            when=lambda error: bool(BUSY.search(str(error))),
-            timeout=LOCKED,
-            interval=0.5,
-        )
-
     def _run(self, vm: Vm, *words: str, timeout: float = COMMAND) -> None:
-        result = _vboxmanage(*words, timeout=timeout)
-        if result.exit_code:
-            raise self._error(vm, words[0], result)
+        """Runs a command; repeats it while the VM is locked, which it is for a moment after it has ended."""
 
-    def _error(self, vm: Vm, command: str, result: CommandResult) -> MachineError:
-        lines = [line.partition("error: ")[2] for line in result.stderr.splitlines() if "error: " in line]
-        cause = next(
-            (line for line in lines if line and not line.startswith(("Details:", "Context:"))), "no reason given"
-        )
-        return MachineError(
-            f"{vm.name}: VBoxManage {command} failed: {cause.rstrip('.')}.", "Fix the cause, then run again."
-        )
+        def run() -> None:
+            result = _vboxmanage(*words, timeout=timeout)
+            if result.exit_code:
+                raise _error(vm, words[0], result)
+
+        retry(run, when=lambda error: bool(BUSY.search(str(error))), timeout=LOCKED, interval=0.5)
+
+
+def _error(vm: Vm, command: str, result: CommandResult) -> MachineError:
+    lines = [line.partition("error: ")[2] for line in result.stderr.splitlines() if "error: " in line]
+    cause = next((line for line in lines if line and not line.startswith(("Details:", "Context:"))), "no reason given")
+    return MachineError(
+        f"{vm.name}: VBoxManage {command} failed: {cause.rstrip('.')}.", "Fix the cause, then run again."
+    )
+
+
+def _rule(vm: Vm, name: str) -> str:
+    address, port, inside = vm.forwards[name]
+    return f"{name},tcp,{address},{port},,{inside}"
 
 
 def _check_free(vm: Vm, forwards: Mapping[str, tuple[str, int, int]]) -> None:
@@ -167,7 +159,7 @@ def _check_free(vm: Vm, forwards: Mapping[str, tuple[str, int, int]]) -> None:
             try:
                 probe.bind((address, port))
             except OSError as error:
-                raise PortTaken(vm, f"{address}:{port}, {error.strerror}") from None
+                raise PortTaken(vm, f"{endpoint(address, port)}, {error.strerror}") from None
 
 
 def _disk(vm: Vm) -> Path:

@@ -19,7 +19,7 @@ from cloudscale.drivers import over_ssh
 from cloudscale.drivers.vm import driver as module
 from cloudscale.drivers.vm import seed
 from cloudscale.drivers.vm.driver import LocalVms
-from cloudscale.drivers.vm.hypervisor import BaseImage, PortTaken, Vm
+from cloudscale.drivers.vm.hypervisor import BaseImage, Hypervisor, PortTaken, Vm
 from cloudscale.errors import CloudscaleError, ConnectionFailed
 from cloudscale.hosts import first_login, ssh
 from cloudscale.hosts.known_hosts import KnownHosts
@@ -75,7 +75,7 @@ def qcow2_image(path: Path, size: int = 3 * GIB, *, boots: bool = True) -> Path:
     return path
 
 
-class FakeHypervisor:
+class FakeHypervisor(Hypervisor):
     """In memory; refuses what a hypervisor refuses. `taken`: ports that other programs use.
 
     `dies_after`: VM → after how many looks at it while it runs; `restarts`: VM → what `restart_if_stuck` returns.
@@ -84,7 +84,7 @@ class FakeHypervisor:
     name = "qemu"
 
     def __init__(self, image: Path) -> None:
-        self.image = image
+        self.image = str(image)
         self.made: dict[str, tuple[str, BaseImage]] = {}
         self.states: dict[str, str] = {}
         self.forwards: dict[str, dict[str, tuple[str, int, int]]] = {}
@@ -101,9 +101,6 @@ class FakeHypervisor:
 
     def drawback(self) -> str:
         return self.slowness
-
-    def default_image(self) -> str:
-        return str(self.image)
 
     def state(self, vm: Vm) -> str:
         state = self.states.get(vm.id, "off")

@@ -230,7 +230,7 @@ def test_the_image_is_looked_up_once_for_all_vms(testbed: VmTestbed, tmp_path: P
     driver.machines()
     first, second = driver.order(2, ()).surveys
     driver.boot(first.machine)
-    testbed.hypervisor.image.unlink()
+    Path(testbed.hypervisor.image).unlink()
     driver.boot(second.machine)
     (base,) = {base for _, base in testbed.hypervisor.made.values()}
     assert (base.path, base.format) == (tmp_path / "base.raw", "raw")

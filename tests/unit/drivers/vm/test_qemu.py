@@ -93,7 +93,7 @@ def test_a_computer_of_another_kind_is_refused(qemu: Qemu, monkeypatch: pytest.M
 
 
 def test_its_own_image_is_a_cloud_image_of_debian(qemu: Qemu) -> None:
-    assert qemu.default_image().startswith("https://cloud.debian.org/")
+    assert qemu.image.startswith("https://cloud.debian.org/")
 
 
 # --- made ---

@@ -107,8 +107,8 @@ def test_its_command_is_called_as_a_program(monkeypatch: pytest.MonkeyPatch, tmp
 
 
 def test_its_own_image_is_one_that_its_command_reads(virtualbox: VirtualBox) -> None:
-    assert virtualbox.default_image().startswith("https://cloud.debian.org/")
-    assert virtualbox.default_image().endswith(".tar.xz")
+    assert virtualbox.image.startswith("https://cloud.debian.org/")
+    assert virtualbox.image.endswith(".tar.xz")
 
 
 # --- made ---
