@@ -1,6 +1,10 @@
-"""Where machines come from: one module for each driver, loaded when it is needed."""
+"""Where machines come from: the registry of drivers. A driver's module is loaded when it is needed."""
 
 from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from cloudscale.course.folder import CourseFolder
 from cloudscale.course.settings import Settings
@@ -8,26 +12,24 @@ from cloudscale.drivers.protocols import Driver
 from cloudscale.model import Say
 
 
+class Row(NamedTuple):
+    """`module` has a function `load(settings, course, say)`; it gets the `section` of the settings."""
+
+    module: str
+    section: str
+
+
+DRIVERS: Mapping[str, Row] = {
+    "openstack": Row("cloudscale.drivers.openstack.driver", "openstack"),
+    "local": Row("cloudscale.drivers.local", "local"),
+    "generic": Row("cloudscale.drivers.generic", "generic"),
+    "virtualbox": Row("cloudscale.drivers.vm.virtualbox", "vm"),
+    "qemu": Row("cloudscale.drivers.vm.qemu", "vm"),
+}
+
+
 def load_driver(settings: Settings, course: CourseFolder, say: Say) -> Driver:
     """The driver that the settings name. Raises RequestError if it can't work here."""
-    if settings.driver == "local":
-        from cloudscale.drivers.local import Local
-
-        return Local(settings.local)
-    if settings.driver == "generic":
-        from cloudscale.drivers.generic import generic
-
-        return generic(settings.generic, course, say)
-    if settings.driver == "openstack":
-        from cloudscale.drivers.openstack.driver import OpenStack
-
-        return OpenStack(settings.openstack, course, say)
-    from cloudscale.drivers.vm.driver import LocalVms
-
-    if settings.driver == "qemu":
-        from cloudscale.drivers.vm.qemu import Qemu
-
-        return LocalVms(Qemu(course.name, kvm=settings.vm.kvm), settings.vm, course, say)
-    from cloudscale.drivers.vm.virtualbox import VirtualBox
-
-    return LocalVms(VirtualBox(course.name), settings.vm, course, say)
+    row = DRIVERS[settings.driver]
+    driver: Driver = importlib.import_module(row.module).load(getattr(settings, row.section), course, say)
+    return driver

@@ -35,7 +35,7 @@ class Generic(OverSsh):
             )
 
 
-def generic(settings: GenericSettings, course: CourseFolder, say: Say) -> Generic:
+def load(settings: GenericSettings, course: CourseFolder, say: Say) -> Generic:
     """The driver for the hosts in the settings. Raises RequestError if a setting is missing or wrong."""
     if not settings.hosts:
         raise RequestError(

@@ -6,15 +6,20 @@ import os
 import socket
 from urllib.parse import urlsplit
 
+from cloudscale.course.folder import CourseFolder
 from cloudscale.course.settings import LocalSettings
 from cloudscale.engines import own
 from cloudscale.engines.client import Engine, engine_errors, from_environment
 from cloudscale.errors import EngineError, RequestError
 from cloudscale.hosts.facts import listening_here
 from cloudscale.hosts.this_computer import run_shell
-from cloudscale.model import CommandResult, Machine, Survey
+from cloudscale.model import CommandResult, Machine, Say, Survey
 
 LOOPBACK = "127.0.0.1"
+
+
+def load(settings: LocalSettings, course: CourseFolder, say: Say) -> Local:
+    return Local(settings)
 
 
 class Local:

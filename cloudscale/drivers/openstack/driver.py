@@ -28,6 +28,10 @@ REPLACEMENTS = 2  # further servers that are tried for a machine if the first on
 BOOTABLE = {"BUILD", "REBOOT", "HARD_REBOOT", "SHUTOFF"}  # states from which a server can become ACTIVE
 
 
+def load(settings: OpenStackSettings, course: CourseFolder, say: Say) -> OpenStack:
+    return OpenStack(settings, course, say)
+
+
 class OpenStack(MadeMachines):
     def __init__(self, settings: OpenStackSettings, course: CourseFolder, say: Say) -> None:
         super().__init__(course, say, user=settings.user, boot_timeout=settings.boot_timeout)

@@ -20,10 +20,13 @@ from typing import Any
 
 from qemu.qmp import QMPClient, QMPError
 
+from cloudscale.course.folder import CourseFolder
+from cloudscale.course.settings import VmSettings
+from cloudscale.drivers.vm.driver import LocalVms
 from cloudscale.drivers.vm.hypervisor import LOOPBACK, BaseImage, Hypervisor, PortTaken, Vm
 from cloudscale.errors import MachineError, RequestError
 from cloudscale.hosts.this_computer import run_program
-from cloudscale.model import CommandResult, last_lines
+from cloudscale.model import CommandResult, Say, last_lines
 from cloudscale.waiting import poll
 
 KVM = "/dev/kvm"
@@ -39,6 +42,10 @@ GROUPS = "239.77"  # the network of a course is a multicast group (RFC 2365: sit
 TAKEN = re.compile(r"Could not set up host forwarding rule '([^']*)'", re.IGNORECASE)
 
 logging.getLogger("qemu.qmp").addHandler(logging.NullHandler())
+
+
+def load(settings: VmSettings, course: CourseFolder, say: Say) -> LocalVms:
+    return LocalVms(Qemu(course.name, kvm=settings.kvm), settings, course, say)
 
 
 class Qemu(Hypervisor):

@@ -8,10 +8,13 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 
+from cloudscale.course.folder import CourseFolder
+from cloudscale.course.settings import VmSettings
+from cloudscale.drivers.vm.driver import LocalVms
 from cloudscale.drivers.vm.hypervisor import BaseImage, Hypervisor, PortTaken, Vm
 from cloudscale.errors import MachineError, RequestError
 from cloudscale.hosts.this_computer import run_program
-from cloudscale.model import TIMED_OUT, CommandResult
+from cloudscale.model import TIMED_OUT, CommandResult, Say
 from cloudscale.networks import endpoint
 from cloudscale.units import MIB
 from cloudscale.waiting import retry
@@ -26,6 +29,10 @@ STATE = re.compile(r'^VMState="([^"]*)"', re.MULTILINE)
 FORWARD = re.compile(r'^Forwarding\(\d+\)="([^,"]+),', re.MULTILINE)
 OFF = {"poweroff", "aborted", "saved", "aborted-saved"}  # startvm works in each of these states
 BUSY = re.compile("while it is locked|already locked")
+
+
+def load(settings: VmSettings, course: CourseFolder, say: Say) -> LocalVms:
+    return LocalVms(VirtualBox(course.name), settings, course, say)
 
 
 class VirtualBox(Hypervisor):

@@ -9,14 +9,14 @@ import pytest
 from cloudscale.course.folder import CourseFolder
 from cloudscale.course.settings import GenericSettings
 from cloudscale.drivers import generic as module
-from cloudscale.drivers.generic import Generic, generic
+from cloudscale.drivers.generic import Generic
 from cloudscale.errors import RequestError
 from cloudscale.hosts.ssh import Target
 from cloudscale.model import Machine
 
 
 def load(**settings: Any) -> Generic:
-    return generic(GenericSettings(**settings), CourseFolder.named("bio", "generic"), pytest.fail)
+    return module.load(GenericSettings(**settings), CourseFolder.named("bio", "generic"), pytest.fail)
 
 
 def targets(driver: Generic) -> list[Target]:

@@ -1,23 +1,28 @@
 from __future__ import annotations
 
+import importlib
 import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
+from cloudscale.course import settings as settings_module
 from cloudscale.course.folder import CourseFolder
-from cloudscale.course.settings import OpenStackSettings, read_settings
-from cloudscale.drivers import load_driver
+from cloudscale.course.settings import OpenStackSettings, Section, Settings, read_settings
+from cloudscale.drivers import DRIVERS, generic, load_driver, local
 from cloudscale.drivers.generic import Generic
 from cloudscale.drivers.local import Local
 from cloudscale.drivers.openstack import driver as openstack
 from cloudscale.drivers.openstack.driver import OpenStack
 from cloudscale.drivers.protocols import Driver, MakesMachines, SetsUpEngines, SingleMachines
+from cloudscale.drivers.vm import qemu, virtualbox
 from cloudscale.drivers.vm.driver import LocalVms
 from cloudscale.drivers.vm.qemu import Qemu
 from cloudscale.drivers.vm.virtualbox import VirtualBox
 from cloudscale.errors import RequestError
+from cloudscale.model import Say
 
 COURSE = CourseFolder.named("bio", "generic")
 
@@ -62,6 +67,32 @@ def test_a_swarm_of_somebody_else_is_used_on_this_computer_only() -> None:
     assert not Generic.adopts_swarm
     assert not OpenStack.adopts_swarm
     assert not LocalVms.adopts_swarm
+
+
+LOADERS: dict[str, Callable[[Any, CourseFolder, Say], Driver]] = {
+    "openstack": openstack.load,
+    "local": local.load,
+    "generic": generic.load,
+    "virtualbox": virtualbox.load,
+    "qemu": qemu.load,
+}
+
+
+def test_the_registry_has_the_drivers_that_the_settings_know() -> None:
+    assert {*DRIVERS} == {*get_args(settings_module.Driver)} == {*LOADERS}
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_a_row_has_the_drivers_module_and_its_section_of_the_settings(driver: str) -> None:
+    row = DRIVERS[driver]
+    assert importlib.import_module(row.module).load is LOADERS[driver]
+    assert get_type_hints(LOADERS[driver])["settings"] is Settings.model_fields[row.section].annotation
+
+
+def test_every_section_of_the_settings_is_a_drivers_or_for_all() -> None:
+    annotations = {name: field.annotation for name, field in Settings.model_fields.items()}
+    sections = {name for name, kind in annotations.items() if isinstance(kind, type) and issubclass(kind, Section)}
+    assert sections == {row.section for row in DRIVERS.values()} | {"seat"}
 
 
 PROTOCOLS: dict[Any, list[type]] = {
