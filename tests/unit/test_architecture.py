@@ -37,6 +37,7 @@ LIBRARIES = {  # and the modules that import them
     "pycdlib": {"drivers.vm.seed"},
     "qemu": {"drivers.vm.qemu"},
     "psutil": {"drivers.vm.driver"},
+    "filelock": {"drivers.vm.base_image"},
 }
 PRINTING = {"cli.invocation", "progress"}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +17,7 @@ from cloudscale.drivers.openstack.inventory import read_together
 from cloudscale.errors import SettingsError
 from cloudscale.hosts.facts import usable_memory
 from cloudscale.model import Kind
-from cloudscale.units import GIB
+from cloudscale.units import GIB, gib
 
 SHOWN = 12  # names in a message
 
@@ -83,6 +84,11 @@ def choose(cloud: Cloud, settings: OpenStackSettings) -> Choices:
     )
 
 
+def volume_size(settings: OpenStackSettings) -> int:
+    """The size of a boot volume in GiB, the unit of cinder; 0 if machines have none."""
+    return math.ceil((settings.boot_volume or 0) / GIB)
+
+
 def _find(cloud: Cloud, key: str, name: str, find: Callable[..., Any], listing: Callable[[], Iterable[Any]]) -> Any:
     """One resource by name or id. Raises SettingsError, with the names that exist."""
     what = f"openstack.{key}: {name!r}"
@@ -125,7 +131,7 @@ def _check_zone(cloud: Cloud, zone: str | None) -> None:
 
 def _check_size(image: Any, flavor: Any, settings: OpenStackSettings) -> None:
     """Checks memory and disk now: otherwise nova would refuse each single server."""
-    disk = settings.boot_volume / GIB if settings.boot_volume else flavor.disk  # 0: as large as the image
+    disk = settings.boot_volume or flavor.disk * GIB  # 0: as large as the image
     where = "openstack.boot_volume" if settings.boot_volume else f"the flavor {flavor.name!r}"
     if (image.min_ram or 0) > flavor.ram:
         raise SettingsError(
@@ -133,9 +139,9 @@ def _check_size(image: Any, flavor: Any, settings: OpenStackSettings) -> None:
             f" {flavor.ram} MiB.",
             "Choose a larger openstack.flavor.",
         )
-    needed = max(image.min_disk or 0, (image.size or 0) / GIB)
+    needed = max((image.min_disk or 0) * GIB, image.size or 0)
     if disk and needed > disk:
         raise SettingsError(
-            f"The image {image.name!r} needs {needed:.1f} GiB of disk, but {where} has only {disk:g} GiB.",
+            f"The image {image.name!r} needs {gib(needed)} of disk, but {where} has only {gib(disk)}.",
             "Choose a larger openstack.flavor, or set openstack.boot_volume.",
         )

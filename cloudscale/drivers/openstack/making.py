@@ -13,14 +13,13 @@ from openstack.exceptions import HttpException, raise_from_response
 
 from cloudscale.course.settings import OpenStackSettings
 from cloudscale.drivers.openstack import inventory, security
-from cloudscale.drivers.openstack.choices import Choices
+from cloudscale.drivers.openstack.choices import Choices, volume_size
 from cloudscale.drivers.openstack.cloud import MICROVERSION, Cloud, status
 from cloudscale.drivers.openstack.inventory import ANSWERED, FINGERPRINT, FloatingIp, Inventory, Named, Port, Server
 from cloudscale.drivers.openstack.watch import Watch
 from cloudscale.errors import CloudError, MachineError
 from cloudscale.hosts.first_boot import user_data
 from cloudscale.hosts.login_key import SshKey
-from cloudscale.units import GIB
 
 BOOTING = 900.0  # seconds for a server to become ACTIVE; copying a large image to a hypervisor takes long
 COPYING = 1800.0  # seconds for an image to be copied to a volume
@@ -205,7 +204,6 @@ class Maker:
     def _volume(self, name: str) -> str:
         """Waits for a volume that has the image on it; returns its id."""
         cloud, plan = self._cloud, self._plan
-        size = -(-int(plan.settings.boot_volume or 0) // GIB)
 
         def find() -> Named | None:
             usable = [volume for volume in self._volume_watch.now() if volume.name == name and volume.status in FILLING]
@@ -215,7 +213,7 @@ class Maker:
             volume = cloud.api.block_storage.create_volume(
                 name=name,
                 description=plan.mark,
-                size=size,
+                size=volume_size(plan.settings),
                 image_id=plan.choices.image_id,
                 availability_zone=plan.settings.availability_zone,
             )

@@ -12,11 +12,10 @@ from openstack.exceptions import HttpException
 
 from cloudscale.course.settings import OpenStackSettings
 from cloudscale.drivers.openstack import security
-from cloudscale.drivers.openstack.choices import Choices
+from cloudscale.drivers.openstack.choices import Choices, volume_size
 from cloudscale.drivers.openstack.cloud import Cloud, status
 from cloudscale.drivers.openstack.inventory import Inventory, read_group_sizes, read_security_groups, read_together
 from cloudscale.model import Demand, Say
-from cloudscale.units import GIB
 
 UNLIMITED = -1  # in the answers of nova, neutron and cinder
 
@@ -64,12 +63,11 @@ def recipe(
     choices: Choices, settings: OpenStackSettings, existing: Inventory, groups: Groups, group_size: int | None
 ) -> Recipe:
     """What machines of this course need, given what it already has."""
-    volume = settings.boot_volume
     each = {"servers": 1, "cores": choices.kind.cpus, "memory (MiB)": choices.ram, "ports": 1}
     if choices.external_id:
         each["floating IPs"] = 1
-    if volume:
-        each |= {"volumes": 1, "volumes (GiB)": -(-volume // GIB)}
+    if size := volume_size(settings):
+        each |= {"volumes": 1, "volumes (GiB)": size}
     # an interrupted run leaves servers without their port or floating IP, and the reverse
     with_ip = {ip.port_id for ip in existing.ips}
     own_ports = [existing.ports[name] for name in existing.servers if name in existing.ports]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import lzma
 import os
@@ -15,6 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import requests
+from filelock import FileLock
 from platformdirs import user_cache_path
 
 from cloudscale.drivers.vm.hypervisor import BaseImage
@@ -152,13 +152,12 @@ def _download(url: str, say: Say) -> Path:
 @contextlib.contextmanager
 def _locked(lock: Path) -> Iterator[None]:
     """Lets one run at a time download or unpack an image."""
-    try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        file = lock.open("w")
-    except OSError as error:
-        raise _write_error(lock, error) from None
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with contextlib.ExitStack() as stack:
+        try:
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(FileLock(lock))
+        except OSError as error:
+            raise _write_error(lock, error) from None
         yield
 
 

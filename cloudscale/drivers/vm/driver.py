@@ -26,7 +26,8 @@ from cloudscale.hosts.facts import Facts, listening_here, usable_memory
 from cloudscale.hosts.first_login import Booting, NoLogin
 from cloudscale.hosts.ssh import Target
 from cloudscale.model import Demand, Kind, Machine, Order, Outcomes, Say, Survey
-from cloudscale.units import GIB, MIB
+from cloudscale.networks import endpoint
+from cloudscale.units import MIB, gib
 from cloudscale.waiting import SystemClock
 
 VMS = "vms"  # in the course's folder
@@ -115,7 +116,7 @@ class LocalVms(MadeMachines):
 
     def kind(self) -> Kind:
         settings = self._settings
-        name = f"VM with {settings.cpus} cores and {settings.memory / GIB:g} GiB"
+        name = f"VM with {settings.cpus} cores and {gib(settings.memory)}"
         return Kind(name, settings.cpus, usable_memory(settings.memory // MIB))
 
     def check_nodes(self, nodes: int) -> None:
@@ -296,7 +297,7 @@ class LocalVms(MadeMachines):
             [
                 f"{name} already exists and is running." if existed else f"{name} is up.",
                 "To use its engine with docker on this computer:",
-                f"  export DOCKER_HOST=tcp://{LOOPBACK}:{self._vms[name].engine_port}",
+                f"  export DOCKER_HOST=tcp://{endpoint(LOOPBACK, self._vms[name].engine_port)}",
                 f"  export DOCKER_TLS_VERIFY=1 DOCKER_CERT_PATH={folder}",
             ]
         )

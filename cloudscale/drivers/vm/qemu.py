@@ -27,6 +27,8 @@ from cloudscale.drivers.vm.hypervisor import LOOPBACK, BaseImage, Hypervisor, Po
 from cloudscale.errors import MachineError, RequestError
 from cloudscale.hosts.this_computer import run_program
 from cloudscale.model import CommandResult, Say, last_lines
+from cloudscale.networks import endpoint
+from cloudscale.units import MIB
 from cloudscale.waiting import poll
 
 KVM = "/dev/kvm"
@@ -111,12 +113,12 @@ class Qemu(Hypervisor):
 
     def _arguments(self, vm: Vm, folder: Path) -> list[str]:
         out, course = vm.macs
-        forwards = "".join(f",hostfwd=tcp:{address}:{port}-:{inside}" for address, port, inside in vm.forwards.values())
+        forwards = "".join(f",hostfwd={_rule(vm, name)}" for name in vm.forwards)
         group, port = _group(self._course)
         drives: dict[str, dict[str, Any]] = {"disk": {"driver": "qcow2", "file": _file(_disk(vm)), "discard": "unmap"}}
         drives["seed"] = {"driver": "raw", "file": _file(vm.seed), "read-only": True}
         arguments = ["-name", vm.name, "-uuid", vm.id, "-nodefaults", "-no-user-config", "-display", "none"]
-        arguments += ["-machine", "q35", "-smp", str(vm.cpus), "-m", f"{vm.memory // 1024**2}M", "-rtc", "base=utc"]
+        arguments += ["-machine", "q35", "-smp", str(vm.cpus), "-m", f"{vm.memory // MIB}M", "-rtc", "base=utc"]
         arguments += ["-accel", "kvm"] if self._tries_kvm[vm.name] else []
         arguments += ["-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max"]
         for name, drive in drives.items():
@@ -127,7 +129,7 @@ class Qemu(Hypervisor):
                 f"virtio-blk-pci,drive={name}",
             ]
         arguments += ["-netdev", f"user,id=out{forwards}", "-device", f"virtio-net-pci,netdev=out,mac={out}"]
-        arguments += ["-netdev", f"socket,id=course,mcast={group}:{port},localaddr={LOOPBACK}"]
+        arguments += ["-netdev", f"socket,id=course,mcast={endpoint(group, port)},localaddr={LOOPBACK}"]
         arguments += ["-device", f"virtio-net-pci,netdev=course,mac={course}", "-device", "virtio-rng-pci"]
         console = str(vm.console).replace(",", ",,")
         arguments += ["-chardev", f"file,id=console,path={console},append=on", "-serial", "chardev:console"]
@@ -154,19 +156,16 @@ class Qemu(Hypervisor):
         return f"KVM does not work on this computer, so it is {SLOW}"
 
     def forward(self, vm: Vm, changed: Vm) -> None:
-        before, after = vm.forwards, changed.forwards
-        for name in before.keys() - after.keys():
-            address, port, _ = before[name]
-            self._monitor(vm, f"hostfwd_remove out tcp:{address}:{port}")
+        for name in vm.forwards.keys() - changed.forwards.keys():
+            self._monitor(vm, f"hostfwd_remove out {_listener(vm, name)}")
         added: list[str] = []
-        for name in sorted(after.keys() - before.keys()):
-            address, port, inside = after[name]
-            error = self._monitor(vm, f"hostfwd_add out tcp:{address}:{port}-:{inside}")
+        for name in sorted(changed.forwards.keys() - vm.forwards.keys()):
+            error = self._monitor(vm, f"hostfwd_add out {_rule(changed, name)}")
             if error.strip():
-                for rule in added:  # all or none, so that the next run can add them
-                    self._monitor(vm, f"hostfwd_remove out {rule}")
-                raise PortTaken(vm, f"{address}:{port}")
-            added.append(f"tcp:{address}:{port}")
+                for other in added:  # all or none, so that the next run can add them
+                    self._monitor(vm, f"hostfwd_remove out {_listener(changed, other)}")
+                raise PortTaken(vm, _listener(changed, name))
+            added.append(name)
 
     def delete(self, vm: Vm) -> None:
         self.stop(vm)  # all of its files are in its folder, which the driver deletes
@@ -208,6 +207,16 @@ class Qemu(Hypervisor):
 
 def _disk(vm: Vm) -> Path:
     return vm.folder / "disk.qcow2"
+
+
+def _listener(vm: Vm, name: str) -> str:
+    """A forwarded port of this computer in QEMU's syntax."""
+    address, port, _ = vm.forwards[name]
+    return f"tcp:{endpoint(address, port)}"
+
+
+def _rule(vm: Vm, name: str) -> str:
+    return f"{_listener(vm, name)}-:{vm.forwards[name][2]}"
 
 
 def _boot(vm: Vm) -> Path:

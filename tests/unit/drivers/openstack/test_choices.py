@@ -199,7 +199,7 @@ def test_a_flavor_with_too_little_disk_for_the_image_is_refused(
 ) -> None:
     stand_in.images.add_image("big", **size)
     error = refusal(cloud, image="big")
-    assert error.message == "The image 'big' needs 9.0 GiB of disk, but the flavor 'm1.small' has only 8 GiB."
+    assert error.message == "The image 'big' needs 9.0 GiB of disk, but the flavor 'm1.small' has only 8.0 GiB."
     assert "openstack.boot_volume" in error.remedy
     choose(cloud, settings(image="big", flavor="m1.medium"))
 
@@ -208,7 +208,7 @@ def test_a_volume_takes_the_place_of_the_flavors_disk(stand_in: OwnCloud, cloud:
     stand_in.images.add_image("big", min_disk=9)
     choose(cloud, settings(image="big", boot_volume="9G"))
     error = refusal(cloud, image="big", boot_volume="8G", flavor="m1.large")
-    assert error.message == "The image 'big' needs 9.0 GiB of disk, but openstack.boot_volume has only 8 GiB."
+    assert error.message == "The image 'big' needs 9.0 GiB of disk, but openstack.boot_volume has only 8.0 GiB."
 
 
 def test_a_flavor_that_tells_no_disk_takes_any_image(stand_in: OwnCloud, cloud: Cloud) -> None:

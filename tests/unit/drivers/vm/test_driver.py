@@ -68,7 +68,7 @@ def test_one_that_is_to_be_made_is_as_large_as_the_settings_say(testbed: VmTestb
     assert (survey.cpus, survey.memory) == (4, usable_memory(3072))
     assert survey.networks == {"198.18.77.0/24"}
     kind = driver.kind()
-    assert (kind.name, kind.cpus, kind.memory) == ("VM with 4 cores and 3 GiB", 4, usable_memory(3072))
+    assert (kind.name, kind.cpus, kind.memory) == ("VM with 4 cores and 3.0 GiB", 4, usable_memory(3072))
 
 
 def test_one_that_runs_is_looked_at_over_ssh(testbed: VmTestbed) -> None:
