@@ -43,7 +43,7 @@ def load(settings: GenericSettings, course: CourseFolder, say: Say) -> Generic:
             "List them in the configuration: generic: {hosts: [debian@192.0.2.11, debian@192.0.2.12]}.",
         )
     if settings.kfile and not settings.kfile.expanduser().is_file():
-        raise RequestError(f"The key file {settings.kfile} does not exist (generic.kfile).")
+        raise RequestError(f"The key file {settings.kfile} does not exist (generic.kfile).", "Check its path.")
     if settings.pwd == "-" and not on_terminal():
         raise RequestError(
             "generic.pwd is '-': this asks for the password, and there is no terminal.",
@@ -54,6 +54,6 @@ def load(settings: GenericSettings, course: CourseFolder, say: Say) -> Generic:
     for host in settings.hosts:
         target = parse_target(host, port=22, user=settings.user, password=password, key_file=settings.kfile)
         if target.name in targets:
-            raise RequestError(f"The host {target.name} is listed twice (generic.hosts).")
+            raise RequestError(f"The host {target.name} is listed twice (generic.hosts).", "Remove one of the two.")
         targets[target.name] = target
     return Generic(targets, course, say)

@@ -97,7 +97,7 @@ def desk(cloud: LabCloud, cloud_engine: LabEngine, tiny_image: str) -> Iterator[
 def test_a_machine_made_by_hand_has_an_engine_with_tls(desk: Desk) -> None:
     assert "dev is up." in desk.new.out
     assert desk.engine == "dev"
-    assert "dev exists already" in desk.seen_again.out
+    assert "dev already exists" in desk.seen_again.out
 
 
 def test_its_first_login_was_verified_by_its_console(desk: Desk) -> None:

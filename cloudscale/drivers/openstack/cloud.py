@@ -41,6 +41,7 @@ ACCOUNT = ("username", "user_id", "application_credential_name", "application_cr
 NO_CONNECTION = re.compile(r"(?:Unable to|Unexpected).*? (?:to|for) (\S+?):? .*\[Errno -?\d+\] ([^\"')\]]+)")
 BROKEN = re.compile(r"(?:Unable to|Unexpected).*? (?:to|for) (\S+?): .*\(")
 
+COMPLETE = "Complete them in clouds.yaml or OS_*."
 FORM = "clouds.yaml is YAML, with your cloud under clouds: (docs.openstack.org/openstacksdk has examples)."
 
 for library in ("keystoneauth", "openstack"):  # failures are reported once, by us
@@ -134,7 +135,7 @@ def cloud_error(what: str, error: Exception) -> CloudError:
         413: "A quota is used up. Ask the cloud's administrators.",
         429: "The cloud accepts no more requests at the moment. Run again in some minutes.",
     }.get(code or 0, "Run again. If it fails again, ask the cloud's administrators.")
-    return CloudError(f"{what}: {_plain(error)}{f' (HTTP {code})' if code else ''}.", remedy)
+    return CloudError(f"{what} failed: {_plain(error)}{f' (HTTP {code})' if code else ''}.", remedy)
 
 
 def open_cloud(settings: OpenStackSettings, clock: Clock | None = None) -> Cloud:
@@ -186,7 +187,7 @@ def _login(cloud: Cloud) -> AccessInfo:
     where = f"the cloud {cloud.name!r} at {arguments.get('auth_url')}"
     account = next((f"{key} {arguments[key]!r}" for key in ACCOUNT if arguments.get(key)), "")
     if not account and cloud.api.config.config.get("auth_type") in ("password", "v3password"):
-        raise AccessError(f"The credentials for {where} are incomplete: the username is missing.")
+        raise AccessError(f"The credentials for {where} are incomplete: the username is missing.", COMPLETE)
     try:
         access: AccessInfo = cloud.attempt(
             "Logging in", lambda: plugin.get_access(session), patience=LOGIN_PATIENCE, has_token=False
@@ -197,7 +198,7 @@ def _login(cloud: Cloud) -> AccessInfo:
             "Check the credentials in clouds.yaml or OS_*: the password or secret, the project, the domains, auth_url.",
         ) from None
     except Exception as error:  # the plugins have no error of their own for missing credentials
-        raise AccessError(f"The credentials for {where} are incomplete: {_plain(error)}.") from None
+        raise AccessError(f"The credentials for {where} are incomplete: {_plain(error)}.", COMPLETE) from None
     if not access.project_id:
         raise AccessError(
             f"The account for {where} has no project.",

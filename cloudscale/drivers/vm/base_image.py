@@ -23,6 +23,7 @@ from cloudscale.hosts.this_computer import run_program
 from cloudscale.model import Say
 from cloudscale.units import MIB, mib
 
+OTHER = "Use another image: --base-image FILE, or an https:// address."
 CONNECTING = 20  # seconds for a server to answer
 READING = 60  # seconds to read the first sector of a disk
 CHUNK = MIB
@@ -40,7 +41,7 @@ def base_image(source: str, say: Say) -> BaseImage:
     path = _download(source, say) if urlsplit(source).scheme in ("http", "https") else Path(source).expanduser()
     if not path.is_file():
         raise RequestError(
-            f"The disk image {source} does not exist (--base-image).", "Give a file, or an https:// address."
+            f"The disk image {source} does not exist (--base-image).", "Use an existing file, or an https:// address."
         )
     path = path.resolve()
     if path.name.endswith(".tar.xz"):
@@ -72,7 +73,7 @@ def _inspect(path: Path) -> tuple[str, int]:
         if head.startswith(magic):
             return format, 0
     if not any(head) and not path.stat().st_size > EMPTY:
-        raise RequestError(f"{path} is not a disk image.")
+        raise RequestError(f"{path} is not a disk image.", OTHER)
     return "raw", path.stat().st_size
 
 
@@ -88,7 +89,7 @@ def _can_boot(path: Path, format: str) -> bool:
         command = ["qemu-img", "dd", "-f", format, "-O", "raw", f"bs={SECTOR}", "count=1", f"if={path}", f"of={first}"]
         result = run_program(command, READING)
         if result.exit_code:
-            raise RequestError(f"Could not read the disk image {path}: {result.last_words()}")
+            raise RequestError(f"Could not read the disk image {path}: {result.last_words()}", OTHER)
         return first.read_bytes().endswith(BOOT_SIGNATURE)
 
 
@@ -111,14 +112,14 @@ def _unpack(archive: Path) -> Path:
                     disk = next((member for member in opened if member.isfile()), None)
                     source = disk and opened.extractfile(disk)
                     if not disk or not source:
-                        raise RequestError(f"The archive {archive} contains no disk.")
+                        raise RequestError(f"The archive {archive} contains no disk.", OTHER)
                     while chunk := source.read(CHUNK):
                         # leave holes where the disk is empty
                         file.write(chunk) if any(chunk) else file.seek(len(chunk), os.SEEK_CUR)
                     file.truncate(disk.size)
                 os.replace(part, path)
             except (tarfile.TarError, lzma.LZMAError, EOFError) as error:
-                raise RequestError(f"Could not unpack {archive} ({error}).") from None
+                raise RequestError(f"Could not unpack {archive} ({error}).", OTHER) from None
             except OSError as error:
                 raise _write_error(part, error) from None
             finally:
@@ -140,7 +141,7 @@ def _download(url: str, say: Say) -> Path:
             except requests.RequestException as error:
                 raise MachineError(
                     f"Could not download the disk image {url} ({_cause(error)}).",
-                    "Check the network. Or download it yourself, and give the file: --base-image FILE.",
+                    "Check the network. Or download it yourself, and use the file: --base-image FILE.",
                 ) from None
             except OSError as error:  # after RequestException, which is a kind of OSError
                 raise _write_error(part, error) from None
@@ -187,7 +188,10 @@ def _verify(url: str, path: Path, say: Say) -> None:
             continue
         with path.open("rb") as file:
             if hashlib.file_digest(file, kind).hexdigest() != expected:
-                raise MachineError(f"The disk image {url} does not match its checksum in {base}/{sums}.", "Run again.")
+                raise MachineError(
+                    f"The disk image {url} does not match its checksum in {base}/{sums}.",
+                    "Run again to download it again.",
+                )
         return
     say(f"Disk image: {url} is not verified, because no checksums are published beside it")
 

@@ -62,7 +62,10 @@ class Qemu(Hypervisor):
 
     def check(self) -> None:
         if platform.machine() not in ("x86_64", "AMD64"):
-            raise RequestError(f"The driver qemu needs an x86-64 computer, but this one is {platform.machine()}.")
+            raise RequestError(
+                f"The driver qemu needs an x86-64 computer, but this one is {platform.machine()}.",
+                "Use another driver, or another computer.",
+            )
         if missing := [program for program in (PROGRAM, "qemu-img") if not shutil.which(program)]:
             raise RequestError(
                 f"The driver qemu needs {' and '.join(missing)}, which this computer does not have.",
@@ -92,7 +95,9 @@ class Qemu(Hypervisor):
         command = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(base.path), "-F", base.format, str(part)]
         result = run_program([*command, str(max(vm.disk, base.size))], MAKING)
         if result.exit_code:
-            raise MachineError(f"{vm.name}: could not make its disk ({_cause(result)}).")
+            raise MachineError(
+                f"{vm.name}: could not make its disk ({_cause(result)}).", "Fix the cause, then run again."
+            )
         boot = {"kernel": base.kernel and str(base.kernel), "ramdisk": base.ramdisk and str(base.ramdisk)}
         _boot(vm).write_text(json.dumps(boot))
         os.replace(part, disk)
@@ -202,7 +207,10 @@ class Qemu(Hypervisor):
             except (TimeoutError, QMPError, OSError, EOFError) as error:
                 if command == "quit":
                     return None  # QEMU closes the connection when it quits
-                raise MachineError(f"{vm.name}: its QEMU does not answer ({type(error).__name__}).") from None
+                raise MachineError(
+                    f"{vm.name}: its QEMU does not answer ({type(error).__name__}).",
+                    f"Run again. If it fails again, delete the VM: invoke driver_reset --only {vm.name}.",
+                ) from None
 
 
 def _disk(vm: Vm) -> Path:

@@ -232,7 +232,7 @@ def test_it_is_never_more_than_was_measured(ram: int, measured: int) -> None:
 
 def test_a_cloud_that_does_not_tell_is_no_mistake_of_the_configuration(stand_in: OwnCloud, cloud: Cloud) -> None:
     stand_in.faults.append(Fault(path="/flavors", status=403, times=None))
-    with pytest.raises(CloudError, match=r"openstack\.flavor: 'm1\.small': .*\(HTTP 403\)"):
+    with pytest.raises(CloudError, match=r"openstack\.flavor: 'm1\.small' failed: .*\(HTTP 403\)"):
         choose(cloud, settings())
 
 

@@ -95,7 +95,7 @@ def test_no_request_waits_for_ever(cloud: Cloud) -> None:
 
 def test_the_pauses_grow_and_end_with_the_patience(stand_in: OwnCloud, cloud: Cloud, clock: Time) -> None:
     stand_in.faults.append(Fault(path="/networks", status=503, times=None))
-    assert "Looking: " in failure(cloud).message
+    assert "Looking failed: " in failure(cloud).message
     assert PATIENCE - LONGEST_PAUSE < clock.now() <= PATIENCE + 1
     longest = PAUSE
     for pause in clock.pauses:
@@ -152,7 +152,7 @@ def test_what_is_refused_is_not_asked_again(stand_in: OwnCloud, cloud: Cloud, cl
     body = {"NeutronError": {"type": "No", "message": "The cloud's own words.", "detail": ""}}
     stand_in.faults.append(Fault(path="/networks", status=code, body=body, times=None))
     error = failure(cloud)
-    assert error.message == f"Looking: The cloud's own words (HTTP {code})."
+    assert error.message == f"Looking failed: The cloud's own words (HTTP {code})."
     assert error.remedy
     assert clock.pauses == []
 
@@ -178,7 +178,7 @@ def test_a_dead_connection_is_reported_with_its_address(alone: OwnCloud, clock: 
     alone.close()
     message = failure(cloud).message
     cloud.api.close()
-    assert message.startswith(f"Looking: could not connect to {alone.url}/network/v2.0/networks (")
+    assert message.startswith(f"Looking failed: could not connect to {alone.url}/network/v2.0/networks (")
     assert clock.now() > PATIENCE / 2
 
 
@@ -247,7 +247,7 @@ def test_a_look_that_stumbles_itself_is_repeated(stand_in: OwnCloud, cloud: Clou
 
 def test_what_could_not_be_created_is_reported(stand_in: OwnCloud, cloud: Cloud) -> None:
     stand_in.set_quota("port", 0)
-    with pytest.raises(CloudError, match=r"Making it: Quota exceeded for resources: \['port'\] \(HTTP 409\)"):
+    with pytest.raises(CloudError, match=r"Making it failed: Quota exceeded for resources: \['port'\] \(HTTP 409\)"):
         make(cloud)
     assert stand_in.count("POST", PORTS) == 1
 

@@ -317,7 +317,7 @@ def test_a_cloud_that_stays_down_is_reported_with_its_message(stand_in: OwnCloud
     body = {"error": {"code": 503, "message": "Down for the night", "title": "Service Unavailable"}}
     stand_in.faults.append(Fault("POST", "/auth/tokens", status=503, body=body, times=None))
     message = refusal(clock)
-    assert "Logging in: Down for the night (HTTP 503)." in message
+    assert "Logging in failed: Down for the night (HTTP 503)." in message
     assert clock.now() < LOGIN_PATIENCE
 
 

@@ -320,7 +320,7 @@ def test_they_are_gone_before_another_is_made(testbed: CloudTestbed) -> None:
 
 def test_a_quota_that_was_used_up_meanwhile_is_reported_and_nothing_is_replaced(testbed: CloudTestbed) -> None:
     testbed.stand_in.set_quota("instances", 0)
-    with pytest.raises(CloudError, match=r"bio-1: creating its server: Quota exceeded for instances"):
+    with pytest.raises(CloudError, match=r"bio-1: creating its server failed: Quota exceeded for instances"):
         boot_one(testbed.driver())
     assert posts(testbed) == 1
 

@@ -233,7 +233,7 @@ def test_a_list_that_can_not_be_read_is_reported_and_never_taken_for_empty(
     stand_in: OwnCloud, cloud: Cloud, path: str, what: str
 ) -> None:
     stand_in.faults.append(Fault(path=path, status=403, times=None))
-    with pytest.raises(CloudError, match=rf"Reading the {what}: .* \(HTTP 403\)"):
+    with pytest.raises(CloudError, match=rf"Reading the {what} failed: .* \(HTTP 403\)"):
         read_inventory(cloud, MARK)
 
 

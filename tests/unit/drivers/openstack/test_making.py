@@ -328,7 +328,7 @@ def test_a_machine_that_has_answered_says_so_beside_its_mark(stand_in: OwnCloud,
 
 def test_a_refusal_is_reported_with_the_message_of_the_cloud(stand_in: OwnCloud, cloud: Cloud) -> None:
     stand_in.set_quota("instances", 0)
-    with pytest.raises(CloudError, match=r"bio-1: creating its server: Quota exceeded for instances: .* \(HTTP 403\)"):
+    with pytest.raises(CloudError, match=r"bio-1: creating its server failed: Quota exceeded .* \(HTTP 403\)"):
         parts(new_maker(stand_in, cloud))
     assert stand_in.count("POST", SERVERS) == 1
     assert issubclass(making.Faulty, MachineError)

@@ -242,12 +242,12 @@ def test_a_slow_list_does_not_make_a_second_server(stand_in: OwnCloud, cloud: Cl
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("port", "creating its port: Quota exceeded"),
-        ("floatingip", "creating its floating IP: Quota exceeded"),
-        ("security_group", "Creating the security group: Quota exceeded"),
-        ("server_groups", "Creating a server group: Quota exceeded"),
-        ("cores", "creating its server: Quota exceeded for cores"),
-        ("volumes", "creating its volume: VolumeLimitExceeded"),
+        ("port", "creating its port failed: Quota exceeded"),
+        ("floatingip", "creating its floating IP failed: Quota exceeded"),
+        ("security_group", "Creating the security group failed: Quota exceeded"),
+        ("server_groups", "Creating a server group failed: Quota exceeded"),
+        ("cores", "creating its server failed: Quota exceeded for cores"),
+        ("volumes", "creating its volume failed: VolumeLimitExceeded"),
     ],
 )
 def test_a_quota_that_was_used_up_meanwhile_is_reported_at_once(

@@ -271,5 +271,5 @@ def test_a_quota_that_the_cloud_fails_to_tell_is_not_taken_for_none(
     stand_in: OwnCloud, cloud: Cloud, path: str
 ) -> None:
     stand_in.faults.append(Fault(path=path, status=500, times=None))
-    with pytest.raises(CloudError, match=r"quotas: .*\(HTTP 500\)"):
+    with pytest.raises(CloudError, match=r"quotas failed: .*\(HTTP 500\)"):
         read_allowances(cloud, with_volumes=True, say=pytest.fail)

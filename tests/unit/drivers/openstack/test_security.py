@@ -263,7 +263,7 @@ def test_one_that_another_run_made_at_the_same_time_is_none(stand_in: OwnCloud, 
 
 def test_a_quota_that_is_used_up_is_reported(stand_in: OwnCloud, cloud: Cloud) -> None:
     stand_in.set_quota("security_group_rule", 8)
-    with pytest.raises(CloudError, match=r"Opening port \d+: Quota exceeded.*security_group_rule.* \(HTTP 409\)"):
+    with pytest.raises(CloudError, match=r"Opening port \d+ failed: Quota .*security_group_rule.* \(HTTP 409\)"):
         opened(cloud, {4321})
 
 

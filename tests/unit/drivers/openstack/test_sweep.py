@@ -239,7 +239,7 @@ def test_a_server_that_refuses_is_named_and_the_others_go(
     body = {"conflictingRequest": {"code": 409, "message": "Instance is locked"}}
     stand_in.faults.append(Fault("DELETE", f"/servers/{refusing}$", status=409, body=body, times=None))
     outcomes = sweep(cloud, MARK)
-    assert "Deleting the server bio-1: Instance is locked (HTTP 409)." in failed(outcomes)["server bio-1"]
+    assert "Deleting the server bio-1 failed: Instance is locked (HTTP 409)." in failed(outcomes)["server bio-1"]
     assert [server.name for server in stand_in.compute.servers.values()] == ["bio-1"]
     assert {outcome.target for outcome in outcomes if outcome.ok} >= {"server bio-2", "port bio-2"}
 

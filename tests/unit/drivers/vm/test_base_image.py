@@ -351,7 +351,7 @@ def test_an_image_that_is_not_what_its_checksum_says_is_not_kept(
     site.files["/latest/SHA512SUMS"] = sums("sha512", b"other")
     with pytest.raises(MachineError, match=r"does not match its checksum in http://.*/latest/SHA512SUMS") as raised:
         fetch(site, messages)
-    assert raised.value.remedy == "Run again."
+    assert raised.value.remedy == "Run again to download it again."
     assert kept(tmp_path) == []
     site.files["/latest/SHA512SUMS"] = sums("sha512")
     assert fetch(site, messages) == DISK
