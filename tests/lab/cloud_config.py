@@ -62,6 +62,8 @@ connection = {database("keystone")}
 provider = fernet
 [fernet_tokens]
 key_repository = {folder}/keystone/tokens
+[fernet_receipts]
+key_repository = {folder}/keystone/tokens
 [credential]
 key_repository = {folder}/keystone/credentials
 """
@@ -86,7 +88,7 @@ filesystem_store_datadir = {folder}/glance/tasks
 {_user("glance")}
 [paste_deploy]
 flavor = keystone
-config_file = /etc/glance/glance-api-paste.ini
+config_file = /usr/share/glance-common/glance-api-paste.ini
 [oslo_concurrency]
 lock_path = {folder}/lock
 """
@@ -125,7 +127,7 @@ reserved_host_memory_mb = 512
 vif_plugging_timeout = 60
 vif_plugging_is_fatal = false
 [wsgi]
-api_paste_config = /etc/nova/api-paste.ini
+api_paste_config = /usr/share/nova-common/api-paste.ini
 [api_database]
 connection = {database("nova_api")}
 [database]
@@ -174,7 +176,7 @@ notify_nova_on_port_data_changes = true
 api_workers = 1
 rpc_workers = 1
 rpc_state_report_workers = 0
-api_paste_config = /etc/neutron/api-paste.ini
+api_paste_config = /usr/share/neutron-common/api-paste.ini
 [agent]
 root_helper = env
 [database]

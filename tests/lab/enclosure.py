@@ -19,13 +19,15 @@ STARTING = 120  # seconds
 TIMEOUT = 600  # of a command inside
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
+# In /etc lies what the packages' installation made, and it may lack something: the services don't depend on it.
 # sysfs shows the network of who mounts it. The one that is mounted here shows no control groups either: with those of
 # the machine libvirt would mix up VMs of the same number.
 SETUP = """set -e
 mount -t tmpfs "$2" /run
 mkdir -p /run/netns /run/libvirt
 mkdir -m 1777 /run/lock
-for folder in /var/lib/libvirt /var/cache/libvirt /var/log/libvirt; do
+for folder in /var/lib/libvirt /var/cache/libvirt /var/log/libvirt \\
+  /etc/keystone /etc/glance /etc/placement /etc/nova /etc/neutron; do
   mount -t tmpfs "$2" "$folder"
 done
 mount --bind "$1/libvirt" /etc/libvirt
