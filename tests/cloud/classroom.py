@@ -12,9 +12,9 @@ from typing import Any
 
 from openstack.connection import Connection
 
-from tests.hosts.conftest import PROJECT, Result, Tool
 from tests.lab.cloud import LabCloud
 from tests.lab.engine import LabEngine
+from tests.lab.tool import PROJECT, Result, Tool
 
 PATIENCE = 1500  # seconds for a run of the tool, or for a moment in it to come: the machines are emulated
 

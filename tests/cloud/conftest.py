@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 
 import pytest
 
-from tests.hosts.conftest import STATE
 from tests.lab.cloud import LabCloud, end_cloud
-from tests.lab.engine import LabEngine, clear
+from tests.lab.engine import LabEngine
 from tests.lab.faults import FaultyCloud
-from tests.lab.hosts import end_hosts
-from tests.lab.namespace import Namespace, remove_all
+from tests.lab.namespace import Namespace
+from tests.lab.ring import Ring
 from tests.lab.tiny_image import load_tiny_image
 
 PROGRAMS = {
@@ -44,6 +41,8 @@ PROGRAMS = {
     "neutron-l3-agent": "neutron-l3-agent",
     "neutron-metadata-agent": "neutron-metadata-agent",
 }
+RING = Ring("cloud", PROGRAMS)
+STATE = RING.folder
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -54,27 +53,16 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def cloud() -> Iterator[LabCloud]:
     """The cloud, with the tests inside of its network."""
-    path = "/usr/sbin:/usr/bin:/sbin:/bin"
-    lacking = [package for program, package in PROGRAMS.items() if not shutil.which(program, path=path)]
-    if os.geteuid() != 0:
-        lacking.insert(0, "root")
-    if lacking:
-        pytest.exit(f"The cloud ring needs {', '.join(lacking)}: sudo script/test cloud sees to it.", 3)
-    end_hosts()
+    RING.require()
     end_cloud()
-    remove_all()
-    for folder in STATE.glob("*"):
-        clear(folder)
-    clear(STATE)
-    STATE.mkdir(mode=0o755)
-    made = LabCloud(STATE / "cloud")
-    try:
-        made.start()
-        with made.namespace.entered():
-            yield made
-    finally:
-        made.stop()
-        clear(STATE)
+    with RING.cleared():
+        made = LabCloud(STATE / "cloud")
+        try:
+            made.start()
+            with made.namespace.entered():
+                yield made
+        finally:
+            made.stop()
 
 
 @pytest.fixture
@@ -88,7 +76,7 @@ def faulty(cloud: LabCloud) -> Iterator[FaultyCloud]:
 @pytest.fixture(scope="session")
 def cloud_engine(cloud: LabCloud) -> Iterator[LabEngine]:
     """The trainer's own, in another network than the cloud: it changes the packet filter."""
-    namespace = Namespace("engine")
+    namespace = Namespace("cloud-engine")
     started = LabEngine(STATE / "engine", namespace)
     yield started
     started.stop()

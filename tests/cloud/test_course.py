@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.cloud.classroom import Project, Trainer, cloud_tool
-from tests.hosts.conftest import STATE
+from tests.cloud.conftest import STATE
 from tests.lab.cloud import LabCloud
 from tests.lab.engine import LabEngine
 from tests.lab.faults import Fault, FaultyCloud

@@ -18,7 +18,7 @@ from cloudscale.drivers.openstack.making import Blueprint, Maker
 from cloudscale.hosts.login_key import ssh_key
 from cloudscale.model import Outcomes
 from tests.cloud.classroom import Project
-from tests.hosts.conftest import STATE
+from tests.cloud.conftest import STATE
 from tests.lab.cloud import LabCloud
 from tests.lab.faults import Fault, FaultyCloud
 

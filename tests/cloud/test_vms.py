@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.hosts.conftest import STATE, Result, Tool
+from tests.cloud.conftest import STATE
 from tests.lab.cloud import LabCloud
 from tests.lab.engine import LabEngine
 from tests.lab.jupyter_client import Student
+from tests.lab.tool import Result, Tool
 
 pytestmark = pytest.mark.timeout(2400)  # seconds; the first test waits for the whole launch
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from cloudscale.engines.certificates import Authority, authority
-from tests.hosts.conftest import Result, Tool
 from tests.lab.engine import LabEngine
 from tests.lab.hosts import LabHost, LabHosts
 from tests.lab.jupyter_client import Student
+from tests.lab.tool import Result, Tool
 
 STUDENTS = [f"{number};Student;No {number};" for number in range(1, 7)]
 

@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import io
-import json
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import docker
 import pytest
 
-from tests.lab.engine import LabEngine, clear
+from tests.lab.engine import LabEngine
 from tests.lab.hosts import LabHosts, end_hosts
-from tests.lab.namespace import Namespace, outside, remove_all
+from tests.lab.namespace import Namespace, outside
+from tests.lab.ring import Ring
+from tests.lab.tool import Tool
 
 MARTY, EMMETT, JENNIFER = "1;Marty;McFly;", "2;Emmett;Brown;e.brown@thefuture.io", "3;Jennifer;O'Parker;"
-PROJECT = Path(__file__).parents[2]
-STATE = Path(tempfile.gettempdir()) / "cloudscale-tests"
 PROGRAMS = {
     "dockerd": "docker.io",
     "ip": "iproute2",
@@ -35,6 +28,8 @@ PROGRAMS = {
     "apt-ftparchive": "apt-utils",
     "mmdebstrap": "mmdebstrap",
 }
+RING = Ring("hosts", PROGRAMS)
+STATE = RING.folder
 SMALL = "cloudscale-tests/small:1"
 # what JupyterLab needs of the image, and no more: it goes from host to host
 SMALL_IMAGE = """
@@ -54,84 +49,15 @@ ENTRYPOINT ["tini", "-g", "--"]
 """
 
 
-@dataclass(frozen=True)
-class Result:
-    """One run of the tool, as its user sees it."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = json.loads(self.out)
-        return rows
-
-
-class Tool:
-    """`invoke …` against one engine, with a home of its own; `namespace`: in a network other than the tests'."""
-
-    def __init__(
-        self,
-        engine: LabEngine | None,
-        home: Path,
-        settings: Mapping[str, str],
-        namespace: Namespace | None = None,
-    ) -> None:
-        self.engine = engine
-        self.home = home
-        self.namespace = namespace
-        self.timeout = 600.0  # seconds for one run
-        self.environment = {
-            **os.environ,
-            "CLOUDSCALE_HOME": str(home),
-            "INVOKE_CLOUDSCALE_DRIVER": "local",
-            **settings,
-        }
-        if engine:
-            self.environment["DOCKER_HOST"] = engine.url
-
-    def command(self, *words: str) -> list[str]:
-        command = [sys.executable, "-m", "invoke", *words]
-        return self.namespace.wrap(*command) if self.namespace else command
-
-    def __call__(self, *words: str, **environment: str) -> Result:
-        done = subprocess.run(
-            self.command(*words),
-            cwd=PROJECT,
-            env={**self.environment, **environment},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=self.timeout,
-            check=False,
-        )
-        assert "Traceback" not in done.stderr, done.stderr
-        return Result(done.returncode, done.stdout, done.stderr)
-
-    def launch(self, *flags: str, **environment: str) -> Result:
-        """`themachine`, all of it well, with its rows as JSON."""
-        result = self("themachine", "--format", "json", *flags, **environment)
-        assert result.code == 0, result.err
-        return result
-
-
 @pytest.fixture(scope="session")
 def namespace() -> Iterator[Namespace]:
-    missing = [package for program, package in PROGRAMS.items() if not shutil.which(program, path="/usr/sbin:/usr/bin")]
-    if os.geteuid() != 0 or missing:
-        pytest.exit(f"The hosts ring needs root and {', '.join(PROGRAMS.values())}: script/test installs them.", 3)
+    RING.require()
     end_hosts()
-    remove_all()
-    for folder in STATE.glob("*"):
-        clear(folder)
-    clear(STATE)
-    STATE.mkdir(mode=0o755)
-    made = Namespace("main")
-    with made.entered():
-        yield made
-    made.remove()
-    clear(STATE)
+    with RING.cleared():
+        made = Namespace("hosts-main")
+        with made.entered():
+            yield made
+        made.remove()
 
 
 @pytest.fixture(scope="session")

@@ -11,10 +11,11 @@ from typing import Any
 import docker
 import pytest
 
-from tests.hosts.conftest import EMMETT, JENNIFER, MARTY, Roster, Tool, seat_containers, services
+from tests.hosts.conftest import EMMETT, JENNIFER, MARTY, Roster, seat_containers, services
 from tests.lab.engine import LabEngine
 from tests.lab.jupyter_client import Student
 from tests.lab.lesson import run_lesson
+from tests.lab.tool import Tool
 
 
 def test_each_student_gets_a_server_that_lets_in_nobody_else(tool: Tool, roster: Roster) -> None:

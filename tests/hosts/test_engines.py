@@ -12,17 +12,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.hosts.conftest import STATE, Roster, Tool
+from tests.hosts.conftest import STATE, Roster
 from tests.lab.engine import LabEngine
 from tests.lab.jupyter_client import Student
 from tests.lab.namespace import Namespace, cable
+from tests.lab.tool import Tool
 
 MARTY = "1;Marty;McFly;"
 
 
 @contextlib.contextmanager
 def another_engine(name: str, disk: str = "") -> Iterator[LabEngine]:
-    namespace = Namespace(name)
+    namespace = Namespace(f"hosts-{name}")
     engine = LabEngine(STATE / f"engine-{name}", namespace, disk)
     try:
         yield engine

@@ -7,10 +7,11 @@ from pathlib import Path
 import docker
 import pytest
 
-from tests.hosts.conftest import MARTY, STATE, Result, Roster, Tool, seat_containers
+from tests.hosts.conftest import MARTY, STATE, Roster, seat_containers
 from tests.lab.engine import LabEngine
 from tests.lab.lesson import printed, run_lesson
 from tests.lab.namespace import outside
+from tests.lab.tool import Result, Tool
 
 MIB = 1 << 20
 # pip and apt are reached from the machine's own network alone: nothing of a build needs the engine's

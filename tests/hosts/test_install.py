@@ -6,16 +6,17 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.hosts.conftest import PROJECT, STATE
+from tests.hosts.conftest import STATE
 from tests.lab.machine import FreshMachine
 from tests.lab.namespace import Namespace
+from tests.lab.tool import PROJECT
 
 INVOKE = ("python3", "-m", "invoke")
 
 
 @pytest.fixture(scope="module")
 def machine(namespace: Namespace) -> Iterator[FreshMachine]:
-    made = FreshMachine(STATE / "machine", Namespace("machine"), PROJECT)
+    made = FreshMachine(STATE / "machine", Namespace("hosts-machine"), PROJECT)
     yield made
     made.remove()
 

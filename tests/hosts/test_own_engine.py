@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.hosts.classroom import docker, generic_tool
-from tests.hosts.conftest import PROJECT
 from tests.lab.engine import LabEngine
 from tests.lab.hosts import LabHost, LabHosts
+from tests.lab.tool import PROJECT
 
 OWN_SETTINGS = '{\n    "log-level": "warn",  "icc": true,\n  "live-restore": true}\n'
 

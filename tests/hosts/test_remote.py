@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.hosts.conftest import STATE, Tool
+from tests.hosts.conftest import STATE
 from tests.lab.namespace import Namespace
 from tests.lab.sshd import PASSWORD, USER, LabSshd
+from tests.lab.tool import Tool
 
 
 @pytest.fixture

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import docker
 
-from tests.hosts.conftest import EMMETT, JENNIFER, MARTY, Roster, Tool, seat_containers, services
+from tests.hosts.conftest import EMMETT, JENNIFER, MARTY, Roster, seat_containers, services
 from tests.lab.engine import LabEngine
 from tests.lab.jupyter_client import Student
+from tests.lab.tool import Tool
 
 
 def test_commands_reach_every_seat_whatever_one_of_them_does(tool: Tool, roster: Roster) -> None:

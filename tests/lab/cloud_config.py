@@ -105,6 +105,8 @@ auth_strategy = keystone
 
 
 def _nova(folder: Path) -> str:
+    # helper_command: all of it is root already, and the default goes through sudo and a rootwrap.conf in /etc
+    helper = f"helper_command = privsep-helper --config-file={folder}/etc/nova.conf"
     # vif_plugging_is_fatal: in a loaded machine neutron's word that a port is wired comes late. The ratios let in more
     # VMs than the machine has room for: most of what a flavor promises is never touched.
     return f"""[DEFAULT]
@@ -157,6 +159,10 @@ workers = 1
 discover_hosts_in_cells_interval = 2
 [conductor]
 workers = 1
+[nova_sys_admin]
+{helper}
+[vif_plug_linux_bridge_privileged]
+{helper}
 [oslo_concurrency]
 lock_path = {folder}/lock
 """

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 from tests.lab.engine import clear
@@ -34,7 +33,7 @@ class FreshMachine:
                 "--skip=cleanup/apt", SUITE, str(self.root))  # fmt: skip
             run(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile",
                 "--only-binary=:all:", f"--python-version={PYTHON}", f"--target={self.root}/opt/libraries",
-                *_requirements(project))  # fmt: skip
+                "--require-hashes", f"--requirement={project}/requirements/runtime.txt")  # fmt: skip
         for name in ("tasks.py", "invoke.yaml", "cloudscale"):
             run("cp", "-r", str(project / name), f"{self.root}/root/")
         for shared in ("sys", "dev"):
@@ -60,8 +59,3 @@ class FreshMachine:
     def remove(self) -> None:
         self._namespace.remove()  # and every process in it
         clear(self.folder)
-
-
-def _requirements(project: Path) -> list[str]:
-    described = tomllib.loads((project / "pyproject.toml").read_text())
-    return [str(name) for name in described["project"]["dependencies"]]

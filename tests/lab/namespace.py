@@ -67,9 +67,9 @@ def remove(path: Path) -> None:
     run("ip", "netns", "delete", path.name)
 
 
-def remove_all() -> None:
-    """Removes whatever namespaces an earlier run left."""
-    for path in FOLDER.glob(f"{PREFIX}-*"):
+def remove_all(ring: str) -> None:
+    """Removes whatever namespaces an earlier run of a ring left: that of its name, and those whose names go on."""
+    for path in (*FOLDER.glob(f"{PREFIX}-{ring}"), *FOLDER.glob(f"{PREFIX}-{ring}-*")):
         remove(path)
 
 

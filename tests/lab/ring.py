@@ -1,0 +1,55 @@
+"""What a ring of tests with real parts has to itself: a folder, network namespaces, and what it left the last time.
+
+Two rings can run side by side.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.lab.engine import clear
+from tests.lab.namespace import remove_all
+
+PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+@dataclass(frozen=True)
+class Ring:
+    """`programs`: what it starts, and the package that each comes from."""
+
+    name: str
+    programs: Mapping[str, str]
+
+    @property
+    def folder(self) -> Path:
+        return Path(tempfile.gettempdir()) / "cloudscale-tests" / self.name
+
+    def require(self) -> None:
+        """Ends the run, in one line, where the machine can't run the ring."""
+        lacking = [package for program, package in self.programs.items() if not shutil.which(program, path=PATH)]
+        if os.geteuid() != 0:
+            lacking.insert(0, "root")
+        if lacking:
+            pytest.exit(f"The {self.name} ring needs {', '.join(lacking)}: sudo script/test {self.name}", 3)
+
+    @contextlib.contextmanager
+    def cleared(self) -> Iterator[None]:
+        """The folder is there and empty, and no namespace of an earlier run is left."""
+        self._clear()
+        self.folder.mkdir(parents=True, mode=0o755)
+        yield
+        self._clear()
+
+    def _clear(self) -> None:
+        remove_all(self.name)
+        for folder in self.folder.glob("*"):  # in each an engine may still run
+            clear(folder)
+        clear(self.folder)
