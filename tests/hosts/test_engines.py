@@ -43,7 +43,7 @@ def test_no_engine_is_said_with_the_remedy(tmp_path: Path, roster: Roster) -> No
 def test_a_closed_socket_is_told_apart(engine: LabEngine) -> None:
     script = (
         "import os\n"
-        "from cloudscale.engine import from_environment\n"
+        "from cloudscale.engines.client import from_environment\n"
         "from cloudscale.errors import EngineError\n"
         "os.setgroups([]); os.setuid(65534)\n"
         "try: from_environment()\n"
