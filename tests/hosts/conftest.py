@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,9 @@ import pytest
 
 from tests.lab.engine import LabEngine
 from tests.lab.hosts import LabHosts, end_hosts
-from tests.lab.namespace import Namespace, outside
+from tests.lab.namespace import Namespace
 from tests.lab.ring import Ring
+from tests.lab.tiny_image import load_tiny_image
 from tests.lab.tool import Tool
 
 MARTY, EMMETT, JENNIFER = "1;Marty;McFly;", "2;Emmett;Brown;e.brown@thefuture.io", "3;Jennifer;O'Parker;"
@@ -30,23 +30,6 @@ PROGRAMS = {
 }
 RING = Ring("hosts", PROGRAMS)
 STATE = RING.folder
-SMALL = "cloudscale-tests/small:1"
-# what JupyterLab needs of the image, and no more: it goes from host to host
-SMALL_IMAGE = """
-FROM {image} AS full
-USER 0
-RUN cd /opt/jupyter/lib/python*/site-packages \\
- && rm -rf numpy* scipy* pandas* matplotlib* seaborn* bokeh* Cython* cython* sklearn* PIL* pillow* fontTools* \\
- && rm -rf /usr/lib/gcc /usr/libexec/gcc /usr/lib/git-core /usr/share/doc /usr/share/locale /usr/share/man \\
- && find / -xdev -name '*.a' -delete
-
-FROM scratch
-COPY --from=full / /
-ENV PATH=/opt/jupyter/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 SHELL=/bin/bash HOME=/home/jovyan
-USER 1000
-WORKDIR /home/jovyan/work
-ENTRYPOINT ["tini", "-g", "--"]
-"""
 
 
 @pytest.fixture(scope="session")
@@ -69,20 +52,8 @@ def engine(namespace: Namespace) -> Iterator[LabEngine]:
 
 @pytest.fixture(scope="session")
 def image(engine: LabEngine) -> str:
-    """The project's own notebook image, built as a user builds it where no registry answers."""
-    tool = Tool(engine, STATE / "build-home", {})
-    with outside():
-        built = tool("image_build", "pydata")
-    assert built.code == 0, built.err
-    return built.out.strip()
-
-
-@pytest.fixture(scope="session")
-def small_image(engine: LabEngine, image: str) -> str:
-    """A notebook image on the trainer's engine that is in no registry."""
-    recipe = io.BytesIO(SMALL_IMAGE.format(image=image).encode())
-    engine.client.images.build(fileobj=recipe, tag=SMALL, rm=True)
-    return SMALL
+    """A small notebook image on the trainer's engine that is in no registry."""
+    return load_tiny_image(engine, STATE / "tiny")
 
 
 @pytest.fixture(scope="session")

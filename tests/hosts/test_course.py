@@ -14,7 +14,6 @@ import pytest
 from tests.hosts.conftest import EMMETT, JENNIFER, MARTY, Roster, seat_containers, services
 from tests.lab.engine import LabEngine
 from tests.lab.jupyter_client import Student
-from tests.lab.lesson import run_lesson
 from tests.lab.tool import Tool
 
 
@@ -116,27 +115,6 @@ def test_work_survives_a_reset_and_only_volumes_takes_it(tool: Tool, roster: Ros
     third = tool.launch(*roster(MARTY, EMMETT)).rows
     assert third == first
     assert Student(first[0]["url"], first[0]["password"]).read("work.txt") is None
-
-
-def test_what_a_browser_saves_lies_on_the_volume_and_the_home_does_not_grow(tool: Tool, roster: Roster) -> None:
-    row = tool.launch(*roster(MARTY)).rows[0]
-    Student(row["url"], row["password"]).save("notes.txt", "hi")
-    done = tool("com_containers", "cat ~/work/notes.txt; id -un; tr '\\0' ' ' </proc/1/cmdline")
-    assert done.out.splitlines()[1:] == ["hijovyan", "tini -g -- jupyter lab "]
-
-
-def test_a_cell_of_the_courses_kind_runs_in_a_seat(tool: Tool, roster: Roster) -> None:
-    tool.launch(*roster(MARTY))
-    cell = (
-        "import numpy, scipy.stats, pandas, matplotlib.pyplot as plt, seaborn, bokeh.plotting\n"
-        "frame = pandas.DataFrame({'x': numpy.arange(9.0), 'y': numpy.arange(9.0) ** 2})\n"
-        "seaborn.lineplot(frame, x='x', y='y'); plt.savefig('plot.png')\n"
-        "print(int(frame.y.sum()), scipy.stats.pearsonr(frame.x, frame.x)[0] > 0.99)\n"
-    )
-    cython = "%load_ext Cython\n", "%%cython\ndef twice(int n): return 2 * n\n", "print(twice(21))\n"
-    done = tool("com_containers", f"{run_lesson(cell, *cython)}\nhead -c 4 plot.png | tail -c 3")
-    assert done.code == 0, done.out
-    assert '"204 True\\n"' in done.out and '"42\\n"' in done.out and done.out.rstrip().endswith("PNG")
 
 
 def test_no_secret_is_where_it_can_be_seen(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import subprocess
 import sys
@@ -14,7 +13,6 @@ import pytest
 
 from tests.hosts.conftest import STATE, Roster
 from tests.lab.engine import LabEngine
-from tests.lab.jupyter_client import Student
 from tests.lab.namespace import Namespace, cable
 from tests.lab.tool import Tool
 
@@ -58,17 +56,6 @@ def test_a_closed_socket_is_told_apart(engine: LabEngine) -> None:
         check=False,
     )
     assert "You have no access to the Docker Engine" in done.stdout and "usermod" in done.stdout, done.stderr
-
-
-def test_an_image_without_jupyter_and_one_that_cannot_be_pulled(tool: Tool, roster: Roster) -> None:
-    file = roster(MARTY)
-    absent = tool("themachine", *file, "--image", "quay.io/jupyter/scipy-notebook:2025-03-14")
-    assert absent.code == 1 and "can't be pulled" in absent.err and "image_build" in absent.err
-    empty = tool("themachine", *file, "--image", "cloudscale/base:13")
-    assert empty.code == 1 and "has no Jupyter" in empty.err
-    wrong = tool("themachine", *file, "--image", "Not A Name")
-    assert wrong.code == 2 and "no name of an image" in wrong.err
-    assert tool("status", "--format", "json").rows == []
 
 
 def test_too_many_students_are_refused_with_the_numbers(tool: Tool, roster: Roster) -> None:
@@ -116,38 +103,3 @@ def test_seats_come_back_after_the_engine_was_restarted(engine: LabEngine, tool:
 def _no_engine_is_left(engine: LabEngine) -> Iterator[None]:
     yield
     assert engine.client.ping()
-
-
-STACKS = """
-FROM {image}
-USER root
-RUN groupadd --system --gid 101 users-like && usermod --gid 100 jovyan && chown -R 1000:100 /home/jovyan \\
- && printf '#!/bin/bash\\nexec "$@"\\n' >/usr/local/bin/start.sh && chmod +x /usr/local/bin/start.sh \\
- && printf 'c = get_config()\\nc.ServerApp.ip = "127.0.0.1"\\n' >/etc/jupyter/jupyter_server_config.py
-ENV NB_USER=jovyan NB_UID=1000 NB_GID=100 JUPYTER_PORT=8888
-ENTRYPOINT ["tini", "-g", "--", "start.sh"]
-CMD ["start-notebook.py"]
-HEALTHCHECK --interval=1s --timeout=1s --retries=1 CMD false
-USER 1000
-WORKDIR /home/jovyan
-"""
-
-
-def test_an_image_laid_out_as_the_docker_stacks_is_started_by_the_same_code(
-    engine: LabEngine, tool: Tool, roster: Roster, image: str
-) -> None:
-    # the real ones can't be pulled where there is no registry: the same entry point, group, configuration
-    # file and folders, and a health check that would kill the server at once
-    content = io.BytesIO(STACKS.format(image=image).encode())
-    engine.client.images.build(fileobj=content, tag="stacks:test", rm=True, forcerm=True)
-    try:
-        (row,) = tool.launch(*roster(MARTY), "--image", "stacks:test").rows
-        student = Student(row["url"], row["password"])
-        assert student.save("work.txt", "kept") == 201
-        seen = tool("com_containers", "cat ~/work/work.txt; id -g; tr '\\0' ' ' </proc/1/cmdline")
-        assert seen.out.splitlines()[1:] == ["kept100", "tini -g -- start.sh jupyter lab "]
-        (container,) = engine.client.containers.list()
-        assert container.attrs["Config"]["Healthcheck"]["StartPeriod"] == 600 * 10**9
-    finally:
-        tool("containers_reset", "--yes")
-        engine.client.images.remove("stacks:test")

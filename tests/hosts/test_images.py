@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import docker
@@ -9,6 +10,7 @@ import pytest
 
 from tests.hosts.conftest import MARTY, STATE, Roster, seat_containers
 from tests.lab.engine import LabEngine
+from tests.lab.jupyter_client import Student
 from tests.lab.lesson import printed, run_lesson
 from tests.lab.namespace import outside
 from tests.lab.tool import Result, Tool
@@ -32,14 +34,22 @@ def build(engine: LabEngine, *words: str) -> Result:
 
 
 @pytest.fixture(scope="module")
-def spark(engine: LabEngine, image: str) -> str:
+def pydata(engine: LabEngine) -> str:
+    """The project's own notebook image, built as a user builds it where no registry answers."""
+    built = build(engine, "pydata")
+    assert built.code == 0, built.err
+    return built.out.strip()
+
+
+@pytest.fixture(scope="module")
+def spark(engine: LabEngine, pydata: str) -> str:
     built = build(engine, "spark")
     assert built.code == 0, built.err
     return "spark"
 
 
 @pytest.fixture(scope="module")
-def ml(engine: LabEngine, image: str) -> str:
+def ml(engine: LabEngine, pydata: str) -> str:
     built = build(engine, "ml")
     assert built.code == 0, built.err
     return "ml"
@@ -50,6 +60,75 @@ def in_seat(tool: Tool, *cells: str) -> list[str]:
     done = tool("com_containers", run_lesson(*cells), "--format", "json")
     assert done.code == 0, done.out
     return list(printed(done.rows[0]["stdout"]))
+
+
+def test_a_cell_of_the_courses_kind_runs_in_a_seat(tool: Tool, roster: Roster, pydata: str) -> None:
+    tool.launch(*roster(MARTY), "--image", pydata)
+    cell = (
+        "import numpy, scipy.stats, pandas, matplotlib.pyplot as plt, seaborn, bokeh.plotting\n"
+        "frame = pandas.DataFrame({'x': numpy.arange(9.0), 'y': numpy.arange(9.0) ** 2})\n"
+        "seaborn.lineplot(frame, x='x', y='y'); plt.savefig('plot.png')\n"
+        "print(int(frame.y.sum()), scipy.stats.pearsonr(frame.x, frame.x)[0] > 0.99)\n"
+    )
+    cython = "%load_ext Cython\n", "%%cython\ndef twice(int n): return 2 * n\n", "print(twice(21))\n"
+    done = tool("com_containers", f"{run_lesson(cell, *cython)}\nhead -c 4 plot.png | tail -c 3")
+    assert done.code == 0, done.out
+    assert '"204 True\\n"' in done.out and '"42\\n"' in done.out and done.out.rstrip().endswith("PNG")
+
+
+def test_what_a_browser_saves_lies_on_the_volume_and_the_home_does_not_grow(
+    tool: Tool, roster: Roster, pydata: str
+) -> None:
+    row = tool.launch(*roster(MARTY), "--image", pydata).rows[0]
+    Student(row["url"], row["password"]).save("notes.txt", "hi")
+    done = tool("com_containers", "cat ~/work/notes.txt; id -un; tr '\\0' ' ' </proc/1/cmdline")
+    assert done.out.splitlines()[1:] == ["hijovyan", "tini -g -- jupyter lab "]
+
+
+def test_an_image_without_jupyter_and_one_that_cannot_be_pulled(tool: Tool, roster: Roster, pydata: str) -> None:
+    file = roster(MARTY)
+    absent = tool("themachine", *file, "--image", "quay.io/jupyter/scipy-notebook:2025-03-14")
+    assert absent.code == 1 and "can't be pulled" in absent.err and "image_build" in absent.err
+    empty = tool("themachine", *file, "--image", "cloudscale/base:13")
+    assert empty.code == 1 and "has no Jupyter" in empty.err
+    wrong = tool("themachine", *file, "--image", "Not A Name")
+    assert wrong.code == 2 and "no name of an image" in wrong.err
+    assert tool("status", "--format", "json").rows == []
+
+
+STACKS = """
+FROM {image}
+USER root
+RUN groupadd --system --gid 101 users-like && usermod --gid 100 jovyan && chown -R 1000:100 /home/jovyan \\
+ && printf '#!/bin/bash\\nexec "$@"\\n' >/usr/local/bin/start.sh && chmod +x /usr/local/bin/start.sh \\
+ && printf 'c = get_config()\\nc.ServerApp.ip = "127.0.0.1"\\n' >/etc/jupyter/jupyter_server_config.py
+ENV NB_USER=jovyan NB_UID=1000 NB_GID=100 JUPYTER_PORT=8888
+ENTRYPOINT ["tini", "-g", "--", "start.sh"]
+CMD ["start-notebook.py"]
+HEALTHCHECK --interval=1s --timeout=1s --retries=1 CMD false
+USER 1000
+WORKDIR /home/jovyan
+"""
+
+
+def test_an_image_laid_out_as_the_docker_stacks_is_started_by_the_same_code(
+    engine: LabEngine, tool: Tool, roster: Roster, pydata: str
+) -> None:
+    # the real ones can't be pulled where there is no registry: the same entry point, group, configuration
+    # file and folders, and a health check that would kill the server at once
+    content = io.BytesIO(STACKS.format(image=pydata).encode())
+    engine.client.images.build(fileobj=content, tag="stacks:test", rm=True, forcerm=True)
+    try:
+        (row,) = tool.launch(*roster(MARTY), "--image", "stacks:test").rows
+        student = Student(row["url"], row["password"])
+        assert student.save("work.txt", "kept") == 201
+        seen = tool("com_containers", "cat ~/work/work.txt; id -g; tr '\\0' ' ' </proc/1/cmdline")
+        assert seen.out.splitlines()[1:] == ["kept100", "tini -g -- start.sh jupyter lab "]
+        (container,) = engine.client.containers.list()
+        assert container.attrs["Config"]["Healthcheck"]["StartPeriod"] == 600 * 10**9
+    finally:
+        tool("containers_reset", "--yes")
+        engine.client.images.remove("stacks:test")
 
 
 def test_spark_counts_words_in_a_cell_and_with_spark_submit_in_the_memory_of_a_seat(
@@ -136,7 +215,7 @@ def test_a_trainers_own_requirements_go_on_top_and_nothing_below_changes(
 
 
 def test_a_trainers_own_dockerfile_is_built_and_has_to_have_jupyter(
-    engine: LabEngine, image: str, client: docker.DockerClient, tmp_path: Path
+    engine: LabEngine, pydata: str, client: docker.DockerClient, tmp_path: Path
 ) -> None:
     (tmp_path / "greeting.txt").write_text("hello")
     (tmp_path / "Dockerfile").write_text(

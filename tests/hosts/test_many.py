@@ -29,11 +29,11 @@ def until(what: str, step: Callable[[], bool]) -> None:
 
 
 @pytest.fixture(scope="module")
-def room(engine: LabEngine, small_image: str, lab_hosts: LabHosts) -> Iterator[Classroom]:
+def room(engine: LabEngine, image: str, lab_hosts: LabHosts) -> Iterator[Classroom]:
     home = STATE / "many"
     home.mkdir()
     hosts = [f"debian@{host.address}" for host in lab_hosts.hosts]
-    made = Classroom(generic_tool(engine, lab_hosts, home, small_image, hosts), lab_hosts, home)
+    made = Classroom(generic_tool(engine, lab_hosts, home, image, hosts), lab_hosts, home)
     yield made
     for host in lab_hosts.hosts:
         if not host.is_up():
@@ -65,8 +65,8 @@ def test_three_machines_are_three_managers(room: Classroom) -> None:
     assert sorted(roles) == ["Leader", "Reachable", "Reachable"]
 
 
-def test_the_image_was_sent_once_and_passed_on(room: Classroom, small_image: str) -> None:
-    ids = {docker(host, "image", "inspect", "--format", "{{.Id}}", small_image) for host in room.hosts}
+def test_the_image_was_sent_once_and_passed_on(room: Classroom, image: str) -> None:
+    ids = {docker(host, "image", "inspect", "--format", "{{.Id}}", image) for host in room.hosts}
     assert len(ids) == 1
 
 

@@ -36,9 +36,9 @@ def owned(lab_hosts: LabHosts) -> Iterator[LabHost]:
 
 
 def test_an_engine_that_was_there_is_used_and_given_back_to_the_letter(
-    engine: LabEngine, small_image: str, lab_hosts: LabHosts, owned: LabHost, tmp_path: Path
+    engine: LabEngine, image: str, lab_hosts: LabHosts, owned: LabHost, tmp_path: Path
 ) -> None:
-    tool = generic_tool(engine, lab_hosts, tmp_path, small_image, [f"root@{owned.address}"])
+    tool = generic_tool(engine, lab_hosts, tmp_path, image, [f"root@{owned.address}"])
     packages, bridge = owned.packages(), owned.run("ip", "-4", "-o", "address", "show", "docker0").stdout
     roster = tmp_path / "one.csv"
     roster.write_text("1;Ann;O'Lee;\n")
@@ -64,9 +64,9 @@ def test_an_engine_that_was_there_is_used_and_given_back_to_the_letter(
 
 
 def test_an_engine_that_can_not_start_with_the_courses_settings_goes_on_without_them(
-    engine: LabEngine, small_image: str, lab_hosts: LabHosts, owned: LabHost, tmp_path: Path
+    engine: LabEngine, image: str, lab_hosts: LabHosts, owned: LabHost, tmp_path: Path
 ) -> None:
-    tool = generic_tool(engine, lab_hosts, tmp_path, small_image, [f"root@{owned.address}"])
+    tool = generic_tool(engine, lab_hosts, tmp_path, image, [f"root@{owned.address}"])
     owned.run("systemd-run", "--unit=squatter", "python3", "-m", "http.server", "2376")
     refused = tool("themachine", "--onlycreate")
     owned.run("systemctl", "stop", "squatter")
@@ -79,12 +79,12 @@ def test_an_engine_that_can_not_start_with_the_courses_settings_goes_on_without_
 
 
 def test_a_host_in_a_swarm_of_its_own_is_left_alone(
-    engine: LabEngine, small_image: str, lab_hosts: LabHosts, owned: LabHost, tmp_path: Path
+    engine: LabEngine, image: str, lab_hosts: LabHosts, owned: LabHost, tmp_path: Path
 ) -> None:
     settings_of_swarm = '{"log-level": "warn"}'  # no swarm goes with live-restore
     write_settings(owned, settings_of_swarm)
     docker(owned, "swarm", "init", "--advertise-addr", owned.address)
-    tool = generic_tool(engine, lab_hosts, tmp_path, small_image, [f"debian@{owned.address}"])
+    tool = generic_tool(engine, lab_hosts, tmp_path, image, [f"debian@{owned.address}"])
     refused = tool("themachine", "--onlycreate")
     settings = owned.run("cat", "/etc/docker/daemon.json").stdout
     docker(owned, "swarm", "leave", "--force")
@@ -98,11 +98,11 @@ LOCK = "import fcntl, time; f = open('/var/lib/dpkg/lock-frontend', 'w'); fcntl.
 
 
 def test_a_busy_package_manager_is_waited_for_and_a_run_that_was_killed_goes_on(
-    engine: LabEngine, small_image: str, lab_hosts: LabHosts, tmp_path: Path
+    engine: LabEngine, image: str, lab_hosts: LabHosts, tmp_path: Path
 ) -> None:
     host = lab_hosts.hosts[1]
     before = host.packages()
-    tool = generic_tool(engine, lab_hosts, tmp_path, small_image, [f"debian@{host.address}"])
+    tool = generic_tool(engine, lab_hosts, tmp_path, image, [f"debian@{host.address}"])
     host.run("systemd-run", "--unit=updates", "python3", "-c", LOCK.format(12))
     command = tool.command("themachine", "--onlycreate")
     with subprocess.Popen(command, cwd=PROJECT, env=tool.environment, stderr=subprocess.PIPE, text=True) as cut_off:
@@ -119,10 +119,10 @@ def test_a_busy_package_manager_is_waited_for_and_a_run_that_was_killed_goes_on(
 
 
 def test_a_password_logs_in_and_a_sudo_that_wants_one_is_told(
-    engine: LabEngine, small_image: str, lab_hosts: LabHosts, tmp_path: Path
+    engine: LabEngine, image: str, lab_hosts: LabHosts, tmp_path: Path
 ) -> None:
     host = lab_hosts.hosts[0]
-    tool = generic_tool(engine, lab_hosts, tmp_path, small_image, [f"trainer@{host.address}"])
+    tool = generic_tool(engine, lab_hosts, tmp_path, image, [f"trainer@{host.address}"])
     tool.environment |= {"INVOKE_CLOUDSCALE_GENERIC_PWD": lab_hosts.password}
     del tool.environment["INVOKE_CLOUDSCALE_GENERIC_KFILE"]
     done = tool("com_node", "id -un")
@@ -138,10 +138,10 @@ def test_a_password_logs_in_and_a_sudo_that_wants_one_is_told(
 
 
 def test_a_plan_looks_at_bare_hosts_and_changes_nothing(
-    engine: LabEngine, small_image: str, lab_hosts: LabHosts, tmp_path: Path
+    engine: LabEngine, image: str, lab_hosts: LabHosts, tmp_path: Path
 ) -> None:
     hosts = lab_hosts.hosts[:2]
-    tool = generic_tool(engine, lab_hosts, tmp_path, small_image, [f"debian@{host.address}" for host in hosts])
+    tool = generic_tool(engine, lab_hosts, tmp_path, image, [f"debian@{host.address}" for host in hosts])
     before = [host.packages() for host in hosts]
     roster = tmp_path / "two.csv"
     roster.write_text("1;Ann;Lee;\n2;Bob;Ray;\n")
@@ -153,14 +153,12 @@ def test_a_plan_looks_at_bare_hosts_and_changes_nothing(
     assert [host.run("ls", "/var/lib/cloudscale", check=False).returncode for host in hosts] == [2, 2]
 
 
-def test_one_host_under_two_names_is_told(
-    engine: LabEngine, small_image: str, lab_hosts: LabHosts, tmp_path: Path
-) -> None:
+def test_one_host_under_two_names_is_told(engine: LabEngine, image: str, lab_hosts: LabHosts, tmp_path: Path) -> None:
     host = lab_hosts.hosts[0]
     host.run("ip", "address", "add", "192.0.2.78/24", "dev", "host0")
     try:
         names = [f"debian@{host.address}", "debian@192.0.2.78"]
-        refused = generic_tool(engine, lab_hosts, tmp_path, small_image, names)("themachine", "--onlycreate")
+        refused = generic_tool(engine, lab_hosts, tmp_path, image, names)("themachine", "--onlycreate")
     finally:
         host.run("ip", "address", "del", "192.0.2.78/24", "dev", "host0")
     assert refused.code == 2
