@@ -1,4 +1,7 @@
-"""Each fault at each kind of call that makes, reads or deletes something, between the driver and the real cloud."""
+"""Each kind of call that makes, reads or deletes something goes wrong, between the driver and the real cloud.
+
+Every fault at every kind of call is the unit ring's, on the stand-in.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,6 @@ from tests.cloud.conftest import STATE
 from tests.lab.cloud import LabCloud
 from tests.lab.faults import Fault, FaultyCloud
 
-KINDS = ("500", "502", "503", "429", "401", "drop_before", "drop_after", "timeout")
 CALLS = [
     ("POST", r"/v3/auth/tokens$"),
     ("GET", r"/servers/detail$"),
@@ -53,8 +55,26 @@ CALLS = [
     ("DELETE", r"/v2.0/security-groups/"),
     ("DELETE", r"/os-server-groups/"),
 ]
-WAITING = 6  # seconds that a client waits for an answer where it gets none
-READING = ("/ports$", "/servers/detail$")  # whose answers it waits for; to read the others is the same to it
+REFUSALS = ("500", "502", "503", "429")
+WAITING = 15  # seconds that a client waits for an answer where it gets none
+SWALLOWED = ("/servers/detail$", "/servers$", "/v2.0/ports$", "/servers/")
+LOST = {True: "timeout", False: "drop_before"}
+
+
+def refused() -> list[Fault]:
+    """Each call is refused as with a token that has run out, then in one of the ways in which a cloud is busy."""
+    busy = [Fault(method, path, REFUSALS[at % len(REFUSALS)], retry_after=1) for at, (method, path) in enumerate(CALLS)]
+    # what answers that to a login means it, and there is no asking again
+    return [Fault(method, path, "401") for method, path in CALLS if "auth" not in path] + busy
+
+
+def unanswered() -> list[Fault]:
+    """Each call was carried out without an answer that arrives, then it did not arrive itself."""
+    done = [Fault(method, path, "drop_after") for method, path in CALLS]
+    return done + [Fault(method, path, LOST[path.endswith(SWALLOWED)], seconds=30) for method, path in CALLS]
+
+
+KINDS = {"refused": refused, "unanswered": unanswered}
 
 
 @dataclass(frozen=True)
@@ -80,8 +100,8 @@ class Laboratory:
         clouds = {}
         for kind, proxy in self._proxies.items():
             told = json.loads(proxy.clouds_yaml.read_text())["clouds"]["course"]
-            clouds[kind] = {**told, "api_timeout": WAITING} if kind == "timeout" else told
-            proxy.add(*(Fault(method, path, kind, retry_after=1, seconds=30) for method, path in _calls(kind)))
+            clouds[kind] = {**told, "api_timeout": WAITING} if kind == "unanswered" else told
+            proxy.add(*KINDS[kind]())
         self.clouds_yaml = folder / "clouds.yaml"
         self.clouds_yaml.write_text(json.dumps({"clouds": clouds}))
 
@@ -111,14 +131,6 @@ class Laboratory:
         left = {what: len(things) for what, things in self._project.marked(mark).items()}
         faults = self._proxies[kind].faults
         return Life(made, [fault for fault, fired in faults.items() if not fired], removed, left)
-
-
-def _calls(kind: str) -> list[tuple[str, str]]:
-    if kind == "401":  # what answers that to a login means it, and there is no asking again
-        return [call for call in CALLS if "auth" not in call[1]]
-    if kind == "timeout":
-        return [call for call in CALLS if call[0] != "GET" or call[1].endswith(READING)]
-    return CALLS
 
 
 @pytest.fixture(scope="module")

@@ -173,6 +173,7 @@ def test_a_course_leaves_nothing_of_its_own_and_all_that_is_others(record: tuple
 # as many statuses as fit into the patience for a console; other tests have all of them
 WAYS: dict[str, tuple[Json, ...]] = {
     "in several ways": (STATUSES["429"], STATUSES["500"], STATUSES["503"], DROPS["dropped before it"]),
+    "by a gateway": (STATUSES["502"], STATUSES["504"]),
     "after it was carried out": (DROPS["dropped after it"],),
 }
 
@@ -202,7 +203,9 @@ def test_answers_may_come_too_late_and_tokens_run_out_in_between(
     lives: Lives, record: tuple[list[Any], list[str]]
 ) -> None:
     expected, calls = record
-    late = [call for call in calls if call.startswith("POST") and call.endswith(("/servers", "/ports", "/volumes"))]
+    # a login is asked for within another request's time; of what is only read, all is read in the same way
+    read = ("GET /compute/v2.1/servers/detail", "GET /network/v2.0/ports")
+    late = [call for call in calls if call in read or not call.startswith(("GET", "POST /identity/"))]
     faults = [Fault(*pattern(call), seconds=60) for call in late]
     seen, stand_in = lives.live(
         lambda stand_in: stand_in.faults.extend(faults),
@@ -210,7 +213,8 @@ def test_answers_may_come_too_late_and_tokens_run_out_in_between(
         api_timeout=0.2,
     )
     assert seen == expected
-    assert [fault.used for fault in faults] == [1, 1, 1]
+    assert {fault.used for fault in faults} == {1}
+    assert len(faults) > 20 and {*read} < {*late}
     assert stand_in.count("POST", "/auth/tokens$") > 5
 
 
