@@ -5,38 +5,13 @@ from __future__ import annotations
 import io
 import socket
 import time
-from pathlib import Path
 
 import docker
 
-from tests.hosts.conftest import EMMETT, JENNIFER, MARTY, Roster, seat_containers, services
+from tests.hosts.conftest import EMMETT, MARTY, Roster, seat_containers, services
 from tests.lab.engine import LabEngine
 from tests.lab.jupyter_client import Student
 from tests.lab.tool import Tool
-
-
-def test_commands_reach_every_seat_whatever_one_of_them_does(tool: Tool, roster: Roster) -> None:
-    tool.launch(*roster(MARTY, EMMETT, JENNIFER))
-    done = tool(
-        "com_containers",
-        "id -u; echo out; echo err >&2",
-        "--format",
-        "json",
-    )
-    assert done.code == 0
-    assert [(row["exit_code"], row["stdout"], row["stderr"]) for row in done.rows] == [(0, "1000\nout\n", "err\n")] * 3
-    assert tool("com_containers", "touch ~/work/one", "--only", "2").code == 0
-    done = tool("com_containers", "test -e ~/work/one && sleep 100", "--timeout", "2", "--format", "json")
-    assert done.code == 1
-    assert [row["exit_code"] for row in done.rows] == [1, 124, 1]
-    assert "ended after 2 s" in done.rows[1]["stderr"]
-    assert "emmett-brown" in done.err and "124" in done.err
-
-
-def test_a_command_that_leaves_a_child_behind_does_not_hang(tool: Tool, roster: Roster) -> None:
-    tool.launch(*roster(MARTY))
-    done = tool("com_containers", "sleep 300 & echo started", "--timeout", "2")
-    assert done.out.splitlines()[1] == "started"
 
 
 def test_a_seat_that_does_not_run_is_named(tool: Tool, roster: Roster, client: docker.DockerClient) -> None:
@@ -99,30 +74,6 @@ def test_a_seats_port_that_was_taken_meanwhile_is_told_and_the_next_run_goes_on(
         assert failed.code == 1 and [row["state"] for row in failed.rows] == ["ready", "failed"]
         assert "Emmett Brown" in failed.err and "port 4322 is taken" in failed.err
     assert [row["state"] for row in tool.launch(*file).rows] == ["ready", "ready"]
-
-
-def test_another_key_does_not_change_everybodys_password(tool: Tool, roster: Roster, tmp_path: Path) -> None:
-    file = roster(MARTY)
-    first = tool.launch(*file).rows
-    refused = tool("themachine", *file, CLOUDSCALE_HOME=str(tmp_path / "elsewhere"))
-    assert refused.code == 2 and "another key" in refused.err
-    assert tool.launch(*file).rows == first
-
-
-def test_the_result_goes_to_a_file_for_its_owner_alone(tool: Tool, roster: Roster, tmp_path: Path) -> None:
-    target = tmp_path / "seats.csv"
-    target.write_text("old")
-    target.chmod(0o644)
-    done = tool("themachine", *roster(MARTY), "--format", "csv", "--output", str(target))
-    assert target.read_text() == done.out and target.stat().st_mode & 0o777 == 0o600
-    refused = tool("themachine", *roster(MARTY), "--output", str(tmp_path / "no/such/file"))
-    assert refused.code == 2
-
-
-def test_com_node_runs_on_this_computer(tool: Tool) -> None:
-    done = tool("com_node", 'echo "it\'s $((6 * 7))"; exit 3', "--format", "json")
-    assert done.code == 1
-    assert [(row["exit_code"], row["stdout"]) for row in done.rows] == [(3, "it's 42\n")]
 
 
 def test_networks_of_others_keep_the_swarm_alive(tool: Tool, roster: Roster, client: docker.DockerClient) -> None:
