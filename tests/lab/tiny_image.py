@@ -1,4 +1,7 @@
-"""The smallest notebook image: jupyter_server and ipykernel, for machines that take a second for each few megabytes."""
+"""The smallest notebook image, jupyter_server and ipykernel: for all that is not about an image.
+
+An emulated machine takes a second for each few megabytes.
+"""
 
 from __future__ import annotations
 
