@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import socket
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,7 +20,8 @@ from tests.lab.jupyter_client import Student
 
 pytestmark = pytest.mark.timeout(3000)  # seconds; the first test waits for the whole launch
 
-STUDENTS = ["1;Marty;McFly;", "2;Emmett;Brown;e.brown@thefuture.io", "3;Jennifer;O'Parker;", "4;Biff;Tannen;"]
+# more than one machine takes, and no more than that: an emulated one takes its time for each seat
+STUDENTS = ["1;Marty;McFly;", "2;Emmett;Brown;e.brown@thefuture.io", "3;Jennifer;O'Parker;"]
 MARK = "cloudscale:course"
 # one fault at each kind of call that a launch makes, of several kinds; all of them happen to the one course below
 FAULTS = [
@@ -136,7 +138,7 @@ def room(cloud: LabCloud, cloud_engine: LabEngine, tiny_image: str) -> Iterator[
 
 
 def test_a_launch_that_was_killed_and_met_faults_comes_up_all_the_same(room: Room) -> None:
-    assert [row["state"] for row in room.rows] == ["ready"] * 4
+    assert [row["state"] for row in room.rows] == ["ready"] * len(STUDENTS)
     assert {row["node"] for row in room.rows} == {"course-1", "course-2"}
     assert [fault for fault, fired in room.faulty.faults.items() if fired < (fault.times or 1)] == []
 
@@ -208,7 +210,9 @@ for place in {closed}:
     except OSError:
         pass"""
     told = room.trainer.do("com_containers", f'python3 -c "{probe}"', "--format", "json")
-    assert [(block["exit_code"], block["stdout"]) for block in json.loads(told.out)] == [(0, "")] * 4, told.out
+    assert [(block["exit_code"], block["stdout"]) for block in json.loads(told.out)] == [(0, "")] * len(STUDENTS), (
+        told.out
+    )
 
 
 def test_a_machine_with_an_engine_in_its_image_loses_its_copied_identity(room: Room) -> None:
@@ -231,7 +235,7 @@ def test_another_run_changes_nothing(room: Room) -> None:
 
 def test_a_plan_makes_nothing_and_says_what_it_takes(room: Room) -> None:
     before = ids(room.project.look())
-    room.trainer.write(*STUDENTS, *(f"{number};Late;Comer {number};" for number in range(5, 9)))
+    room.trainer.write(*STUDENTS, *(f"{number};Late;Comer {number};" for number in range(4, 9)))
     plan = room.trainer.do("themachine", "--students", str(room.trainer.roster), "--plan")
     room.trainer.write(*STUDENTS)
     assert plan.code == 0, plan.err
@@ -278,7 +282,8 @@ def test_what_is_misspelt_is_told_with_what_there_is(room: Room, key: str, wrong
 
 
 def test_a_machine_that_was_deleted_is_made_again_at_the_same_address(room: Room) -> None:
-    gone = room.project.marked(MARK)["servers"][0]
+    ((node, _),) = Counter(row["node"] for row in room.rows).most_common()[-1:]  # with the fewest seats
+    (gone,) = (server for server in room.project.marked(MARK)["servers"] if server.name == node)
     with room.cloud.namespace.entered():
         client = room.project.client()
         client.compute.delete_server(gone)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ class Ring:
         lacking = [package for program, package in self.programs.items() if not shutil.which(program, path=PATH)]
         if os.geteuid() != 0:
             lacking.insert(0, "root")
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started is taken away then, too
         if lacking:
             pytest.exit(f"The {self.name} ring needs {', '.join(lacking)}: sudo script/test {self.name}", 3)
 
