@@ -23,7 +23,7 @@ from cloudscale.waiting import poll
 SERVICE = "com.docker.swarm.service.name"  # a label that Swarm sets
 STOPPING = 60  # seconds for a container to disappear after its service was removed; the engine kills it after 10
 ENDING = 10  # seconds for a command to end after its deadline
-KILLED = 137  # exit code of a command that timeout(1) had to kill
+KILLED = frozenset({137, 143})  # exit codes of a command that timeout(1) had to kill, and that BusyBox's ended
 
 # $0 is the deadline in seconds, $1 the command. Nothing can end a command from outside the container,
 # so timeout(1) ends it inside, where the image has it.
@@ -78,7 +78,7 @@ def execute(engine: Engine, container: str, command: str, timeout: float) -> Com
         except APIError as error:
             raise SeatError(f"The command can't run in the container: {error.explanation or error}.") from None
     late = ""
-    if exit_code in (None, TIMED_OUT) or (exit_code == KILLED and took >= timeout):
+    if exit_code in (None, TIMED_OUT) or (exit_code in KILLED and took >= timeout):
         exit_code, late = TIMED_OUT, f"ended after {timeout:g} s (--timeout)\n"
     return CommandResult(exit_code, stdout.decode(errors="replace"), stderr.decode(errors="replace") + late)
 

@@ -92,7 +92,7 @@ def test_an_image_without_jupyter_and_one_that_cannot_be_pulled(tool: Tool, rost
     empty = tool("themachine", *file, "--image", "cloudscale/base:13")
     assert empty.code == 1 and "has no Jupyter" in empty.err
     wrong = tool("themachine", *file, "--image", "Not A Name")
-    assert wrong.code == 2 and "no name of an image" in wrong.err
+    assert wrong.code == 2 and "is not a valid image name" in wrong.err
     assert tool("status", "--format", "json").rows == []
 
 

@@ -90,7 +90,7 @@ def test_a_host_in_a_swarm_of_its_own_is_left_alone(
     docker(owned, "swarm", "leave", "--force")
     write_settings(owned, OWN_SETTINGS)
     assert refused.code == 1
-    assert f"{owned.address}: it belongs to a swarm of somebody else" in refused.err
+    assert f"{owned.address}: it is already in another swarm" in refused.err
     assert settings == settings_of_swarm
 
 
@@ -129,7 +129,7 @@ def test_a_password_logs_in_and_a_sudo_that_wants_one_is_told(
     assert (done.code, done.out.splitlines()[1]) == (0, "trainer")
     refused = tool("themachine", "--onlycreate")
     assert refused.code == 1
-    assert "sudo wants a password" in refused.err
+    assert "sudo asks for a password" in refused.err
     assert "NOPASSWD" in refused.err
     wrong = tool("com_node", "true", INVOKE_CLOUDSCALE_GENERIC_PWD="wrong")
     assert wrong.code == 1
@@ -162,4 +162,4 @@ def test_one_host_under_two_names_is_told(engine: LabEngine, image: str, lab_hos
     finally:
         host.run("ip", "address", "del", "192.0.2.78/24", "dev", "host0")
     assert refused.code == 2
-    assert "one and the same machine" in refused.err
+    assert "are the same machine" in refused.err

@@ -35,8 +35,8 @@ mv "$python"/bin/* usr/local/bin/
 chroot . python{PYTHON} -m compileall -q -b /usr/lib/python{PYTHON} "/$python" >/dev/null || true # some are templates
 find . -name '*.py' -delete
 chroot . /bin/busybox --install -s /bin
-echo 'jovyan:x:1000:1000::/home/jovyan:/bin/sh' >etc/passwd
-echo 'jovyan:x:1000:' >etc/group
+printf '%s\\n' 'root:x:0:0::/root:/bin/sh' 'jovyan:x:1000:1000::/home/jovyan:/bin/sh' >etc/passwd
+printf '%s\\n' 'root:x:0:' 'jovyan:x:1000:' >etc/group
 chown -R 1000:1000 home/jovyan
 tar --create --numeric-owner --file "$2" .
 cd / && rm -r "$1"
