@@ -53,6 +53,10 @@ def _own_problem(value: Any, schema: Json) -> str:
     if "oneOf" in schema:
         fits = any(problem(value, choice) is None for choice in schema["oneOf"])
         return "" if fits else f"{value!r} is not valid under any of the given schemas"
+    return _problem_of_kind(value, schema) or _problem_of_size(value, schema)
+
+
+def _problem_of_kind(value: Any, schema: Json) -> str:
     if "type" in schema:
         names = [schema["type"]] if isinstance(schema["type"], str) else schema["type"]
         if not any(_is(value, name) for name in names):
@@ -61,6 +65,10 @@ def _own_problem(value: Any, schema: Json) -> str:
         value is known or (value == known and _same(value, known)) for known in schema["enum"]
     ):
         return f"{value!r} is not one of {schema['enum']!r}"
+    return ""
+
+
+def _problem_of_size(value: Any, schema: Json) -> str:
     if isinstance(value, str):
         return _problem_of_text(value, schema)
     if isinstance(value, list):
