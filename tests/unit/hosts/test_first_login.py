@@ -28,12 +28,6 @@ from cloudscale.hosts.ssh import Connection, Target
 from tests.lab.stand_in import Fault
 from tests.lab.stand_in.machines import Server
 from tests.unit.drivers.openstack.cloud import MARK, MARKS, OwnCloud, Time
-from tests.unit.drivers.openstack.conftest import (  # noqa: F401 - fixtures
-    clock_fixture,
-    opened_fixture,
-    own_cloud_fixture,
-    standing_fixture,
-)
 from tests.unit.hosts.fake_ssh import KEY, OTHER_KEY, Client, meet, own_client
 
 pytestmark = MARKS
