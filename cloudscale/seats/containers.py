@@ -56,13 +56,6 @@ def remove_others(engine: Engine, course: str) -> None:
                 engine.api.remove_container(container["Id"], force=True, v=True)
 
 
-def seat_ports(engine: Engine, course: str) -> frozenset[int]:
-    """Ports that running containers of the course use, including those whose service was just removed."""
-    with engine_errors(engine.name):
-        listed = engine.api.containers(filters={"label": [f"{naming.MARK}={course}", naming.STUDENT]})
-    return frozenset(port["PublicPort"] for each in listed for port in each["Ports"] if "PublicPort" in port)
-
-
 def execute(engine: Engine, container: str, command: str, timeout: float) -> CommandResult:
     """Runs a shell command in a container; after `timeout` seconds it is ended, with exit code 124.
 
@@ -140,13 +133,17 @@ def volumes(engine: Engine, course: str) -> list[Any]:
 
 
 def remembered_places(engine: Engine, course: str) -> dict[str, tuple[datetime, Place]]:
-    """Where students sat whose seats were removed, and since when, from the labels of their volumes on this machine."""
+    """Where students sat whose seats were removed, and since when, from the labels of their volumes on this machine.
+
+    The engine knows no date of a volume whose folder somebody removed; that volume is left out.
+    """
     return {
         volume["Labels"][naming.STUDENT]: (
             datetime.fromisoformat(volume["CreatedAt"]),
             Place(engine.name, int(volume["Labels"].get(naming.PORT, 0))),
         )
         for volume in volumes(engine, course)
+        if volume.get("CreatedAt")
     }
 
 

@@ -181,6 +181,21 @@ def test_only_what_others_than_the_course_hold_is_described() -> None:
     assert node.taken_memory == 4322 * GIB
 
 
+def test_the_ports_of_the_courses_running_seats_are_its_own() -> None:
+    api = FakeApi()
+    student = {"cloudscale.student": "1"}
+    for port, state, labels in (
+        (4321, "running", {"cloudscale.course": "bio", **student}),
+        (4322, "exited", {"cloudscale.course": "bio", **student}),
+        (4323, "running", {"cloudscale.course": "geo", **student}),
+        (4324, "running", {"cloudscale.course": "bio"}),
+        (4325, "running", {}),
+    ):
+        ports = [{"PublicPort": port, "PrivatePort": 8888}, {"PrivatePort": 9999}]
+        api.containers_.append({"State": state, "Labels": labels, "Ports": ports})
+    assert describe(fake_engine(api), "bio", manages=True).own_ports == {4321}
+
+
 def test_a_seat_of_another_course_keeps_its_port_while_it_is_down() -> None:
     api = FakeApi()
     for course, port in (("bio", 4321), ("geo", 4322)):

@@ -17,7 +17,6 @@ from cloudscale.seats.containers import (
     remove_others,
     remove_volume,
     seat_containers,
-    seat_ports,
     volumes,
     wait_gone,
 )
@@ -58,12 +57,6 @@ def test_seats_that_ended_are_listed_on_request(api: FakeApi) -> None:
         "1": SeatContainer("c1", "bio-ann"),
         "2": SeatContainer("c2", ""),
     }
-
-
-def test_the_ports_of_the_courses_running_seats_are_its_own(api: FakeApi) -> None:
-    for port, container in enumerate(api.containers_, start=4321):
-        container["Ports"] = [{"PublicPort": port}, {"PrivatePort": 8888}]
-    assert seat_ports(fake_engine(api), "bio") == {4321}
 
 
 def test_containers_that_are_gone_are_not_waited_for(api: FakeApi) -> None:
@@ -112,6 +105,12 @@ def test_volumes_remember_where_their_students_sat(api: FakeApi) -> None:
         "1": (since, Place("m1", 4325)),
         "2": (since, Place("m1", 0)),
     }
+
+
+def test_a_volume_whose_folder_was_removed_has_no_date_and_remembers_nothing(api: FakeApi) -> None:
+    api.volumes_ = {"v1": volume("v1", marked("bio", "1")), "v2": volume("v2", marked("bio", "2"))}
+    del api.volumes_["v1"]["CreatedAt"]
+    assert list(remembered_places(fake_engine(api), "bio")) == ["2"]
 
 
 def test_a_volume_is_removed_once_or_twice(api: FakeApi) -> None:
