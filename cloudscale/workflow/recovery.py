@@ -39,14 +39,16 @@ class Recovery:
     def remove_lost_nodes(self, cluster: Cluster, working: Collection[str], session: Session) -> frozenset[str]:
         """Removes the nodes of lost machines, once the swarm itself has noticed that they are gone.
 
+        With `replaces_lost` also nodes that are down and have no machine's name: those of machines that half joined.
         Returns the machines that are given up: their students move. `working`: machines that are not lost.
         """
         if cluster.driver.adopts_swarm:
             return frozenset()
         lost = _lost(cluster, working, session, self.replaces_lost)
         gone = _noticed(cluster, lost, session) if lost else frozenset()
+        takes_unnamed = self.replaces_lost and session.selection.uses("", cluster.addresses)
         for node in cluster.swarm.values():
-            if node.machine in gone:
+            if node.machine in gone or (takes_unnamed and not node.machine and not node.is_up):
                 remove_node(cluster.manager, node.id)
         balance_managers(cluster.manager)
         return gone

@@ -63,3 +63,19 @@ def test_the_nodes_of_what_is_given_up_are_removed_once_the_swarm_has_noticed(la
     assert recovery.remove_lost_nodes(seen(lab), ["m1", "m3"], lab.session()) == {"m2"}
     assert sorted(lab.members()) == ["m1", "m3"]
     assert recovery.remove_lost_nodes(seen(lab), ["m1", "m3"], lab.session()) == frozenset()
+
+
+def test_a_machine_that_half_joined_and_is_lost_is_removed_too_where_the_user_says_so(lab: Class) -> None:
+    lab.launch()
+    lab.add_machines("m4")
+    api = lab.apis[3]
+    api.join_swarm(
+        ["10.0.0.1:2377"], lab.api.inspect_swarm()["JoinTokens"]["Manager"], api.address, api.address, api.address
+    )
+    lab.launch(common={"skip": ("m4",)}, replace_lost=True)
+    assert api.node_id in lab.members(), "it is up, so it may get its name yet"
+    lab.driver.lose("m4")
+    lab.launch()
+    assert api.node_id in lab.members()
+    lab.launch(replace_lost=True)
+    assert sorted(lab.members()) == ["m1", "m2", "m3"]
