@@ -41,6 +41,7 @@ from cloudscale.model import Machine, Survey
 from cloudscale.progress import Lines
 from cloudscale.seats import jupyter
 from cloudscale.waiting import SystemClock
+from cloudscale.workflow import machines as stage
 from cloudscale.workflow import themachine
 from cloudscale.workflow.machines import bring_up
 from tests.unit.fake_api import FakeApi
@@ -219,7 +220,7 @@ def stood_in(meter: Meter, machines: int) -> Iterator[None]:
             (Maker, "floating_ip", world.overhearing(Maker.floating_ip)),
             (inventory, "read_servers", meter.counted(inventory.read_servers)),
             (OpenStack, "boot", bring_and_meet),
-            (themachine, "bring_up", between_moments),
+            (stage, "bring_up", between_moments),
             (threading.Thread, "start", meter.counting_threads(threading.Thread.start)),
         ):
             stack.enter_context(mock.patch.object(place, name, other))

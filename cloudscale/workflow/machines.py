@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from cloudscale.cluster.look import look
@@ -24,28 +24,36 @@ from cloudscale.workflow.planning import no_machine
 
 @dataclass(frozen=True)
 class Ready:
-    """The course once its machines are up: `names` are ready for seats, `problems` report the others."""
+    """The course once its machines are up: `names` are ready for seats, `problems` report those that died since."""
 
     cluster: Cluster
     names: tuple[str, ...]
     problems: tuple[str, ...]
 
 
-def bring_up(cluster: Cluster, usable: Collection[str], session: Session, phases: Phases) -> Ready:
-    """Engine, swarm and image of each machine, and the course as it is then. Raises CloudscaleError where all fail."""
+def bring_up(cluster: Cluster, usable: Collection[str], session: Session, phases: Phases) -> Outcomes[Host]:
+    """Engine, swarm and image of each machine. Every machine's outcome is kept; the others go on.
+
+    Raises CloudscaleError where all fail.
+    """
     steps = "boot, engine, swarm, image" if cluster.maker else "engine, swarm, image"
     with session.progress.bar(f"Machines: {steps}", 0) as advance:
         outcomes = _bring_up_all(cluster, usable, session, phases, advance)
-    hosts = outcomes.values
-    if not hosts:
+    if not outcomes.values:
         raise no_machine(outcomes.errors)
-    session.progress.say(f"Machines: {len(hosts)} of {len(usable)} ready, in one swarm, with the image")
-    now = look(session, cluster.driver, _surveys(cluster.with_hosts(hosts.values()), usable))
+    count = f"{len(outcomes.values)} of {len(usable)}"
+    session.progress.say(f"Machines: {count} ready, in one swarm, with the image")
+    return outcomes
+
+
+def look_again(cluster: Cluster, usable: Collection[str], up: Mapping[str, Host], session: Session) -> Ready:
+    """The course once its machines are `up`. Raises RequestError for seats of another key, EngineError, SwarmError."""
+    now = look(session, cluster.driver, _surveys(cluster.with_hosts(up.values()), usable))
     check_key(now.seats, session.course.key(create=False), session.course.folder)
-    died = failures({name: error for name, error in now.lost.items() if name in hosts})
-    now = now.with_hosts(replace(host, image=hosts[host.name].image) for host in now.hosts if host.name in hosts)
+    died = failures({name: error for name, error in now.lost.items() if name in up})
+    now = now.with_hosts(replace(host, image=up[host.name].image) for host in now.hosts if host.name in up)
     names = tuple(host.name for host in now.hosts if host.engine and host.image)
-    return Ready(now, names, (*outcomes.problems, *died.problems))
+    return Ready(now, names, died.problems)
 
 
 def _surveys(cluster: Cluster, usable: Collection[str]) -> dict[str, Survey | CloudscaleError]:
@@ -69,8 +77,7 @@ def _bring_up_all(
     """
     driver = cluster.driver
     surveys = {host.name: host.survey for host in cluster.hosts if host.survey and host.name in usable}
-    # a machine that was set up before, and is stopped, may be a manager of the course's swarm already
-    order = sorted(surveys, key=lambda name: not (surveys[name].state.is_asleep or cluster.managers))
+    order = [*surveys] if cluster.managers else sorted(surveys, key=lambda name: _creates_late(surveys[name].state))
     swarm = SwarmJoin(
         session.settings.course,
         order,
@@ -111,3 +118,12 @@ def _bring_up_all(
             raise
 
     return fan_out(one, surveys.values(), name=lambda survey: survey.machine.name, width=MACHINES_WIDTH)
+
+
+def _creates_late(state: MachineState) -> tuple[bool, bool]:
+    """Sorts machines by which of them is to create the swarm.
+
+    A stopped one comes first: it may be a manager of the course's swarm already. The others wait for the one that
+    creates it, so one that serves is preferred to one that has to be installed.
+    """
+    return not state.is_asleep, state is not MachineState.SERVING

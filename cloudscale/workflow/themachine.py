@@ -54,10 +54,13 @@ def themachine(session: Session, launch: Launch) -> Report:
         of = "" if launch.onlycreate else f" for {len(plan.seats)} students"
         session.progress.say(f"Plan: {', '.join(usable)}{of}")
         lost.give_up_swarm(cluster, session)
-        ready = machines.bring_up(cluster, usable, session, phases)
-        with _after(problems := (*problems, *ready.problems)):
+        up = machines.bring_up(cluster, usable, session, phases)
+        with _after(problems := (*problems, *up.problems)):
+            ready = machines.look_again(cluster, usable, up.values, session)
+            problems = (*problems, *ready.problems)
             given_up = lost.remove_lost_nodes(ready.cluster, ready.names, session)
             if launch.onlycreate:
+                session.progress.say(str(phases))
                 return _written(Report(report.machine_table(ready.cluster, session.common.format), problems), launch)
             with phases.timed("seats"):
                 plan = place(ready.cluster, ready.names, students, session, launch, given_up=given_up, preferred=plan)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,9 +9,9 @@ import pytest
 from cloudscale.cluster.look import look
 from cloudscale.engines import client as engine
 from cloudscale.errors import EngineError, MachineError
-from cloudscale.model import Machine
+from cloudscale.model import Machine, MachineState, Survey
 from cloudscale.phases import Phases
-from cloudscale.workflow.machines import Ready, bring_up
+from cloudscale.workflow.machines import Ready, bring_up, look_again
 from tests.unit.api_schema import Json
 from tests.unit.classroom import IMAGE, Class
 from tests.unit.fake_api import FakeApi
@@ -24,7 +25,10 @@ BUILT: Json = {"Id": "sha256:22"}
 def bring(lab: Class) -> Ready:
     session = lab.session()
     surveys = {machine.name: lab.driver.survey(machine) for machine in lab.driver.machines()}
-    return bring_up(look(session, lab.driver, surveys), [*surveys], session, Phases())
+    cluster = look(session, lab.driver, surveys)
+    up = bring_up(cluster, [*surveys], session, Phases())
+    ready = look_again(cluster, [*surveys], up.values, session)
+    return replace(ready, problems=(*up.problems, *ready.problems))
 
 
 def images(ready: Ready) -> list[str]:
@@ -105,8 +109,6 @@ def test_whatever_the_first_fails_with_nobody_waits_for_it(
 def test_the_swarms_networks_keep_off_those_that_the_machines_are_in(
     lab: Class, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dataclasses import replace
-
     survey = lab.driver.survey
     taken = frozenset({"198.18.0.0/15"})
     monkeypatch.setattr(lab.driver, "survey", lambda machine: replace(survey(machine), networks=taken))
@@ -151,3 +153,35 @@ def test_the_trainers_engine_is_given_time_for_a_large_image(lab: Class, monkeyp
     bring(lab)
     assert len(times) == 1
     assert times[0] >= 600
+
+
+# --- who creates the swarm -------------------------------------------------------------------
+
+
+def creator(lab: Class, monkeypatch: pytest.MonkeyPatch, *states: MachineState) -> str:
+    """The machine that creates the swarm where there is none, by the states of m1, m2 and m3."""
+    survey = lab.driver.survey
+    state = dict(zip(lab.driver.apis, states, strict=True))
+    lab.driver.bare = {name for name in state if state[name] is MachineState.BARE}
+
+    def in_state(machine: Machine) -> Survey:
+        return replace(survey(machine), state=state[machine.name])
+
+    monkeypatch.setattr(lab.driver, "survey", in_state)
+    bring(lab)
+    (name,) = [api.name for api in lab.apis if any(change.startswith("init swarm") for change in api.changes)]
+    return name
+
+
+@pytest.mark.parametrize(
+    ("states", "name"),
+    [
+        ((MachineState.BARE, MachineState.BARE, MachineState.BARE), "m1"),
+        ((MachineState.BARE, MachineState.SERVING, MachineState.SERVING), "m2"),
+        ((MachineState.BARE, MachineState.SERVING, MachineState.STOPPED), "m3"),
+    ],
+)
+def test_nobody_waits_for_a_machine_to_be_installed_where_another_can_create_the_swarm(
+    lab: Class, monkeypatch: pytest.MonkeyPatch, states: tuple[MachineState, ...], name: str
+) -> None:
+    assert creator(lab, monkeypatch, *states) == name

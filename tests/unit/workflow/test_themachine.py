@@ -135,6 +135,12 @@ def test_machines_of_one_address_are_one_and_refused(lab: Class) -> None:
     assert lab.changes == lab.driver.done == []
 
 
+def test_it_is_said_how_long_each_phase_took_with_onlycreate_too(lab: Class) -> None:
+    lab.launch(onlycreate=True)
+    (line,) = [line for line in lab.said.lines if line.startswith("Time: ")]
+    assert all(phase in line for phase in ("login", "engine", "swarm", "image"))
+
+
 def test_it_is_said_how_long_each_phase_took(lab: Class) -> None:
     lab.launch()
     (line,) = [line for line in lab.said.lines if line.startswith("Time: ")]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from cloudscale.errors import CapacityError, CloudscaleError, ImageError, MachineError
+from cloudscale.model import Machine, MachineState, Survey
 from cloudscale.units import GIB
 from cloudscale.workflow import seats
 from tests.unit.classroom import Class, states, told
@@ -99,6 +101,24 @@ def test_what_failed_before_is_told_too_where_nothing_comes_of_the_rest(
     with pytest.raises(CloudscaleError, match="no Jupyter") as raised:
         lab.launch()
     assert "m3" in str(raised.value)
+
+
+def test_what_failed_before_is_reported_too_where_woken_machines_show_seats_of_another_key(
+    lab: Class, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.launch()
+    (lab.session().course.folder / "key").write_text("ab" * 32)
+    lab.driver.lose("m3")
+    survey = lab.driver.survey
+
+    def stopped(machine: Machine) -> Survey:
+        return replace(survey(machine), state=MachineState.STOPPED)
+
+    monkeypatch.setattr(lab.driver, "survey", stopped)
+    with pytest.raises(CloudscaleError, match="m3: no answer") as raised:
+        lab.launch()
+    assert "Without them: The course's seats were made with another key" in str(raised.value)
+    assert raised.value.exit_code == 1
 
 
 # --- a machine that is lost ------------------------------------------------------------------
