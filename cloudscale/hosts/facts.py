@@ -99,7 +99,7 @@ def read_facts(connection: Connection) -> Facts:
 
 def script_failure(done: CommandResult) -> str:
     """The error message of one of our scripts, else the last line that it printed."""
-    ours = [line for line in done.stderr.splitlines() if line.startswith(OURS)]
+    ours = [line for line in map(str.strip, done.stderr.splitlines()) if line.startswith(OURS)]
     return (ours[-1].removeprefix(OURS) if ours else done.last_words()).rstrip(".")
 
 

@@ -74,13 +74,14 @@ def themachine(session: Session, launch: Launch) -> Report:
 
 def _check_request(session: Session, launch: Launch) -> tuple[Driver, list[Student]]:
     """The driver, and the students to make machines for. Raises RequestError for what can be seen by now."""
-    driver = driver_of(session)
-    needs_count = isinstance(driver, MakesMachines) and not launch.nodes  # the roster says how many machines to make
-    students = read_roster(session.settings.students) if needs_count or not launch.onlycreate else []
+    students = [] if launch.onlycreate else read_roster(session.settings.students)
+    driver = driver_of(session)  # after the roster: it may ask for a password
     driver.check_nodes(launch.nodes)
-    check_reference(session.settings.image)
+    if launch.onlycreate and isinstance(driver, MakesMachines) and not launch.nodes:
+        students = read_roster(session.settings.students)  # it says how many machines to make
     if launch.output:
         check_writable(launch.output)
+    check_reference(session.settings.image)
     return driver, students
 
 

@@ -6,7 +6,8 @@ import subprocess
 import pytest
 
 from cloudscale.errors import MachineError
-from cloudscale.hosts.facts import Address, listening_ports, parse_facts
+from cloudscale.hosts.facts import Address, listening_ports, parse_facts, script_failure
+from cloudscale.model import CommandResult
 from tests.unit.fake_host import DEBIAN_START, DOCKER_CE_START, FRESH, WITH_ENGINE, facts, printed
 from tests.unit.scripts import script_text
 
@@ -333,3 +334,18 @@ def test_what_a_docker_machine_left_of_certificates_is_dropped(form: str) -> Non
         "--storage-driver",
         "overlay2",
     )
+
+
+# --- what a script fails with ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "stderr",
+    [
+        "cloudscale: the engine does not start: bad key. \n",  # engine-up.sh joins the lines of a log with spaces
+        "warning\n  cloudscale: the engine does not start: bad key.\nConnection closed.\n",
+        "the engine does not start: bad key.\n",
+    ],
+)
+def test_a_scripts_own_message_is_taken_without_what_is_around_it(stderr: str) -> None:
+    assert script_failure(CommandResult(1, "", stderr)) == "the engine does not start: bad key"

@@ -1,4 +1,4 @@
-"""`themachine` on several machines, from end to end; test_workflow.py has what one machine shows as well."""
+"""`themachine` on several machines, from end to end; test_tasks.py has what one machine shows as well."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from cloudscale.errors import CloudscaleError, ImageError, RequestError
+from cloudscale.cluster import look
+from cloudscale.errors import CloudscaleError, ImageError, RequestError, RosterError
 from cloudscale.model import MachineState
 from cloudscale.units import GIB
 from tests.unit.api_schema import Json, api_error
@@ -126,6 +127,15 @@ def test_ports_that_something_listens_on_are_passed_over_on_each_machine(lab: Cl
     assert {row["port"] for row in lab.rows(lab.launch())} == {4322, 4323}
     first = lab.rows(lab.launch())
     assert {row["port"] for row in first} == {4322, 4323}
+
+
+def test_a_roster_that_can_not_be_read_is_reported_before_the_driver_asks_for_a_password(
+    lab: Class, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(look, "load_driver", lambda *given: pytest.fail("the driver was loaded"))
+    lab.roster.unlink()
+    with pytest.raises(RosterError, match="does not exist"):
+        lab.launch()
 
 
 def test_machines_of_one_address_are_one_and_refused(lab: Class) -> None:
