@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import cast
@@ -29,6 +30,7 @@ class FakeClock:
 
     def sleep(self, seconds: float) -> None:
         assert seconds > 0
+        time.sleep(0.001)  # for the other threads of the test, which may be what is waited for
         self._now += seconds
         self.pauses.append(seconds)
 
