@@ -32,6 +32,13 @@ apt-get install -qq -y --no-install-recommends --download-only -o Dir::State::st
 -o Dir::Cache::archives=/repository -o APT::Sandbox::User=root {LATER}
 rm -r /repository/partial /repository/status /repository/lock'"""
 
+# xz takes an emulated machine half a minute to unpack
+REPACK = """for package in "$1"/docker.io_*.deb "$1"/containerd_*.deb "$1"/runc_*.deb; do
+  dpkg-deb --raw-extract "$package" "$1/unpacked"
+  dpkg-deb --root-owner-group -Zzstd -z3 --build "$1/unpacked" "$package"
+  rm -r "$1/unpacked"
+done"""
+
 # nspawn mounts the cgroup v1 controllers read-only; an engine inside needs them writable
 CGROUP_UNIT = """[Unit]
 DefaultDependencies=no
@@ -103,6 +110,7 @@ def debootstrap(root: Path, packages: Sequence[str], *options: str) -> None:
             f"--customize-hook={FETCH}", SUITE, str(root), timeout=BUILDING)  # fmt: skip
     repository = root.with_name("repository")
     run("mv", f"{root}/repository", str(repository))
+    run("sh", "-ec", REPACK, "repack", str(repository))
     for index in ("packages", "release"):
         made = run("env", f"--chdir={repository}", "apt-ftparchive", index, ".")
         (repository / index.capitalize()).write_text(made)
