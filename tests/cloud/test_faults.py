@@ -69,9 +69,9 @@ def refused() -> list[Fault]:
 
 
 def unanswered() -> list[Fault]:
-    """Each call was carried out without an answer that arrives, then it did not arrive itself."""
-    done = [Fault(method, path, "drop_after") for method, path in CALLS]
-    return done + [Fault(method, path, LOST[path.endswith(SWALLOWED)], seconds=30) for method, path in CALLS]
+    """Each call does not arrive, then it is carried out without an answer that arrives."""
+    lost = [Fault(method, path, LOST[path.endswith(SWALLOWED)], seconds=30) for method, path in CALLS]
+    return lost + [Fault(method, path, "drop_after") for method, path in CALLS]
 
 
 KINDS = {"refused": refused, "unanswered": unanswered}
