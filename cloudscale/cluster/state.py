@@ -22,7 +22,8 @@ class Host:
     `survey`: what a launch sees from outside its engine. `engine`: None where it can't be used, and `error` says why,
     or where the machine is still to be made. `node`: its capacity, and what others hold of it. `volumes`: where
     students had their seats, by their ids, as their volumes on it say, and since when. `image`: the notebook image's
-    name there once it is ready for seats. `has_quorum`: whether its swarm, if it is in one, can be asked and changed.
+    name there once it is ready for seats. `is_made`: it exists already. `has_quorum`: whether its swarm, if it is in
+    one, can be asked and changed.
     """
 
     machine: Machine
@@ -31,6 +32,7 @@ class Host:
     node: Node | None = None
     volumes: Mapping[str, tuple[datetime, Place]] = field(default_factory=dict)
     image: str = ""
+    is_made: bool = True
     error: CloudscaleError | None = None
     has_quorum: bool = True
 

@@ -155,7 +155,8 @@ def _chosen(plan: Plan, cluster: Cluster, session: Session) -> Plan:
         return (name, student.id, student.full_name, target.place.machine)
 
     leaving = [present[student_id] for student_id in plan.leavers]
-    targets: list[Seat | RunningSeat | Machine] = [*plan.seats, *leaving, *cluster.machines]
+    made = [host.machine for host in cluster.hosts if host.is_made]
+    targets: list[Seat | RunningSeat | Machine] = [*plan.seats, *leaving, *made]
     chosen = session.selection.choose(targets, names)
     return replace(
         plan,

@@ -195,9 +195,13 @@ def release(cluster: Cluster, session: Session, chosen: Removable) -> Outcomes[s
     names = {machine.name for machine in chosen.machines}
     engines = [engine for name, engine in cluster.engines.items() if name in names]
     cleared = fan_out(lambda engine: _clear(engine, cluster, session), engines, name=lambda engine: engine.name)
-    failed = [*cleared.failed]
+    failed, in_use = [*cleared.failed], Outcomes[str]()
     if cluster.in_swarm:
-        failed += _leave_swarm(cluster, session, chosen, [e for e in engines if e.name not in cleared.errors])
+        leaving = [engine for engine in engines if engine.name not in cleared.errors]
+        left, in_use = _leave_swarm(cluster, session, chosen, leaving)
+        failed += left
+    if in_use:  # what others have in the swarm may be on any of its machines
+        return Outcomes([*failed, *in_use])
     given_back = _give_back(cluster, session, chosen, {outcome.target for outcome in failed})
     return Outcomes([*failed, *given_back])
 
@@ -212,21 +216,20 @@ def _clear(engine: Engine, cluster: Cluster, session: Session) -> str:
 
 def _leave_swarm(
     cluster: Cluster, session: Session, chosen: Removable, leaving: Sequence[Engine]
-) -> list[Outcome[str]]:
-    """Returns the machines that did not leave."""
+) -> tuple[Outcomes[str], Outcomes[str]]:
+    """Returns the machines that did not leave, and those that stay because others use the swarm by now."""
     names = {machine.name for machine in chosen.machines}
     if cluster.maker:
         cluster = _without_lost(cluster, names)
     if len(leaving) < len(names & cluster.engines.keys()) or len(chosen.machines) < len(cluster.hosts):
-        return list(shrink(cluster.managers, cluster.engines, cluster.swarm.values(), leaving))
+        return shrink(cluster.managers, cluster.engines, cluster.swarm.values(), leaving), Outcomes()
     done, left = dissolve(cluster.manager, leaving, session.settings.course)
     if done:
         session.progress.say(done)
-    failed = list(left)
-    if not cluster.driver.adopts_swarm:  # others use it by now, and it stays
-        staying = [engine for engine in leaving if engine.name not in left.errors and membership(engine).is_active]
-        failed += [_in_use(engine) for engine in staying]
-    return failed
+    if cluster.driver.adopts_swarm:
+        return left, Outcomes()
+    staying = [engine for engine in leaving if engine.name not in left.errors and membership(engine).is_active]
+    return left, Outcomes(_in_use(engine) for engine in staying)
 
 
 def _without_lost(cluster: Cluster, going: Collection[str]) -> Cluster:

@@ -36,7 +36,7 @@ def themachine(session: Session, launch: Launch) -> Report:
         cluster = look(session, driver, _survey_all(driver, session, phases))
         usable = usable_machines(cluster, session, launch)
         order = size(cluster, usable, students, session, launch)  # machines to make, checked against the quota
-        cluster = cluster.with_hosts(Host(survey.machine, survey) for survey in order.surveys)
+        cluster = cluster.with_hosts(Host(survey.machine, survey, is_made=False) for survey in order.surveys)
         usable += [survey.machine.name for survey in order.surveys]
         check_some_usable(cluster, usable, session)
         lost = recovery.decide(cluster, usable, session, launch)  # what is given up for good

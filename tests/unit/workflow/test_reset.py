@@ -324,6 +324,16 @@ def test_a_lost_machine_without_seats_that_is_found_is_given_back_later(lab: Cla
     assert list(tmp_path.iterdir()) == [lab.roster]
 
 
+def test_where_others_use_the_swarm_no_machine_is_released_not_even_one_that_left_it(six: Class) -> None:
+    six.add_machines("m4")
+    six.driver.bare.clear()  # m4 has an engine for the course, and is in no swarm
+    six.api.create_secret("theirs", b"", {})
+    report = reset.driver_reset(six.session())
+    assert sorted(problem[:3] for problem in report.problems) == ["m1:", "m2:", "m3:"]
+    assert "others use the swarm by now" in "\n".join(report.problems)
+    assert released(six) == []
+
+
 def test_what_is_left_of_a_swarm_without_its_managers_is_given_back(six: Class) -> None:
     six.driver.lose("m1", "m2")
     report = reset.driver_reset(six.session())

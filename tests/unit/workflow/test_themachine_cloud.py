@@ -141,6 +141,12 @@ def test_a_machine_that_is_left_out_has_another_made_for_it(cloud: CloudClass) -
 # --- before a class --------------------------------------------------------------------------
 
 
+def test_a_machine_that_is_not_made_yet_can_not_be_named(cloud: CloudClass) -> None:
+    with pytest.raises(RequestError, match="bio-1"):
+        cloud.launch(onlycreate=True, common={"skip": "bio-1"})
+    assert cloud.made() == []
+
+
 def test_onlycreate_makes_what_the_roster_needs(cloud: CloudClass) -> None:
     cloud.enrol(6)
     rows = cloud.rows(cloud.launch(onlycreate=True))
