@@ -28,17 +28,23 @@ class Selection:
                 f"Unknown machine, seat or student: {', '.join(unknown)}.",
                 f"Available: {_some([next(iter(names(target)), '') for target in targets])}.",
             )
-        only, skip = ({name.casefold() for name in chosen} for chosen in (self.only, self.skip))
+        only, skip = self._folded()
         return [target for target, own in named if (not only or own & only) and not own & skip]
 
     def is_about(self, machine: str) -> bool:
         """Whether the machine itself is selected: --only names it or is not given, and --skip does not name it."""
-        return (not self.only or machine in self.only) and machine not in self.skip
+        only, skip = self._folded()
+        return (not only or machine.casefold() in only) and machine.casefold() not in skip
 
     def uses(self, machine: str, machines: Iterable[str]) -> bool:
         """Whether new seats may be placed there. --only restricts the machines if it names any, else only the seats."""
-        allowed = set(self.only) & set(machines)
-        return (not allowed or machine in allowed) and machine not in self.skip
+        only, skip = self._folded()
+        allowed = only & {name.casefold() for name in machines}
+        return (not allowed or machine.casefold() in allowed) and machine.casefold() not in skip
+
+    def _folded(self) -> tuple[set[str], set[str]]:
+        """--only and --skip; upper and lower case do not matter."""
+        return {name.casefold() for name in self.only}, {name.casefold() for name in self.skip}
 
 
 def _some(names: Sequence[str], most: int = 8) -> str:

@@ -29,7 +29,7 @@ from cloudscale.workflow.planning import check_some_usable, place, ports_in_use,
 
 
 def themachine(session: Session, launch: Launch) -> Report:
-    """Roster → machines → engines → swarm → seats → table. Run again, it converges."""
+    """Roster → machines → engines → swarm → seats → table. A second run makes only what is missing."""
     driver, students = _check_request(session, launch)
     phases = Phases()
     with session.locked(unless=launch.plan):  # --plan makes nothing, not even the course's folder

@@ -21,7 +21,7 @@ RETIRED = {  # regular expressions, and what to write instead; a blank also matc
     r"belongings": "resources",
     r"doomed": "to delete",
     r"amiss": "problem",
-    r"speakers?": "manager",
+    r"(?<!native )speakers?": "manager",
     r"nobody is there": "there is no terminal",
     r"there (is|are)(?=:)": "available",
     r"left to it": "in use by",
@@ -33,7 +33,8 @@ RETIRED_NAMES = r"(?<!\w)_(seen|wanted)\b"  # each had several meanings
 def texts() -> list[Path]:
     package = PROJECT / "cloudscale"
     code = [PROJECT / "tasks.py", *package.rglob("*.py"), *package.rglob("*.sh")]
-    return sorted([*code, PROJECT / "README.md", *(PROJECT / "docs").rglob("*.md")])
+    pages = (PROJECT / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY", "CHANGELOG"))
+    return sorted([*code, *pages, *(PROJECT / "docs").rglob("*.md")])
 
 
 def retired(text: str) -> list[str]:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import _thread
+import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -58,6 +60,15 @@ def test_nothing_to_do_is_done() -> None:
     assert fan_out(str, []) == ()
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt, also where the tests run in the background of a script, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_goes_through_and_nothing_new_is_begun() -> None:
     before = set(threading.enumerate())
     interrupted = threading.Event()
@@ -78,6 +89,7 @@ def test_an_interrupt_goes_through_and_nothing_new_is_begun() -> None:
     assert len(begun) <= 2
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_does_not_wait_for_what_hangs() -> None:
     before = set(threading.enumerate())
     let_go = threading.Event()

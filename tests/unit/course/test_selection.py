@@ -55,3 +55,11 @@ def test_without_targets_any_name_is_refused() -> None:
 def test_of_many_names_only_some_are_listed() -> None:
     with pytest.raises(RequestError, match=r"s0, .* and 22 more"):
         Selection(only=("x",)).choose([f"s{at}" for at in range(30)], lambda target: (target,))
+
+
+def test_machines_are_named_in_upper_or_lower_case() -> None:
+    assert Selection(only=("M2",)).uses("m2", ["m1", "m2"])
+    assert not Selection(only=("M2",)).uses("m1", ["m1", "m2"])
+    assert not Selection(skip=("M2",)).uses("m2", ["m1", "m2"])
+    assert Selection(only=("M2",)).is_about("m2")
+    assert not Selection(skip=("M2",)).is_about("m2")
