@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
+import grp
 import os
 import socket
 import ssl
@@ -27,6 +29,7 @@ CONNECT_TIMEOUT = 10  # seconds to connect to another machine
 REQUEST_TIMEOUT = 60  # seconds for one answer of an engine; a loaded one is slow to create containers
 IMAGE_TIMEOUT = 1800  # seconds for one answer of an engine that loads or builds an image
 
+GROUP = "docker"  # whose members may use the engine of their computer (docs.docker.com, "Post-installation steps")
 OLDEST_API = "1.41"  # the first with a limit on the processes of a service
 
 
@@ -177,7 +180,7 @@ def explain(error: BaseException, machine: str) -> EngineError:
         if isinstance(cause, PermissionError):
             return EngineError(
                 f"You have no access to the Docker Engine of {machine} (permission denied on its socket).",
-                "Add yourself to its group (sudo usermod -aG docker $USER) and log in again, or run this as root.",
+                _access_remedy(),
             )
         if isinstance(cause, (FileNotFoundError, ConnectionRefusedError)):
             return EngineError(
@@ -211,6 +214,18 @@ def explain_text(text: str, machine: str) -> EngineError:
             " images), then run again.",
         )
     return EngineError(f"The Docker Engine of {machine} refused the request: {text.strip()}")
+
+
+def _access_remedy() -> str:
+    """What opens the socket to the user: the group docker counts only from the next login on."""
+    with contextlib.suppress(KeyError):  # no such group, or no such user
+        group = grp.getgrnam(GROUP)
+        if getpass.getuser() in group.gr_mem and group.gr_gid not in os.getgroups():
+            return (
+                f"You are in its group {GROUP}, but this login is not yet: log in again,"
+                f" or continue in the shell that this command opens: newgrp {GROUP}."
+            )
+    return f"Add yourself to its group (sudo usermod -aG {GROUP} $USER) and log in again, or run this as root."
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

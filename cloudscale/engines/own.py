@@ -73,7 +73,8 @@ def install_engine() -> None:
 
 def _start() -> None:
     if _has_systemd():
-        run_root(["systemctl", "enable", "--now", "docker"], "Starting the engine")
+        remedy = "Read its log: sudo journalctl -u docker -n 20."
+        run_root(["systemctl", "enable", "--now", "docker"], "Starting the engine", remedy=remedy)
     elif not _answers():
         # no service manager: a daemon in its own session, which outlives this one
         command = as_root(["sh", "-c", f"exec setsid dockerd >>{LOG} 2>&1 </dev/null"])
@@ -128,7 +129,9 @@ def remove_engine() -> list[str]:
         _stop_daemon()
     if packages:
         run_root([*APT, "purge", *packages], "Removing the packages")
-    run_root(["rm", "-rf", *record.data, LOG], "Removing the engine's data")
+    # systemd leaves the socket, and whoever finds one takes it for an engine that refuses access
+    socket = [] if _installed() else [str(SOCKET)]
+    run_root(["rm", "-rf", *record.data, LOG, *socket], "Removing the engine's data")
     # these two may fail: without the membership, and without the bridge
     if os.geteuid() != 0:
         run_program(as_root(["gpasswd", "-d", getpass.getuser(), "docker"]), LEAVING)

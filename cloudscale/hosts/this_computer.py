@@ -92,13 +92,12 @@ def as_root(command: Sequence[str]) -> list[str]:
     return ["sudo", *([] if on_terminal() else ["-n"]), *command]
 
 
-def run_root(command: Sequence[str], what: str, timeout: float = 900) -> str:
+def run_root(command: Sequence[str], what: str, timeout: float = 900, *, remedy: str = "") -> str:
     """Runs a command as root and returns its output. Raises CloudscaleError with `what` failed, and why."""
     full = as_root(command)
     # interactive: sudo may ask for a password
     done = run_program(full, timeout, environment={"DEBIAN_FRONTEND": "noninteractive"}, interactive=True)
     if done.exit_code:
-        raise CloudscaleError(
-            f"{what} failed: {done.last_words(3)}", f"Run this command yourself to see more: {' '.join(full)}"
-        )
+        remedy = remedy or f"Run this command yourself to see more: {' '.join(full)}"
+        raise CloudscaleError(f"{what} failed: {done.last_words(3)}", remedy)
     return done.stdout

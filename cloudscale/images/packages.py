@@ -28,6 +28,7 @@ TIMEOUT = 1800  # seconds
 NO_WHEEL = re.compile(r"No matching distribution found for ([^\s(;]+)")
 CONFLICT = "The conflict is caused by:"
 OTHER_HASH = "DO NOT MATCH THE HASHES"
+NO_USER_NAMESPACE = ("newuidmap", "newgidmap", "chroot mode automatically")  # what mmdebstrap says then
 
 
 class ToolError(ImageError):
@@ -43,7 +44,7 @@ def make_debian(tar: Path, packages: Path) -> None:
     if not shutil.which("mmdebstrap"):
         raise ImageError(
             "No registry answers. Without one, mmdebstrap makes the base image, but it is not installed.",
-            "Install it, then run again: sudo apt-get install mmdebstrap debian-archive-keyring.",
+            "Install it, then run again: sudo apt-get install mmdebstrap debian-archive-keyring uidmap.",
         )
     command = [
         "mmdebstrap",
@@ -204,6 +205,11 @@ def _run(command: Sequence[str], what: str) -> None:
         remedy = "Check the network, then run again."
         if CONFLICT in done.stdout:
             remedy = "Choose other versions of these packages."
+        elif any(sign in done.stderr for sign in NO_USER_NAMESPACE):
+            remedy = (
+                "Install uidmap (sudo apt-get install uidmap). Log in again, and run this in the shell of that login,"
+                " not in one of newgrp or sg; or run it as root."
+            )
         elif OTHER_HASH in done.stderr:
             remedy = "The file is not the expected one. Check which package index pip uses: pip config list."
         raise ToolError(f"{what} failed: {output}", remedy, output)

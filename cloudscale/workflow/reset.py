@@ -91,7 +91,9 @@ def _question(cluster: Cluster, chosen: Removable, course: str) -> str:
     machines = ""
     if cluster.maker or isinstance(cluster.driver, SetsUpEngines):
         machines = f", and {'delete' if cluster.maker else 'release'} {len(chosen.machines)} machines"
-    what = f"{len(chosen.seats)} seats and {len(chosen.volumes)} volumes of the course {course!r}"
+    what = (
+        f"{len(chosen.seats)} seats and {len(chosen.volumes)} volumes with the students' work of the course {course!r}"
+    )
     return f"Remove {what}{machines}, for good?"
 
 

@@ -161,7 +161,7 @@ def open_cloud(settings: OpenStackSettings, clock: Clock | None = None) -> Cloud
         raise AccessError(
             f"No cloud account is configured (missing: {', '.join(option.dest for option in error.options)}).",
             "Download clouds.yaml from your cloud's web page, and save it here or in ~/.config/openstack. Or set OS_*."
-            f" If it is there: {FORM}",
+            f" If it is there: {FORM} For the Docker Engine of this computer, add --driver local.",
         ) from None
     except Failure as error:
         raise AccessError(

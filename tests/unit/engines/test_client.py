@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import getpass
+import grp
 import http.server
 import json
+import os
 import socket
 import ssl
 import threading
@@ -83,6 +86,19 @@ def test_a_cause_is_reported_with_its_remedy_however_deep_it_is(
     assert message in error.message
     assert "m1" in error.message
     assert remedy in error.remedy
+
+
+@pytest.mark.parametrize(
+    ("members", "groups", "remedy"),
+    [(["ann"], [1000], "newgrp docker"), (["ann"], [1000, 108], "usermod"), (["bob"], [1000], "usermod")],
+)
+def test_who_is_in_the_group_and_has_not_logged_in_since_is_asked_to_do_just_that(
+    monkeypatch: pytest.MonkeyPatch, members: list[str], groups: list[int], remedy: str
+) -> None:
+    monkeypatch.setattr(grp, "getgrnam", lambda name: grp.struct_group((name, "x", 108, members)))
+    monkeypatch.setattr(getpass, "getuser", lambda: "ann")
+    monkeypatch.setattr(os, "getgroups", lambda: groups)
+    assert remedy in explain(PermissionError(13, "Permission denied"), "this computer").remedy
 
 
 @pytest.mark.parametrize("timeout", [requests.ReadTimeout("60 s"), requests.ConnectTimeout("60 s")])

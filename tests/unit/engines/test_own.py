@@ -69,7 +69,7 @@ class Computer:
         self.commands.append(" ".join(command))
         return CommandResult(1, "", "it fails")
 
-    def run_root(self, command: Sequence[str], what: str) -> str:
+    def run_root(self, command: Sequence[str], what: str, *, remedy: str = "") -> str:
         self.commands.append(" ".join(command))
         if "--simulate" in command and "purge" in command:
             purged = command[list(command).index("purge") + 1 :]
@@ -84,7 +84,7 @@ class Computer:
         if "install" in command:
             assert self.record.exists()  # the record is written first
             self.programs.add("dockerd")
-        if "purge" in command:
+        if "purge" in command and "docker.io" in command:
             self.programs.discard("dockerd")
         if command == ["kill", "4242"] and self.stops:
             shutil.rmtree(self.process)
@@ -314,3 +314,16 @@ def test_a_removal_that_fails_keeps_the_record(computer: Computer, monkeypatch: 
     with pytest.raises(CloudscaleError, match="dpkg is locked"):
         own.remove_engine()
     assert computer.record.exists()
+
+
+def test_the_socket_goes_with_the_engine_and_stays_where_the_engine_stays(computer: Computer) -> None:
+    own.install_engine()
+    own.remove_engine()
+    assert str(own.SOCKET) in next(command for command in computer.commands if command.startswith("rm -rf")).split()
+    computer.commands.clear()
+    own.install_engine()
+    computer.purges = {package: [package, "needed-by-others"] for package in own.PACKAGES}
+    computer.programs.add("dockerd")
+    packages = own.remove_engine()
+    assert "docker.io" not in packages
+    assert str(own.SOCKET) not in next(c for c in computer.commands if c.startswith("rm -rf")).split()
