@@ -366,7 +366,7 @@ def listen(loopback: str) -> Iterator[Callable[[bytes | None], Target]]:
 def test_what_answers_is_an_ssh_server_or_nothing(
     listen: Callable[[bytes | None], Target], monkeypatch: pytest.MonkeyPatch, words: bytes | None, is_ssh: bool
 ) -> None:
-    monkeypatch.setattr(first_login, "PROBE", 0.05 if words is None else 30)  # only silence is waited for
+    monkeypatch.setattr(first_login, "PROBE", 30 if words else 0.05)  # only silence is waited for
     assert first_login._answers(listen(words)) == is_ssh
 
 
