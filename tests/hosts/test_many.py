@@ -277,7 +277,7 @@ def test_a_machine_in_a_swarm_of_somebody_else_is_refused_by_name(room: Classroo
     docker(theirs, "swarm", "leave", "--force")
     docker(theirs, "swarm", "init", "--advertise-addr", theirs.address)
     refused = room.launch(code=1)
-    assert f"{theirs.address}: it is already in another swarm" in refused.err
+    assert f"{theirs.address}: it belongs to a swarm of somebody else" in refused.err
     assert [row["state"] for row in refused.rows].count("ready") == 4
     assert docker(theirs, "node", "ls", "-q").split()  # it was left alone
     docker(theirs, "swarm", "leave", "--force")
