@@ -276,11 +276,13 @@ def test_a_machine_in_a_swarm_of_somebody_else_is_refused_by_name(room: Classroo
     theirs = room.hosts[2]
     docker(theirs, "swarm", "leave", "--force")
     docker(theirs, "swarm", "init", "--advertise-addr", theirs.address)
-    refused = room.launch(code=1)
+    try:
+        refused = room.launch(code=1)
+        assert docker(theirs, "node", "ls", "-q").split()  # it was left alone
+    finally:
+        docker(theirs, "swarm", "leave", "--force")
     assert f"{theirs.address}: it belongs to a swarm of somebody else" in refused.err
     assert [row["state"] for row in refused.rows].count("ready") == 4
-    assert docker(theirs, "node", "ls", "-q").split()  # it was left alone
-    docker(theirs, "swarm", "leave", "--force")
     assert room.launch().out == room.table.out
 
 
