@@ -21,10 +21,10 @@ MACHINE = "cloudscale.machine"  # a node's label: the machine's name, known even
 ADDRESS = "cloudscale.address"  # the address that it joined with: a clone has this label, but another address
 
 MANAGERS = 3  # from three machines on; fewer have one, because of two managers none may fail (raft's majority)
-DEMOTING = 20.0  # seconds for the managers to agree that one of them is a worker now
-AGREEING = 20.0  # seconds for managers to agree on a change
-# the node has just changed, or the managers are electing a leader
-UNDECIDED = re.compile("out of sequence|lost leader status|not have a leader|no leader")
+DEMOTING = 60.0  # seconds for the managers to agree that one of them is a worker now
+AGREEING = 60.0  # seconds for managers to agree on a change: an engine gives up one attempt itself after 20
+# the node has just changed, the managers are electing a leader, or the leader did not answer another manager in time
+UNDECIDED = re.compile("(?i)out of sequence|lost leader status|not have a leader|no leader|deadline ?exceeded")
 NO_LABELS = dict.fromkeys((naming.MARK, MACHINE, ADDRESS, BRIDGE_LABEL), "")  # update_node removes them with it
 
 

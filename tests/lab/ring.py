@@ -1,11 +1,12 @@
 """What a ring of tests with real parts has to itself: a folder, network namespaces, and what it left the last time.
 
-Two rings can run side by side.
+Two rings can run side by side, but not one ring twice: the second run would remove what the first works with.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from filelock import FileLock, Timeout
 
 from tests.lab.engine import clear
 from tests.lab.namespace import remove_all
@@ -34,13 +36,18 @@ class Ring:
         return Path(tempfile.gettempdir()) / "cloudscale-tests" / self.name
 
     def require(self) -> None:
-        """Ends the run, in one line, where the machine can't run the ring."""
+        """Ends the run, in one line, where the machine can't run the ring, or runs it already."""
         lacking = [package for program, package in self.programs.items() if not shutil.which(program, path=PATH)]
         if os.geteuid() != 0:
             lacking.insert(0, "root")
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started is taken away then, too
         if lacking:
             pytest.exit(f"The {self.name} ring needs {', '.join(lacking)}: sudo script/test {self.name}", 3)
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            _lock(self.folder.with_suffix(".lock")).acquire(blocking=False)
+        except Timeout:
+            pytest.exit(f"The {self.name} ring is running on this machine already: wait until it has ended.", 3)
 
     @contextlib.contextmanager
     def cleared(self) -> Iterator[None]:
@@ -55,3 +62,9 @@ class Ring:
         for folder in self.folder.glob("*"):  # in each an engine may still run
             clear(folder)
         clear(self.folder)
+
+
+@functools.cache
+def _lock(path: Path) -> FileLock:
+    """A lock that is held until this process ends, however it ends."""
+    return FileLock(path)

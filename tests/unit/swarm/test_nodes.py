@@ -169,6 +169,7 @@ def test_an_update_that_collides_is_repeated(
     ("refusal", "is_repeated"),
     [
         ("rpc error: code = Unknown desc = raft: failed to process the request: node lost leader status", True),
+        ("rpc error: code = DeadlineExceeded desc = context deadline exceeded", True),
         ("rpc error: code = InvalidArgument desc = invalid name", False),
     ],
 )
