@@ -192,7 +192,7 @@ class LabHosts:
         self.folder = folder
         clear(folder)
         folder.mkdir(parents=True)
-        self._stock = stock_root(folder / "stock")
+        self._stock = stock_root(folder / "stock", "bookworm")
         self.key = self._stock.key
         self.password = PASSWORD
         self.hosts = [LabHost(folder / str(i), self.namespace, self._stock, i) for i in range(1, count + 1)]

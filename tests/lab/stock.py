@@ -11,12 +11,12 @@ from pathlib import Path
 from tests.lab.engine import clear
 from tests.lab.namespace import outside, run
 
-SUITE = "bookworm"
 PACKAGES = (
     *("systemd-sysv", "udev", "dbus", "openssh-server", "sudo", "cloud-init", "python3", "ca-certificates", "procps"),
     *("ifupdown", "iproute2", "netbase", "iptables", "kmod", "apparmor"),
 )
-LATER = "docker.io"  # what the tool installs
+# what the tool installs; the command line is a package of its own since Debian 13
+LATER = "docker.io $(apt-cache pkgnames docker-cli | grep -x docker-cli || true)"
 GATEWAY = "192.0.2.1"  # where the hosts find the repository and a name server
 REPOSITORY_PORT = 8000
 PASSWORD = "pass word's"
@@ -33,7 +33,8 @@ apt-get install -qq -y --no-install-recommends --download-only -o Dir::State::st
 rm -r /repository/partial /repository/status /repository/lock'"""
 
 # xz takes an emulated machine half a minute to unpack
-REPACK = """for package in "$1"/docker.io_*.deb "$1"/containerd_*.deb "$1"/runc_*.deb; do
+REPACK = """for package in "$1"/docker.io_*.deb "$1"/docker-cli_*.deb "$1"/containerd_*.deb "$1"/runc_*.deb; do
+  [ -e "$package" ] || continue
   dpkg-deb --raw-extract "$package" "$1/unpacked"
   dpkg-deb --root-owner-group -Zzstd -z3 --build "$1/unpacked" "$package"
   rm -r "$1/unpacked"
@@ -82,9 +83,9 @@ class Stock:
         return self.folder / "key"
 
 
-def stock_root(folder: Path) -> Stock:
-    """The stock in a folder of its own, or, where the environment names a cache, in that: there it is built once."""
-    return Stock(kept("stock", folder, [Path(__file__)], lambda unfinished: _build(Stock(unfinished))))
+def stock_root(folder: Path, suite: str) -> Stock:
+    """A release's stock in a folder of its own, or, where the environment names a cache, in that: built there once."""
+    return Stock(kept(f"stock-{suite}", folder, [Path(__file__)], lambda unfinished: _build(Stock(unfinished), suite)))
 
 
 def kept(name: str, folder: Path, recipes: Sequence[Path], build: Callable[[Path], None]) -> Path:
@@ -103,11 +104,11 @@ def kept(name: str, folder: Path, recipes: Sequence[Path], build: Callable[[Path
     return folder
 
 
-def debootstrap(root: Path, packages: Sequence[str], *options: str) -> None:
-    """A Debian of these packages, and beside it, in `repository`, all that docker.io needs."""
+def debootstrap(root: Path, suite: str, packages: Sequence[str], *options: str) -> None:
+    """A release of Debian with these packages, and beside it, in `repository`, all that docker.io needs."""
     with outside():
         run(*ALONE, "mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(packages)}", *options,
-            f"--customize-hook={FETCH}", SUITE, str(root), timeout=BUILDING)  # fmt: skip
+            f"--customize-hook={FETCH}", suite, str(root), timeout=BUILDING)  # fmt: skip
     repository = root.with_name("repository")
     run("mv", f"{root}/repository", str(repository))
     run("sh", "-ec", REPACK, "repack", str(repository))
@@ -118,9 +119,9 @@ def debootstrap(root: Path, packages: Sequence[str], *options: str) -> None:
         left.unlink(missing_ok=True)
 
 
-def _build(stock: Stock) -> None:
+def _build(stock: Stock, suite: str) -> None:
     root = stock.root
-    debootstrap(root, PACKAGES)
+    debootstrap(root, suite, PACKAGES)
     for name, text in FILES.items():
         (root / name).write_text(text)
     run("chroot", str(root), "systemctl", "--quiet", "enable", "cgroup-rw.service")

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from tests.lab.engine import LabEngine
 from tests.lab.namespace import outside, run
-from tests.lab.stock import ALONE, BUILDING, SUITE, kept
+from tests.lab.stock import ALONE, BUILDING, kept
 
 NAME, TAG = "cloudscale-tests/tiny", "1"
-PYTHON = "3.11"  # of the suite
+SUITE, PYTHON = "bookworm", "3.11"
 PACKAGES = (f"python{PYTHON}", "python3-minimal", "libstdc++6", "busybox-static", "tini")
 LIBRARIES = ("jupyter_server", "ipykernel")
 SETTINGS = (

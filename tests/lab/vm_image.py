@@ -19,6 +19,7 @@ from tests.lab import stock
 from tests.lab.namespace import run
 from tests.lab.stock import ALONE, BUILDING, GATEWAY, LATER, REPOSITORY_PORT, debootstrap, kept
 
+SUITE = "bookworm"
 PACKAGES = (*stock.PACKAGES, "linux-image-cloud-amd64", "cloud-guest-utils", "isc-dhcp-client", "curl")
 DISK = "2500M"  # it grows in a VM to what the flavor gives
 COMMAND_LINE = "root=/dev/vda console=tty0 console=ttyS0,115200"  # on the last console cloud-init prints the host keys
@@ -110,7 +111,7 @@ def vm_images(folder: Path) -> VmImages:
 def _build(folder: Path) -> None:
     images = VmImages(folder)
     root = folder / "root"
-    debootstrap(root, PACKAGES, f"--essential-hook={INITRAMFS}")
+    debootstrap(root, SUITE, PACKAGES, f"--essential-hook={INITRAMFS}")
     for name, text in FILES.items():
         (root / name).write_text(text)
     for unused in UNUSED:
