@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -20,9 +21,9 @@ class Selection:
 
     def choose(self, targets: Sequence[T], names: Callable[[T], Iterable[str]]) -> list[T]:
         """The selected targets. Raises RequestError for a name that no target has."""
-        named = [(target, {name.casefold() for name in names(target) if name}) for target in targets]
+        named = [(target, {_folded(name) for name in names(target) if name}) for target in targets]
         known = set().union(*(own for _, own in named))
-        unknown = [name for name in (*self.only, *self.skip) if name.casefold() not in known]
+        unknown = [name for name in (*self.only, *self.skip) if _folded(name) not in known]
         if unknown:
             raise RequestError(
                 f"Unknown machine, seat or student: {', '.join(unknown)}.",
@@ -34,17 +35,21 @@ class Selection:
     def is_about(self, machine: str) -> bool:
         """Whether the machine itself is selected: --only names it or is not given, and --skip does not name it."""
         only, skip = self._folded()
-        return (not only or machine.casefold() in only) and machine.casefold() not in skip
+        return (not only or _folded(machine) in only) and _folded(machine) not in skip
 
     def uses(self, machine: str, machines: Iterable[str]) -> bool:
         """Whether new seats may be placed there. --only restricts the machines if it names any, else only the seats."""
         only, skip = self._folded()
-        allowed = only & {name.casefold() for name in machines}
-        return (not allowed or machine.casefold() in allowed) and machine.casefold() not in skip
+        allowed = only & {_folded(name) for name in machines}
+        return (not allowed or _folded(machine) in allowed) and _folded(machine) not in skip
 
     def _folded(self) -> tuple[set[str], set[str]]:
-        """--only and --skip; upper and lower case do not matter."""
-        return {name.casefold() for name in self.only}, {name.casefold() for name in self.skip}
+        return {_folded(name) for name in self.only}, {_folded(name) for name in self.skip}
+
+
+def _folded(name: str) -> str:
+    """The name without what a user can't see or need not type: case, blanks, accents as characters of their own."""
+    return " ".join(unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold()).split())
 
 
 def _some(names: Sequence[str], most: int = 8) -> str:

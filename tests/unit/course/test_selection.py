@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import unicodedata
+from typing import Literal
+
 import pytest
 
 from cloudscale.course.selection import Selection
@@ -63,3 +66,15 @@ def test_machines_are_named_in_upper_or_lower_case() -> None:
     assert not Selection(skip=("M2",)).uses("m2", ["m1", "m2"])
     assert Selection(only=("M2",)).is_about("m2")
     assert not Selection(skip=("M2",)).is_about("m2")
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+@pytest.mark.parametrize("typed", ["Siobhán Ní Bhriain", "siobhán ní bhriain", "SIOBHÁN  NÍ\u00a0BHRIAIN "])
+@pytest.mark.parametrize("of_the_roster", ["NFC", "NFD"])
+def test_accents_are_the_same_in_one_character_or_two(
+    form: Literal["NFC", "NFD"], typed: str, of_the_roster: Literal["NFC", "NFD"]
+) -> None:
+    """A Mac gives the names of its files, and what is copied from them, in two."""
+    names = (unicodedata.normalize(of_the_roster, "Siobhán Ní Bhriain"),)
+    selection = Selection(only=(unicodedata.normalize(form, typed),))
+    assert selection.choose(["seat"], lambda seat: names) == ["seat"]
