@@ -9,26 +9,25 @@ import functools
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import invoke.executor
 import invoke.parser.parser
+import invoke.program
 from invoke.context import Context
-from invoke.exceptions import AmbiguousEnvVar, Exit, ParseError, UncastableEnvVar, UnexpectedExit
+from invoke.exceptions import Exit, ParseError, UnexpectedExit
 from invoke.parser.context import ParserContext
 from invoke.tasks import Task
 
-from cloudscale.errors import CloudscaleError, RequestError
+from cloudscale.cli import configuration
+from cloudscale.errors import CloudscaleError, RequestError, SettingsError
 
 if TYPE_CHECKING:
     from cloudscale.cli.report import Report
     from cloudscale.course.session import Session
 
 INTERRUPTED = 130
-ENVIRONMENT = "INVOKE_CLOUDSCALE_"
-KEYS = "docs/configuration.md lists all keys."
-YAML_FORM = "A configuration is YAML, with all keys of this project under cloudscale, as in invoke.yaml."
 
 COMMON_FLAGS = {
     "driver": "where the machines come from: openstack, generic, local, qemu or virtualbox",
@@ -74,8 +73,10 @@ def _make_task(added: Mapping[str, str], help: Mapping[str, str], body: Callable
 
     @functools.wraps(body)
     def run(context: Context, *args: Any, **flags: Any) -> None:
-        session = _session(context, {name: flags.pop(name) for name in added})
-        present(body(session, *args, **flags))
+        bound = {**dict(zip((parameter.name for parameter in own), args, strict=False)), **flags}
+        _refuse_empty(bound)
+        session = _session(context, {name: bound.pop(name) for name in added})
+        present(body(session, **bound))
 
     context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD)
     vars(run)["__signature__"] = inspect.Signature([context, *own, *others])
@@ -94,24 +95,25 @@ def _session(context: Context, flags: Mapping[str, Any]) -> Session:
     from cloudscale.course.settings import Common, read_flags, read_settings
     from cloudscale.progress import progress_on
 
-    configuration = context.config.get("cloudscale") or {}
     configured = {name: flags[name] for name in ("driver", "course", "students", "image") if name in flags}
-    of_vms = {name: flags[name] for name in VM_FLAGS if flags.get(name) is not None}
+    of_vms = {f"vm.{name}": name for name in VM_FLAGS if flags.get(name) is not None}
+    given = configuration.read(context.config).override({key: flags[name] for key, name in of_vms.items()})
     common = read_flags(Common, **{name: flags[name] for name in Common.model_fields})
     return Session(
-        settings=read_settings(_with_vms(configuration, of_vms), **configured),
+        settings=read_settings(given.values, given.origins, **configured),
         common=common,
         progress=progress_on(sys.stderr),
         ask=functools.partial(_ask, common.yes),
         names_driver=flags["driver"] is not None,
-        vm_flags=tuple(f"--{name.replace('_', '-')}" for name in of_vms),
+        vm_flags=tuple(f"--{name.replace('_', '-')}" for name in of_vms.values()),
     )
 
 
-def _with_vms(configuration: Mapping[str, Any], flags: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The configuration with the flags for VMs on this computer in its section `vm`."""
-    section = configuration.get("vm") or {}
-    return {**configuration, "vm": {**section, **flags}} if flags and isinstance(section, Mapping) else configuration
+def _refuse_empty(flags: Mapping[str, object]) -> None:
+    """An empty value is that of a shell's variable which is not set. As "not given", it could mean: all."""
+    if empty := [name for name, value in flags.items() if value == ""]:
+        names = ", ".join(f"--{name.strip('_').replace('_', '-')}" for name in empty)
+        raise SettingsError(f"{names}: the value is empty.", "Give a value, or leave it out.")
 
 
 def _ask(yes: bool, question: str) -> None:
@@ -142,7 +144,8 @@ class Executor(invoke.executor.Executor):
 
     def execute(self, *tasks: Any) -> Any:
         try:
-            self._declare_keys()
+            configuration.check(self.config, self.core[0] if self.core else None)
+            self.config = self.config.clone(into=configuration.FilesOnly)
             return super().execute(*tasks)
         except (Exit, UnexpectedExit):
             raise
@@ -156,49 +159,6 @@ class Executor(invoke.executor.Executor):
             if self.core and self.core[0].args.debug.value:
                 raise
             raise Exit(*_message(error)) from None
-
-    def _declare_keys(self) -> None:
-        """Declares the keys of the configuration. Invoke reads only declared keys from the environment."""
-        from cloudscale.course.settings import env_skeleton
-
-        config = self.config
-        if config._runtime_path and not config._runtime_found:
-            raise RequestError(
-                f"The configuration file {config._runtime_path} does not exist.", "Check the name after -f."
-            )
-        if not isinstance(config.get("cloudscale") or {}, Mapping):
-            raise RequestError("In the configuration, cloudscale must contain keys and values.", YAML_FORM)
-        skeleton = _fitting(env_skeleton(), config.get("cloudscale") or {})
-        given = sorted(name for name in os.environ if name.startswith(ENVIRONMENT))
-        if unknown := [name for name in given if name not in set(_variables(env_skeleton(), ENVIRONMENT))]:
-            raise RequestError(
-                f"Unknown keys of the configuration in the environment: {', '.join(unknown)}.",
-                f"A variable is {ENVIRONMENT} and the key, such as {ENVIRONMENT}SEAT_MEMORY. {KEYS}",
-            )
-        self.collection.configure({"cloudscale": skeleton})
-        try:
-            config.load_collection(self.collection.configuration())
-            config.load_shell_env()
-        except (ValueError, TypeError, AmbiguousEnvVar, UncastableEnvVar) as error:
-            raise RequestError(
-                f"The configuration can't be read ({', '.join(given) or 'a file'}): {error}.", KEYS
-            ) from None
-
-
-def _fitting(skeleton: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """The skeleton without sections that are something else in `values`: Invoke can't merge those, Settings reports."""
-    return {
-        key: below if key not in values or not below else _fitting(below, values[key])
-        for key, below in skeleton.items()
-        if not below or isinstance(values.get(key, {}), Mapping)
-    }
-
-
-def _variables(keys: Mapping[str, Any], prefix: str) -> Iterator[str]:
-    """The names of the environment variables for the keys of the configuration."""
-    for key, below in keys.items():
-        name = f"{prefix}{key.upper()}"
-        yield from _variables(below, f"{name}_") if below else (name,)
 
 
 def _message(error: BaseException) -> tuple[str, int]:
@@ -222,7 +182,8 @@ class _UsageError(ParseError, Exit):
 def install() -> None:
     """Makes Invoke use the project's exit codes for wrong flags and files too, which it reads before any Executor."""
     # load-bearing: for a ParseError, Program.run always uses exit code 1
-    invoke.parser.parser.ParseError = _UsageError  # type: ignore[attr-defined, assignment]
+    for module in (invoke.parser.parser, invoke.program):
+        module.ParseError = _UsageError  # type: ignore[attr-defined]
     sys.excepthook = _last_resort
 
 
@@ -233,7 +194,7 @@ def _last_resort(kind: type[BaseException], error: BaseException, traceback: Any
         return
     text = " ".join(str(error).split())
     print(
-        f"Error: The configuration can't be read ({kind.__name__}: {text}).\n  {YAML_FORM}",
+        f"Error: The configuration can't be read ({kind.__name__}: {text}).\n  {configuration.YAML_FORM}",
         file=sys.stderr,
         flush=True,
     )

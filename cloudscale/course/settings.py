@@ -8,8 +8,9 @@ of the fields.
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -21,6 +22,8 @@ from cloudscale.units import GIB, MIB, parse_size
 DEFAULT_IMAGE = "quay.io/jupyter/scipy-notebook:2025-03-14"  # not `latest`, which changes between classes
 
 RESERVE = 512 * MIB  # bytes
+
+HELP = "invoke --help TASK describes the flags."
 
 Driver = Literal["openstack", "local", "generic", "virtualbox", "qemu"]
 
@@ -45,6 +48,25 @@ def _names(value: object) -> object:
     return value
 
 
+def _listed(value: object) -> object:
+    """The same for a flag, where no name at all (a shell's variable that is not set) could be taken for all names."""
+    names = _names(value)
+    if names == ():
+        raise ValueError("should be one or more names, separated by commas")
+    return names
+
+
+def _path(value: object) -> object:
+    """A path, with the `~` and `~user` that a shell leaves in --flag=~/file."""
+    if value == "":
+        raise ValueError("should not be empty")
+    return os.path.expanduser(value) if isinstance(value, str) else value
+
+
+def _image(value: object) -> object:
+    return value if isinstance(value, str) and "://" in value else _path(value)
+
+
 def _cidr(value: object) -> object:
     """An address range such as 192.0.2.0/24. A single address is a range of one."""
     try:
@@ -57,6 +79,9 @@ Size = Annotated[int, BeforeValidator(_size), Field(ge=6 * MIB)]  # bytes; Docke
 Integer = Annotated[int, BeforeValidator(_number)]
 Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
+Listed = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+File = Annotated[Path, BeforeValidator(_path)]
+FileOrUrl = Annotated[str, BeforeValidator(_image)]
 Cidr = Annotated[str, BeforeValidator(_cidr)]
 
 
@@ -166,9 +191,8 @@ class VmSettings(Section):
     cpus: Integer = Field(2, ge=1, le=64, description="the cores of each VM")
     memory: Size = Field(2 * GIB, ge=256 * MIB, description="the memory of each VM")
     disk: Size = Field(20 * GIB, ge=GIB, description="the disk of each VM")
-    base_image: str | None = Field(
+    base_image: FileOrUrl | None = Field(
         None,
-        min_length=1,
         description="the cloud image for the VMs' disks: a file or an https:// address; if empty, Debian 12",
     )
     user: str = Field("debian", min_length=1, description="the user of the image; this user may use sudo")
@@ -189,7 +213,7 @@ class GenericSettings(Section):
 
     hosts: Names = Field((), description="the hosts: `[user@]host[:port]`; the first one creates the swarm")
     user: str = Field("root", min_length=1, description="the user for hosts that are given without a user")
-    kfile: Path | None = Field(
+    kfile: File | None = Field(
         None, description="the file with the private key; if empty, the SSH agent and the keys in ~/.ssh"
     )
     pwd: str | None = Field(
@@ -209,7 +233,7 @@ class Settings(Section):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,39}$",
         description="the name of the class; everything that is made for the class carries it",
     )
-    students: Path = Field(Path("students.csv"), description="the CSV file with the students")
+    students: File = Field(Path("students.csv"), description="the CSV file with the students")
     image: str = Field(
         DEFAULT_IMAGE,
         min_length=1,
@@ -234,7 +258,7 @@ class Launch(Section):
     plan: bool = False
     prune: bool = False
     replace_lost: bool = False
-    output: Path | None = None
+    output: File | None = None
 
     @field_validator("env", mode="before")
     @classmethod
@@ -257,20 +281,20 @@ class Launch(Section):
 class Remote(Section):
     """The flags of `remote_com`."""
 
-    hosts: Names = Field(min_length=1)
+    hosts: Listed
     com: str = Field(min_length=1)
     port: Integer = Field(22, ge=1, le=65535)
     user: str = Field("root", min_length=1)
     pwd: str | None = Field(None, repr=False)
-    kfile: Path | None = None
+    kfile: File | None = None
     path: str | None = None
 
 
 class Common(Section):
     """The flags that all tasks share and that are not keys of the configuration."""
 
-    only: Names = ()
-    skip: Names = ()
+    only: Listed = ()
+    skip: Listed = ()
     timeout: Number | None = Field(None, gt=0)
     format: str = "table"
     yes: bool = False
@@ -286,45 +310,51 @@ class Common(Section):
         return value
 
 
-def env_skeleton() -> dict[str, Any]:
-    """All keys of the configuration, without values. Invoke reads only keys that it knows from the environment."""
-
-    def keys(model: type[Section]) -> dict[str, Any]:
-        return {
-            name: keys(field.annotation)
-            if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
-            else None
-            for name, field in model.model_fields.items()
-        }
-
-    return keys(Settings)
+def key_paths(model: type[Section] | None = None) -> Iterator[tuple[str, ...]]:
+    """The path to each key of the configuration, such as ("seat", "memory")."""
+    for name, field in (model or Settings).model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield from ((name, *path) for path in key_paths(field.annotation))
+        else:
+            yield (name,)
 
 
-def read_settings(configuration: Mapping[str, Any], **flags: object) -> Settings:
-    """The `cloudscale` part of the configuration, overridden by flags that are not None. Raises SettingsError."""
-    values = {**configuration, **{name: value for name, value in flags.items() if value is not None}}
-    return _validate(Settings, values, "the configuration, key cloudscale.", "docs/configuration.md lists all keys.")
+def read_settings(
+    configuration: Mapping[str, Any], origins: Mapping[str, str] | None = None, **flags: object
+) -> Settings:
+    """The `cloudscale` part of the configuration, overridden by flags that are not None. Raises SettingsError.
+
+    `origins` names the variable or flag of keys that do not come from a file.
+    """
+    given = {name: value for name, value in flags.items() if value is not None}
+    sources = {**(origins or {}), **{name: f"flag --{name}" for name in given}}
+
+    def where(key: str) -> str:
+        origin = next((sources[name] for name in sources if f"{key}.".startswith(f"{name}.")), None)
+        return origin or f"the configuration, key cloudscale.{key}"
+
+    return _validate(Settings, {**configuration, **given}, where, f"docs/configuration.md lists all keys. {HELP}")
 
 
 def read_flags(model: type[M], **flags: object) -> M:
     """A task's flags as Launch, Remote or Common; those that are None keep their default. Raises SettingsError."""
-    return _validate(model, flags, "flag --", "invoke --help TASK describes the flags.")
+    return _validate(model, flags, lambda key: f"flag --{key.replace('_', '-')}", HELP)
 
 
-def _validate(model: type[M], values: Mapping[str, Any], where: str, remedy: str) -> M:
+def _validate(model: type[M], values: Mapping[str, Any], where: Callable[[str], str], remedy: str) -> M:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        problems = [f"{where}{_problem(details)}." for details in error.errors(include_url=False)]
+        problems = [_problem(details, where) for details in error.errors(include_url=False)]
         raise SettingsError("\n".join(problems), remedy) from None
 
 
-def _problem(details: Mapping[str, Any]) -> str:
+def _problem(details: Mapping[str, Any], where: Callable[[str], str]) -> str:
     """`seat.pids: should be …`, with the value unless that could be a password."""
     key, kind = ".".join(map(str, details["loc"])), details["type"]
     if kind == "extra_forbidden":
-        return f"{key}: unknown key"
+        return f"{where(key)}: unknown key."
     text = details["msg"].removeprefix("Value error, ")
     # for a missing key, pydantic's input is the whole section, which may contain a password
     is_secret = kind == "missing" or key.endswith("pwd")
-    return f"{key}: {text}" if is_secret else f"{key}: {text} (it is {details['input']!r})"
+    return f"{where(key)}: {text}." if is_secret else f"{where(key)}: {text} (it is {details['input']!r})."

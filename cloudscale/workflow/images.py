@@ -19,7 +19,11 @@ def image_build(session: Session, name: str, folder: str | None, on: str | None)
     """Builds a notebook image on the trainer's own engine: one of the project's, or what a trainer's folder has."""
     if on and not folder:
         raise RequestError("--on says what an image of your own stands on.", "Add --from FOLDER, or leave out --on.")
-    recipe = recipes.own_recipe(Path(folder), name, on or recipes.DEFAULT) if folder else recipes.find_recipe(name)
+    recipe = (
+        recipes.own_recipe(Path(folder).expanduser(), name, on or recipes.DEFAULT)
+        if folder
+        else recipes.find_recipe(name)
+    )
     engine = trainers_engine()
     with session.progress.bar(f"Building {recipe.name}", 0):
         built = build.build(engine, recipe, session.progress.say)

@@ -30,7 +30,7 @@ LAYERS = (
 LIBRARIES = {  # and the modules that import them
     "paramiko": {"hosts.ssh", "hosts.known_hosts"},
     "cryptography": {"engines.certificates", "hosts.login_key"},
-    "invoke": {"cli.invocation"},
+    "invoke": {"cli.configuration", "cli.invocation"},
     "rich": {"progress"},
     "tabulate": {"cli.report", "course.settings"},
     "pydantic": {"course.settings"},

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.cli.test_invocation import PROJECT, TASKS, Result
+from tests.unit.cli.running import PROJECT, TASKS, Result
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from cloudscale.course.settings import (
     Remote,
     Section,
     Settings,
-    env_skeleton,
+    key_paths,
     read_flags,
     read_settings,
 )
@@ -187,7 +187,7 @@ def test_the_skeleton_for_the_environment_has_every_key(example: Mapping[str, An
             return {path}
         return {name for key, below in value.items() for name in keys(below, f"{path}.{key}")}
 
-    skeleton = keys(env_skeleton())
+    skeleton = {".".join(("", *path)) for path in key_paths()}
     assert keys(example) <= skeleton
     assert keys(Settings().model_dump()) == skeleton
 

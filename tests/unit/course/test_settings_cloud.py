@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from invoke.config import Config
 
-from cloudscale.course.settings import OpenStackSettings, env_skeleton, read_settings
+from cloudscale.course.settings import OpenStackSettings, read_settings
 from cloudscale.errors import SettingsError
 
 MIB = 1024**2
@@ -83,13 +82,8 @@ def test_a_key_pair_of_ones_own_may_be_let_in_too() -> None:
 @pytest.mark.parametrize(
     ("text", "value"), [("true", True), ("1", True), ("yes", True), ("false", False), ("0", False), ("off", False)]
 )
-def test_switches_can_come_from_the_environment(monkeypatch: pytest.MonkeyPatch, text: str, value: bool) -> None:
-    monkeypatch.setenv("INVOKE_CLOUDSCALE_OPENSTACK_CONFIG_DRIVE", text)
-    monkeypatch.setenv("INVOKE_CLOUDSCALE_OPENSTACK_BOOT_VOLUME", "20G")
-    monkeypatch.setenv("INVOKE_CLOUDSCALE_OPENSTACK_BOOT_TIMEOUT", "90")
-    config = Config(defaults={"cloudscale": env_skeleton()}, lazy=True)
-    config.load_shell_env()
-    openstack = read_settings(config.get("cloudscale")).openstack
+def test_switches_and_numbers_may_be_text_as_in_the_environment(text: str, value: bool) -> None:
+    openstack = cloud(config_drive=text, boot_volume="20G", boot_timeout="90")
     assert (openstack.config_drive, openstack.boot_volume, openstack.boot_timeout) == (value, 20 * 1024 * MIB, 90)
 
 

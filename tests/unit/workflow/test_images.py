@@ -51,6 +51,16 @@ def test_a_trainers_own_image_is_built_and_looked_into(bio: Class, built: list[R
     assert made == [("maps", "ml", True), ("atlas", "pydata", True)]
 
 
+def test_the_home_is_found_in_the_name_of_the_folder(
+    bio: Class, built: list[Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "maps").mkdir()
+    (tmp_path / "maps" / "requirements.txt").write_text("folium")
+    images.image_build(bio.session(), "maps", "~/maps", None)
+    assert [recipe.folder for recipe in built] == [tmp_path / "maps"]
+
+
 def test_what_an_image_of_the_projects_own_stands_on_is_no_choice(bio: Class, built: list[Recipe]) -> None:
     with pytest.raises(RequestError, match="--from"):
         images.image_build(bio.session(), "spark", None, "ml")

@@ -1,0 +1,147 @@
+"""Invoke's configuration → the values under `cloudscale:`, and what of Invoke's own flags and keys is refused.
+
+The environment goes before all files. Invoke would convert its text to the type of the value in the file, and so take
+`maybe` for true, and refuse lists; therefore it is read here, as text, and validated with the rest.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import invoke.config
+from invoke.parser.context import ParserContext
+
+from cloudscale.errors import RequestError, SettingsError
+
+PREFIX = "INVOKE_"
+OWN = "cloudscale"
+ENVIRONMENT = f"{PREFIX}{OWN.upper()}_"
+KEYS = "docs/configuration.md lists all keys."
+YAML_FORM = "A configuration is YAML, with all keys of this project under cloudscale, as in invoke.yaml."
+
+PLAN = "invoke themachine --plan shows what a launch would do, and changes nothing."
+TIMEOUT = "Add --timeout SECONDS after the task: invoke com_node --timeout 60 …"
+RUN_HERE = "The tasks do not run their commands through Invoke."
+CORE_FLAGS = {  # Invoke's own flags without an effect on these tasks, and what to do instead
+    "dry": PLAN,
+    "command-timeout": TIMEOUT,
+    "warn-only": f"{RUN_HERE} Leave it out: a failure on one target never stops the others.",
+    "echo": f"{RUN_HERE} Leave it out; --debug shows more.",
+    "hide": f"{RUN_HERE} Leave it out; to hide the progress, add 2>/dev/null.",
+    "pty": f"{RUN_HERE} Leave it out: commands run without a terminal.",
+    "prompt-for-sudo-password": f"{RUN_HERE} Leave it out: where a task needs sudo, sudo asks for the password itself.",
+}
+CORE_KEYS = {("run", "dry"): PLAN, ("timeouts", "command"): TIMEOUT}  # the same as keys of the configuration
+OFF = ("", "0", "false", "no", "off")
+
+
+class FilesOnly(invoke.config.Config):
+    """Invoke's configuration from files and flags."""
+
+    def load_shell_env(self) -> None:
+        self.merge()
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """The values under `cloudscale:`. `origins`: where keys (`vm.kvm`) come from that are not from a file."""
+
+    values: Mapping[str, Any]
+    origins: Mapping[str, str]
+
+    def override(self, flags: Mapping[str, str]) -> Configuration:
+        """The same with the values of flags; each key (`vm.cpus`) ends in its flag's name."""
+        values = self.values
+        for key, value in flags.items():
+            values = _replaced(values, tuple(key.split(".")), value)
+        names = {key: f"flag --{key.rpartition('.')[2].replace('_', '-')}" for key in flags}
+        return Configuration(values, {**self.origins, **names})
+
+
+def check(config: invoke.config.Config, flags: ParserContext | None) -> None:
+    """Raises RequestError for flags and keys that would have no effect, and for files that do not exist."""
+    if config._runtime_path and not config._runtime_found:
+        raise RequestError(f"The configuration file {config._runtime_path} does not exist.", "Check the name after -f.")
+    _check_core(config, flags)
+    _check_top_level(config)
+    _check_variables()
+
+
+def _check_core(config: invoke.config.Config, flags: ParserContext | None) -> None:
+    for name, remedy in CORE_FLAGS.items():
+        value = flags.args[name].value if flags and name in flags.args else None
+        if value is not None and value is not False:
+            raise RequestError(f"Invoke's own flag --{name} has no effect on these tasks.", remedy)
+    for (section, key), remedy in CORE_KEYS.items():
+        variable = f"{PREFIX}{section}_{key}".upper()
+        if config[section][key]:
+            raise RequestError(f"Invoke's own key {section}.{key} has no effect on these tasks.", remedy)
+        if os.environ.get(variable, "").lower() not in OFF:
+            raise RequestError(f"Invoke's own variable {variable} has no effect on these tasks. Unset it.", remedy)
+
+
+def _check_top_level(config: invoke.config.Config) -> None:
+    """Our keys one level too high would be ignored, and so would a misspelt `cloudscale`."""
+    from cloudscale.course.settings import Settings
+
+    known = {OWN, *config.global_defaults(), "debug"}
+    for level in ("system", "user", "project", "runtime"):
+        path = str(getattr(config, f"_{level}_path"))
+        names = [str(name) for name in getattr(config, f"_{level}")]
+        if ours := [name for name in names if name in Settings.model_fields]:
+            raise SettingsError(
+                f"{path}: {', '.join(ours)}: belongs under {OWN}:.",
+                f"Write {OWN}: above, and indent what belongs under it by two spaces, as in invoke.yaml.",
+            )
+        # the files of the system and of the user are those of other projects too
+        unknown = [name for name in names if name not in known]
+        if unknown and level in ("project", "runtime") and not path.endswith(".py"):
+            raise SettingsError(f"{path}: unknown keys: {', '.join(unknown)}.", YAML_FORM)
+
+
+def _check_variables() -> None:
+    given = sorted(name for name in os.environ if name.startswith(PREFIX))
+    paths = dict(_paths())
+    if unknown := [name for name in given if name.startswith(ENVIRONMENT) and name not in paths]:
+        raise SettingsError(
+            f"Unknown keys of the configuration in the environment: {', '.join(unknown)}.",
+            f"A variable is {ENVIRONMENT} and the key, such as {ENVIRONMENT}SEAT_MEMORY. {KEYS}",
+        )
+    if short := [name for name in given if name.replace(PREFIX, ENVIRONMENT, 1) in paths]:
+        raise SettingsError(
+            f"{', '.join(short)}: belongs under {OWN}.",
+            f"Write {', '.join(name.replace(PREFIX, ENVIRONMENT, 1) for name in short)}.",
+        )
+
+
+def read(config: invoke.config.Config) -> Configuration:
+    """The values under `cloudscale:`, with the environment's text over those of the files. Raises SettingsError."""
+    values: Any = config.get(OWN) or {}
+    if not isinstance(values, Mapping):
+        raise SettingsError(f"In the configuration, {OWN} must contain keys and values.", YAML_FORM)
+    origins = {}
+    for variable, path in _paths():
+        if variable in os.environ:
+            values = _replaced(values, path, os.environ[variable])
+            origins[".".join(path)] = f"{variable}, key {OWN}.{'.'.join(path)}"
+    return Configuration(values, origins)
+
+
+def _replaced(values: Mapping[str, Any], path: tuple[str, ...], value: str) -> Mapping[str, Any]:
+    """The values with another one at the path. A section that is something else stays: Settings names it."""
+    key, *below = path
+    if not below:
+        return {**values, key: value}
+    section = values.get(key)
+    section = {} if section is None else section
+    return {**values, key: _replaced(section, tuple(below), value)} if isinstance(section, Mapping) else values
+
+
+def _paths() -> Iterator[tuple[str, tuple[str, ...]]]:
+    """The environment variable for each key of the configuration, and the path to the key."""
+    from cloudscale.course.settings import key_paths
+
+    return ((f"{ENVIRONMENT}{'_'.join(path)}".upper(), path) for path in key_paths())
