@@ -1,23 +1,14 @@
 from __future__ import annotations
 
-import sys
-
 import pytest
 
 from cloudscale.cluster.look import look
-from cloudscale.course.session import Session
-from cloudscale.course.settings import Common, read_settings
 from cloudscale.errors import CloudscaleError, MachineError, NotSetUp, SwarmError
-from cloudscale.progress import Lines
 from tests.unit.classroom import Class
+from tests.unit.cluster.sessions import session
 from tests.unit.fake_api import FakeApi
 from tests.unit.fakes import FakeDriver
-from tests.unit.seats.test_services import ANN, BOB, Swarm
-
-
-def session(only: tuple[str, ...] = (), skip: tuple[str, ...] = ()) -> Session:
-    settings = read_settings({"driver": "local", "course": "bio"})
-    return Session(settings, Common(only=only, skip=skip), Lines(sys.stderr), ask=lambda question: None)
+from tests.unit.seats.services import ANN, BOB, Swarm
 
 
 def test_a_session_knows_its_course_and_what_is_meant() -> None:

@@ -20,17 +20,6 @@ DAY = datetime.timedelta(days=1)
 HERE = ("192.0.2.11", "2001:db8::11", "host.example")
 
 
-@pytest.fixture
-def bio(tmp_path: Path) -> Authority:
-    return made(tmp_path / "bio")
-
-
-@pytest.fixture
-def geo(tmp_path: Path) -> Authority:
-    """Another course's."""
-    return made(tmp_path / "geo")
-
-
 def names_of(pair: Pair) -> set[str]:
     extensions = x509.load_pem_x509_certificate(pair.certificate).extensions
     names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value

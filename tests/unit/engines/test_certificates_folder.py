@@ -22,11 +22,6 @@ DAY = datetime.timedelta(days=1)
 FILES = ["ca-key.pem", "ca.pem", "client.pem"]
 
 
-@pytest.fixture
-def bio(tmp_path: Path) -> Authority:
-    return made(tmp_path / "bio")
-
-
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 

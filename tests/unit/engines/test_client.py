@@ -21,7 +21,7 @@ import requests
 import urllib3
 from docker.errors import DockerException
 
-from cloudscale.engines.certificates import Authority, authority
+from cloudscale.engines.certificates import Authority
 from cloudscale.engines.client import describe, engine_errors, explain, from_environment, over_tls
 from cloudscale.errors import EngineError, NotSetUp, RequestError, SeatError
 from cloudscale.model import Machine
@@ -256,12 +256,12 @@ class TlsEngine(http.server.ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, signer: Authority, folder: Path, names: Sequence[str], answers: type[Answers] = Answers) -> None:
+    def __init__(self, bio: Authority, folder: Path, names: Sequence[str], answers: type[Answers] = Answers) -> None:
         super().__init__(("127.0.0.1", 0), answers)
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.verify_mode = ssl.CERT_REQUIRED
-        self.context.load_verify_locations(cadata=signer.pem.decode())
-        pair = signer.server("m1", names)
+        self.context.load_verify_locations(cadata=bio.pem.decode())
+        pair = bio.server("m1", names)
         (folder / "pair.pem").write_bytes(pair.certificate + pair.key)
         self.context.load_cert_chain(folder / "pair.pem")
         self.port = self.server_address[1]
@@ -286,29 +286,14 @@ def running(server: TlsEngine) -> Iterator[TlsEngine]:
         server.server_close()
 
 
-@pytest.fixture
-def signer(tmp_path: Path) -> Authority:
-    signer = authority(tmp_path / "course", "bio")
-    assert signer
-    return signer
-
-
-@pytest.fixture
-def other(tmp_path: Path) -> Authority:
-    """Of another course."""
-    signer = authority(tmp_path / "other", "geo")
-    assert signer
-    return signer
-
-
 def reach(port: int, ca: Authority, client: Authority) -> docker.DockerClient:
     return over_tls("m1", "127.0.0.1", port, ca=ca.ca_file, certificate=client.client_files)
 
 
 @pytest.mark.usefixtures("loopback")
-def test_an_engine_is_reached_with_the_trainers_certificate(signer: Authority, tmp_path: Path) -> None:
-    with running(TlsEngine(signer, tmp_path, ["127.0.0.1"])) as server:
-        client = reach(server.port, signer, signer)
+def test_an_engine_is_reached_with_the_trainers_certificate(bio: Authority, tmp_path: Path) -> None:
+    with running(TlsEngine(bio, tmp_path, ["127.0.0.1"])) as server:
+        client = reach(server.port, bio, bio)
         assert client.api.api_version == "1.43"
         assert client.info()["Name"] == "m1"
         client.close()
@@ -316,52 +301,52 @@ def test_an_engine_is_reached_with_the_trainers_certificate(signer: Authority, t
 
 @pytest.mark.usefixtures("loopback")
 def test_no_other_authority_and_no_proxy_of_the_environment_is_asked(
-    signer: Authority, other: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bio: Authority, geo: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(other.ca_file))
-    monkeypatch.setenv("CURL_CA_BUNDLE", str(other.ca_file))
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(geo.ca_file))
+    monkeypatch.setenv("CURL_CA_BUNDLE", str(geo.ca_file))
     for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://192.0.2.99:3128")
-    with running(TlsEngine(signer, tmp_path, ["127.0.0.1"])) as server:
-        reach(server.port, signer, signer).close()
+    with running(TlsEngine(bio, tmp_path, ["127.0.0.1"])) as server:
+        reach(server.port, bio, bio).close()
 
 
 @pytest.mark.usefixtures("loopback")
 def test_an_engine_of_another_course_or_with_another_name_is_refused(
-    signer: Authority, other: Authority, tmp_path: Path
+    bio: Authority, geo: Authority, tmp_path: Path
 ) -> None:
-    for server_signer, name in ((other, "127.0.0.1"), (signer, "192.0.2.1")):
+    for server_signer, name in ((geo, "127.0.0.1"), (bio, "192.0.2.1")):
         with (
             running(TlsEngine(server_signer, tmp_path, [name])) as server,
             pytest.raises(EngineError, match="m1 and this computer do not trust each other's certificates"),
         ):
-            reach(server.port, signer, signer)
+            reach(server.port, bio, bio)
 
 
 @pytest.mark.usefixtures("loopback")
-def test_an_engine_that_refuses_the_trainer_is_reported(signer: Authority, other: Authority, tmp_path: Path) -> None:
-    with running(TlsEngine(signer, tmp_path, ["127.0.0.1"])) as server, pytest.raises(EngineError, match="m1"):
-        reach(server.port, signer, other)
+def test_an_engine_that_refuses_the_trainer_is_reported(bio: Authority, geo: Authority, tmp_path: Path) -> None:
+    with running(TlsEngine(bio, tmp_path, ["127.0.0.1"])) as server, pytest.raises(EngineError, match="m1"):
+        reach(server.port, bio, geo)
 
 
 @pytest.mark.usefixtures("loopback")
-def test_an_engine_elsewhere_that_is_too_old_is_named(signer: Authority, tmp_path: Path) -> None:
+def test_an_engine_elsewhere_that_is_too_old_is_named(bio: Authority, tmp_path: Path) -> None:
     class Old(Answers):
         version = "1.40"
 
-    server = TlsEngine(signer, tmp_path, ["127.0.0.1"], Old)
+    server = TlsEngine(bio, tmp_path, ["127.0.0.1"], Old)
     with running(server), pytest.raises(EngineError, match=r"1\.40") as raised:
-        reach(server.port, signer, signer)
+        reach(server.port, bio, bio)
     assert "m1" in raised.value.message
 
 
 @pytest.mark.usefixtures("loopback")
-def test_an_engine_that_does_not_run_is_one_that_is_not_set_up(signer: Authority) -> None:
+def test_an_engine_that_does_not_run_is_one_that_is_not_set_up(bio: Authority) -> None:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))  # without listening
         port = bound.getsockname()[1]
         with pytest.raises(NotSetUp, match=f"m1: its Docker Engine, port {port}, does not run") as raised:
-            reach(port, signer, signer)
+            reach(port, bio, bio)
     assert "themachine" in raised.value.remedy
 
 
@@ -375,7 +360,7 @@ def test_an_engine_that_does_not_run_is_one_that_is_not_set_up(signer: Authority
     ],
 )
 def test_a_machine_that_does_not_answer_is_reported_in_time(
-    signer: Authority, monkeypatch: pytest.MonkeyPatch, cause: OSError, reason: str
+    bio: Authority, monkeypatch: pytest.MonkeyPatch, cause: OSError, reason: str
 ) -> None:
     def refuse(address: tuple[str, int], timeout: float) -> None:
         assert address == ("127.0.0.1", 2376)
@@ -386,12 +371,12 @@ def test_a_machine_that_does_not_answer_is_reported_in_time(
     with pytest.raises(
         EngineError, match=rf"m1: its Docker Engine, port 2376, can't be reached \({reason}\)"
     ) as raised:
-        reach(2376, signer, signer)
+        reach(2376, bio, bio)
     assert not isinstance(raised.value, NotSetUp)
     assert "no firewall blocks port 2376" in raised.value.remedy
 
 
-def test_an_engine_at_an_ipv6_address_is_asked_in_brackets(signer: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_at_an_ipv6_address_is_asked_in_brackets(bio: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
     urls: list[str] = []
 
     def client(url: str, **settings: object) -> object:
@@ -401,6 +386,6 @@ def test_an_engine_at_an_ipv6_address_is_asked_in_brackets(signer: Authority, mo
 
     monkeypatch.setattr(socket, "create_connection", lambda address, timeout: socket.socket())
     monkeypatch.setattr(docker, "DockerClient", client)
-    over_tls("m1", "2001:db8::1", 2376, ca=signer.ca_file, certificate=signer.client_files)
-    over_tls("m1", "m1.example", 2376, ca=signer.ca_file, certificate=signer.client_files)
+    over_tls("m1", "2001:db8::1", 2376, ca=bio.ca_file, certificate=bio.client_files)
+    over_tls("m1", "m1.example", 2376, ca=bio.ca_file, certificate=bio.client_files)
     assert {*urls} == {"https://[2001:db8::1]:2376", "https://m1.example:2376"}

@@ -12,20 +12,8 @@ from cloudscale.engines.certificates import Authority
 from cloudscale.engines.setup import MARK, SETTINGS, TLS, UNIT, Setup, check, release
 from cloudscale.errors import MachineError
 from cloudscale.networks import ENGINE_NETWORKS
-from tests.unit.engines.authorities import made
 from tests.unit.engines.settling import CERTIFICATE, HOST, needed, settings_of, settle, setup_for, with_settings
 from tests.unit.fake_host import FRESH, WITH_ENGINE, FakeHost, facts
-
-
-@pytest.fixture
-def bio(tmp_path: Path) -> Authority:
-    return made(tmp_path / "bio")
-
-
-@pytest.fixture
-def geo(tmp_path: Path) -> Authority:
-    return made(tmp_path / "geo", "geo")
-
 
 # --- a host that can't serve -----------------------------------------------------------------
 

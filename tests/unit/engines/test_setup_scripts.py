@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import tarfile
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,16 +16,9 @@ from cloudscale.engines.setup import UNIT, apply, release, tar
 from cloudscale.errors import ConnectionFailed, MachineError
 from cloudscale.hosts.facts import read_facts
 from cloudscale.model import TIMED_OUT, CommandResult
-from tests.unit.engines.authorities import made
 from tests.unit.engines.settling import needed, settle, with_settings
 from tests.unit.fake_host import FRESH, WITH_ENGINE, FakeHost, facts
 from tests.unit.scripts import script_text
-
-
-@pytest.fixture
-def bio(tmp_path: Path) -> Authority:
-    return made(tmp_path / "bio")
-
 
 # --- apply and release -----------------------------------------------------------------------
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,15 +14,8 @@ from cloudscale.engines import setup as provision
 from cloudscale.engines.certificates import Authority, authority
 from cloudscale.engines.setup import MARK, UNIT, release
 from cloudscale.networks import ENGINE_NETWORKS
-from tests.unit.engines.authorities import made
 from tests.unit.engines.settling import needed, settings_of, settle, setup_for, with_settings
 from tests.unit.fake_host import FRESH, WITH_ENGINE, FakeHost
-
-
-@pytest.fixture
-def bio(tmp_path: Path) -> Authority:
-    return made(tmp_path / "bio")
-
 
 CE_START = "ExecStart={ path=/usr/bin/dockerd ; argv[]=/usr/bin/dockerd %s ; ignore_errors=no ; pid=0 }\n"
 

@@ -16,11 +16,6 @@ from tests.unit.fakes import FakeHosts, fake_apis
 from tests.unit.images.deliveries import BUILT, OWN, PUBLIC, PULLED, Course
 
 
-@pytest.fixture
-def course() -> Course:
-    return Course()
-
-
 def pinned(outcomes: Iterable[Outcome[str]]) -> list[str]:
     return [outcome.get() for outcome in outcomes]
 

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import pytest
-
 from cloudscale.images.delivery import Delivery, Sources, remove_delivered, tag_delivered
 from cloudscale.model import Survey
 from tests.unit.fake_api import FakeApi
 from tests.unit.fakes import fake_engine
 from tests.unit.images.deliveries import BUILT, MARK, OWN, PUBLIC, PULLED, Course
-
-
-@pytest.fixture
-def course() -> Course:
-    return Course()
 
 
 def test_images_that_were_delivered_are_removed_when_the_course_ends(course: Course) -> None:

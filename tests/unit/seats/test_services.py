@@ -1,53 +1,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 from argon2 import PasswordHasher
 
 from cloudscale.course import naming
-from cloudscale.course.settings import SeatSettings
 from cloudscale.errors import EngineError, RequestError, SeatError
-from cloudscale.images.on_engine import NotebookImage
-from cloudscale.model import Node, Outcome, Outcomes, Place, Seat, Student
-from cloudscale.seats.services import Change, SeatServices, check_key, running_seats
-from cloudscale.seats.spec import Template
+from cloudscale.model import Outcome, Place, Student
+from cloudscale.seats.services import check_key, running_seats
 from tests.unit.api_schema import api_error
-from tests.unit.fake_api import FakeApi
-from tests.unit.fakes import fake_engine
-
-KEY = bytes(range(32))
-IMAGE = NotebookImage("jupyter/lab:1", "lab", 1000, 100, "/home/jovyan/work")
-TEMPLATE = Template("bio", KEY, IMAGE, {"m1": "jupyter/lab@sha256:aa"}, SeatSettings(), 8888, {})
-ANN = Seat(Student("1", "Ann", "Lee"), Place("m1", 4321))
-BOB = Seat(Student("2", "Bob", "Ray", "bob@example.org"), Place("m1", 4322))
-
-
-class Swarm:
-    """The course bio on a fake engine."""
-
-    def __init__(self, course: str = "bio", api: FakeApi | None = None) -> None:
-        self.api = api or FakeApi()
-        self.engine = fake_engine(self.api)
-        self.course = course
-        self.spawner = SeatServices(self.engine, course)
-        self.node = Node(self.engine.machine, "node1", 8, 2**34)
-
-    def converge(self, seats: Sequence[Seat], template: Template = TEMPLATE) -> Outcomes[Change]:
-        self.api.changes.clear()
-        running = running_seats(self.engine, self.course)
-        return self.spawner.converge(seats, {"m1": self.node}, running, replace(template, course=self.course))
-
-    def done(self, seats: Sequence[Seat], template: Template = TEMPLATE) -> list[str]:
-        return [outcome.get().what for outcome in self.converge(seats, template)]
-
-
-@pytest.fixture
-def swarm() -> Swarm:
-    return Swarm()
-
+from tests.unit.seats.services import ANN, BOB, IMAGE, KEY, TEMPLATE, Swarm
 
 # --- converging ------------------------------------------------------------------------------
 

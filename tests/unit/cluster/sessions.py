@@ -1,0 +1,14 @@
+"""Sessions that a cluster is looked at in."""
+
+from __future__ import annotations
+
+import sys
+
+from cloudscale.course.session import Session
+from cloudscale.course.settings import Common, read_settings
+from cloudscale.progress import Lines
+
+
+def session(only: tuple[str, ...] = (), skip: tuple[str, ...] = ()) -> Session:
+    settings = read_settings({"driver": "local", "course": "bio"})
+    return Session(settings, Common(only=only, skip=skip), Lines(sys.stderr), ask=lambda question: None)
