@@ -193,7 +193,7 @@ class VmSettings(Section):
     disk: Size = Field(20 * GIB, ge=GIB, description="the disk of each VM")
     base_image: FileOrUrl | None = Field(
         None,
-        description="the cloud image for the VMs' disks: a file or an https:// address; if empty, Debian 12",
+        description="the cloud image for the VMs' disks: a file or an https:// address; if empty, Debian 13",
     )
     user: str = Field("debian", min_length=1, description="the user of the image; this user may use sudo")
     address: str = Field(

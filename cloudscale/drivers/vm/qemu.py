@@ -52,7 +52,7 @@ def load(settings: VmSettings, course: CourseFolder, say: Say) -> LocalVms:
 
 class Qemu(Hypervisor):
     name = "qemu"
-    image = "https://cloud.debian.org/images/cloud/bookworm/latest/debian-12-genericcloud-amd64.qcow2"
+    image = "https://cloud.debian.org/images/cloud/trixie/latest/debian-13-genericcloud-amd64.qcow2"
 
     def __init__(self, course: str, *, kvm: bool = True) -> None:
         self._course = course

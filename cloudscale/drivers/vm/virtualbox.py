@@ -39,7 +39,7 @@ class VirtualBox(Hypervisor):
     """Identifies VMs by the id in their record. The output of VBoxManage is always English."""
 
     name = "virtualbox"
-    image = "https://cloud.debian.org/images/cloud/bookworm/latest/debian-12-generic-amd64.tar.xz"
+    image = "https://cloud.debian.org/images/cloud/trixie/latest/debian-13-generic-amd64.tar.xz"
 
     def __init__(self, course: str) -> None:
         self._course = course

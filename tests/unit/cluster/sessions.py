@@ -9,6 +9,6 @@ from cloudscale.course.settings import Common, read_settings
 from cloudscale.progress import Lines
 
 
-def session(only: tuple[str, ...] = (), skip: tuple[str, ...] = ()) -> Session:
+def session(**common: tuple[str, ...]) -> Session:
     settings = read_settings({"driver": "local", "course": "bio"})
-    return Session(settings, Common(only=only, skip=skip), Lines(sys.stderr), ask=lambda question: None)
+    return Session(settings, Common(**common), Lines(sys.stderr), ask=lambda question: None)  # type: ignore[arg-type]

@@ -13,8 +13,8 @@ from tests.unit.seats.services import ANN, BOB, Swarm
 
 def test_a_session_knows_its_course_and_what_is_meant() -> None:
     assert session().course.folder.parts[-2:] == ("bio", "local")
-    assert session(("a",), ("b",)).selection.only == ("a",)
-    assert session(("a",), ("b",)).selection.skip == ("b",)
+    assert session(only=("a",), skip=("b",)).selection.only == ("a",)
+    assert session(only=("a",), skip=("b",)).selection.skip == ("b",)
 
 
 def test_an_engine_in_no_swarm_is_looked_at_without_changing_it() -> None:
