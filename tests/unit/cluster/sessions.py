@@ -11,4 +11,4 @@ from cloudscale.progress import Lines
 
 def session(**common: tuple[str, ...]) -> Session:
     settings = read_settings({"driver": "local", "course": "bio"})
-    return Session(settings, Common(**common), Lines(sys.stderr), ask=lambda question: None)  # type: ignore[arg-type]
+    return Session(settings, Common(**common), Lines(sys.stderr), ask=lambda question: None)
