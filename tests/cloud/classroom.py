@@ -13,6 +13,7 @@ from typing import Any
 from openstack.connection import Connection
 
 from tests.lab.cloud import LabCloud
+from tests.lab.cloud_seed import STOCK
 from tests.lab.engine import LabEngine
 from tests.lab.tool import PROJECT, Result, Tool
 
@@ -23,7 +24,7 @@ def cloud_tool(
     cloud: LabCloud, engine: LabEngine | None, home: Path, clouds_yaml: Path, settings: Mapping[str, str]
 ) -> Tool:
     """`invoke …` inside the cloud's network, as a trainer of the project course."""
-    openstack = {"CLOUD": "course", "IMAGE": "debian-12", "FLAVOR": "m1.small", **settings}
+    openstack = {"CLOUD": "course", "IMAGE": STOCK, "FLAVOR": "m1.small", **settings}
     environment = {
         "INVOKE_CLOUDSCALE_DRIVER": "openstack",
         "OS_CLIENT_CONFIG_FILE": str(clouds_yaml),

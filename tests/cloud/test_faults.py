@@ -23,6 +23,7 @@ from cloudscale.model import Outcomes
 from tests.cloud.classroom import Project
 from tests.cloud.conftest import STATE
 from tests.lab.cloud import LabCloud
+from tests.lab.cloud_seed import BLANK
 from tests.lab.faults import Fault, FaultyCloud
 
 CALLS = [
@@ -110,7 +111,7 @@ class Laboratory:
             proxy.close()
 
     def live(self, kind: str) -> Life:
-        settings = OpenStackSettings(cloud=kind, flavor="m1.tiny")
+        settings = OpenStackSettings(cloud=kind, image=BLANK, flavor="m1.tiny")
         mark = inventory.mark(f"fault-{kind}")
         key = ssh_key(self._folder, create=True)
         assert key

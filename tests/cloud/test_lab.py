@@ -13,7 +13,7 @@ from openstack.connection import Connection
 from openstack.exceptions import ForbiddenException, HttpException
 
 from tests.lab.cloud import LabCloud
-from tests.lab.cloud_seed import DOCKER, FLAVORS, PUBLIC, STOCK
+from tests.lab.cloud_seed import BLANK, DOCKER, FLAVORS, PUBLIC, STOCK
 from tests.lab.engine import LabEngine
 from tests.lab.faults import Fault, FaultyCloud
 
@@ -50,7 +50,7 @@ def group_names(connection: Connection) -> list[str]:
 
 def test_a_trainer_finds_what_a_course_needs_and_rules_over_nothing(course: Connection) -> None:
     assert {flavor.name for flavor in course.compute.flavors()} == set(FLAVORS)
-    assert {image.name for image in course.image.images()} == {STOCK, DOCKER}
+    assert {image.name for image in course.image.images()} == {STOCK, DOCKER, BLANK}
     assert {network.name for network in course.network.networks()} == {PUBLIC, "course-net"}
     with pytest.raises(ForbiddenException):
         list(course.compute.hypervisors())

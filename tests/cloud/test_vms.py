@@ -49,7 +49,7 @@ class Desk:
 
     def make(self, name: str) -> Result:
         """No driver is named: a VM is meant."""
-        made = self.tool("machine_new", name, "--disk", "8G", "--base-image", str(self._images.stock))
+        made = self.tool("machine_new", name, "--disk", "8G", "--base-image", str(self._images.docker))
         assert made.code == 0, made.err
         return made
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ ROLE = "member"  # what a trainer is given, and no more
 FLAVORS = {"m1.tiny": (768, 1, 5), "m1.small": (1536, 1, 8), "m1.medium": (2560, 2, 10), "m1.large": (4096, 4, 20)}
 NETWORK = GATEWAY.rpartition(".")[0]
 PUBLIC = "public"
-STOCK, DOCKER = "debian-12", "debian-12-docker"  # the images
+STOCK, DOCKER = "debian-13", "debian-13-docker"  # the images
+BLANK = "blank"  # an image with nothing on it, for servers that need not boot
 SERVICES = {"image": "glance", "placement": "placement", "compute": "nova", "network": "neutron"}
 
 
@@ -68,6 +70,10 @@ def seed_compute(admin: Connection, images: VmImages) -> None:
     """Flavors and images. The parts that boot an image are in nobody's list."""
     for name, (ram, vcpus, disk) in FLAVORS.items():
         admin.compute.create_flavor(name=name, ram=ram, vcpus=vcpus, disk=disk)
+    with tempfile.TemporaryDirectory() as folder:
+        blank = Path(folder) / BLANK
+        blank.write_bytes(bytes(512))
+        _upload(admin, BLANK, blank, container_format="bare", disk_format="raw", visibility="public")
     parts = {}
     for name, file, kind in (("kernel", images.kernel, "aki"), ("ramdisk", images.ramdisk, "ari")):
         made = _upload(admin, name, file, container_format=kind, disk_format=kind, visibility="community")

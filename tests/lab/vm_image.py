@@ -19,10 +19,14 @@ from tests.lab import stock
 from tests.lab.namespace import run
 from tests.lab.stock import ALONE, BUILDING, GATEWAY, LATER, REPOSITORY_PORT, debootstrap, kept
 
-SUITE = "bookworm"
-PACKAGES = (*stock.PACKAGES, "linux-image-cloud-amd64", "cloud-guest-utils", "isc-dhcp-client", "curl")
+SUITE = "trixie"
+PACKAGES = (
+    *(package for package in stock.PACKAGES if package != "ifupdown"),
+    *("linux-image-cloud-amd64", "cloud-guest-utils", "netplan.io", "systemd-resolved", "curl"),
+)
 DISK = "2500M"  # it grows in a VM to what the flavor gives
-COMMAND_LINE = "root=/dev/vda console=tty0 console=ttyS0,115200"  # on the last console cloud-init prints the host keys
+# on the last console cloud-init prints the host keys; what else is written there, an emulated machine writes slowly
+COMMAND_LINE = "root=/dev/vda console=tty0 console=ttyS0,115200 quiet audit=0 mitigations=off"
 
 # only what finds the root file system: the whole of it takes an emulated machine seconds to unpack
 INITRAMFS_HOOK = """#!/bin/sh
