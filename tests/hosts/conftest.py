@@ -27,6 +27,7 @@ PROGRAMS = {
     "dnsmasq": "dnsmasq-base",
     "apt-ftparchive": "apt-utils",
     "mmdebstrap": "mmdebstrap",
+    "qemu-img": "qemu-utils",
 }
 RING = Ring("hosts", PROGRAMS)
 STATE = RING.folder

@@ -127,6 +127,8 @@ class LocalVms(MadeMachines):
         off = [vm for vm in self._vms.values() if self._hypervisor.state(vm) == "off"]
         each = self._settings.memory
         need = count * each + sum(vm.memory for vm in off)
+        if need:
+            self._hypervisor.check_can_run()
         used = memory.total - memory.available
         vms = [self._planned(name) for name in self._new_names(count, self._vms, former)]
         return Order(
@@ -159,6 +161,7 @@ class LocalVms(MadeMachines):
     # --- booting a machine -------------------------------------------------------------------
 
     def _start(self, name: str) -> Machine:
+        self._hypervisor.check_can_run()
         vm = self._start_vm(self._make(name))
         clock = SystemClock()
         started = clock.now()

@@ -94,6 +94,10 @@ class Hypervisor(ABC):
     def check(self) -> None:
         """Raises RequestError if it is not installed; the remedy says how to install it."""
 
+    def check_can_run(self) -> None:
+        """Raises RequestError if it is installed, but can't run VMs; the remedy says what to do."""
+        return
+
     def drawback(self) -> str:
         """What the user should know before VMs are made; "" for nothing."""
         return ""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import re
 import shutil
 import socket
+import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -22,13 +26,18 @@ from cloudscale.waiting import retry
 PROGRAM = "VBoxManage"
 COMMAND = 120.0  # seconds for a command
 COPYING = 1800.0  # seconds for a command that copies a disk
-LOCKED = 30.0  # seconds in which a VM that has just ended may still be locked
+BUSY_FOR = 30.0  # seconds
 CONTROLLER = "disks"
 FORMATS = ("vdi", "vmdk", "vpc", "qcow2")  # that VirtualBox can read
-STATE = re.compile(r'^VMState="([^"]*)"', re.MULTILINE)
-FORWARD = re.compile(r'^Forwarding\(\d+\)="([^,"]+),', re.MULTILINE)
-OFF = {"poweroff", "aborted", "saved", "aborted-saved"}  # startvm works in each of these states
-BUSY = re.compile("while it is locked|already locked")
+KERNEL_MODULE = Path("/dev/vboxdrv")  # exists while the module is loaded (Linux)
+# VBoxManage cuts its output, without an error, at a character that the locale does not have
+ENVIRONMENT = {"LC_ALL": "C.UTF-8"} if sys.platform == "linux" else {}
+# a line, or more where a value has line breaks; VirtualBox escapes quotes in most values, but not in all
+FACT = re.compile(r'^("(?:[^"\\\n]|\\.)*"|[^="\n]+)=(?:"((?:[^"\\]|\\.)*)"|(.*))$', re.MULTILINE)
+INACCESSIBLE = "inaccessible"
+OFF = {"poweroff", "aborted", "saved", "aborted-saved", INACCESSIBLE}  # startvm or make works in each of these states
+# a VM that has just ended is locked for a moment; the server that VBoxManage starts fails if two start at once
+BUSY = re.compile("while it is locked|already locked|Failed to create the VirtualBox object")
 
 
 def load(settings: VmSettings, course: CourseFolder, say: Say) -> LocalVms:
@@ -36,13 +45,18 @@ def load(settings: VmSettings, course: CourseFolder, say: Say) -> LocalVms:
 
 
 class VirtualBox(Hypervisor):
-    """Identifies VMs by the id in their record. The output of VBoxManage is always English."""
+    """Identifies VMs by the id in their record. The output of VBoxManage is always English.
+
+    VirtualBox keeps a list of disks. A file in it is refused once its id is another, and so is another file with the
+    same id: therefore only the disks of VMs stay in that list.
+    """
 
     name = "virtualbox"
     image = "https://cloud.debian.org/images/cloud/trixie/latest/debian-13-generic-amd64.tar.xz"
 
     def __init__(self, course: str) -> None:
         self._course = course
+        self._cloning = threading.Lock()
 
     def check(self) -> None:
         if not shutil.which(PROGRAM):
@@ -51,12 +65,21 @@ class VirtualBox(Hypervisor):
                 "Install VirtualBox (virtualbox.org/wiki/Downloads), or use --driver qemu.",
             )
 
+    def check_can_run(self) -> None:
+        if sys.platform == "linux" and not KERNEL_MODULE.exists():
+            raise RequestError(
+                f"VirtualBox can't run VMs: its kernel module is not loaded ({KERNEL_MODULE} does not exist).",
+                "Load it: sudo modprobe vboxdrv. If that fails, build it for the running kernel: sudo /sbin/vboxconfig,"
+                " or install the packages virtualbox-dkms and linux-headers. Or use --driver qemu.",
+            )
+
     def state(self, vm: Vm) -> str:
-        state = STATE.search(self._info(vm))
-        return "off" if state is None or state[1] in OFF else state[1]
+        state = self._facts(vm).get("VMState", "off")
+        return "off" if state in OFF else state
 
     def is_made(self, vm: Vm) -> bool:
-        return f'"{CONTROLLER}-0-0"="{_disk(vm)}"' in self._info(vm)
+        # its disk is attached last; with a snapshot the file is not the one that was attached
+        return self._facts(vm).get(f"{CONTROLLER}-0-0", "none") not in ("none", "emptydrive")
 
     def make(self, vm: Vm, base: BaseImage) -> None:
         if base.kernel:
@@ -64,10 +87,29 @@ class VirtualBox(Hypervisor):
                 f"The disk image {base.path} has no boot loader. VirtualBox needs one.",
                 "Use a distribution's cloud image, or --driver qemu.",
             )
-        self.delete(vm)  # an interrupted run may have left parts of it
+        # an interrupted run may have left parts of it; if it has been up, only VirtualBox's settings are lost
+        has_work = vm.has_answered and _disk(vm).exists()
+        if has_work and (snapshots := [*vm.folder.glob("virtualbox/**/Snapshots/*.vdi")]):
+            raise MachineError(
+                f"{vm.name}: VirtualBox can't read its settings file, and it has snapshots, e.g. {snapshots[0]}.",
+                "Restore the settings file from the .vbox-prev beside it."
+                f" Or delete the VM: invoke driver_reset --only {vm.name}.",
+            )
+        self._unregister(vm)
+        self._forget(vm, _disk(vm), *[] if has_work else ["--delete"])
         shutil.rmtree(vm.folder / "virtualbox", ignore_errors=True)  # settings that were not registered yet
-        for path in (_disk(vm), vm.console):
-            path.unlink(missing_ok=True)
+        vm.console.unlink(missing_ok=True)
+        self._register(vm)
+        if not has_work:
+            _disk(vm).unlink(missing_ok=True)
+            self._copy_disk(vm, base)
+        self._run(vm, "storagectl", vm.id, "--name", CONTROLLER, "--add", "sata", "--portcount", "2")
+        attach = ["storageattach", vm.id, "--storagectl", CONTROLLER, "--device", "0"]
+        self._run(vm, *attach, "--port", "1", "--type", "dvddrive", "--medium", str(vm.seed))
+        self._run(vm, *attach, "--port", "0", "--type", "hdd", "--medium", str(_disk(vm)))
+
+    def _register(self, vm: Vm) -> None:
+        """Makes a VM without disks."""
         out, course = (mac.replace(":", "") for mac in vm.macs)
         group = f"/cloudscale-{self._course}"
         create = ["createvm", "--name", vm.name, "--uuid", vm.id, "--ostype", "Debian_64", "--register"]
@@ -78,18 +120,18 @@ class VirtualBox(Hypervisor):
         settings += ["--nic2", "intnet", "--intnet2", f"cloudscale-{self._course}", "--nictype2", "virtio"]
         settings += ["--macaddress2", course, "--uart1", "0x3F8", "4", "--uartmode1", "file", str(vm.console)]
         self._run(vm, "modifyvm", vm.id, *settings)
-        self._copy_disk(vm, base)
-        self._run(vm, "storagectl", vm.id, "--name", CONTROLLER, "--add", "sata", "--portcount", "2")
-        attach = ["storageattach", vm.id, "--storagectl", CONTROLLER, "--device", "0"]
-        self._run(vm, *attach, "--port", "1", "--type", "dvddrive", "--medium", str(vm.seed))
-        self._run(vm, *attach, "--port", "0", "--type", "hdd", "--medium", str(_disk(vm)))
 
     def _copy_disk(self, vm: Vm, base: BaseImage) -> None:
         source, disk = str(base.path), str(_disk(vm))
         if base.format == "raw":
             self._run(vm, "convertfromraw", source, disk, "--format", "VDI", timeout=COPYING)
         elif base.format in FORMATS:
-            self._run(vm, "clonemedium", "disk", source, disk, "--format", "VDI", timeout=COPYING)
+            with self._cloning:
+                self._forget_base(vm, base.path)  # as it was when somebody listed it
+                try:
+                    self._run(vm, "clonemedium", "disk", source, disk, "--format", "VDI", timeout=COPYING)
+                finally:
+                    self._forget_base(vm, base.path)
         else:
             raise RequestError(
                 f"VirtualBox can't read disk images in the format {base.format}: {base.path}.",
@@ -117,39 +159,76 @@ class VirtualBox(Hypervisor):
 
     def _forwarded(self, vm: Vm) -> set[str]:
         """The names of the ports that VirtualBox forwards to the VM."""
-        return set(FORWARD.findall(self._info(vm)))
+        return {value.partition(",")[0] for name, value in self._facts(vm).items() if name.startswith("Forwarding(")}
 
     def delete(self, vm: Vm) -> None:
-        if self._info(vm):
-            if self.state(vm) != "off":
-                self._run(vm, "controlvm", vm.id, "poweroff")
-            self._run(vm, "unregistervm", vm.id, "--delete")
-        if _disk(vm).exists():  # VirtualBox may know a disk that is not attached to a VM yet
-            _vboxmanage("closemedium", "disk", str(_disk(vm)), "--delete")
+        self._unregister(vm, "--delete")
+        self._forget(vm, _disk(vm), "--delete")  # VirtualBox may know a disk that is not attached to a VM yet
 
-    def _info(self, vm: Vm) -> str:
-        """The VM's details as VirtualBox prints them; "" if it does not know the VM."""
-        result = _vboxmanage("showvminfo", vm.id, "--machinereadable")
-        if result.exit_code and "Could not find a registered machine" not in result.stderr:
-            raise _error(vm, "showvminfo", result)
-        return "" if result.exit_code else result.stdout
+    def _unregister(self, vm: Vm, *delete: str) -> None:
+        state = self._facts(vm).get("VMState")
+        if state is None:
+            return
+        if state not in OFF:
+            self._run(vm, "controlvm", vm.id, "poweroff")
+        # of a VM without readable settings nothing else can be deleted
+        self._run(vm, "unregistervm", vm.id, *delete if state != INACCESSIBLE else ())
 
-    def _run(self, vm: Vm, *words: str, timeout: float = COMMAND) -> None:
-        """Runs a command; repeats it while the VM is locked, which it is for a moment after it has ended."""
+    def _facts(self, vm: Vm) -> dict[str, str]:
+        """The VM's details as VirtualBox prints them; none if it does not know the VM.
 
-        def run() -> None:
-            result = _vboxmanage(*words, timeout=timeout)
+        If VirtualBox knows it, but can't read its settings file, the state is INACCESSIBLE and there are no others.
+        """
+        try:
+            return facts(self._run(vm, "showvminfo", vm.id, "--machinereadable"))
+        except MachineError as error:
+            if "Could not find a registered machine" in error.message:
+                return {}
+            if "The object functionality is limited" in error.message:
+                return {"VMState": INACCESSIBLE}
+            raise
+
+    def _forget(self, vm: Vm, disk: Path, *delete: str) -> None:
+        """Takes a disk of the VM out of VirtualBox's list, if it is there and no VM uses it."""
+        with contextlib.suppress(MachineError):
+            self._run(vm, "closemedium", "disk", str(disk), *delete)
+
+    def _forget_base(self, vm: Vm, base: Path) -> None:
+        # closemedium opens a disk that is not listed, and writes its header
+        listed = re.findall("^Location: +(.*)$", self._run(vm, "list", "hdds"), re.MULTILINE)
+        if str(base) in listed:
+            self._forget(vm, base)
+
+    def _run(self, vm: Vm, *words: str, timeout: float = COMMAND) -> str:
+        """Runs a command, again while VirtualBox is busy, and returns what it prints. Raises MachineError."""
+
+        def run() -> str:
+            result = run_program([PROGRAM, *words], timeout, environment=ENVIRONMENT)
             if result.exit_code:
-                raise _error(vm, words[0], result)
+                raise _error(vm, words[0], result, timeout)
+            return result.stdout
 
-        retry(run, when=lambda error: bool(BUSY.search(str(error))), timeout=LOCKED, interval=0.5)
+        return retry(run, when=lambda error: bool(BUSY.search(str(error))), timeout=BUSY_FOR, interval=0.5)
 
 
-def _error(vm: Vm, command: str, result: CommandResult) -> MachineError:
-    lines = [line.partition("error: ")[2] for line in result.stderr.splitlines() if "error: " in line]
-    cause = next((line for line in lines if line and not line.startswith(("Details:", "Context:"))), "no reason given")
+def facts(text: str) -> dict[str, str]:
+    """The output of `showvminfo --machinereadable`."""
+    return {
+        key.strip('"'): re.sub(r"\\(.)", r"\1", quoted) if quoted else plain
+        for key, quoted, plain in FACT.findall(text)
+    }
+
+
+def _error(vm: Vm, command: str, result: CommandResult, timeout: float) -> MachineError:
+    if result.exit_code == TIMED_OUT:
+        message = f"{vm.name}: VBoxManage {command} did not end within {timeout:.0f} s."
+        return MachineError(message, "Check that VirtualBox works, then run again.")
+    # the reason is often not in the first line; after the reasons come details for developers
+    lines = [line.partition("error: ")[2].rstrip(". ") for line in result.stderr.splitlines() if "error: " in line]
+    reasons = itertools.takewhile(lambda line: not line.startswith(("Details:", "Context:")), lines)
+    cause = ". ".join(dict.fromkeys(line for line in reasons if line and not line.startswith("Error code ")))
     return MachineError(
-        f"{vm.name}: VBoxManage {command} failed: {cause.rstrip('.')}.", "Fix the cause, then run again."
+        f"{vm.name}: VBoxManage {command} failed: {cause or result.last_words()}.", "Fix the cause, then run again."
     )
 
 
@@ -171,13 +250,3 @@ def _check_free(vm: Vm, forwards: Mapping[str, tuple[str, int, int]]) -> None:
 
 def _disk(vm: Vm) -> Path:
     return vm.folder / "disk.vdi"
-
-
-def _vboxmanage(*words: str, timeout: float = COMMAND) -> CommandResult:
-    """Raises MachineError if the command does not end."""
-    result = run_program([PROGRAM, *words], timeout)
-    if result.exit_code == TIMED_OUT:
-        raise MachineError(
-            f"VBoxManage {words[0]} did not end within {timeout:.0f} s.", "Check that VirtualBox works, then run again."
-        )
-    return result

@@ -20,7 +20,7 @@ from cloudscale.drivers.vm import driver as module
 from cloudscale.drivers.vm import seed
 from cloudscale.drivers.vm.driver import LocalVms
 from cloudscale.drivers.vm.hypervisor import BaseImage, Hypervisor, PortTaken, Vm
-from cloudscale.errors import CloudscaleError, ConnectionFailed
+from cloudscale.errors import CloudscaleError, ConnectionFailed, RequestError
 from cloudscale.hosts import first_login, ssh
 from cloudscale.hosts.known_hosts import KnownHosts
 from cloudscale.hosts.ssh import Target
@@ -95,9 +95,14 @@ class FakeHypervisor(Hypervisor):
         self.console = f"Linux version 6.1\n{HOST_KEYS}"
         self.checked = 0
         self.slowness = ""
+        self.cannot_run = ""
 
     def check(self) -> None:
         self.checked += 1
+
+    def check_can_run(self) -> None:
+        if self.cannot_run:
+            raise RequestError(self.cannot_run, "")
 
     def drawback(self) -> str:
         return self.slowness

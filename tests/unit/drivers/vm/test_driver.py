@@ -324,6 +324,21 @@ def test_a_hypervisors_drawback_is_reported_once(testbed: VmTestbed) -> None:
     assert testbed.messages == ["VMs are slow", "bio-1: up", "bio-2: up"]
 
 
+def test_where_vms_can_not_run_nothing_is_made_or_started_but_what_exists_is_deleted(testbed: VmTestbed) -> None:
+    boot_several(testbed.driver())
+    testbed.hypervisor.cannot_run = "no kernel module"
+    driver = testbed.driver()
+    driver.machines()
+    assert driver.order(0, ()).fits > 0  # with VMs that run, nothing has to be started
+    with pytest.raises(RequestError, match="no kernel module"):
+        driver.order(1, ())
+    with pytest.raises(RequestError, match="no kernel module"):
+        driver.boot(Machine("ann", ""))
+    assert not (testbed.course.folder / "vms" / "ann").exists()
+    driver.sweep({"bio-1"}).get()
+    assert driver.machines() == []
+
+
 def test_a_vm_that_the_hypervisor_restarts_is_reported_and_awaited(testbed: VmTestbed) -> None:
     testbed.hypervisor.restarts["bio-1"] = "KVM does not work"
     boot_several(testbed.driver())

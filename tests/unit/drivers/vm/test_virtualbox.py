@@ -2,37 +2,44 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
-from collections.abc import Iterator
+import sys
+import uuid
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cloudscale.drivers.vm import virtualbox as module
 from cloudscale.drivers.vm.hypervisor import BaseImage, PortTaken, Vm
 from cloudscale.drivers.vm.records import free_ports
 from cloudscale.drivers.vm.virtualbox import VirtualBox
 from cloudscale.errors import MachineError, RequestError
+from cloudscale.fanout import fan_out
 from cloudscale.model import CommandResult
-from tests.lab.vboxmanage import VBoxManage
+from tests.lab.vboxmanage import VDI, VBoxManage
 from tests.unit.drivers.vm.fake_hypervisor import GIB, one_vm, qcow2_image, raw_image
 
 
 @pytest.fixture(name="vbox")
-def vbox_fixture(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, no_waiting: None) -> Iterator[VBoxManage]:
-    """The stand-in, without a process for each command, and without waiting."""
-    with VBoxManage(tmp_path / "vbox") as vbox:
+def vbox_fixture(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, no_waiting: None) -> VBoxManage:
+    """The stand-in, on a computer with the kernel module, and without waiting."""
+    vbox = VBoxManage()
 
-        def called(*words: str, timeout: float = 1) -> CommandResult:
-            assert timeout > 0
-            answer = vbox(*words)
-            return CommandResult(answer.code, answer.out, answer.err)
+    def run(command: list[str], timeout: float, *, environment: dict[str, str]) -> CommandResult:
+        assert command[0] == "VBoxManage"
+        assert timeout > 0
+        assert environment.get("LC_ALL", "C.UTF-8") == "C.UTF-8"
+        return CommandResult(*vbox(*command[1:]))
 
-        monkeypatch.setattr(module, "_vboxmanage", called)
-        monkeypatch.setenv("PATH", str(vbox.command.parent))
-        yield vbox
+    monkeypatch.setattr(module, "run_program", run)
+    monkeypatch.setattr(module, "KERNEL_MODULE", tmp_path)
+    monkeypatch.setattr(shutil, "which", lambda program: f"/usr/bin/{program}")
+    return vbox
 
 
 @pytest.fixture
@@ -61,49 +68,39 @@ def vm(virtualbox: VirtualBox, base: BaseImage, tmp_path: Path) -> Vm:
     return vm
 
 
-def info(vbox: VBoxManage, name: str = "bio-1") -> dict[str, str]:
-    answer = vbox("showvminfo", name, "--machinereadable")
-    assert answer.code == 0, answer.err
-    lines = (line.partition("=") for line in answer.out.splitlines())
-    return {name.strip('"'): value.strip('"') for name, _, value in lines}
-
-
 def rules(vbox: VBoxManage) -> set[str]:
-    return {value for name, value in info(vbox).items() if name.startswith("Forwarding")}
+    (machine,) = vbox.machines.values()
+    return {*machine.rules.values()}
 
 
 def rule(name: str, port: int, inside: int, address: str = "127.0.0.1") -> str:
     return f"{name},tcp,{address},{port},,{inside}"
 
 
-# --- installed or not ---
+# --- installed, and able to run VMs ---
 
 
-def test_a_missing_virtualbox_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, vbox: VBoxManage) -> None:
-    VirtualBox("bio").check()
-    monkeypatch.setenv("PATH", str(tmp_path))
+def test_a_missing_virtualbox_is_reported(monkeypatch: pytest.MonkeyPatch, virtualbox: VirtualBox) -> None:
+    virtualbox.check()
+    monkeypatch.setattr(shutil, "which", lambda program: None)
     with pytest.raises(
         RequestError, match="The driver virtualbox needs VBoxManage, which this computer does not have"
     ) as raised:
-        VirtualBox("bio").check()
+        virtualbox.check()
     assert raised.value.exit_code == 2
     assert "virtualbox.org" in raised.value.remedy
 
 
-@pytest.mark.usefixtures("processes")
-def test_its_command_is_called_as_a_program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    with VBoxManage(tmp_path / "vbox") as vbox:
-        monkeypatch.setenv("PATH", str(vbox.command.parent))
-        virtualbox, vm = VirtualBox("bio"), planned(tmp_path)
-        assert virtualbox.state(vm) == "off"
-        path = raw_image(tmp_path / "base.raw", 3 * GIB)
-        virtualbox.make(vm, BaseImage(path, "raw", 3 * GIB))
-        virtualbox.start(vm)
-        assert virtualbox.state(vm) == "running"
-        vbox.fault("^showvminfo", seconds=60)
-        monkeypatch.setattr(module._vboxmanage, "__kwdefaults__", {"timeout": 1.0})
-        with pytest.raises(MachineError, match="VBoxManage showvminfo did not end within 1 s"):
-            virtualbox.state(vm)
+def test_a_missing_kernel_module_is_reported_on_linux(
+    monkeypatch: pytest.MonkeyPatch, virtualbox: VirtualBox, tmp_path: Path
+) -> None:
+    virtualbox.check_can_run()
+    monkeypatch.setattr(module, "KERNEL_MODULE", tmp_path / "vboxdrv")
+    with pytest.raises(RequestError, match=r"its kernel module is not loaded \(.*/vboxdrv does not exist\)") as raised:
+        virtualbox.check_can_run()
+    assert "sudo modprobe vboxdrv" in raised.value.remedy
+    monkeypatch.setattr(sys, "platform", "darwin")
+    virtualbox.check_can_run()
 
 
 def test_its_own_image_is_one_that_its_command_reads(virtualbox: VirtualBox) -> None:
@@ -111,46 +108,90 @@ def test_its_own_image_is_one_that_its_command_reads(virtualbox: VirtualBox) -> 
     assert virtualbox.image.endswith(".tar.xz")
 
 
+# --- what VBoxManage prints ---
+
+
+def test_values_may_have_quotes_line_breaks_and_lines_of_their_own() -> None:
+    printed = r"""name="bio-1"
+memory=2048
+uartmode1="file,/home/d="q"\ ü/console.log"
+uarttype1="16550A"
+ rec_screen0
+"disks-0-0"="/home/d=\"q\"\\ ü/disk.vdi"
+description="one \"course\"
+VMState=\"running\"
+Forwarding(0)=\"x,tcp,,1,,1\""
+VMState="poweroff"
+Forwarding(0)="ssh,tcp,127.0.0.1,2222,,22"
+"""
+    assert module.facts(printed) == {
+        "name": "bio-1",
+        "memory": "2048",
+        "uartmode1": '"file,/home/d="q"\\ ü/console.log"',
+        "uarttype1": "16550A",
+        "disks-0-0": '/home/d="q"\\ ü/disk.vdi',
+        "description": 'one "course"\nVMState="running"\nForwarding(0)="x,tcp,,1,,1"',
+        "VMState": "poweroff",
+        "Forwarding(0)": "ssh,tcp,127.0.0.1,2222,,22",
+    }
+
+
+@given(st.lists(st.tuples(st.from_regex(r"[A-Za-z][\w()-]{0,20}", fullmatch=True), st.text(max_size=30))))
+def test_whatever_a_value_is_it_is_read_as_it_was_and_changes_no_other(values: list[tuple[str, str]]) -> None:
+    printed = "".join(
+        f'{"" if number % 2 else chr(34)}{name}{"" if number % 2 else chr(34)}="{escaped(value)}"\n'
+        for number, (name, value) in enumerate(values)
+    )
+    assert module.facts(printed) == dict(values)
+
+
+def escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"')
+
+
+@pytest.mark.parametrize(
+    ("printed", "cause"),
+    [
+        (
+            "VBoxManage: error: Could not open the medium '/b.qcow2'.\n"
+            "VBoxManage: error: QCow: Image contains unsupported incompatible features (8 vs 0) (VERR_NOT_SUPPORTED).\n"
+            "VBoxManage: error: Details: code NS_ERROR_FAILURE (0x80004005), component MediumWrap\n"
+            "VBoxManage: error: Failed again\n",
+            "Could not open the medium '/b.qcow2'."
+            " QCow: Image contains unsupported incompatible features (8 vs 0) (VERR_NOT_SUPPORTED).",
+        ),
+        (
+            "VBoxManage: error: VDI: cannot create image '/x.vdi'\n"
+            "VBoxManage: error: Error code VERR_ALREADY_EXISTS at /build/VDI.cpp(706) in function int vdiImageCreate\n"
+            'VBoxManage: error: Cannot create the disk image "/x.vdi": VERR_ALREADY_EXISTS\n',
+            "VDI: cannot create image '/x.vdi'. Cannot create the disk image \"/x.vdi\": VERR_ALREADY_EXISTS.",
+        ),
+        (
+            "Oracle VirtualBox Command Line\n\nVBoxManage: error: Missing argument\n\nUsage - modifyvm\n\n"
+            "VBoxManage: error: Missing argument\n",
+            "Missing argument.",
+        ),
+        ("VBoxManage: fatal error: RTR3Init: VERR_NO_TRANSLATION\n", "RTR3Init: VERR_NO_TRANSLATION."),
+        ("/usr/bin/VBoxManage: 9: exec: not found\n", "/usr/bin/VBoxManage: 9: exec: not found."),
+        ("", "no reason given."),
+    ],
+)
+def test_all_of_the_reason_is_reported_and_none_of_the_details(
+    virtualbox: VirtualBox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, printed: str, cause: str
+) -> None:
+    monkeypatch.setattr(module, "run_program", lambda *words, **options: CommandResult(1, "", printed))
+    with pytest.raises(MachineError) as raised:
+        virtualbox.state(planned(tmp_path))
+    assert raised.value.message == f"bio-1: VBoxManage showvminfo failed: {cause}"
+
+
+def test_a_command_that_does_not_end_is_reported(virtualbox: VirtualBox, vbox: VBoxManage, tmp_path: Path) -> None:
+    vbox.fault("showvminfo", "")
+    with pytest.raises(MachineError, match="VBoxManage showvminfo did not end within 120 s"):
+        virtualbox.state(planned(tmp_path))
+
+
 # --- made ---
-
-
-def test_a_vm_is_made_as_it_was_planned(virtualbox: VirtualBox, vbox: VBoxManage, vm: Vm) -> None:
-    known = info(vbox)
-    assert (known["UUID"], known["name"], known["groups"]) == (vm.id, "bio-1", "/cloudscale-bio")
-    assert (known["cpus"], known["memory"], known["boot1"]) == ("2", "2048", "disk")
-    assert (known["nic1"], known["nic2"], known["intnet2"]) == ("nat", "intnet", "cloudscale-bio")
-    assert [known["macaddress1"], known["macaddress2"]] == [card.replace(":", "").upper() for card in vm.macs]
-    assert (known["uart1"], known["uartmode1"]) == ("0x03f8,4", f"file,{vm.console}")
-    assert (known["disks-0-0"], known["disks-1-0"]) == (str(vm.folder / "disk.vdi"), str(vm.seed))
-    assert Path(known["CfgFile"]).is_relative_to(vm.folder)
-    assert virtualbox.is_made(vm)
-    assert virtualbox.state(vm) == "off"
-
-
-@pytest.mark.parametrize("kind", ["raw", "qcow2"])
-def test_its_disk_is_a_copy_that_is_as_large_as_asked(
-    virtualbox: VirtualBox, vbox: VBoxManage, tmp_path: Path, kind: str
-) -> None:
-    path = (raw_image if kind == "raw" else qcow2_image)(tmp_path / "base", 3 * GIB)
-    before = path.read_bytes() if kind == "qcow2" else b""
-    vm = planned(tmp_path)
-    virtualbox.make(vm, BaseImage(path, kind, 3 * GIB))
-    disk = vm.folder / "disk.vdi"
-    with disk.open("rb") as file:
-        assert file.read(3) == b"<<<"
-    listed = vbox("list", "hdds").out
-    assert f"Location:       {disk}\n" in listed
-    assert f"Capacity:       {20 * 1024} MBytes" in listed
-    assert str(path) not in listed
-    assert kind == "raw" or path.read_bytes() == before
-    virtualbox.start(vm)
-
-
-def test_a_base_that_is_larger_than_asked_is_not_cut(
-    virtualbox: VirtualBox, vbox: VBoxManage, base: BaseImage, tmp_path: Path
-) -> None:
-    virtualbox.make(planned(tmp_path, disk=GIB), base)
-    assert f"Capacity:       {3 * 1024} MBytes" in vbox("list", "hdds").out
 
 
 def test_what_virtualbox_can_not_boot_or_read_is_refused(
@@ -166,67 +207,77 @@ def test_what_virtualbox_can_not_boot_or_read_is_refused(
     assert vbox.machines == {}
 
 
-@pytest.mark.parametrize("step", ["modifyvm", "convertfromraw", "storagectl", "storageattach"])
+@pytest.mark.parametrize(
+    ("kind", "step"),
+    [
+        *(("raw", step) for step in ("modifyvm", "convertfromraw", "modifymedium", "storagectl", "storageattach")),
+        *(("qcow2", step) for step in ("clonemedium", "modifymedium", "storagectl", "storageattach")),
+    ],
+)
 def test_a_make_that_was_interrupted_starts_again(
-    virtualbox: VirtualBox, vbox: VBoxManage, base: BaseImage, tmp_path: Path, step: str
+    virtualbox: VirtualBox, vbox: VBoxManage, tmp_path: Path, kind: str, step: str
 ) -> None:
-    vm = planned(tmp_path)
-    vbox.fault(f"^{step}", "the power is cut", after=int(step == "storageattach"))
+    path = (raw_image if kind == "raw" else qcow2_image)(tmp_path / "base", 3 * GIB)
+    vm, base = planned(tmp_path), BaseImage(path, kind, 3 * GIB)
+    vbox.fault(step, "the power is cut", after=int(step == "storageattach"))
     with pytest.raises(MachineError, match=f"^bio-1: VBoxManage {step} failed: the power is cut"):
         virtualbox.make(vm, base)
     assert not virtualbox.is_made(vm)
+    assert str(path) not in vbox.disks
     virtualbox.make(vm, base)
     assert virtualbox.is_made(vm)
     virtualbox.start(vm)
-    assert list(vbox.machines) == ["bio-1"]
-
-
-@pytest.mark.parametrize("step", ["modifymedium", "storagectl"])
-def test_a_make_that_was_interrupted_after_copying_the_disk_starts_again(
-    virtualbox: VirtualBox, vbox: VBoxManage, tmp_path: Path, step: str
-) -> None:
-    base = BaseImage(qcow2_image(tmp_path / "base"), "qcow2", 3 * GIB)
-    vm = planned(tmp_path)
-    vbox.fault(f"^{step}", "the power is cut")
-    with pytest.raises(MachineError, match="the power is cut"):
-        virtualbox.make(vm, base)
-    virtualbox.make(vm, base)
-    assert virtualbox.is_made(vm)
-    virtualbox.start(vm)
-
-
-def test_a_half_made_vm_leaves_no_disk_behind(virtualbox: VirtualBox, vbox: VBoxManage, tmp_path: Path) -> None:
-    vm = planned(tmp_path)
-    vbox.fault("^storagectl", "the power is cut")
-    with pytest.raises(MachineError, match="the power is cut"):
-        virtualbox.make(vm, BaseImage(qcow2_image(tmp_path / "base"), "qcow2", 3 * GIB))
     virtualbox.delete(vm)
-    assert vbox("list", "hdds").out == ""
+    assert (vbox.machines, vbox.disks) == ({}, {})
     assert not (vm.folder / "disk.vdi").exists()
 
 
-def test_settings_that_were_never_registered_are_replaced(
-    virtualbox: VirtualBox, vbox: VBoxManage, base: BaseImage, tmp_path: Path
-) -> None:
-    vm = planned(tmp_path)
-    words = ["--name", vm.name, "--uuid", vm.id, "--ostype", "Debian_64", "--groups", "/cloudscale-bio"]
-    assert vbox("createvm", *words, "--basefolder", str(vm.folder / "virtualbox")).code == 0
-    assert vbox.machines == {}
-    virtualbox.make(vm, base)
-    assert virtualbox.is_made(vm)
+def test_several_vms_are_made_of_one_image_at_once(virtualbox: VirtualBox, vbox: VBoxManage, tmp_path: Path) -> None:
+    base = BaseImage(qcow2_image(tmp_path / "base"), "qcow2", 3 * GIB)
+    vms = [planned(tmp_path, f"bio-{number}", id=str(uuid.uuid4())) for number in range(5)]
+    before = base.path.read_bytes()
+    fan_out(lambda vm: virtualbox.make(vm, base), vms, name=lambda vm: vm.name).get()
+    assert base.path.read_bytes() == before
+    assert {*vbox.disks} == {str(vm.folder / "disk.vdi") for vm in vms}
 
 
-def test_another_vm_with_the_same_name_is_reported_and_not_changed(
-    virtualbox: VirtualBox, vbox: VBoxManage, base: BaseImage, tmp_path: Path
+def test_a_vm_whose_settings_are_lost_is_made_again_with_its_disk_if_it_has_been_up(
+    virtualbox: VirtualBox, vbox: VBoxManage, vm: Vm, base: BaseImage
 ) -> None:
-    assert vbox("createvm", "--name", "bio-1", "--ostype", "Debian_64", "--register").code == 0
-    before = vbox.machines
-    vm = planned(tmp_path)
-    with pytest.raises(MachineError, match=r"VBoxManage createvm failed: Registered machine .* already exists\."):
+    for has_answered in (True, False):
+        (vm.folder / "disk.vdi").write_bytes(VDI + b"20480\nwith work")
+        vbox.machines[vm.id].file.unlink()
+        assert (virtualbox.state(vm), virtualbox.is_made(vm)) == ("off", False)
+        virtualbox.make(replace(vm, has_answered=has_answered), base)
+        assert ("with work" in (vm.folder / "disk.vdi").read_text()) == has_answered
+        virtualbox.start(vm)
+        virtualbox.delete(replace(vm))
+        assert vbox.machines == {}
         virtualbox.make(vm, base)
-    assert not virtualbox.is_made(vm)
+
+
+def test_a_vm_whose_settings_are_lost_and_that_has_snapshots_is_not_made_again(
+    virtualbox: VirtualBox, vbox: VBoxManage, vm: Vm, base: BaseImage
+) -> None:
+    vbox.machines[vm.id].file.unlink()
+    snapshots = vm.folder / "virtualbox" / "cloudscale-bio" / vm.name / "Snapshots"
+    snapshots.mkdir()
+    (snapshots / "{1}.vdi").touch()
+    with pytest.raises(MachineError, match=r"it has snapshots, e\.g\. .*\{1\}\.vdi"):
+        virtualbox.make(replace(vm, has_answered=True), base)
+    assert (snapshots / "{1}.vdi").exists()
+
+
+def test_a_vm_whose_settings_are_lost_is_deleted(virtualbox: VirtualBox, vbox: VBoxManage, vm: Vm) -> None:
+    vbox.machines[vm.id].file.unlink()
     virtualbox.delete(vm)
-    assert vbox.machines == before
+    assert vbox.machines == {}
+    assert not (vm.folder / "disk.vdi").exists()
+
+
+def test_a_vm_with_a_snapshot_is_not_made_again(virtualbox: VirtualBox, vbox: VBoxManage, vm: Vm) -> None:
+    vbox.machines[vm.id].ports["0"] = str(vm.folder / "Snapshots" / "{1}.vdi")
+    assert virtualbox.is_made(vm)
 
 
 # --- running ---
@@ -246,7 +297,7 @@ def test_from_the_first_start_to_the_last(virtualbox: VirtualBox, vbox: VBoxMana
     assert rules(vbox) == {login, engine, second}
     virtualbox.delete(vm)
     assert vbox.machines == {}
-    assert vbox("list", "hdds").out == ""
+    assert vbox.disks == {}
     left = {path.name for path in vm.folder.rglob("*") if path.is_file()}
     assert left == {"seed.iso", "console.log"}  # which belong to the driver
     virtualbox.delete(vm)
@@ -263,7 +314,7 @@ def test_looking_changes_nothing(virtualbox: VirtualBox, vbox: VBoxManage, vm: V
 
 def test_newly_chosen_ports_replace_those_of_the_last_start(virtualbox: VirtualBox, vbox: VBoxManage, vm: Vm) -> None:
     virtualbox.start(replace(vm, seat_ports=tuple(free_ports(1, (vm.ssh_port, vm.engine_port)))))
-    vbox.crash("bio-1")
+    vbox.crash()
     assert virtualbox.state(vm) == "off"
     ssh_port, engine_port = free_ports(2, {vm.ssh_port, vm.engine_port})
     virtualbox.start(replace(vm, ssh_port=ssh_port, engine_port=engine_port))
@@ -297,7 +348,7 @@ def test_a_port_in_use_is_reported_for_a_running_vm_too(virtualbox: VirtualBox, 
 def test_a_vm_that_does_not_start_is_reported_with_virtualboxs_message(
     virtualbox: VirtualBox, vbox: VBoxManage, vm: Vm
 ) -> None:
-    vbox.fault("^startvm", "Not in a hypervisor partition (HVP=0) (VERR_NEM_NOT_AVAILABLE).")
+    vbox.fault("startvm", "Not in a hypervisor partition (HVP=0) (VERR_NEM_NOT_AVAILABLE).")
     with pytest.raises(MachineError) as raised:
         virtualbox.start(vm)
     cause = "Not in a hypervisor partition (HVP=0) (VERR_NEM_NOT_AVAILABLE)"
@@ -307,22 +358,22 @@ def test_a_vm_that_does_not_start_is_reported_with_virtualboxs_message(
 
 def test_a_missing_disk_is_reported_without_details(virtualbox: VirtualBox, vm: Vm) -> None:
     (vm.folder / "disk.vdi").unlink()
-    with pytest.raises(MachineError, match=r"VBoxManage startvm failed: Could not open the medium '.*/disk\.vdi'\.\n"):
+    with pytest.raises(MachineError, match=r"VBoxManage startvm failed: File not found\. \(VERR_FILE_NOT_FOUND\)\.\n"):
         virtualbox.start(vm)
 
 
 def test_the_state_is_virtualboxs_own_word(virtualbox: VirtualBox, vbox: VBoxManage, vm: Vm) -> None:
     virtualbox.start(vm)
-    assert vbox("controlvm", "bio-1", "pause").code == 0
+    vbox.machines[vm.id].state = "paused"
     assert virtualbox.state(vm) == "paused"
     virtualbox.delete(vm)
     assert vbox.machines == {}
 
 
 def test_one_that_is_locked_for_a_moment_is_waited_for(virtualbox: VirtualBox, vbox: VBoxManage, vm: Vm) -> None:
-    vbox.behave("bio-1", tries_to_unlock=2)
+    vbox.stay_locked = 2
     virtualbox.start(vm)
-    vbox.crash("bio-1")
+    vbox.crash()
     virtualbox.start(vm)
     virtualbox.delete(vm)
     assert vbox.machines == {}
@@ -331,15 +382,19 @@ def test_one_that_is_locked_for_a_moment_is_waited_for(virtualbox: VirtualBox, v
 
 def test_a_vm_that_stays_locked_is_reported(virtualbox: VirtualBox, vbox: VBoxManage, vm: Vm) -> None:
     virtualbox.start(vm)
-    vbox.behave("bio-1", tries_to_unlock=1000)
+    vbox.stay_locked = 1000
     with pytest.raises(
         MachineError, match="VBoxManage unregistervm failed: Cannot unregister the machine 'bio-1' while it is"
     ):
         virtualbox.delete(vm)
-    assert "bio-1" in vbox.machines
+    assert vm.id in vbox.machines
 
 
-def test_a_failed_showvminfo_is_reported(virtualbox: VirtualBox, vbox: VBoxManage, vm: Vm) -> None:
-    vbox.fault("^showvminfo", "Failed to create the VirtualBox object!")
-    with pytest.raises(MachineError, match="VBoxManage showvminfo failed: Failed to create the VirtualBox object!"):
+def test_a_server_that_does_not_start_at_once_is_waited_for_and_other_errors_are_reported(
+    virtualbox: VirtualBox, vbox: VBoxManage, vm: Vm
+) -> None:
+    vbox.fault("showvminfo", "Failed to create the VirtualBox object!")
+    assert virtualbox.state(vm) == "off"
+    vbox.fault("showvminfo", "Failed to initialize COM!")
+    with pytest.raises(MachineError, match="VBoxManage showvminfo failed: Failed to initialize COM!"):
         virtualbox.state(vm)
