@@ -219,6 +219,39 @@ class CommandResult:
         return last_lines(self.stderr, lines) or last_lines(self.stdout, lines) or "no reason given"
 
 
+MOST_OUTPUT = 2**20  # bytes of a stream that are kept of what a user's command prints
+
+
+class Printed:
+    """What a command prints on one stream: the first `most` bytes of it are kept."""
+
+    def __init__(self, most: int = MOST_OUTPUT) -> None:
+        self._most = most
+        self._kept = bytearray()
+        self.is_cut = False
+
+    def add(self, piece: bytes) -> None:
+        room = self._most - len(self._kept)
+        self._kept += piece[:room]
+        self.is_cut = self.is_cut or len(piece) > room
+
+    def text(self) -> str:
+        return self._kept.decode(errors="replace")
+
+    @property
+    def limit(self) -> str:
+        return f"cut off after {self._most >> 20} MiB"
+
+
+def command_result(exit_code: int, out: Printed, err: Printed, note: str = "") -> CommandResult:
+    """The result of a command, with what was not kept of its output, and a note, as last lines on standard error."""
+    cut = [f"{name}: {stream.limit}" for name, stream in (("stdout", out), ("stderr", err)) if stream.is_cut]
+    stderr = err.text()
+    if (notes := [*cut, *([note] if note else [])]) and stderr and not stderr.endswith("\n"):
+        stderr += "\n"
+    return CommandResult(exit_code, out.text(), stderr + "".join(f"{line}\n" for line in notes))
+
+
 def last_lines(text: str, count: int = 1) -> str:
     """The last lines of a text, without blank ones, as one line."""
     return " / ".join([line.strip() for line in text.splitlines() if line.strip()][-count:])

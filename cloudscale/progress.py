@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Protocol, TextIO
 
+from cloudscale.terminal import visible, write
+
 Advance = Callable[[int, int], None]  # arguments: how much is done, and how much it is in all
 
 
@@ -26,10 +28,10 @@ class Lines:
         self._start = time.monotonic()
 
     def say(self, text: str) -> None:
-        self._write(f"[{time.monotonic() - self._start:6.1f} s] {text}")
+        self._write(f"[{time.monotonic() - self._start:6.1f} s] {visible(text)}")
 
     def _write(self, line: str) -> None:
-        print(line, file=self._stream, flush=True)
+        write(self._stream, line)
 
     @contextlib.contextmanager
     def bar(self, what: str, total: int) -> Iterator[Advance]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import inspect
 import os
@@ -20,6 +21,7 @@ from invoke.exceptions import Exit, ParseError, UnexpectedExit
 from invoke.parser.context import ParserContext
 from invoke.tasks import Task
 
+from cloudscale import terminal
 from cloudscale.cli import configuration
 from cloudscale.errors import CloudscaleError, RequestError, SettingsError
 
@@ -116,6 +118,10 @@ def _refuse_empty(flags: Mapping[str, object]) -> None:
         raise SettingsError(f"{names}: the value is empty.", "Give a value, or leave it out.")
 
 
+class Declined(RequestError):
+    """The user's answer to a question is no."""
+
+
 def _ask(yes: bool, question: str) -> None:
     """Asks the user before something is removed. Raises RequestError if the answer is no or if there is no terminal."""
     if yes:
@@ -128,15 +134,15 @@ def _ask(yes: bool, question: str) -> None:
         )
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise RequestError("Nothing was removed.")
+        raise Declined("Nothing was removed.")
 
 
 def present(report: Report) -> None:
     """Prints a report. Raises Exit with code 1 if something failed."""
     if report.text:
-        print(report.text, flush=True)
+        terminal.write(sys.stdout, report.text)
     if report.problems:
-        raise Exit("\n".join(f"Failed: {problem}" for problem in report.problems), code=1)
+        raise Exit("\n".join(f"Failed: {terminal.visible(problem)}" for problem in report.problems), code=1)
 
 
 class Executor(invoke.executor.Executor):
@@ -162,10 +168,12 @@ class Executor(invoke.executor.Executor):
 
 
 def _message(error: BaseException) -> tuple[str, int]:
+    if isinstance(error, Declined):
+        return str(error), error.exit_code
     if isinstance(error, CloudscaleError):
-        return f"Error: {error}", error.exit_code
+        return terminal.visible(f"Error: {error}"), error.exit_code
     bug = "This is a bug in cloudscale. --debug shows where it happened."
-    return f"Error: {type(error).__name__}: {error}\n  {bug}", 1
+    return terminal.visible(f"Error: {type(error).__name__}: {error}\n  {bug}"), 1
 
 
 class _UsageError(ParseError, Exit):
@@ -185,6 +193,7 @@ def install() -> None:
     for module in (invoke.parser.parser, invoke.program):
         module.ParseError = _UsageError  # type: ignore[attr-defined]
     sys.excepthook = _last_resort
+    atexit.register(_flush)
 
 
 def _last_resort(kind: type[BaseException], error: BaseException, traceback: Any) -> None:
@@ -192,6 +201,8 @@ def _last_resort(kind: type[BaseException], error: BaseException, traceback: Any
     if "--debug" in sys.argv or "-d" in sys.argv:
         sys.__excepthook__(kind, error, traceback)
         return
+    if isinstance(error, BrokenPipeError):  # the reader of --list or --help (such as head) has ended
+        _end(0)
     text = " ".join(str(error).split())
     print(
         f"Error: The configuration can't be read ({kind.__name__}: {text}).\n  {configuration.YAML_FORM}",
@@ -201,6 +212,13 @@ def _last_resort(kind: type[BaseException], error: BaseException, traceback: Any
     _end(RequestError.exit_code)
 
 
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        terminal.silence(sys.stdout)
+
+
 def _end(code: int) -> NoReturn:
-    sys.stdout.flush()
+    _flush()
     os._exit(code)  # an excepthook has no other way to choose the exit code

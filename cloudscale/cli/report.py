@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
@@ -16,8 +17,11 @@ from cloudscale.images.listing import ImageRow
 from cloudscale.model import UNREACHED, CommandResult, Demand, Machine, Outcome, Outcomes, Row, Seat
 from cloudscale.plan.placing import Plan
 from cloudscale.seats import address
+from cloudscale.terminal import json_safe, visible
 from cloudscale.units import gib, mib
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # a spreadsheet takes the wide ones too
+LIKE_HEADING = re.compile(r"^(?=\s*[=＝═﹦꞊⹀]{2})", re.MULTILINE)
 SEAT_KEYS = ("student", "email", "url", "host", "port", "password", "node", "state")
 
 
@@ -42,20 +46,36 @@ class Report:
 def records(rows: Sequence[Mapping[str, object]], keys: Sequence[str], format: str) -> str:
     """Rows as a table in one of tabulate's formats, as csv, or as json."""
     if format == "json":
-        return json.dumps([{key: row[key] for key in keys} for row in rows], indent=2, ensure_ascii=False)
+        return _json([{key: row[key] for key in keys} for row in rows])
     if format == "csv":
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(keys)
-        writer.writerows([row[key] for key in keys] for row in rows)
+        writer.writerows([_harmless(row[key]) for key in keys] for row in rows)
         return out.getvalue().rstrip("\n")
+    in_cell = _harmless if format == "tsv" else str
     # nothing here is a number to calculate with: a password of digits and an e stays as it is
     return tabulate(
-        [[str(row[key]) for key in keys] for row in rows],
+        [[_on_one_line(str(in_cell(row[key]))) for key in keys] for row in rows],
         headers=list(keys),
         tablefmt="simple" if format == "table" else format,
         disable_numparse=True,
     )
+
+
+def _on_one_line(cell: str) -> str:
+    return visible(cell).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def _json(value: object) -> str:
+    return json_safe(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _harmless(cell: object) -> object:
+    """A cell that a spreadsheet shows and does not run as a formula (owasp.org, CSV Injection)."""
+    if not isinstance(cell, str):
+        return cell
+    return visible(f"'{cell}" if cell.startswith(FORMULA) else cell)
 
 
 def seats(rows: Sequence[Row], format: str, *, passwords: bool) -> str:
@@ -80,8 +100,13 @@ def commands(rows: Sequence[CommandRow], format: str) -> str:
     blocks = []
     for row in rows:
         heading = f"== {row.target} ==" if not row.exit_code else f"== {row.target} (exit code {row.exit_code}) =="
-        blocks.append("\n".join(part for part in (heading, row.stdout.rstrip("\n"), row.stderr.rstrip("\n")) if part))
+        blocks.append("\n".join(part for part in (heading, _printed(row.stdout), _printed(row.stderr)) if part))
     return "\n\n".join(blocks)
+
+
+def _printed(text: str) -> str:
+    """What a target printed: nothing in it controls the terminal or can be taken for the heading of another target."""
+    return LIKE_HEADING.sub("| ", visible(text.rstrip("\n")))
 
 
 def removed(outcomes: Outcomes[str], format: str) -> Report:
@@ -133,7 +158,7 @@ def plan(plan: Plan, machines: Sequence[Machine], demands: Sequence[Demand], for
     if format == "json":
         numbers = [asdict(need) for need in plan.needs]
         quota = [asdict(demand) for demand in demands]
-        return json.dumps({"machines": numbers, "quota": quota, "seats": places}, indent=2, ensure_ascii=False)
+        return _json({"machines": numbers, "quota": quota, "seats": places})
     keys = ("student", "email", "host", "port", "node")
     if format == "csv":
         return records(places, keys, format)

@@ -16,14 +16,16 @@ import paramiko
 
 from cloudscale.errors import CloudscaleError, ConnectionFailed, HostKeyChanged, LoginRefused, RequestError
 from cloudscale.hosts.known_hosts import KnownHosts, fingerprint
-from cloudscale.model import TIMED_OUT, CommandResult, OnOutput
+from cloudscale.model import MOST_OUTPUT, TIMED_OUT, CommandResult, OnOutput, Printed, command_result
 
 # our own errors report what goes wrong; without a handler, Python would print the library's tracebacks as well
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 CHUNK = 65536  # bytes
 LINGER = 1.0  # seconds for the rest of the output, after a command has ended or was ended
+PIECES = 64  # chunks that are taken at once; a channel's window (2 MiB) holds less
 PAUSE = 0.02  # seconds between two checks of a running command
+OUR_OUTPUT = 64 * MOST_OUTPUT  # bytes of a stream that are kept of what our own scripts print
 KILLED = 137  # exit code of a command ended by a signal; paramiko does not report which, so this is SIGKILL's
 KEEP_ALIVE = 15  # seconds between two keepalive messages; firewalls drop idle connections
 # [user@]host[:port]; an IPv6 address needs brackets if a port follows
@@ -190,8 +192,11 @@ class Connection:
         folder: str | None = None,
         data: bytes = b"",
         on_output: OnOutput | None = None,
+        most: int = MOST_OUTPUT,
     ) -> CommandResult:
         """Runs a shell command, in `folder` if one is given, with `data` as its input.
+
+        Of each stream, `most` bytes are kept.
 
         After `timeout` seconds it is ended (if the server supports that), with exit code 124.
         Raises ConnectionFailed if the connection is lost.
@@ -209,7 +214,7 @@ class Connection:
         try:
             channel.exec_command(command)
             ending.cancel()
-            return _Running(channel, data, on_output).result(timeout)
+            return _Running(channel, data, on_output, most).result(timeout)
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise ConnectionFailed(f"{self.target.name}: the connection is lost ({error}).", "Run again.") from None
         finally:
@@ -225,10 +230,9 @@ class Connection:
         """
         words = ["sh", "-c", script, "cloudscale", *arguments]
         if self.target.user == "root":
-            return self.run(quoted(words), timeout=timeout, data=data, on_output=on_output)
-        done = self.run(
-            quoted(["env", "LC_ALL=C", "sudo", "-n", *words]), timeout=timeout, data=data, on_output=on_output
-        )
+            return self.run(quoted(words), timeout=timeout, data=data, on_output=on_output, most=OUR_OUTPUT)
+        as_root = quoted(["env", "LC_ALL=C", "sudo", "-n", *words])
+        done = self.run(as_root, timeout=timeout, data=data, on_output=on_output, most=OUR_OUTPUT)
         if done.exit_code and (cause := _sudo_refusal(done.stderr)):
             raise ConnectionFailed(
                 f"{self.target.name}: {self.target.user} is not root on it, and {cause}.",
@@ -256,12 +260,11 @@ def _sudo_refusal(stderr: str) -> str:
 class _Running:
     """A running command: sends its input and receives its output until it ends."""
 
-    def __init__(self, channel: paramiko.Channel, data: bytes, on_output: OnOutput | None) -> None:
+    def __init__(self, channel: paramiko.Channel, data: bytes, on_output: OnOutput | None, most: int) -> None:
         self._channel = channel
         self._data = memoryview(data)
         self._on_output = on_output or (lambda piece: None)
-        self._out: list[bytes] = []
-        self._err: list[bytes] = []
+        self._out, self._err = Printed(most), Printed(most)
         if not data:
             channel.shutdown_write()
 
@@ -283,8 +286,7 @@ class _Running:
         if channel.exit_status_ready():
             return self._result(channel.recv_exit_status())
         self._end()
-        self._err.append(f"ended after {timeout:g} s (--timeout)\n".encode())
-        return self._result(TIMED_OUT)
+        return command_result(TIMED_OUT, self._out, self._err, f"ended after {timeout:g} s (--timeout)")
 
     def _feed(self) -> bool:
         """Sends the next piece of the input, if any is left and the window has room; returns whether it did."""
@@ -299,13 +301,17 @@ class _Running:
         return True
 
     def _drain(self) -> None:
-        for ready, receive, parts in (
+        """Takes what has arrived. Of an endless output only a part: it would leave no time for the deadline."""
+        for ready, receive, printed in (
             (self._channel.recv_ready, self._channel.recv, self._out),
             (self._channel.recv_stderr_ready, self._channel.recv_stderr, self._err),
         ):
-            while ready():
-                parts.append(receive(CHUNK))
-                self._on_output(parts[-1])
+            for _ in range(PIECES):
+                if not ready():
+                    break
+                piece = receive(CHUNK)
+                printed.add(piece)
+                self._on_output(piece)
 
     def _end(self) -> None:
         """Asks the server to end the command: closing the channel alone would leave it running (RFC 4254, 6.9)."""
@@ -325,8 +331,7 @@ class _Running:
             if not self._channel.eof_received:
                 raise EOFError("it ended before the command did")
             exit_code = KILLED
-        out, err = (b"".join(parts).decode(errors="replace") for parts in (self._out, self._err))
-        return CommandResult(exit_code, out, err)
+        return command_result(exit_code, self._out, self._err)
 
 
 class Logins:

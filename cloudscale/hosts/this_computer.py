@@ -11,10 +11,14 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
+from typing import IO
 
 from cloudscale.errors import CloudscaleError, RequestError
-from cloudscale.model import NOT_STARTED, TIMED_OUT, CommandResult
+from cloudscale.model import MOST_OUTPUT, NOT_STARTED, TIMED_OUT, CommandResult, Printed, command_result
+
+CUTTING = 0.1  # seconds between two looks at how much a command has printed
 
 
 def run_shell(command: str, timeout: float) -> CommandResult:
@@ -24,22 +28,42 @@ def run_shell(command: str, timeout: float) -> CommandResult:
         process = subprocess.Popen(
             ["sh", "-c", command], stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
         )
-        late = b""
+        late = ""
         end = functools.partial(_kill_group, process.pid)
         atexit.register(end)  # Ctrl-C does not reach the new session
         try:
-            process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            end()
-            process.wait()
-            late = f"ended after {timeout:g} s (--timeout)\n".encode()
+            deadline = time.monotonic() + timeout
+            while not _ended(process, min(CUTTING, deadline - time.monotonic())):
+                if time.monotonic() >= deadline:
+                    end()
+                    process.wait()
+                    late = f"ended after {timeout:g} s (--timeout)"
+                    break
+                _cut(out, err)
         finally:
             atexit.unregister(end)
-        for file in (out, err):
-            file.seek(0)
-        stdout, stderr = out.read(), err.read() + late
-    exit_code = TIMED_OUT if late else process.returncode
-    return CommandResult(exit_code, stdout.decode(errors="replace"), stderr.decode(errors="replace"))
+        return command_result(TIMED_OUT if late else process.returncode, _read(out), _read(err), late)
+
+
+def _ended(process: subprocess.Popen[bytes], patience: float) -> bool:
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(max(patience, 0))
+        return True
+    return False
+
+
+def _cut(*files: IO[bytes]) -> None:
+    """Frees the disk of what is not kept. The command writes on behind it, in a file with a hole."""
+    for file in files:
+        if os.fstat(file.fileno()).st_size > MOST_OUTPUT:
+            os.ftruncate(file.fileno(), MOST_OUTPUT + 1)
+
+
+def _read(file: IO[bytes]) -> Printed:
+    printed = Printed()
+    file.seek(0)
+    printed.add(file.read(MOST_OUTPUT + 1))
+    return printed
 
 
 def _kill_group(leader: int) -> None:

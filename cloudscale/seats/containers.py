@@ -17,7 +17,7 @@ from docker.utils.socket import frames_iter
 from cloudscale.course import naming
 from cloudscale.engines.client import Engine, engine_errors
 from cloudscale.errors import EngineError, SeatError
-from cloudscale.model import TIMED_OUT, CommandResult, Outcome, Place
+from cloudscale.model import TIMED_OUT, CommandResult, Outcome, Place, Printed, command_result
 from cloudscale.waiting import poll
 
 SERVICE = "com.docker.swarm.service.name"  # a label that Swarm sets
@@ -65,18 +65,18 @@ def execute(engine: Engine, container: str, command: str, timeout: float) -> Com
         try:
             start = time.monotonic()
             created = engine.api.exec_create(container, ["sh", "-c", WITH_DEADLINE, f"{timeout:g}", command])
-            stdout, stderr = _output(engine.api.exec_start(created["Id"], socket=True), timeout + ENDING)
+            out, err = _output(engine.api.exec_start(created["Id"], socket=True), timeout + ENDING)
             exit_code = engine.api.exec_inspect(created["Id"])["ExitCode"]
             took = time.monotonic() - start
         except APIError as error:
             raise SeatError(f"The command can't run in the container: {error.explanation or error}.") from None
     late = ""
     if exit_code in (None, TIMED_OUT) or (exit_code in KILLED and took >= timeout):
-        exit_code, late = TIMED_OUT, f"ended after {timeout:g} s (--timeout)\n"
-    return CommandResult(exit_code, stdout.decode(errors="replace"), stderr.decode(errors="replace") + late)
+        exit_code, late = TIMED_OUT, f"ended after {timeout:g} s (--timeout)"
+    return command_result(exit_code, out, err, late)
 
 
-def _output(stream: Any, timeout: float) -> tuple[bytes, bytes]:
+def _output(stream: Any, timeout: float) -> tuple[Printed, Printed]:
     """Reads (stdout, stderr) of an exec until it ends, or for `timeout` seconds.
 
     docker-py waits without a limit, and a process in the background keeps the stream open.
@@ -85,16 +85,16 @@ def _output(stream: Any, timeout: float) -> tuple[bytes, bytes]:
     ending = threading.Timer(timeout, _shut, [connection])
     ending.daemon = True
     ending.start()
-    parts: dict[int, list[bytes]] = {1: [], 2: []}
+    printed = {1: Printed(), 2: Printed()}
     try:
         for channel, data in frames_iter(stream, tty=False):  # type: ignore[no-untyped-call]
-            parts[channel].append(data)
+            printed[channel].add(data)
     except OSError:
         pass  # the timer closed it in the middle of a frame
     finally:
         ending.cancel()
         stream.close()
-    return b"".join(parts[1]), b"".join(parts[2])
+    return printed[1], printed[2]
 
 
 def _shut(connection: socket.socket) -> None:

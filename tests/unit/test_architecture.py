@@ -25,6 +25,7 @@ LAYERS = (
     {"hosts", "plan"},
     {"course"},
     {"fanout", "files", "networks", "phases", "progress", "units", "waiting"},
+    {"terminal"},
     {"errors", "model"},
 )
 LIBRARIES = {  # and the modules that import them
@@ -39,7 +40,7 @@ LIBRARIES = {  # and the modules that import them
     "psutil": {"drivers.vm.driver"},
     "filelock": {"drivers.vm.base_image"},
 }
-PRINTING = {"cli.invocation", "progress"}
+PRINTING = {"cli.invocation"}
 
 
 @dataclass(frozen=True)

@@ -298,3 +298,5 @@ def test_on_a_terminal_the_answer_counts(
     assert done.code == code
     assert "Remove 30 seats?" in done.err
     assert done.out == ("" if code else "removed\n")
+    assert "Error" not in done.err
+    assert ("Nothing was removed." in done.err) == bool(code)

@@ -132,3 +132,25 @@ def test_large_libraries_are_not_imported_for_a_list(processes: None) -> None:
     loaded = {name.partition(".")[0] for name in done.stdout.split()}
     assert "cloudscale" in loaded
     assert not loaded & {"docker", "openstack", "paramiko", "pydantic", "requests", "rich", "tabulate"}
+
+
+@pytest.mark.parametrize("words", [["--list"], ["--help", "themachine"], ["remote_com", "--hosts", "127.0.0.1:9"]])
+@pytest.mark.parametrize("buffered", ["", "1"])
+def test_a_reader_that_has_ended_changes_nothing_but_the_output(
+    processes: None, tmp_path: Path, words: list[str], buffered: str
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "invoke", "--search-root", str(PROJECT), *words],
+        env={**os.environ, "HOME": str(tmp_path), "PYTHONUNBUFFERED": buffered},
+        stdin=subprocess.DEVNULL,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(writing)
+    assert done.returncode == (1 if "remote_com" in words else 0)
+    assert "Broken" not in done.stderr and "Traceback" not in done.stderr
+    assert ("port 9" in done.stderr) == ("remote_com" in words)

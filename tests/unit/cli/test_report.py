@@ -13,6 +13,7 @@ from cloudscale.cli import report
 from cloudscale.images.listing import ImageRow
 from cloudscale.model import CommandResult, Demand, Machine, Outcome, Outcomes, Place, Row, Seat, Student
 from cloudscale.plan.placing import Need, Plan
+from cloudscale.terminal import CONTROL
 from cloudscale.units import GIB
 
 ROW = Row("Ann Lee", "ann@example.org", "http://192.0.2.1:4321", "192.0.2.1", 4321, "m1", "ready", "kw4h-7txe-cdrp")
@@ -131,6 +132,60 @@ def test_a_command_as_csv_keeps_lines_together() -> None:
     outcome = Outcome("m1", CommandResult(0, "a\nb\n", ""))
     table = list(csv.reader(io.StringIO(report.commands(report.command_rows([outcome], 255), "csv"))))
     assert table == [["target", "exit_code", "stdout", "stderr"], ["m1", "0", "a\nb\n", ""]]
+
+
+FORGED = "fine\n== m2 ==\n  == m3 (exit code 1) ==\n\x1b[2J\x1b]52;c;aGk=\x07\r\n＝＝ m4 ＝＝\n"
+
+
+def test_a_target_cannot_forge_the_heading_of_another_or_control_the_terminal() -> None:
+    outcome = Outcome("m1", CommandResult(0, FORGED, "\x9b2J"))
+    lines = report.commands(report.command_rows([outcome], 255), "table").splitlines()
+    assert lines == [
+        "== m1 ==",
+        "fine",
+        "| == m2 ==",
+        "|   == m3 (exit code 1) ==",
+        r"\x1b[2J\x1b]52;c;aGk=\x07",
+        "| ＝＝ m4 ＝＝",
+        r"\x9b2J",
+    ]
+
+
+@pytest.mark.parametrize("format", ["csv", "json", "table", *tabulate_formats])
+def test_in_no_format_does_a_target_control_the_terminal(format: str) -> None:
+    outcome = Outcome("m1", CommandResult(0, FORGED, "\x9b2J\u202e"))
+    text = report.commands(report.command_rows([outcome], 255), format)
+    assert not CONTROL.search(text)
+    if format == "json":
+        assert json.loads(text)[0]["stdout"] == FORGED
+
+
+DANGEROUS = ["=cmd|'/c calc'!A1", '=HYPERLINK("http://x")', "+1+2", "-2+3@SUM(A1)", "@x", "\t=1", "\r=1", "＝1", "\n=1"]
+
+
+@pytest.mark.parametrize("format", ["csv", "tsv"])
+@pytest.mark.parametrize("name", DANGEROUS)
+def test_a_spreadsheet_runs_no_cell_as_a_formula(format: str, name: str) -> None:
+    outcome = Outcome(name, CommandResult(1, name, name))
+    texts = [
+        report.seats([replace(ROW, student=name, email=name)], format, passwords=True),
+        report.images([replace(IMAGES[0], image=name)], format),
+    ]
+    if format == "csv":
+        texts.append(report.command_report(Outcomes([outcome]), format).text)
+        texts.append(report.removed(Outcomes([Outcome(name, name)]), format).text)
+    for text in texts:
+        cells = [
+            cell for row in csv.reader(io.StringIO(text), delimiter="\t" if format == "tsv" else ",") for cell in row
+        ]
+        assert not [cell for cell in cells if cell.startswith(report.FORMULA)]
+        assert any(cell.lstrip().startswith("'") for cell in cells)
+
+
+def test_ordinary_cells_of_csv_stay_as_they_are() -> None:
+    ordinary = replace(ROW, student="O'Hara-Smith, A = B", email="a+b@example.org")
+    (_, row) = csv.reader(io.StringIO(report.seats([ordinary], "csv", passwords=True)))
+    assert row[:2] == ["O'Hara-Smith, A = B", "a+b@example.org"]
 
 
 # --- plan and machines -----------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from typing import Any
 
 import paramiko
@@ -11,7 +12,7 @@ import pytest
 from cloudscale.errors import ConnectionFailed
 from cloudscale.hosts import ssh
 from cloudscale.hosts.ssh import Connection, Target, quoted
-from cloudscale.model import CommandResult
+from cloudscale.model import MOST_OUTPUT, CommandResult
 from tests.unit.hosts.fake_ssh import Channel, Transport
 
 # --- commands --------------------------------------------------------------------------------
@@ -34,6 +35,23 @@ def test_a_command_gives_exit_code_and_both_streams() -> None:
     assert channel.command == "ls | wc -l"
     assert channel.closed
     assert not channel.transport.is_closed
+
+
+def test_of_an_endless_output_the_beginning_is_kept_and_that_is_said() -> None:
+    result = run(Channel(0, b"x" * 3_000_000, b"y" * (MOST_OUTPUT + 1)))
+    assert (result.exit_code, len(result.stdout)) == (0, MOST_OUTPUT)
+    assert result.stderr == "y" * MOST_OUTPUT + "\nstdout: cut off after 1 MiB\nstderr: cut off after 1 MiB\n"
+
+
+def test_an_output_that_never_pauses_does_not_outlive_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    channel, start = Channel(None), time.monotonic()
+    monkeypatch.setattr(channel, "recv_ready", lambda: time.monotonic() < start + 5)
+    monkeypatch.setattr(channel, "recv", lambda size: b"y\n" * 100)
+    monkeypatch.setattr(ssh, "LINGER", 0)
+    result = run(channel, timeout=0.1)
+    assert result.exit_code == 124
+    assert "--timeout" in result.stderr
+    assert time.monotonic() < start + 4
 
 
 def test_a_command_is_waited_for_to_its_end() -> None:

@@ -11,12 +11,14 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import IO
 
 import pytest
 
 from cloudscale.errors import CloudscaleError, RequestError
+from cloudscale.hosts import this_computer
 from cloudscale.hosts.this_computer import as_root, on_terminal, run_program, run_root, run_shell
-from cloudscale.model import CommandResult
+from cloudscale.model import MOST_OUTPUT, CommandResult
 from cloudscale.waiting import poll
 
 
@@ -71,6 +73,31 @@ def test_a_command_that_runs_at_the_interpreters_end_ends_with_it(monkeypatch: p
         end()
         assert running.result().exit_code == -signal.SIGKILL
     assert left == [end]
+
+
+def test_of_an_endless_output_the_beginning_is_kept_and_that_is_said(processes: None) -> None:
+    done = run_shell("yes & a=$!; yes >&2 & b=$!; sleep 0.6; kill $a $b; wait; exit 3", timeout=20)
+    assert (done.exit_code, len(done.stdout)) == (3, MOST_OUTPUT)
+    assert done.stderr.startswith("y\ny\n")
+    assert done.stderr.endswith("stdout: cut off after 1 MiB\nstderr: cut off after 1 MiB\n")
+
+
+def test_an_endless_output_fills_no_disk(processes: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks = []
+    cut = this_computer._cut
+
+    def watched(*files: IO[bytes]) -> None:
+        cut(*files)
+        blocks.append(os.fstat(files[0].fileno()).st_blocks)
+
+    monkeypatch.setattr(this_computer, "_cut", watched)
+    assert run_shell("yes", timeout=0.8).exit_code == 124
+    assert len(blocks) > 2 and max(blocks) * 512 < 100 * MOST_OUTPUT
+
+
+def test_an_output_of_just_that_size_is_whole(processes: None) -> None:
+    done = run_shell(f"head -c {MOST_OUTPUT} /dev/zero | tr '\\0' x", timeout=20)
+    assert (len(done.stdout), done.stderr) == (MOST_OUTPUT, "")
 
 
 def test_only_a_terminal_can_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import socket
 import struct
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
 
 from cloudscale.errors import EngineError, SeatError
-from cloudscale.model import CommandResult, Place
+from cloudscale.model import MOST_OUTPUT, CommandResult, Place
 from cloudscale.seats import containers
 from cloudscale.seats.containers import (
     SeatContainer,
@@ -195,6 +196,20 @@ def test_bytes_that_are_no_text_are_shown_as_well_as_possible() -> None:
         connection.close()
 
     assert execute(fake_engine(Exec(write)), "c1", "cat", timeout=5).stdout == "��"
+
+
+def test_of_an_endless_output_the_beginning_is_kept_and_that_is_said() -> None:
+    def write(connection: socket.socket) -> None:
+        def send() -> None:
+            for channel in (1, 2) * 20:
+                connection.sendall(frame(channel, b"\x00" * 100_000))
+            connection.close()
+
+        threading.Thread(target=send, daemon=True).start()
+
+    result = execute(fake_engine(Exec(write, exit_code=3)), "c1", "cat /dev/zero", timeout=5)
+    assert (result.exit_code, len(result.stdout)) == (3, MOST_OUTPUT)
+    assert result.stderr.endswith("\nstdout: cut off after 1 MiB\nstderr: cut off after 1 MiB\n")
 
 
 @pytest.mark.parametrize("exit_code", [124, None], ids=["ended inside", "still running"])
