@@ -14,7 +14,7 @@ install()
 
 
 @cloudscale_task(
-    settings=("students", "image", *VM_FLAGS),
+    settings=("students", "columns", "image", *VM_FLAGS),
     nodes="the number of machines (default: 0, as many as the students need)",
     port="the port of Jupyter inside each container (default: 8888)",
     start="the first port for seats on each machine (default: 4321)",

@@ -33,6 +33,7 @@ FLAGS_OF: Mapping[str, type[Section]] = {"themachine": settings.Launch, "remote_
 TYPES: Sequence[tuple[Any, str]] = (
     (settings.Size, "size"),
     (settings.Cidr, "address range"),
+    (settings.Columns, "`COLUMN: HEADING`"),
     (settings.Integer, "whole number"),
     (settings.Number, "number"),
     (bool, "`true` or `false`"),
@@ -62,7 +63,7 @@ def _keys(section: Section, prefix: str, leave_out: Iterable[str] = ()) -> str:
     for name, field in type(section).model_fields.items():
         if name not in leave_out:
             value = getattr(section, name)
-            default = "" if value in (None, ()) else f"`{_text(value, hints[name])}`"
+            default = "" if value in (None, (), {}) else f"`{_text(value, hints[name])}`"
             rows.append((f"`{prefix}{name}`", _kind(hints[name]), default, field.description or ""))
     return _table(("key", "type", "default", "meaning"), rows)
 

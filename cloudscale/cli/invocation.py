@@ -48,7 +48,8 @@ VM_FLAGS = {
     "base_image": "cloud image for the disk of each VM on this computer: a file or an https:// address",
 }
 SETTINGS_FLAGS = {  # flags that set a key of the configuration
-    "students": "the CSV file with the students: id;name;surname;email",
+    "students": "the CSV file with the students: id;name;surname;email, or with a header",
+    "columns": "what the header of that file calls id, name, surname and email: id=Matrikel,name=Vorname",
     "image": "the notebook image: REGISTRY/REPOSITORY:TAG, or the short name of an image that is built here (pydata)",
     **VM_FLAGS,
 }
@@ -97,7 +98,7 @@ def _session(context: Context, flags: Mapping[str, Any]) -> Session:
     from cloudscale.course.settings import Common, read_flags, read_settings
     from cloudscale.progress import progress_on
 
-    configured = {name: flags[name] for name in ("driver", "course", "students", "image") if name in flags}
+    configured = {name: flags[name] for name in ("driver", "course", "students", "columns", "image") if name in flags}
     of_vms = {f"vm.{name}": name for name in VM_FLAGS if flags.get(name) is not None}
     given = configuration.read(context.config).override({key: flags[name] for key, name in of_vms.items()})
     common = read_flags(Common, **{name: flags[name] for name in Common.model_fields})

@@ -2,41 +2,48 @@
 
 from __future__ import annotations
 
-import codecs
-import csv
-import io
-import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from cloudscale.course.csv_text import SHOULD_BE, Line, listed, read_lines
+from cloudscale.course.encoding import decode
+from cloudscale.course.header import OWN, WITHOUT_HEADER, Columns, check_is_student, is_header, read_header
+from cloudscale.course.headings import fold, is_about_columns
 from cloudscale.errors import RosterError
 from cloudscale.model import Student
 
-DELIMITERS = (";", "\t", ",")  # in case of a tie, the first one is used
-COLUMNS = ("id", "name", "surname", "email")
-SYNONYMS = {
-    "id": "id",
-    "student id": "id",
-    "name": "name",
-    "first name": "name",
-    "firstname": "name",
-    "given name": "name",
-    "surname": "surname",
-    "last name": "surname",
-    "lastname": "surname",
-    "family name": "surname",
-    "email": "email",
-    "e-mail": "email",
-    "mail": "email",
-}
 LARGEST = 16 * 1024 * 1024  # bytes; a larger file is not the file of a class
-SHOULD_BE = "Each line is id;name;surname;email. The fields are separated by ; , or tab, and the e-mail is optional."
+SUFFIXES = {
+    "jr",
+    "sr",
+    "junior",
+    "senior",
+    "ii",
+    "iii",
+    "iv",
+    "phd",
+    "md",
+    "dr",
+    "msc",
+    "bsc",
+    "ba",
+    "ma",
+    "esq",
+    "csc",
+}
 
-Record = tuple[int, list[str]]  # line number, cells
+
+@dataclass(frozen=True)
+class Roster:
+    """The students, in the order of the file, and what the user should know about how it was read."""
+
+    students: tuple[Student, ...]
+    remarks: tuple[str, ...] = ()
 
 
-def read_roster(path: Path) -> list[Student]:
-    """The students of a file, in its order. Raises RosterError."""
+def read_roster(path: Path, columns: Mapping[str, str] | None = None) -> Roster:
+    """The students of a file. `columns`: id, name, surname or email → the heading of its column. Raises RosterError."""
     try:
         if path.stat().st_size > LARGEST:
             raise RosterError(f"{path} is larger than {LARGEST >> 20} MiB. It can't be a students' file.", SHOULD_BE)
@@ -50,131 +57,147 @@ def read_roster(path: Path) -> list[Student]:
         raise RosterError(
             f"The students' file {path} can't be read: {error.strerror}.", "Check the file and its permissions."
         ) from None
-    return parse_roster(data, str(path))
+    return parse_roster(data, str(path), columns)
 
 
-def parse_roster(data: bytes, source: str) -> list[Student]:
+def parse_roster(data: bytes, source: str, columns: Mapping[str, str] | None = None) -> Roster:
     """The students in the content of a file. `source` is the file's name for messages. Raises RosterError."""
-    records = _records(_decode(data, source), source)
-    if not records:
+    text = decode(data, source)
+    lines = read_lines(text.content, source)
+    if not lines:
         raise RosterError(f"{source}, line 1: the file is empty.", SHOULD_BE)
-    columns = _header(records[0], source)
-    body = records[1:] if columns else records
+    places, body, remarks = _columns_and_body(lines, columns or {}, source)
     if not body:
-        raise RosterError(f"{source}, line {records[0][0]}: after the header, there are no students.", SHOULD_BE)
-    positions = columns or {name: at for at, name in enumerate(COLUMNS)}
+        raise RosterError(f"{source}, line {lines[0].number}: after the header, there are no students.", SHOULD_BE)
 
     students: list[Student] = []
-    lines: dict[str, int] = {}
-    for line, cells in body:
-        student = _student(cells, positions, source, line)
-        if student.id in lines:
+    numbers: dict[str, int] = {}
+    for line in body:
+        student = _student(line, places, source)
+        if student.id in numbers:
             raise RosterError(
-                f"{source}, line {line}: the id {student.id!r} is already on line {lines[student.id]}.",
+                f"{source}, line {line.number}: the id {student.id!r} is already on line {numbers[student.id]}.",
                 "Give each student a different id. Password and volume depend on it.",
             )
-        lines[student.id] = line
+        numbers[student.id] = line.number
         students.append(student)
-    return students
+    more = [f"Warning: {source}, {remark}" for remark in _remarks(students, numbers, places)]
+    return Roster(tuple(students), tuple(filter(None, [text.remark, *remarks, *more])))
 
 
-def _decode(data: bytes, source: str) -> str:
-    """Decodes UTF-8 and UTF-16, with or without a byte-order mark, and otherwise Windows' variant of Latin-1."""
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        candidates = ["utf-16"]
-    elif data.count(0) > 2:  # in UTF-16, delimiters and line ends have a zero byte, whatever the script
-        candidates = ["utf-16-le" if data[1::2].count(0) > data[0::2].count(0) else "utf-16-be"]
-    else:
-        candidates = ["utf-8-sig", "cp1252", "latin-1"]
-    for encoding in candidates:
-        try:
-            text = data.decode(encoding)
-            break
-        except UnicodeDecodeError:
-            continue
-    else:
-        raise RosterError(f"{source}, line 1: this is a binary file, not a CSV.", SHOULD_BE)
-    for line, content in enumerate(io.StringIO(text, newline=None), start=1):
-        if any(unicodedata.category(c) == "Cc" and c not in "\t\n\v\f" for c in content):
-            raise RosterError(f"{source}, line {line}: a control character. Is this a binary file?", SHOULD_BE)
-    return text
+def _columns_and_body(
+    lines: Sequence[Line], wanted: Mapping[str, str], source: str
+) -> tuple[Columns, Sequence[Line], list[str]]:
+    """The columns, the students' lines, and how they were found. Raises RosterError."""
+    first, body = lines[0], lines[1:]
+    header = next((line for line in lines if _is_header(line, wanted)), first if wanted else None)
+    if header is None and not _is_title(first, body):
+        check_is_student(first, body, source)
+        has_more = any(any(line.cells[len(OWN) :]) for line in lines)
+        unused = f"{source} has no header: the columns are {';'.join(OWN)}, and further ones are not used."
+        return WITHOUT_HEADER, lines, [unused] if has_more else []
+    if header is not first:
+        raise _not_first(header, first, body, source)
+
+    columns = read_header(first, body, wanted, source)
+    remarks = [f"{source}, line {first.number} is the header. {columns}"]
+    while body and _is_about_columns(body[0], columns):
+        remarks.append(f"{source}, line {body[0].number} is about the columns, not a student. It was skipped.")
+        body = body[1:]
+    if again := next((line for line in body if is_header(line.cells) or _folded(line) == _folded(first)), None):
+        raise RosterError(f"{source}, line {again.number}: this is a header again.", "Remove the line.")
+    return columns, body, remarks
 
 
-def _records(text: str, source: str) -> list[Record]:
-    """The lines that are not blank, split by the delimiter with which most lines have enough fields."""
-    skipped = 0
-    first, _, rest = text.partition("\n")
-    if first.strip().lower().startswith("sep=") and len(first.strip()) <= 5:  # for Excel, the delimiter
-        text, skipped = rest, 1
-
-    attempts: list[list[Record]] = []
-    failure: RosterError | None = None
-    for delimiter in DELIMITERS:
-        try:
-            attempts.append(_split(text, delimiter, source, 1 + skipped))
-        except RosterError as error:
-            failure = failure or error
-    if not attempts:
-        assert failure
-        raise failure
-    best = max(attempts, key=lambda records: [sum(len(cells) > size for _, cells in records) for size in (2, 1)])
-    if failure and not any(len(cells) > 2 for _, cells in best):
-        raise failure
-    return best
+def _is_header(line: Line, wanted: Mapping[str, str]) -> bool:
+    """Whether a line is a header: one with the columns that the user named, or one in known words."""
+    return set(map(fold, wanted.values())) <= set(_folded(line)) if wanted else is_header(line.cells)
 
 
-def _split(text: str, delimiter: str, source: str, first_line: int) -> list[Record]:
-    records, line = [], first_line
-    # with a line end at its end, a field with an unclosed quotation mark always contains a line end
-    reader = csv.reader(io.StringIO(text + "\n", newline=""), delimiter=delimiter)
-    try:
-        for cells in reader:
-            if any("\n" in cell or "\r" in cell for cell in cells):
-                raise RosterError(f"{source}, line {line}: a quotation mark is not closed.", SHOULD_BE)
-            cleaned = [" ".join(unicodedata.normalize("NFC", cell).split()) for cell in cells]
-            if any(cleaned):
-                records.append((line, cleaned))
-            line = reader.line_num + first_line
-    except csv.Error as error:
-        raise RosterError(f"{source}, line {line}: {error}.", SHOULD_BE) from None
-    return records
+def _folded(line: Line) -> list[str]:
+    return [fold(cell) for cell in line.cells]
 
 
-def _header(record: Record, source: str) -> dict[str, int] | None:
-    """Column name → position, or None if the first line is not a header but a student."""
-    line, cells = record
-    names = [SYNONYMS.get(cell.lower()) for cell in cells]
-    known = [name for name in names if name]
-    if "id" not in known:
-        if len(known) < 2:
-            return None
-        raise RosterError(
-            f"{source}, line {line}: this looks like a header without a column named id.",
-            "Give each student an id that stays the same for the whole course. Password and volume depend on it.",
+def _is_title(first: Line, body: Sequence[Line]) -> bool:
+    """Whether the first line has one cell, and the others have more."""
+    return len(list(filter(None, first.cells))) == 1 and any(len(list(filter(None, line.cells))) > 1 for line in body)
+
+
+def _not_first(header: Line | None, first: Line, body: Sequence[Line], source: str) -> RosterError:
+    if header and not _is_title(first, body) and any(map(str.isdigit, first.cells[0])):
+        return RosterError(
+            f"{source}, line {header.number}: this is a header, and there are students above it.", "Remove the line."
         )
-    if "name" not in known and "surname" not in known:
-        if names[0] != "id":  # a student whose name is Id
-            return None
-        raise RosterError(
-            f"{source}, line {line}: this looks like a header without a column named name or surname.",
-            f"The columns are {', '.join(COLUMNS)}, in any order.",
-        )
-    if len(known) != len(set(known)):
-        raise RosterError(f"{source}, line {line}: the header has the same column twice.", "Rename one of them.")
-    return {name: at for at, name in enumerate(names) if name}
+    where = f"The header seems to be line {header.number}." if header else SHOULD_BE
+    return RosterError(
+        f"{source}, line {first.number} is neither a student nor a header: remove the lines above the header.", where
+    )
 
 
-def _student(cells: Sequence[str], positions: dict[str, int], source: str, line: int) -> Student:
-    needed = max(at for name, at in positions.items() if name != "email") + 1
-    if len(cells) < needed:
+def _is_about_columns(line: Line, columns: Columns) -> bool:
+    """Whether a line below the header is no student: `Points Possible` of Canvas, or the points without the words."""
+    if line.cell(columns.id) or (columns.email is not None and line.cell(columns.email)):
+        return False
+    names = [line.cell(at) for at in columns.names if line.cell(at)]
+    return is_about_columns(names[0]) if names else True
+
+
+def _student(line: Line, columns: Columns, source: str) -> Student:
+    where, needed = f"{source}, line {line.number}", max(columns.id, *columns.names) + 1
+    if len(line.cells) < needed:
+        fields = "1 field" if len(line.cells) == 1 else f"{len(line.cells)} fields"
+        raise RosterError(f"{where}: {fields}, and {needed} are needed.", SHOULD_BE)
+    if columns.headings and any(line.cells[len(columns.headings) :]):
         raise RosterError(
-            f"{source}, line {line}: {len(cells)} field{'s' if len(cells) > 1 else ''}, and {needed} are needed.",
-            SHOULD_BE,
+            f"{where}: {len(line.cells)} fields, and the header has {len(columns.headings)} columns.",
+            "Put a field that contains the delimiter into quotation marks.",
         )
-    values = {name: cells[at] if at < len(cells) else "" for name, at in positions.items()}
-    student = Student(**{"name": "", **values})
+    if line.broken.intersection(columns.used):
+        raise RosterError(f"{where}: a line break inside a field. Is a quotation mark not closed?", SHOULD_BE)
+    student = _person(line, columns)
     if not student.id:
-        raise RosterError(f"{source}, line {line}: the id is missing.", SHOULD_BE)
+        raise RosterError(f"{where}: the id is missing.", _remedy("id", columns))
     if not student.full_name:
-        raise RosterError(f"{source}, line {line}: the student {student.id!r} has no name.", SHOULD_BE)
+        raise RosterError(f"{where}: the student {student.id!r} has no name.", _remedy("name", columns))
     return student
+
+
+def _person(line: Line, columns: Columns) -> Student:
+    id_ = line.cell(columns.id)
+    email = "" if columns.email is None else line.cell(columns.email)
+    if columns.id == columns.email:
+        id_ = id_.lower()  # an address is the same in capitals, and so is its student
+    name = "" if columns.name is None else line.cell(columns.name)
+    surname = " ".join(filter(None, (line.cell(at) for at in columns.surnames)))
+    return Student(id_, *(_split(name) if columns.is_full else (name, surname)), email)
+
+
+def _split(full: str) -> tuple[str, str]:
+    """Name and surname of `Müller, Anna`. A name without such a comma stays whole: `Anna Müller`, `Ada King, PhD`."""
+    parts = [part.strip() for part in full.split(",")]
+    people = [part for part in parts if fold(part) not in SUFFIXES]
+    if len(people) != 2 or not all(people):
+        return full, ""
+    return people[1], " ".join([people[0], *(part for part in parts if part not in people)])
+
+
+def _remedy(role: str, columns: Columns) -> str:
+    """What to do about a line without an id or a name."""
+    if not columns.headings:
+        return SHOULD_BE
+    taken = columns.heading(columns.id) if role == "id" else columns.heading(*columns.names)
+    others = f"The columns are: {listed([heading for heading in columns.headings if heading])}."
+    return f'It is in the column {taken}. Fill it in, or take another one for all: --columns "{role}=…". {others}'
+
+
+def _remarks(students: Sequence[Student], numbers: Mapping[str, int], columns: Columns) -> Iterator[str]:
+    """What is no error, and may still not be what the user wants."""
+    by_email: dict[str, Student] = {}
+    for student in students:
+        first = by_email.setdefault(student.email.casefold(), student)
+        if student.email and first is not student:
+            where = f"lines {numbers[first.id]} and {numbers[student.id]}"
+            yield f"{where} have the same e-mail {student.email}, and each gets a seat."
+        if columns.is_full and student.full_name == "Test Student":
+            where, remedy = f"line {numbers[student.id]}", f"To leave it out: --skip {student.id}"
+            yield f"{where}: Test Student may be the platform's own, and gets a seat. {remedy}"

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from cloudscale.course.header import OWN, parse_columns
 from cloudscale.errors import SettingsError
 from cloudscale.units import GIB, MIB, parse_size
 
@@ -67,6 +68,11 @@ def _image(value: object) -> object:
     return value if isinstance(value, str) and "://" in value else _path(value)
 
 
+def _columns(value: object) -> object:
+    """`id=Matrikel,name=Vorname` → {"id": "Matrikel", "name": "Vorname"}."""
+    return parse_columns(value) if isinstance(value, str) else value
+
+
 def _cidr(value: object) -> object:
     """An address range such as 192.0.2.0/24. A single address is a range of one."""
     try:
@@ -82,6 +88,8 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
 Listed = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 File = Annotated[Path, BeforeValidator(_path)]
 FileOrUrl = Annotated[str, BeforeValidator(_image)]
+Column = Annotated[str, Field(pattern=f"^({'|'.join(OWN)})$")]
+Columns = Annotated[dict[Column, Annotated[str, Field(min_length=1)]], BeforeValidator(_columns)]
 Cidr = Annotated[str, BeforeValidator(_cidr)]
 
 
@@ -234,6 +242,9 @@ class Settings(Section):
         description="the name of the class; everything that is made for the class carries it",
     )
     students: File = Field(Path("students.csv"), description="the CSV file with the students")
+    columns: Columns = Field(
+        {}, description="the columns of that file whose headings are not known, such as `{id: Matrikel, name: Vorname}`"
+    )
     image: str = Field(
         DEFAULT_IMAGE,
         min_length=1,

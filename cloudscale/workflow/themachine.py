@@ -74,15 +74,23 @@ def themachine(session: Session, launch: Launch) -> Report:
 
 def _check_request(session: Session, launch: Launch) -> tuple[Driver, list[Student]]:
     """The driver, and the students to make machines for. Raises RequestError for what can be seen by now."""
-    students = [] if launch.onlycreate else read_roster(session.settings.students)
+    students = [] if launch.onlycreate else _read_students(session)
     driver = driver_of(session)  # after the roster: it may ask for a password
     driver.check_nodes(launch.nodes)
     if launch.onlycreate and isinstance(driver, MakesMachines) and not launch.nodes:
-        students = read_roster(session.settings.students)  # it says how many machines to make
+        students = _read_students(session)  # they say how many machines to make
     if launch.output:
         check_writable(launch.output)
     check_reference(session.settings.image)
     return driver, students
+
+
+def _read_students(session: Session) -> list[Student]:
+    """The students of the roster. How it was read is reported. Raises RosterError."""
+    roster = read_roster(session.settings.students, session.settings.columns)
+    for remark in roster.remarks:
+        session.progress.say(remark)
+    return list(roster.students)
 
 
 def _survey_all(driver: Driver, session: Session, phases: Phases) -> dict[str, Survey | CloudscaleError]:

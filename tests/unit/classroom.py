@@ -67,6 +67,7 @@ class Class:
         self.course = "bio"
         self.kind = "local" if machines == 1 else "generic"
         self.image = IMAGE
+        self.columns: dict[str, str] = {}
         monkeypatch.setattr(look, "load_driver", lambda *given: self.driver(*given))
         monkeypatch.setattr(client, "from_environment", self._trainers_client)
         monkeypatch.setattr(jupyter, "answers", self._answers)
@@ -99,7 +100,13 @@ class Class:
 
     def session(self, **common: Any) -> Session:
         settings = read_settings(
-            {"driver": self.kind, "course": self.course, "image": self.image, "students": str(self.roster)}
+            {
+                "driver": self.kind,
+                "course": self.course,
+                "image": self.image,
+                "students": str(self.roster),
+                "columns": self.columns,
+            }
         )
         self.said.lines.clear()
         self.driver.done.clear()

@@ -183,7 +183,7 @@ def test_settings_are_frozen() -> None:
 
 def test_the_skeleton_for_the_environment_has_every_key(example: Mapping[str, Any]) -> None:
     def keys(value: object, path: str = "") -> set[str]:
-        if not isinstance(value, Mapping):
+        if not isinstance(value, Mapping) or not value:
             return {path}
         return {name for key, below in value.items() for name in keys(below, f"{path}.{key}")}
 
@@ -313,3 +313,13 @@ def test_a_password_is_in_no_refusal(flags: dict[str, str]) -> None:
 
 def test_a_password_is_in_no_representation() -> None:
     assert "secret" not in repr(read_flags(Remote, hosts="a", com="ls", pwd="secret"))
+
+
+@pytest.mark.parametrize("columns", ["id=Matrikel, name=Wer", {"id": "Matrikel", "name": "Wer"}])
+def test_the_columns_of_the_students_file_can_be_named(columns: object) -> None:
+    assert read_settings({"columns": columns}).columns == {"id": "Matrikel", "name": "Wer"}
+
+
+@pytest.mark.parametrize("columns", ["Matrikel", {"matrikel": "Matrikel"}, {"id": ""}, ["id"], {"id": 7}])
+def test_columns_of_another_form_are_refused(columns: object) -> None:
+    assert "key cloudscale.columns" in refusal({"columns": columns})

@@ -138,6 +138,26 @@ def test_a_roster_that_can_not_be_read_is_reported_before_the_driver_asks_for_a_
         lab.launch()
 
 
+def test_it_is_said_once_how_the_roster_was_read(lab: Class) -> None:
+    lab.roster.write_bytes("Matrikel;Vorname;Nachname;Gruppe\n7;Zoë;Müller;A\n".encode("latin-1"))
+    plan = json.loads(lab.launch(plan=True).text)
+    assert [seat["student"] for seat in plan["seats"]] == ["Zoë Müller"]
+    about = [line for line in lab.said.lines if str(lab.roster) in line]
+    assert len(about) == 2
+    assert "Windows-1252" in about[0]
+    assert "id: Matrikel; name: Vorname; surname: Nachname. Not used: Gruppe." in about[1]
+
+
+def test_a_header_that_is_not_understood_is_read_as_the_user_says(lab: Class) -> None:
+    lab.roster.write_text("Postfach;Wer\nann1;Ann Lee\n")
+    with pytest.raises(RosterError, match="line 1: this looks like a header") as raised:
+        lab.launch()
+    assert "Postfach, Wer" in raised.value.remedy
+    assert lab.changes == lab.driver.done == []
+    lab.columns = {"id": "Postfach", "name": "Wer"}
+    assert [row["student"] for row in lab.rows(lab.launch())] == ["Ann Lee"]
+
+
 def test_machines_of_one_address_are_one_and_refused(lab: Class) -> None:
     lab.apis[2].address = "10.0.0.1"
     with pytest.raises(RequestError, match="m1 and m3 are the same machine"):
