@@ -195,9 +195,10 @@ class VirtualBox(Hypervisor):
 
     def _forget_base(self, vm: Vm, base: Path) -> None:
         # closemedium opens a disk that is not listed, and writes its header
-        listed = re.findall("^Location: +(.*)$", self._run(vm, "list", "hdds"), re.MULTILINE)
-        if str(base) in listed:
-            self._forget(vm, base)
+        with contextlib.suppress(MachineError):
+            listed = re.findall("^Location: +(.*)$", self._run(vm, "list", "hdds"), re.MULTILINE)
+            if str(base.absolute()) in listed:
+                self._run(vm, "closemedium", "disk", str(base))
 
     def _run(self, vm: Vm, *words: str, timeout: float = COMMAND) -> str:
         """Runs a command, again while VirtualBox is busy, and returns what it prints. Raises MachineError."""
