@@ -256,7 +256,7 @@ def floor(machines: int, meter: Meter) -> None:
     cloud = Connection(config=OpenStackConfig().get_one("course"))
     network, compute = cloud.network, cloud.compute
     net, public = network.find_network("course-net"), network.find_network("public")
-    image, flavor = cloud.image.find_image("debian-12"), compute.find_flavor(FLAVOR)
+    image, flavor = cloud.image.find_image("debian-13"), compute.find_flavor(FLAVOR)
     assert net and public and image and flavor
     group = network.create_security_group(name="floor")
     meter.moment("planned")

@@ -10,6 +10,10 @@ from collections.abc import Iterable
 SWARM_NETWORKS = ("198.18.0.0/16", *(f"10.{number}.0.0/16" for number in range(200, 216)))
 ENGINE_NETWORKS = ("198.19.0.0/16", *(f"172.{number}.0.0/16" for number in range(17, 32)))
 
+# not reached from the internet: RFC 1918, RFC 6598 (shared by providers), RFC 3927 and RFC 4193 (local), loopback
+PRIVATE_V4 = "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "127.0.0.0/8"
+PRIVATE = tuple(map(ipaddress.ip_network, (*PRIVATE_V4, "fc00::/7", "fe80::/10", "::1/128")))
+
 
 def endpoint(host: str, port: int) -> str:
     """`host:port`, with an IPv6 address in brackets (RFC 3986, 3.2.2)."""
@@ -24,3 +28,14 @@ def spare_network(taken: Iterable[str], candidates: Iterable[str]) -> str:
     busy = [network for network in map(ipaddress.ip_network, taken) if network.version == 4 and network.prefixlen > 1]
     ranges = [ipaddress.IPv4Network(candidate) for candidate in candidates]
     return str(next((network for network in ranges if not any(map(network.overlaps, busy))), ranges[0]))
+
+
+def family(network: str) -> str:
+    """`IPv4` or `IPv6`, of an address or an address range."""
+    return "IPv6" if ":" in network else "IPv4"
+
+
+def is_public(network: str) -> bool:
+    """Whether an address or an address range is one of the internet's, and none of those for use inside a site."""
+    block = ipaddress.ip_network(network, strict=False)
+    return not any(block.version == inner.version and block.overlaps(inner) for inner in PRIVATE)

@@ -21,7 +21,7 @@ from invoke.parser.argument import Argument
 from invoke.tasks import Task
 
 from cloudscale.cli.invocation import COMMON_FLAGS
-from cloudscale.course import settings
+from cloudscale.course import settings, values
 from cloudscale.course.settings import Section, Settings
 from cloudscale.units import GIB, MIB
 
@@ -31,11 +31,12 @@ MARKS = re.compile(r"(.*<!-- script/docs writes [^>]*-->\n).*(<!-- end -->.*)", 
 STATED = re.compile(r" \(default: ([^ ,)]+)\)$")  # at the end of a flag's help
 FLAGS_OF: Mapping[str, type[Section]] = {"themachine": settings.Launch, "remote_com": settings.Remote}
 TYPES: Sequence[tuple[Any, str]] = (
-    (settings.Size, "size"),
-    (settings.Cidr, "address range"),
-    (settings.Columns, "`COLUMN: HEADING`"),
-    (settings.Integer, "whole number"),
-    (settings.Number, "number"),
+    (values.Size, "size"),
+    (values.Cidrs, "address ranges"),
+    (values.Ipv4s, "addresses"),
+    (values.Columns, "`COLUMN: HEADING`"),
+    (values.Integer, "whole number"),
+    (values.Number, "number"),
     (bool, "`true` or `false`"),
     (Path, "path"),
     (tuple[str, ...], "list"),
@@ -82,6 +83,8 @@ def _text(value: Any, hint: Any) -> str:
     """A value as it stands in invoke.yaml."""
     if _kind(hint) == "size":
         return f"{value // GIB}G" if value % GIB == 0 else f"{value // MIB}M"
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
     return str(value).lower() if isinstance(value, bool) else f"{value}" or '""'
 
 

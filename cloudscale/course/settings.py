@@ -7,18 +7,16 @@ of the fields.
 
 from __future__ import annotations
 
-import ipaddress
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from cloudscale.course.header import OWN, parse_columns
+from cloudscale.course.values import Cidrs, Columns, File, FileOrUrl, Integer, Ipv4s, Listed, Names, Number, Size
 from cloudscale.errors import SettingsError
-from cloudscale.units import GIB, MIB, parse_size
+from cloudscale.units import GIB, MIB
 
 DEFAULT_IMAGE = "quay.io/jupyter/scipy-notebook:2025-03-14"  # not `latest`, which changes between classes
 
@@ -28,69 +26,8 @@ HELP = "invoke --help TASK describes the flags."
 
 Driver = Literal["openstack", "local", "generic", "virtualbox", "qemu"]
 
-
-def _size(value: object) -> object:
-    """`2G` → bytes."""
-    if isinstance(value, bool) or not isinstance(value, (str, int)):
-        raise ValueError("should be a size such as 2G or 512M")
-    return parse_size(str(value))
-
-
-def _number(value: object) -> object:
-    if isinstance(value, bool):  # pydantic takes true for 1
-        raise ValueError("should be a number")
-    return value
-
-
-def _names(value: object) -> object:
-    """`a,b` → ("a", "b")."""
-    if isinstance(value, str):
-        return tuple(name.strip() for name in value.split(",") if name.strip())
-    return value
-
-
-def _listed(value: object) -> object:
-    """The same for a flag, where no name at all (a shell's variable that is not set) could be taken for all names."""
-    names = _names(value)
-    if names == ():
-        raise ValueError("should be one or more names, separated by commas")
-    return names
-
-
-def _path(value: object) -> object:
-    """A path, with the `~` and `~user` that a shell leaves in --flag=~/file."""
-    if value == "":
-        raise ValueError("should not be empty")
-    return os.path.expanduser(value) if isinstance(value, str) else value
-
-
-def _image(value: object) -> object:
-    return value if isinstance(value, str) and "://" in value else _path(value)
-
-
-def _columns(value: object) -> object:
-    """`id=Matrikel,name=Vorname` → {"id": "Matrikel", "name": "Vorname"}."""
-    return parse_columns(value) if isinstance(value, str) else value
-
-
-def _cidr(value: object) -> object:
-    """An address range such as 192.0.2.0/24. A single address is a range of one."""
-    try:
-        return str(ipaddress.ip_network(str(value), strict=False))
-    except ValueError:
-        raise ValueError("should be an address range such as 192.0.2.0/24") from None
-
-
-Size = Annotated[int, BeforeValidator(_size), Field(ge=6 * MIB)]  # bytes; Docker's own lower limit
-Integer = Annotated[int, BeforeValidator(_number)]
-Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
-Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
-Listed = Annotated[tuple[str, ...], BeforeValidator(_listed)]
-File = Annotated[Path, BeforeValidator(_path)]
-FileOrUrl = Annotated[str, BeforeValidator(_image)]
-Column = Annotated[str, Field(pattern=f"^({'|'.join(OWN)})$")]
-Columns = Annotated[dict[Column, Annotated[str, Field(min_length=1)]], BeforeValidator(_columns)]
-Cidr = Annotated[str, BeforeValidator(_cidr)]
+ANYWHERE = ("0.0.0.0/0", "::/0")
+NO_FLOATING_IPS = "none"  # in the place of an external network
 
 
 class Section(BaseModel):
@@ -149,39 +86,55 @@ class LocalSettings(Section):
 class OpenStackSettings(Section):
     """The driver `openstack`: machines in a cloud."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _empty(cls, values: Any) -> Any:
+        """For what may be empty, a key without a value (`image:`) says so."""
+        if not isinstance(values, Mapping):
+            return values
+        may_be_empty = ("image", "network", "external_network", "user")
+        return {key: "" if value is None and key in may_be_empty else value for key, value in values.items()}
+
     cloud: str | None = Field(
         None, description="the name of the cloud in clouds.yaml; if empty, `OS_CLOUD` or the only cloud there"
     )
     image: str = Field(
-        "debian-12",
-        min_length=1,
-        description="the name or id of the machines' image: Debian 12, Ubuntu 22.04 or newer, with cloud-init",
+        "debian-13",
+        description="the name or id of the machines' image: Debian 12, Ubuntu 22.04 or newer, with cloud-init; "
+        "if empty, the newest public Debian image, or Ubuntu if there is none",
     )
     flavor: str = Field("m1.small", min_length=1, description="the name or id of the machines' flavor")
-    network: str = Field(
-        "course-net",
-        min_length=1,
-        description="the name or id of the machines' network, which a router connects to the outside",
+    network: Names = Field(
+        ("course-net",),
+        description="the name or id of the machines' network, which a router connects to the outside; of several, "
+        "each machine is in all of them, and reached in the first one with a way out; if empty, the only network",
     )
     external_network: str = Field(
         "public",
-        description="the name or id of the network for floating IPs; "
-        '`""` if the machines can be reached without floating IPs',
+        description="the name or id of the network for floating IPs; if empty, the only one; "
+        f"`{NO_FLOATING_IPS}` if the machines' own addresses can be reached",
     )
-    user: str = Field("debian", min_length=1, description="the user of the image; this user may use sudo")
+    floating_ips: Ipv4s = Field(
+        (), description="floating IPs that the project has already: used first, and kept after the course"
+    )
+    user: str = Field(
+        "debian", description="the user of the image, who may use sudo; if empty, that of Debian or Ubuntu"
+    )
     key_pair: str | None = Field(
         None, description="the name of your own key pair, which may log in to the machines too"
     )
-    admin_cidr: Cidr = Field("0.0.0.0/0", description="the address range that can reach SSH and the Docker Engines")
-    student_cidr: Cidr = Field("0.0.0.0/0", description="the address range that can reach the seats")
-    availability_zone: str | None = Field(
-        None, description="the zone for servers and volumes; if empty, the cloud chooses it"
-    )
+    admin_cidr: Cidrs = Field(ANYWHERE, description="the address ranges that can reach SSH and the Docker Engines")
+    student_cidr: Cidrs = Field(ANYWHERE, description="the address ranges that can reach the seats")
+    availability_zone: str | None = Field(None, description="the zone for servers; if empty, the cloud chooses it")
     config_drive: bool = Field(False, description="use a config drive, for clouds without a metadata service")
     boot_volume: Size | None = Field(
         None,
         description="the size of a volume that each machine boots from, such as `20G`; "
         "if empty, machines boot from the flavor's disk",
+    )
+    volume_type: str | None = Field(None, description="the type of these volumes; if empty, the cloud chooses it")
+    volume_zone: str | None = Field(
+        None, description="the zone for these volumes, which has a name of its own in many clouds; if empty, any"
     )
     server_prefix: str = Field(
         "",

@@ -51,10 +51,10 @@ class MadeMachines(OverSsh):
                 f"{name} was made with another SSH key ({fingerprint}) than the one in {self._course.folder}.", remedy
             )
 
-    def _login_target(self, host: str, name: str, id: str, port: int = 22) -> Target:
+    def _login_target(self, host: str, name: str, id: str, port: int = 22, user: str = "") -> Target:
         key_file = self._course.folder / KEY_FILE
         # the alias is the id: another machine may have had the same address, with another host key
-        return Target(host, port, self._user, key_file=key_file, label=name, alias=id)
+        return Target(host, port, user or self._user, key_file=key_file, label=name, alias=id)
 
     # --- new machines ------------------------------------------------------------------------
 

@@ -116,11 +116,12 @@ class Laboratory:
         key = ssh_key(self._folder, create=True)
         assert key
         cloud = open_cloud(settings)
-        choices = choose(cloud, settings)
+        choices = choose(cloud, settings, lambda text: None)
         quota.read_allowances(cloud, with_volumes=False, say=lambda text: None)
         there = inventory.read_inventory(cloud, mark)
         maker = Maker(cloud, Blueprint(mark, settings, choices, key), there, group_size=10)
         port = maker.port("machine-1")
+        assert port
         assert maker.floating_ip("machine-1", port)
         maker.server("machine-1", port)
         group = security.ensure_group(cloud, mark)

@@ -34,7 +34,7 @@ LIBRARIES = {  # and the modules that import them
     "invoke": {"cli.configuration", "cli.invocation"},
     "rich": {"progress"},
     "tabulate": {"cli.report", "course.settings"},
-    "pydantic": {"course.settings"},
+    "pydantic": {"course.settings", "course.values"},
     "pycdlib": {"drivers.vm.seed"},
     "qemu": {"drivers.vm.qemu"},
     "psutil": {"drivers.vm.driver"},

@@ -8,12 +8,14 @@ from collections.abc import Collection, Mapping
 from functools import partial
 
 from cloudscale.course.folder import CourseFolder
-from cloudscale.course.settings import OpenStackSettings
-from cloudscale.drivers.made import MadeMachines, survey_not_up
+from cloudscale.course.settings import NO_FLOATING_IPS, OpenStackSettings
+from cloudscale.drivers.made import MadeMachines, natural, survey_not_up
 from cloudscale.drivers.openstack import inventory, quota, security, sweep
 from cloudscale.drivers.openstack.choices import Choices, choose
 from cloudscale.drivers.openstack.cloud import open_cloud
-from cloudscale.drivers.openstack.inventory import Inventory, Server, read_inventory, read_servers
+from cloudscale.drivers.openstack.credential import check_credential
+from cloudscale.drivers.openstack.given_ips import check_given_ips
+from cloudscale.drivers.openstack.inventory import FLOATING, Inventory, Server, read_inventory, read_servers
 from cloudscale.drivers.openstack.making import DELETING, Blueprint, Faulty, Maker
 from cloudscale.drivers.openstack.watch import Watch
 from cloudscale.engines.client import Engine
@@ -34,32 +36,48 @@ def load(settings: OpenStackSettings, course: CourseFolder, say: Say) -> OpenSta
 
 class OpenStack(MadeMachines):
     def __init__(self, settings: OpenStackSettings, course: CourseFolder, say: Say) -> None:
-        super().__init__(course, say, user=settings.user, boot_timeout=settings.boot_timeout)
+        super().__init__(course, say, user=settings.user or "debian", boot_timeout=settings.boot_timeout)
         self._settings = settings
+        self._given_user = settings.user if "user" in settings.model_fields_set else ""
         self._cloud = open_cloud(settings)
         self._mark = inventory.mark(course.name)
         self._inventory = Inventory()
         self._targets: dict[str, Target] = {}
+        self._ports: dict[str, str] = {}  # the addresses of the machines that this run booted, for the other machines
         self._lock = threading.Lock()
         self._chosen: Choices | None = None
         self._maker: Maker | None = None
         self._group_size: int | None = None
         self._up: set[str] = set()
+        self._ordered: tuple[str, ...] = ()  # names of machines to make
 
     # --- existing machines -------------------------------------------------------------------
 
     def machines(self) -> list[Machine]:
-        self._inventory = read_inventory(self._cloud, self._mark)
+        self._inventory = read_inventory(self._cloud, self._mark, self._settings.floating_ips)
         machines = [self._machine(name) for name in self._inventory.servers]
         self._targets = {
-            machine.name: self._login_target(machine.address, server.name, server.id)
+            machine.name: self._server_target(machine.address, server)
             for machine, server in zip(machines, self._inventory.servers.values(), strict=True)
             if server.status == "ACTIVE" and machine.address
         }
         return machines
 
     def _machine(self, name: str) -> Machine:
-        return Machine(name, self._inventory.address(name, floating=bool(self._settings.external_network)))
+        return Machine(name, self._inventory.address(name, floating=self._has_floating_ip(name)))
+
+    def _has_floating_ip(self, name: str) -> bool:
+        """Whether the machine is, or will be, reached by a floating IP."""
+        server = self._inventory.servers.get(name)
+        if self._settings.external_network == NO_FLOATING_IPS:
+            return False
+        if server and server.reached:
+            return server.reached == FLOATING
+        return self._chosen is None or self._chosen.external_id is not None
+
+    def _server_target(self, address: str, server: Server) -> Target:
+        user = self._given_user or server.user or (self._chosen.user if self._chosen else "")
+        return self._login_target(address, server.name, server.id, user=user)
 
     def _target(self, machine: Machine) -> Target:
         server = self._inventory.servers.get(machine.name)
@@ -111,7 +129,8 @@ class OpenStack(MadeMachines):
 
     def _address(self, machine: Machine, facts: Facts) -> str:
         port = self._inventory.ports.get(machine.name)
-        return facts.own_address(*([port.address] if port else []), machine.address, self._connection(machine).peer)
+        inner = port.address if port else self._ports.get(machine.name)
+        return facts.own_address(*([inner] if inner else []), machine.address, self._connection(machine).peer)
 
     # --- new machines ------------------------------------------------------------------------
 
@@ -121,17 +140,19 @@ class OpenStack(MadeMachines):
     def _choices(self) -> Choices:
         with self._lock:
             if self._chosen is None:
-                self._chosen = choose(self._cloud, self._settings)
+                self._chosen = choose(self._cloud, self._settings, self._say)
+                check_given_ips(self._cloud, self._settings.floating_ips, self._mark, self._inventory)
             return self._chosen
 
     def check_nodes(self, nodes: int) -> None:
-        pass  # only the quota is a limit, which `order` checks
+        check_credential(self._cloud, self._say)  # of machines, only the quota is a limit, which `order` checks
 
     def order(self, count: int, former: Collection[str]) -> Order:
         kind, networks = self._choices().kind, self._choices().cidrs
         # a port of a machine that no longer exists keeps its name and address for a new one
         former = {*former, *self._inventory.ports}
         names = self._new_names(count, self._inventory.servers, former, self._settings.server_prefix)
+        self._ordered = tuple(names)
         machines = [self._machine(name) for name in names]
         with_volumes = bool(self._settings.boot_volume)
         allowances, self._group_size = quota.read_allowances(self._cloud, with_volumes=with_volumes, say=self._say)
@@ -184,7 +205,7 @@ class OpenStack(MadeMachines):
             ids = {server.id for server in to_delete}
             watch: Watch[Server] = Watch(lambda: read_servers(self._cloud, self._mark), self._cloud.clock)
             watch.until(lambda servers: not ids & {server.id for server in servers} or None, DELETING)
-            self._inventory = read_inventory(self._cloud, self._mark)
+            self._inventory = read_inventory(self._cloud, self._mark, self._settings.floating_ips)
 
     def _get_maker(self) -> Maker:
         key, choices = self._key(), self._choices()
@@ -193,16 +214,20 @@ class OpenStack(MadeMachines):
                 self._remove_duplicates()
                 blueprint = Blueprint(self._mark, self._settings, choices, key)
                 self._maker = Maker(self._cloud, blueprint, self._inventory, self._group_size)
+                self._maker.reserve_ips(sorted({*self._inventory.servers, *self._ordered}, key=natural))
             return self._maker
 
     def _boot_server(self, name: str, maker: Maker) -> str:
         """Makes or starts the machine's server, logs in, and returns the machine's address. Raises Faulty."""
         port = maker.port(name)
-        ip = maker.floating_ip(name, port)
+        ip = maker.floating_ip(name, port) if port else None
         server = maker.server(name, port)
-        address = ip.address if ip else port.address
-        target = self._login_target(address, server.name, server.id)
         maker.await_active(name, server)
+        if port is None:  # compute made it with the server
+            port = maker.port_of(name, server)
+            ip = maker.floating_ip(name, port)
+        address = ip.address if ip else port.outer_address
+        target = self._server_target(address, server)
         booting = Booting(partial(inventory.read_console, self._cloud, server.id), self._cloud.clock)
         try:
             self._first_login(booting, target)
@@ -211,6 +236,7 @@ class OpenStack(MadeMachines):
         maker.mark_answered(server)
         self._say(f"{name}: up, at {address}")
         with self._lock:
+            self._ports[name] = port.address
             self._targets[name] = target
             self._up.add(name)
         return address
@@ -219,14 +245,16 @@ class OpenStack(MadeMachines):
         self._remove_duplicates()
         group = security.ensure_group(self._cloud, self._mark)
         seat_ports = {*itertools.chain(*ports.values())}
-        rules = security.base_rules(self._settings) | security.seat_rules(seat_ports, self._settings)
+        families = self._choices().families
+        rules = security.base_rules(self._settings, families)
+        rules |= security.seat_rules(seat_ports, self._settings, families)
         security.add_rules(self._cloud, self._mark, group, rules)
         security.remove_others(self._cloud, self._mark, group, rules)
 
     # --- deletion ----------------------------------------------------------------------------
 
     def resources(self) -> str:
-        return sweep.find(self._cloud, self._mark).describe()
+        return sweep.find(self._cloud, self._mark, keep=self._settings.floating_ips).describe()
 
     def sweep(self, only: Collection[str] | None = None) -> Outcomes[str]:
-        return sweep.sweep(self._cloud, self._mark, only)
+        return sweep.sweep(self._cloud, self._mark, only, self._settings.floating_ips)

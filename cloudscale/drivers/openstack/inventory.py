@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -14,9 +14,12 @@ from cloudscale.drivers.made import natural
 from cloudscale.drivers.openstack.cloud import MICROVERSION, Cloud
 from cloudscale.errors import CloudError
 from cloudscale.fanout import fan_out
+from cloudscale.networks import is_public
 from cloudscale.units import MIB
 
-FINGERPRINT = "cloudscale.key"  # in the metadata of a server: the SSH key that it was made with
+# in the metadata of a server: the SSH key that it was made with, the user for logins, and how it is reached
+FINGERPRINT, USER, REACHED = "cloudscale.key", "cloudscale.user", "cloudscale.reached"
+FLOATING, OWN = "floating", "own"  # by a floating IP, or by its own address
 ANSWERED = "cloudscale.answered"  # tag of a server: it has been up, and may hold students' work
 CONSOLE = 20.0  # seconds to read a console, with all attempts
 
@@ -35,6 +38,8 @@ class Server:
     task: str = ""
     has_answered: bool = False
     fingerprint: str = ""
+    user: str = ""
+    reached: str = ""
     cpus: int = 0
     memory: int = 0
     created: str = ""
@@ -42,21 +47,32 @@ class Server:
 
 @dataclass(frozen=True)
 class Port:
-    """A machine's port in the network; it stays if the server is replaced. `owner`: the id of the server."""
+    """A machine's port in the network; it stays if the server is replaced. `owner`: the id of the server.
+
+    `address`: for the other machines; `outer_address`: for everybody else, where it has no floating IP.
+    `is_computes`: compute made it for the server, and deletes it with the server.
+    """
 
     id: str
     name: str
     address: str
+    outer_address: str = ""
     owner: str = ""
+    network_id: str = ""
     is_tagged: bool = True
+    is_computes: bool = False
 
 
 @dataclass(frozen=True)
 class FloatingIp:
+    """`is_ours`: it was made for the course, and has its mark. `owner`: the id of the server that it leads to."""
+
     id: str
     address: str
     port_id: str = ""
+    owner: str = ""
     is_tagged: bool = True
+    is_ours: bool = True
 
 
 @dataclass(frozen=True)
@@ -83,21 +99,21 @@ class Inventory:
         port = self.ports.get(name)
         if port is None:
             return ""
-        return next((ip.address for ip in self.ips if ip.port_id == port.id), "" if floating else port.address)
+        return next((ip.address for ip in self.ips if ip.port_id == port.id), "" if floating else port.outer_address)
 
 
-def read_inventory(cloud: Cloud, mark: str) -> Inventory:
-    """The course's machines as they are now. Raises CloudError."""
+def read_inventory(cloud: Cloud, mark: str, given_ips: Collection[str] = ()) -> Inventory:
+    """The course's machines as they are now. Raises CloudError.
+
+    `given_ips`: addresses of floating IPs of the project that the course may use, too.
+    """
     readers: dict[str, Callable[[], Any]] = {
         "servers": lambda: read_servers(cloud, mark),
         "ports": lambda: read_ports(cloud, mark),
-        "floating IPs": lambda: read_ips(cloud, mark),
+        "floating IPs": lambda: read_project_ips(cloud, mark),
     }
     servers, ports, ips = read_together(readers)
-    by_name: dict[str, Port] = {}
-    for port in ports:  # of two with the same name, the one in use
-        if port.name not in by_name or (port.owner and not by_name[port.name].owner):
-            by_name[port.name] = port
+    by_name = _ports_by_machine(cloud, servers, ports)
     owners = {port.owner for port in by_name.values()}
     chosen: dict[str, Server] = {}
     for server in sorted(servers, key=lambda server: (server.id not in owners, server.created, server.id)):
@@ -107,8 +123,31 @@ def read_inventory(cloud: Cloud, mark: str) -> Inventory:
         servers={name: chosen[name] for name in sorted(chosen, key=natural)},
         duplicates=tuple(server for server in servers if server.id not in ids),
         ports=by_name,
-        ips=tuple(ips),
+        ips=_usable_ips(ips, {port.id for port in by_name.values()}, given_ips),
     )
+
+
+def _ports_by_machine(cloud: Cloud, servers: Collection[Server], ports: Iterable[Port]) -> dict[str, Port]:
+    """The port of each machine. A port that compute made has neither a name nor, where that is forbidden, the mark."""
+    names = {server.id: server.name for server in servers}
+    by_name: dict[str, Port] = {}
+
+    def add(port: Port) -> None:
+        name = port.name or names.get(port.owner, "")
+        if name not in by_name or (port.owner and not by_name[name].owner):  # of two for a machine, the one in use
+            by_name[name] = port
+
+    for port in ports:
+        add(port)
+    if missing := [server.id for server in servers if server.name not in by_name]:
+        for port in read_ports_of(cloud, missing):
+            add(port)
+    return by_name
+
+
+def _usable_ips(ips: Iterable[FloatingIp], ports: Collection[str], given: Collection[str]) -> tuple[FloatingIp, ...]:
+    """The course's own floating IPs; those of others that lead to its machines; those that were given and are free."""
+    return tuple(ip for ip in ips if ip.is_ours or ip.port_id in ports or (ip.address in given and not ip.port_id))
 
 
 def read_together(readers: Mapping[str, Callable[[], Any]]) -> list[Any]:
@@ -166,14 +205,16 @@ def read_console(cloud: Cloud, server_id: str) -> str | None:
 
 def _server(values: Mapping[str, Any]) -> Server:
     """From nova's JSON (its API reference, "List Servers Detailed")."""
-    flavor, tags = values.get("flavor") or {}, values.get("tags") or ()
+    flavor, tags, metadata = values.get("flavor") or {}, values.get("tags") or (), values.get("metadata") or {}
     return Server(
         id=values["id"],
         name=values["name"],
         status=str(values.get("status") or "UNKNOWN"),
         task=str(values.get("OS-EXT-STS:task_state") or ""),
         has_answered=ANSWERED in tags,
-        fingerprint=(values.get("metadata") or {}).get(FINGERPRINT, ""),
+        fingerprint=metadata.get(FINGERPRINT, ""),
+        user=metadata.get(USER, ""),
+        reached=metadata.get(REACHED, ""),
         cpus=int(flavor.get("vcpus") or 0),
         memory=int(flavor.get("ram") or 0) * MIB,
         created=str(values.get("created") or ""),
@@ -181,21 +222,54 @@ def _server(values: Mapping[str, Any]) -> Server:
 
 
 def read_ports(cloud: Cloud, mark: str) -> list[Port]:
-    return [
-        Port(port.id, port.name, own_address(port.fixed_ips), port.device_id or "", mark in (port.tags or ()))
-        for port in _marked(cloud, "ports", cloud.api.network.ports, mark)
-    ]
+    return [as_port(port, mark) for port in _marked(cloud, "ports", cloud.api.network.ports, mark)]
 
 
-def own_address(fixed_ips: Iterable[Mapping[str, str]]) -> str:
-    """The address of a port to be used: IPv4 if it has one."""
-    addresses = sorted((str(fixed["ip_address"]) for fixed in fixed_ips or ()), key=lambda text: ":" in text)
-    return next(iter(addresses), "")
+def read_ports_of(cloud: Cloud, servers: Collection[str], network_id: str = "") -> list[Port]:
+    """The ports of these servers (ids); those with public addresses first."""
+    query = {"device_id": list(servers), **({"network_id": network_id} if network_id else {})}
+    ports = cloud.attempt("Reading the servers' ports", lambda: list(cloud.api.network.ports(**query)))
+    found = [replace(as_port(port), is_computes=True) for port in ports if port.device_id in servers]
+    return sorted(found, key=lambda port: not (port.outer_address and is_public(port.outer_address)))
+
+
+def as_port(port: Any, mark: str = "") -> Port:
+    """A port as the library has it. The addresses are IPv4 where possible, the outer one public where possible."""
+    addresses = [str(fixed["ip_address"]) for fixed in port.fixed_ips or ()]
+    inner = sorted(addresses, key=lambda text: ":" in text)
+    outer = sorted(inner, key=lambda text: not is_public(text))
+    return Port(
+        id=port.id,
+        name=port.name or "",
+        address=next(iter(inner), ""),
+        outer_address=next(iter(outer), ""),
+        owner=port.device_id or "",
+        network_id=port.network_id or "",
+        is_tagged=mark in (port.tags or ()),
+        is_computes=not port.name,  # ours have the machine's
+    )
 
 
 def read_ips(cloud: Cloud, mark: str) -> list[FloatingIp]:
-    ips = _marked(cloud, "floating IPs", cloud.api.network.ips, mark)
-    return [FloatingIp(ip.id, ip.floating_ip_address, ip.port_id or "", mark in (ip.tags or ())) for ip in ips]
+    """The floating IPs that were made for the course."""
+    return [ip for ip in read_project_ips(cloud, mark) if ip.is_ours]
+
+
+def read_project_ips(cloud: Cloud, mark: str) -> list[FloatingIp]:
+    """All floating IPs of the project: those that were made for the course, and others."""
+    own = {"project_id": cloud.project_id}
+    ips = cloud.attempt("Reading the floating IPs", lambda: list(cloud.api.network.ips(**own)))
+    return [
+        FloatingIp(
+            id=ip.id,
+            address=ip.floating_ip_address,
+            port_id=ip.port_id or "",
+            owner=str((ip.port_details or {}).get("device_id") or ""),
+            is_tagged=mark in (ip.tags or ()),
+            is_ours=ip.description == mark or mark in (ip.tags or ()),
+        )
+        for ip in ips
+    ]
 
 
 def read_security_groups(cloud: Cloud, mark: str) -> list[Named]:

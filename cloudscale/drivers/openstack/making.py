@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -15,7 +16,19 @@ from cloudscale.course.settings import OpenStackSettings
 from cloudscale.drivers.openstack import inventory, security
 from cloudscale.drivers.openstack.choices import Choices, volume_size
 from cloudscale.drivers.openstack.cloud import MICROVERSION, Cloud, status
-from cloudscale.drivers.openstack.inventory import ANSWERED, FINGERPRINT, FloatingIp, Inventory, Named, Port, Server
+from cloudscale.drivers.openstack.inventory import (
+    ANSWERED,
+    FINGERPRINT,
+    FLOATING,
+    OWN,
+    REACHED,
+    USER,
+    FloatingIp,
+    Inventory,
+    Named,
+    Port,
+    Server,
+)
 from cloudscale.drivers.openstack.watch import Watch
 from cloudscale.errors import CloudError, MachineError
 from cloudscale.hosts.first_boot import user_data
@@ -59,7 +72,9 @@ class Maker:
         self._servers = dict(existing.servers)
         self._ports = dict(existing.ports)
         self._ips = {ip.port_id: ip for ip in existing.ips if ip.port_id}
-        self._spare_ips = [ip for ip in existing.ips if not ip.port_id]
+        self._spare_ips = _in_order([ip for ip in existing.ips if not ip.port_id], blueprint.settings.floating_ips)
+        self._reserved_ips: dict[str, FloatingIp] = {}  # by the names of machines
+        self._may_make_ports = True
         self._group_of: dict[str, str] = {}  # machine → id of its server group
         self._group_sizes: dict[str, int] | None = None  # id of a server group → members, with planned ones
         mark = blueprint.mark
@@ -73,7 +88,8 @@ class Maker:
             if self._group is None:
                 mark, settings = self._plan.mark, self._plan.settings
                 group = security.ensure_group(self._cloud, mark)
-                security.add_rules(self._cloud, mark, group, security.base_rules(settings))
+                rules = security.base_rules(settings, self._plan.choices.families)
+                security.add_rules(self._cloud, mark, group, rules)
                 self._group = group
             return self._group
 
@@ -104,25 +120,56 @@ class Maker:
 
     # --- one machine -----------------------------------------------------------------------------
 
-    def port(self, name: str) -> Port:
-        """The machine's port, with the mark. Raises CloudError."""
+    def port(self, name: str) -> Port | None:
+        """The machine's port, with the mark; None if only compute may make it. Raises CloudError."""
         cloud, mark, network = self._cloud, self._plan.mark, self._cloud.api.network
         group = self._security_group()
 
         def find() -> Port | None:
             return next((port for port in inventory.read_ports(cloud, mark) if port.name == name), None)
 
-        def create() -> Port:
-            port = network.create_port(
-                network_id=self._plan.choices.network_id, name=name, description=mark, security_groups=[group]
-            )
-            return Port(port.id, name, inventory.own_address(port.fixed_ips), is_tagged=False)
+        def create() -> Port | None:
+            try:
+                port = network.create_port(
+                    network_id=self._plan.choices.network_id, name=name, description=mark, security_groups=[group]
+                )
+            except HttpException as error:
+                if status(error) != 403:
+                    raise
+                self._may_make_ports = False  # a rule of this network: compute may, when it makes the server
+                return None
+            return replace(inventory.as_port(port), name=name, is_tagged=False, is_computes=False)
 
-        port = self._ports.get(name) or cloud.attempt(f"{name}: creating its port", create, found=find)
+        port = self._ports.get(name)
+        if port is None and self._may_make_ports:
+            port = cloud.attempt(f"{name}: creating its port", create, found=find)
+        return self._kept(name, port) if port else None
+
+    def port_of(self, name: str, server: Server) -> Port:
+        """The port that compute made for a server, which is ACTIVE. Raises CloudError."""
+        network_id = self._plan.choices.network_id
+        ports = inventory.read_ports_of(self._cloud, [server.id], network_id)
+        if not ports:
+            raise CloudError(f"{name}: compute made a server for it without a port in the network {network_id}.", ASK)
+        return self._kept(name, ports[0])
+
+    def _kept(self, name: str, port: Port) -> Port:
+        """The port with the mark, kept for a server that replaces this one."""
         if not port.is_tagged:
-            self._tag(name, "ports", port.id)
-        self._ports[name] = replace(port, is_tagged=True)  # kept for a server that replaces this one
+            # where compute has to make the port, the mark may be forbidden too; the port is deleted with the server
+            with contextlib.suppress(*([CloudError] if port.is_computes else [])):
+                self._tag(name, "ports", port.id)
+        self._ports[name] = replace(port, is_tagged=True)
         return self._ports[name]
+
+    def reserve_ips(self, names: Iterable[str]) -> None:
+        """Reserves the floating IPs that the project has already for the first machines without one."""
+        with self._lock:
+            given = [ip for ip in reversed(self._spare_ips) if not ip.is_ours]
+            ports = {name: port.id for name, port in self._ports.items()}
+            without = [name for name in names if ports.get(name) not in self._ips]
+            self._reserved_ips = dict(zip(without, given, strict=False))
+            self._spare_ips = [ip for ip in self._spare_ips if ip not in self._reserved_ips.values()]
 
     def floating_ip(self, name: str, port: Port) -> FloatingIp | None:
         """The machine's public address, bound to its port, with the mark; None if no external network is configured."""
@@ -141,15 +188,15 @@ class Maker:
         ip = self._ips.get(port.id)
         if ip is None:
             with self._lock:
-                spare = self._spare_ips.pop() if self._spare_ips else None
+                spare = self._reserved_ips.pop(name, None) or (self._spare_ips.pop() if self._spare_ips else None)
             if spare:
                 cloud.attempt(f"{name}: binding its floating IP", lambda: network.update_ip(spare.id, port_id=port.id))
                 ip = spare
             else:
                 ip = cloud.attempt(f"{name}: creating its floating IP", create, found=find)
-        if not ip.is_tagged:
+        if ip.is_ours and not ip.is_tagged:
             self._tag(name, "floatingips", ip.id)
-        self._ips[port.id] = replace(ip, is_tagged=True)
+        self._ips[port.id] = replace(ip, is_tagged=True, port_id=port.id)
         return self._ips[port.id]
 
     def _tag(self, name: str, kind: str, id: str) -> None:
@@ -160,8 +207,11 @@ class Maker:
             lambda: raise_from_response(network.put(f"/{kind}/{id}/tags/{mark}")),
         )
 
-    def server(self, name: str, port: Port) -> Server:
-        """The machine's server, existing or just requested; does not wait for it. Raises CloudError, MachineError."""
+    def server(self, name: str, port: Port | None) -> Server:
+        """The machine's server, existing or just requested; does not wait for it. Raises CloudError, MachineError.
+
+        Without a port, compute makes one.
+        """
         existing = self._servers.get(name)
         if existing and existing.id not in self._deleted:
             return existing
@@ -179,16 +229,20 @@ class Maker:
         self._servers[name] = self._cloud.attempt(f"{name}: creating its server", create, found=find)
         return self._servers[name]
 
-    def _request(self, name: str, port: Port, volume: str) -> dict[str, Any]:
+    def _request(self, name: str, port: Port | None, volume: str) -> dict[str, Any]:
         """The arguments of the request to nova."""
         plan, settings = self._plan, self._plan.settings
+        others = [{"uuid": network} for network in plan.choices.other_networks]
+        reached = FLOATING if plan.choices.external_id else OWN
         request: dict[str, Any] = {
             "name": name,
             "flavor_id": plan.choices.flavor_id,
-            "networks": [{"port": port.id}],
+            "networks": [{"port": port.id} if port else {"uuid": plan.choices.network_id}, *others],
+            # for the ports that nova makes
+            "security_groups": [{"name": self._security_group()}] if others or not port else None,
             "user_data": base64.b64encode(user_data(plan.key.public).encode()).decode(),
             "tags": [plan.mark],
-            "metadata": {FINGERPRINT: plan.key.fingerprint},
+            "metadata": {FINGERPRINT: plan.key.fingerprint, USER: plan.choices.user, REACHED: reached},
             "scheduler_hints": {"group": self._server_group(name)},
             "has_config_drive": settings.config_drive or None,
             "key_name": settings.key_pair,
@@ -215,7 +269,8 @@ class Maker:
                 description=plan.mark,
                 size=volume_size(plan.settings),
                 image_id=plan.choices.image_id,
-                availability_zone=plan.settings.availability_zone,
+                availability_zone=plan.settings.volume_zone,
+                volume_type=plan.settings.volume_type,
             )
             return Named(volume.id, name)
 
@@ -276,7 +331,10 @@ class Maker:
         )
 
     def discard(self, server_id: str) -> None:
-        """Deletes a server that does not work, and waits until it is gone. Its port stays. Raises CloudError."""
+        """Deletes a server that does not work, and waits until it is gone. Raises CloudError.
+
+        Its port stays, unless compute made it.
+        """
         compute = self._cloud.api.compute
         self._cloud.attempt("Deleting a server", lambda: compute.delete_server(server_id))
         self._deleted.add(server_id)
@@ -284,5 +342,16 @@ class Maker:
         def is_gone(servers: Sequence[Server]) -> bool | None:
             return None if any(server.id == server_id for server in servers) else True
 
+        for name, port in [*self._ports.items()]:
+            if port.is_computes and port.owner == server_id:
+                del self._ports[name]
+                if ip := self._ips.pop(port.id, None):
+                    self._reserved_ips[name] = replace(ip, port_id="")
         if not self._server_watch.until(is_gone, DELETING):
             raise CloudError(f"The server {server_id} still exists {DELETING:.0f} s after it was deleted.", ASK)
+
+
+def _in_order(ips: Collection[FloatingIp], given: Sequence[str]) -> list[FloatingIp]:
+    """The order in which they are used, from the end: first those that were given, in their order."""
+    first = [ip for address in given for ip in ips if ip.address == address]
+    return [*(ip for ip in ips if ip not in first), *reversed(first)]

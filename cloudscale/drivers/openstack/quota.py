@@ -63,7 +63,8 @@ def recipe(
     choices: Choices, settings: OpenStackSettings, existing: Inventory, groups: Groups, group_size: int | None
 ) -> Recipe:
     """What machines of this course need, given what it already has."""
-    each = {"servers": 1, "cores": choices.kind.cpus, "memory (MiB)": choices.ram, "ports": 1}
+    ports = 1 + len(choices.other_networks)
+    each = {"servers": 1, "cores": choices.kind.cpus, "memory (MiB)": choices.ram, "ports": ports}
     if choices.external_id:
         each["floating IPs"] = 1
     if size := volume_size(settings):
@@ -78,7 +79,7 @@ def recipe(
     if choices.external_id:
         once["floating IPs"] = len(existing.servers) - used_ips
     if not groups.has_security_group:
-        once |= {"security groups": 1, "security group rules": security.count(settings)}
+        once |= {"security groups": 1, "security group rules": security.count(settings, choices.families)}
     return Recipe(
         each=each,
         once=once,

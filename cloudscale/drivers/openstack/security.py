@@ -14,6 +14,7 @@ from cloudscale.drivers.openstack.cloud import Cloud, status
 from cloudscale.drivers.openstack.inventory import Named, read_security_groups
 from cloudscale.engines.setup import TLS_PORT
 from cloudscale.fanout import fan_out
+from cloudscale.networks import family
 
 SSH_PORT = 22
 
@@ -21,6 +22,7 @@ SSH_PORT = 22
 # machines copy images to each other
 BETWEEN = (("tcp", TLS_PORT), ("tcp", 2377), ("tcp", 7946), ("udp", 7946), ("udp", 4789))
 ANY = "0.0.0.0/0"
+V4_ONLY = ("IPv4",)
 DEFAULT_RULES = 2  # in each new group; they allow all outgoing traffic
 
 
@@ -32,30 +34,35 @@ class Rule:
     first: int
     last: int
     cidr: str = ""
-
-    @property
-    def family(self) -> str:
-        return "IPv6" if ":" in self.cidr else "IPv4"
+    family: str = "IPv4"
 
 
-def base_rules(settings: OpenStackSettings) -> frozenset[Rule]:
-    """What a machine needs before it has seats."""
+def base_rules(settings: OpenStackSettings, families: Collection[str] = V4_ONLY) -> frozenset[Rule]:
+    """What a machine needs before it has seats. `families`: IPv4 or IPv6, or both, which its network has."""
     return frozenset(
         [
-            *(Rule("tcp", port, port, settings.admin_cidr) for port in (SSH_PORT, TLS_PORT)),
-            *(Rule(protocol, port, port) for protocol, port in BETWEEN),
+            *(rule for port in (SSH_PORT, TLS_PORT) for rule in _open(port, port, settings.admin_cidr, families)),
+            *(Rule(protocol, port, port, "", name) for protocol, port in BETWEEN for name in families),
         ]
     )
 
 
-def seat_rules(ports: Collection[int], settings: OpenStackSettings) -> frozenset[Rule]:
-    """Opens exactly these ports to students, with one rule for each run of consecutive ports."""
-    return frozenset(Rule("tcp", first, last, settings.student_cidr) for first, last in runs(ports))
+def seat_rules(
+    ports: Collection[int], settings: OpenStackSettings, families: Collection[str] = V4_ONLY
+) -> frozenset[Rule]:
+    """Opens exactly these ports to students, with one rule for each range and run of consecutive ports."""
+    return frozenset(
+        rule for first, last in runs(ports) for rule in _open(first, last, settings.student_cidr, families)
+    )
 
 
-def count(settings: OpenStackSettings) -> int:
-    """The number of rules in a new group, with one for the seats."""
-    return DEFAULT_RULES + len(base_rules(settings)) + 1
+def _open(first: int, last: int, cidrs: Iterable[str], families: Collection[str]) -> Iterable[Rule]:
+    return (Rule("tcp", first, last, cidr, name) for cidr in cidrs if (name := family(cidr)) in families)
+
+
+def count(settings: OpenStackSettings, families: Collection[str] = V4_ONLY) -> int:
+    """The number of rules in a new group, with those for seats that have consecutive ports."""
+    return DEFAULT_RULES + len(base_rules(settings, families) | seat_rules([1], settings, families))
 
 
 def runs(numbers: Iterable[int]) -> list[tuple[int, int]]:
@@ -87,18 +94,25 @@ def ensure_group(cloud: Cloud, mark: str) -> str:
 
 
 def add_rules(cloud: Cloud, mark: str, group: str, rules: frozenset[Rule]) -> None:
-    """Adds those of these rules that the group lacks. Raises CloudError."""
-    existing = {_read(rule, group) for rule in _rules(cloud, group)}
+    """Adds those of these rules that the group lacks, and lets all outgoing traffic pass. Raises CloudError."""
+    listed = _rules(cloud, group)
+    existing = {_read(rule, group) for rule in listed}
 
     def add(rule: Rule) -> None:
         cloud.attempt(f"Opening port {rule.first}", partial(_create, cloud, mark, group, rule))
 
+    def let_out(name: str) -> None:
+        # a new group lets everything out, unless the cloud's administrators have changed its first rules
+        create = partial(_create_rule, cloud, mark, group, direction="egress", ether_type=name)
+        cloud.attempt(f"Allowing outgoing {name}", create)
+
+    fan_out(let_out, {"IPv4", "IPv6"} - {rule.ether_type for rule in listed if _lets_all_out(rule)}).get()
     fan_out(add, rules - existing).get()
 
 
 def remove_others(cloud: Cloud, mark: str, group: str, rules: frozenset[Rule]) -> None:
     """Removes the course's other rules from the group. Rules that somebody else added stay. Raises CloudError."""
-    ours = [rule for rule in _rules(cloud, group) if rule.description == mark]
+    ours = [rule for rule in _rules(cloud, group) if rule.description == mark and rule.direction == "ingress"]
     others = [rule.id for rule in ours if _read(rule, group) not in rules]
 
     def remove(rule_id: str) -> None:
@@ -109,34 +123,43 @@ def remove_others(cloud: Cloud, mark: str, group: str, rules: frozenset[Rule]) -
 
 def _rules(cloud: Cloud, group: str) -> list[Any]:
     network = cloud.api.network
-    return cloud.attempt(
-        "Reading the rules", lambda: list(network.security_group_rules(security_group_id=group, direction="ingress"))
+    return cloud.attempt("Reading the rules", lambda: list(network.security_group_rules(security_group_id=group)))
+
+
+def _lets_all_out(rule: Any) -> bool:
+    to_all = not rule.remote_group_id and not rule.remote_address_group_id
+    return (
+        rule.direction == "egress"
+        and not rule.protocol
+        and to_all
+        and rule.remote_ip_prefix in (None, "", "0.0.0.0/0", "::/0")
     )
 
 
 def _read(rule: Any, group: str) -> Rule | None:
     """A rule of neutron as a Rule; None if it is of another kind."""
-    if not rule.protocol or rule.port_range_min is None or rule.remote_group_id not in (None, group):
+    if (
+        rule.direction != "ingress"
+        or not rule.protocol
+        or rule.port_range_min is None
+        or rule.remote_group_id not in (None, group)
+    ):
         return None
     if rule.remote_address_group_id:
         return None
     cidr = "" if rule.remote_group_id else rule.remote_ip_prefix or ("::/0" if rule.ether_type == "IPv6" else ANY)
-    return Rule(rule.protocol, rule.port_range_min, rule.port_range_max, cidr)
+    return Rule(rule.protocol, rule.port_range_min, rule.port_range_max, cidr, rule.ether_type)
 
 
 def _create(cloud: Cloud, mark: str, group: str, rule: Rule) -> None:
     source = {"remote_ip_prefix": rule.cidr} if rule.cidr else {"remote_group_id": group}
+    ports = {"protocol": rule.protocol, "port_range_min": rule.first, "port_range_max": rule.last}
+    _create_rule(cloud, mark, group, direction="ingress", ether_type=rule.family, **ports, **source)
+
+
+def _create_rule(cloud: Cloud, mark: str, group: str, **rule: Any) -> None:
     try:
-        cloud.api.network.create_security_group_rule(
-            security_group_id=group,
-            direction="ingress",
-            ether_type=rule.family,
-            protocol=rule.protocol,
-            port_range_min=rule.first,
-            port_range_max=rule.last,
-            description=mark,
-            **source,
-        )
+        cloud.api.network.create_security_group_rule(security_group_id=group, description=mark, **rule)
     except HttpException as error:
         if status(error) != 409 or "already exists" not in str(error):  # an attempt without an answer created it
             raise

@@ -68,8 +68,11 @@ class Resources:
         return ", ".join(f"{len(resources)} {what}" for what, resources in counts.items() if resources)
 
 
-def find(cloud: Cloud, mark: str, only: Collection[str] | None = None) -> Resources:
-    """Everything with the mark; with `only`, what belongs to the machines of these names. Raises CloudError."""
+def find(cloud: Cloud, mark: str, only: Collection[str] | None = None, keep: Collection[str] = ()) -> Resources:
+    """Everything with the mark; with `only`, what belongs to the machines of these names. Raises CloudError.
+
+    `keep`: addresses of floating IPs that stay, because the project had them before.
+    """
     compute, network = cloud.api.compute, cloud.api.network
     servers, ports, ips, volumes, server_groups, security_groups = read_together(
         {
@@ -81,18 +84,17 @@ def find(cloud: Cloud, mark: str, only: Collection[str] | None = None) -> Resour
             "security groups": partial(inventory.read_security_groups, cloud, mark),
         }
     )
-    own_ports = [port for port in ports if only is None or port.name in only]
+    own_servers = [server for server in servers if only is None or server.name in only]
+    server_ids = {server.id for server in own_servers}
+    # a port that compute made has no name
+    own_ports = [port for port in ports if only is None or port.name in only or port.owner in server_ids]
     ids = {port.id for port in own_ports}
     return Resources(
-        servers=[
-            Resource(f"server {server.name}", server.id, compute.delete_server)
-            for server in servers
-            if only is None or server.name in only
-        ],
+        servers=[Resource(f"server {server.name}", server.id, compute.delete_server) for server in own_servers],
         ips=[
             Resource(f"floating IP {ip.address}", ip.id, network.delete_ip)
             for ip in ips
-            if only is None or ip.port_id in ids
+            if (only is None or ip.port_id in ids or ip.owner in server_ids) and ip.address not in keep
         ],
         ports=[Resource(f"port {port.name or port.id}", port.id, network.delete_port) for port in own_ports],
         volumes=[
@@ -113,12 +115,12 @@ def find(cloud: Cloud, mark: str, only: Collection[str] | None = None) -> Resour
     )
 
 
-def sweep(cloud: Cloud, mark: str, only: Collection[str] | None = None) -> Outcomes[str]:
+def sweep(cloud: Cloud, mark: str, only: Collection[str] | None = None, keep: Collection[str] = ()) -> Outcomes[str]:
     """Deletes all that `find` returns, in parallel, and waits until it is gone. Returns an outcome for each."""
     done: dict[str, Outcome[str]] = {}
     servers: Watch[Server] = Watch(lambda: inventory.read_servers(cloud, mark), cloud.clock)
     volumes: Watch[Named] = Watch(lambda: inventory.read_volumes(cloud, mark), cloud.clock)
-    resources = find(cloud, mark, only)
+    resources = find(cloud, mark, only, keep)
     while new := [one for one in resources.all if one.id not in done]:
         for stage in resources.stages:
             now = [resource for resource in stage if resource in new]
@@ -131,7 +133,7 @@ def sweep(cloud: Cloud, mark: str, only: Collection[str] | None = None) -> Outco
             states |= {volume.id: f"it is {volume.status}" for volume in left_volumes}
             done |= {one.id: _failed(one, f"It was not deleted: {states[one.id]}.") for one in now if one.id in states}
         # the last requests of an interrupted run may have been carried out meanwhile
-        resources = find(cloud, mark, only)
+        resources = find(cloud, mark, only, keep)
     for resource in resources.all:
         if done[resource.id].ok:
             done[resource.id] = _failed(resource, "The cloud reported it as deleted, but it still exists.")

@@ -175,7 +175,8 @@ def _place(compute: Compute, server: Server, wanted: list[Json], groups: list[st
     compute.servers[server.id] = server
     network = compute.network
     for one in wanted:
-        if network.networks.items.get(one.get("uuid") or "", {}).get("router:external"):
+        net = network.networks.items.get(one.get("uuid") or "", {"router:external": False, "shared": False})
+        if net["router:external"] and not net["shared"]:
             reason = "Failed to allocate the network(s), not rescheduling."
             server.fate = f"{ERROR}: Build of instance {server.id} aborted: {reason}"
             return

@@ -66,7 +66,7 @@ class Compute(Service):
 
     # --- for tests ---
 
-    def add_flavor(self, name: str, *, vcpus: int, ram: int, disk: int) -> Json:
+    def add_flavor(self, name: str, *, vcpus: int, ram: int, disk: int, **extra_specs: str) -> Json:
         """`ram` in MB, `disk` in GB."""
         flavor: Json = {
             "id": new_id(),
@@ -79,6 +79,7 @@ class Compute(Service):
             "vcpus": vcpus,
             "os-flavor-access:is_public": True,
             "rxtx_factor": 1.0,
+            "extra_specs": extra_specs,
         }
         flavor["links"] = links(self, f"flavors/{flavor['id']}")
         self.flavors[flavor["id"]] = flavor

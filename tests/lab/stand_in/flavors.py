@@ -31,11 +31,12 @@ class Offers:
 
     def _shown_flavor(self, flavor: Json, version: tuple[int, int], detailed: bool = True) -> Json:
         shown = dict(flavor) if detailed else {name: flavor[name] for name in ("id", "name", "links")}
+        extra_specs = shown.pop("extra_specs", {})
         if detailed and version < (2, 75):
             shown["swap"] = flavor["swap"] or ""
         if version >= (2, 55):
             shown["description"] = None
-        return shown | ({"extra_specs": {}} if detailed and version >= (2, 61) else {})
+        return shown | ({"extra_specs": extra_specs} if detailed and version >= (2, 61) else {})
 
     def _flavors(self, request: Request) -> Answer:
         least = {"ram": self._least(request, "minRam"), "disk": self._least(request, "minDisk")}

@@ -34,10 +34,11 @@ KNOWN: Mapping[str, set[str]] = {
 
 @dataclass(frozen=True)
 class Credential:
-    """An application credential."""
+    """An application credential. `expires`: seconds since the epoch; never, if 0."""
 
     secret: str
     name: str = "cloudscale"
+    expires: float = 0
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
@@ -90,6 +91,7 @@ class Identity(Service):
             Route("DELETE", tokens, self._revoke),
             Route("GET", "/v3/auth/catalog", self._show_catalog),
             Route("GET", "/v3/auth/projects", self._projects),
+            Route("GET", "/v3/users/{user}/application_credentials/{id}", self._credential),
         ]
 
     def answer(self, request: Request) -> Answer:
@@ -197,9 +199,19 @@ class Identity(Service):
         else:
             mine = self._is_user(self._part(given, "application_credential", "user"))
             known = next((c for c in self.credentials if mine and c.name == given.get("name")), None)
-        if known is None or given.get("secret") != known.secret:
+        if known is None or given.get("secret") != known.secret or 0 < known.expires < time.time():
             raise self._no
         return Token(["application_credential"], time.time() + self.lifetime, scoped=True, credential=known)
+
+    def _credential(self, request: Request, user: str, id: str) -> Answer:
+        known = next((c for c in self.credentials if c.id == id and user == self.user_id), None)
+        if known is None:
+            raise self._error(404, f"Could not find Application Credential: {id}.")
+        # without a zone, as keystone has it
+        expires = _time(known.expires).removesuffix("Z") if known.expires else None
+        about: Json = {"id": id, "name": known.name, "project_id": self.project_id, "expires_at": expires}
+        about |= {"description": None, "roles": ROLES, "unrestricted": False, "system": None}
+        return Answer(200, {"application_credential": about})
 
     def _by_token(self, given: Json) -> Token:
         old = self.tokens.get(str(given.get("id")))

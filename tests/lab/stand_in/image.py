@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import urlencode
 
 from tests.lab.stand_in.service import Route, Service
@@ -24,10 +25,12 @@ class Images(Service):
         self.images: dict[str, Json] = {}
         super().__init__(url, prefix, known)
 
-    def add_image(self, name: str, *, size: int = 500 * 1024**2, min_disk: int = 0, min_ram: int = 0) -> Json:
-        """`min_disk` in GB, `min_ram` in MB."""
+    def add_image(
+        self, name: str, *, size: int = 500 * 1024**2, min_disk: int = 0, min_ram: int = 0, **more: Any
+    ) -> Json:
+        """`min_disk` in GB, `min_ram` in MB. `more`: any further property."""
         id = new_id()
-        image = {
+        image: Json = {
             "name": name,
             "disk_format": "qcow2",
             "container_format": "bare",
@@ -50,6 +53,7 @@ class Images(Service):
             "self": f"/v2/images/{id}",
             "file": f"/v2/images/{id}/file",
             "schema": "/v2/schemas/image",
+            **more,
         }
         self.images[id] = image
         return image

@@ -133,7 +133,7 @@ class Network(Service):
         net = self.networks.items[network_id]
         self.check_quota("port", len(self.ports.items))
         given: Json = {"network_id": network_id, "security_groups": groups or [self.groups.default["id"]]}
-        return self.ports.put_in(given, [{"subnet_id": subnet} for subnet in net["subnets"][:1]])
+        return self.ports.put_in(given, [{"subnet_id": subnet} for subnet in self.subnets.of(net)])
 
     def group_of(self, name: str) -> Json:
         """By its name or id, as compute takes it."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tests.lab.stand_in.network_fields import refusal
 from tests.lab.stand_in.network_kind import Kind
-from tests.lab.stand_in.wire import Json
+from tests.lab.stand_in.wire import Json, Request
 
 if TYPE_CHECKING:
     from tests.lab.stand_in.network import Network
@@ -20,17 +20,17 @@ class Networks(Kind):
     made = deleted = changed = False
     gone = ("NetworkNotFound", "Network {id} could not be found.")
 
-    def add(self, name: str, *, external: bool = False) -> Json:
-        """Of the project, or of another one for all to use from outside."""
+    def add(self, name: str, *, external: bool = False, shared: bool = False) -> Json:
+        """Of the project; or of the provider, for all to use from outside (`external`), or to join (`shared`)."""
         return self.added(
             {
                 "name": name,
-                "tenant_id": self.network.provider_id if external else self.network.project_id,
+                "tenant_id": self.network.provider_id if external or shared else self.network.project_id,
                 "admin_state_up": True,
                 "mtu": 1450,
                 "status": "ACTIVE",
                 "subnets": [],
-                "shared": False,
+                "shared": shared,
                 "availability_zone_hints": [],
                 "availability_zones": ["nova"],
                 "ipv4_address_scope": None,
@@ -44,7 +44,7 @@ class Networks(Kind):
 
 
 class Subnets(Kind):
-    """`taken` are the addresses that something has, by subnet."""
+    """`taken` are the addresses that something has, by subnet. Of networks that are `hidden` (ids), none is listed."""
 
     one, many = "subnet", "subnets"
     filters = frozenset({"network_id", "ip_version", "cidr", "gateway_ip", "enable_dhcp", "ipv6_ra_mode"})
@@ -55,6 +55,7 @@ class Subnets(Kind):
     def __init__(self, network: Network) -> None:
         super().__init__(network)
         self.taken: dict[str, set[str]] = {}
+        self.hidden: set[str] = set()
         self._free: dict[str, Iterator[ipaddress.IPv4Address | ipaddress.IPv6Address]] = {}
 
     def add(self, name: str, network: Json, cidr: str) -> Json:
@@ -83,6 +84,14 @@ class Subnets(Kind):
         self.taken[item["id"]] = {str(gateway)}
         self._free[item["id"]] = block.hosts()
         return item
+
+    def fits(self, item: Json, request: Request) -> bool:
+        return item["network_id"] not in self.hidden and super().fits(item, request)
+
+    def of(self, network: Json) -> list[str]:
+        """The subnets in which a new port gets an address: one for each version of the protocol."""
+        own = {self.items[id]["ip_version"]: id for id in reversed(network["subnets"])}
+        return [own[number] for number in sorted(own)]
 
     def take(self, subnet: Json, address: str = "") -> str:
         """The address that was asked for, or the next free one."""

@@ -6,12 +6,15 @@ import ipaddress
 import re
 import uuid as uuid_
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tests.lab.stand_in.network_fields import NAMED, Field, anything, boolean, refusal, text, uuid, uuids
 from tests.lab.stand_in.network_kind import Kind
 from tests.lab.stand_in.schema import is_address
 from tests.lab.stand_in.wire import Json
+
+if TYPE_CHECKING:
+    from tests.lab.stand_in.network import Network
 
 
 def fixed_ips(value: Any) -> str:
@@ -36,6 +39,8 @@ def mac(value: Any) -> str:
 
 
 class Ports(Kind):
+    """Those of the networks in `computes` (ids) only compute may make."""
+
     one, many = "port", "ports"
     fields: ClassVar[Mapping[str, Field]] = {
         **NAMED,
@@ -55,15 +60,21 @@ class Ports(Kind):
     filters |= {"fixed_ips", "ip_address", "subnet_id", "security_groups", "port_security_enabled"}
     gone = ("PortNotFound", "Port {id} could not be found.")
 
+    def __init__(self, network: Network) -> None:
+        super().__init__(network)
+        self.computes: set[str] = set()
+
     def make(self, given: Json) -> Json:
         net = self.network.networks.get(given["network_id"])
-        if net["tenant_id"] != self.network.project_id:
+        if net["id"] in self.computes:
+            raise refusal(403, "PolicyNotAuthorized", "rule:create_port is disallowed by policy")
+        if net["tenant_id"] != self.network.project_id and not net["shared"]:
             message = f"Tenant {self.network.project_id} not allowed to create port on this network"
             raise refusal(403, "HTTPForbidden", message)
         given.pop("tags", None)
         for group in given.setdefault("security_groups", [self.network.groups.default["id"]]):
             self.network.groups.get(group)
-        wanted = given.pop("fixed_ips", None) or [{"subnet_id": subnet} for subnet in net["subnets"][:1]]
+        wanted = given.pop("fixed_ips", None) or [{"subnet_id": subnet} for subnet in self.network.subnets.of(net)]
         return self.put_in(given, wanted)
 
     def put_in(self, given: Json, wanted: list[Json], **more: str) -> Json:

@@ -37,7 +37,7 @@ class Region:
         inside = network.networks.add("course-net")
         network.subnets.add("course-subnet", inside, private)
         network.routers.add("course-router", outside, inside)
-        for name in ("debian-12", "debian-12-docker"):
+        for name in ("debian-13", "debian-13-docker"):
             self.images.add_image(name)
         for name, vcpus, ram, disk in (
             *(("m1.tiny", 1, 768, 5), ("m1.small", 1, 1536, 8)),

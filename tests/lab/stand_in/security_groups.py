@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tests.lab.stand_in.network_fields import NAMED, Field, boolean, one_of, refusal, text, uuid, uuid_or_none
 from tests.lab.stand_in.network_kind import Kind
 from tests.lab.stand_in.wire import Json
+
+if TYPE_CHECKING:
+    from tests.lab.stand_in.network import Network
 
 PROTOCOLS = ["ah", "dccp", "egp", "esp", "gre", "hopopt", "icmp", "igmp", "ip", "ipip", "ipv6-encap", "ipv6-frag"]
 PROTOCOLS += [
@@ -34,10 +37,16 @@ DEFAULT = "default"
 
 
 class Groups(Kind):
+    """`lets_out`: whether a new group lets all outgoing traffic pass, which administrators may change."""
+
     one, many = "security_group", "security_groups"
     fields: ClassVar[Mapping[str, Field]] = {**NAMED, "stateful": Field(boolean)}
     filters = frozenset({"stateful", "shared"})
     gone = ("SecurityGroupNotFound", "Security group {id} does not exist")
+
+    def __init__(self, network: Network) -> None:
+        super().__init__(network)
+        self.lets_out = True
 
     @property
     def default(self) -> Json:
@@ -53,7 +62,8 @@ class Groups(Kind):
         """With the rules that every one has from the beginning."""
         group = self.added({"name": name, "stateful": True, "description": description, "shared": False})
         for ethertype in ("IPv4", "IPv6"):
-            self.network.rules.put_in({"direction": "egress", "ethertype": ethertype, "description": None}, group)
+            if self.lets_out:
+                self.network.rules.put_in({"direction": "egress", "ethertype": ethertype, "description": None}, group)
             if name == DEFAULT:
                 own = {"direction": "ingress", "ethertype": ethertype, "remote_group_id": group["id"]}
                 self.network.rules.put_in({**own, "description": None}, group)

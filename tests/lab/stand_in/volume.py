@@ -60,6 +60,8 @@ class Volumes(Service):
         self.project_id, self.user_id, self.images = project_id, user_id, images
         self.volumes: dict[str, Json] = {}
         self.quotas = dict(QUOTAS)
+        self.types = {name: new_id() for name in ("__DEFAULT__", "ssd")}
+        self.zones = ["ceph"]
         self.looks_to_create = self.looks_to_delete = 0
         self._looks: dict[str, int] = {}
         super().__init__(url, prefix, known)
@@ -75,7 +77,19 @@ class Volumes(Service):
             Route("POST", f"{base}/volumes", self._create),
             Route("GET", f"{base}/volumes/{{id}}", self._show),
             Route("DELETE", f"{base}/volumes/{{id}}", self._delete, query={"cascade", "force"}),
+            Route("GET", f"{base}/types", self._list_types),
+            Route("GET", f"{base}/os-availability-zone", self._list_zones),
         ]
+
+    # --- what there is to choose from ---
+
+    def _list_types(self, request: Request) -> Answer:
+        about: Json = {"description": None, "is_public": True, "extra_specs": {}, "qos_specs_id": None}
+        return Answer(200, {"volume_types": [{"id": id, "name": name, **about} for name, id in self.types.items()]})
+
+    def _list_zones(self, request: Request) -> Answer:
+        zones = [{"zoneName": name, "zoneState": {"available": True}} for name in self.zones]
+        return Answer(200, {"availabilityZoneInfo": zones})
 
     # --- for tests and for compute ---
 
@@ -259,6 +273,9 @@ class Volumes(Service):
             where = f"Invalid input for field/attribute {found.field}. Value: {found.value}. " if found.field else ""
             raise self._refusal(400, where + found.reason, violation=True)
         given = body["volume"]
+        for name, known in (("volume_type", {*self.types, *self.types.values()}), ("availability_zone", self.zones)):
+            if given.get(name) and given[name] not in known:
+                raise self._refusal(400, f"Invalid input received: {name} {given[name]} is invalid.")
         image, size = given.get("imageRef") or given.get("image_id") or "", int(given["size"])
         if image and image not in self.images.images:
             raise self._refusal(400, "Invalid image identifier or unable to access requested image.")

@@ -25,28 +25,57 @@ def test_a_cloud_needs_no_more_than_its_defaults() -> None:
     assert (defaults.cloud, defaults.key_pair) == (None, None)
     assert (defaults.availability_zone, defaults.boot_volume) == (None, None)
     assert (defaults.config_drive, defaults.server_prefix, defaults.boot_timeout) == (False, "", 600)
-    assert (defaults.admin_cidr, defaults.student_cidr) == ("0.0.0.0/0", "0.0.0.0/0")
+    assert defaults.admin_cidr == defaults.student_cidr == ("0.0.0.0/0", "::/0")
+    assert (defaults.image, defaults.user, defaults.network) == ("debian-13", "debian", ("course-net",))
+    assert (defaults.external_network, defaults.floating_ips) == ("public", ())
 
 
 @pytest.mark.parametrize(
-    ("text", "network"),
+    ("given", "networks"),
     [
-        ("192.0.2.0/24", "192.0.2.0/24"),
-        ("192.0.2.7/24", "192.0.2.0/24"),  # as the command `ip` shows one's own address
-        ("192.0.2.7", "192.0.2.7/32"),
-        ("2001:DB8::7/32", "2001:db8::/32"),
-        ("::/0", "::/0"),
+        ("192.0.2.0/24", ["192.0.2.0/24"]),
+        ("192.0.2.7/24", ["192.0.2.0/24"]),  # as the command `ip` shows one's own address
+        ("192.0.2.7", ["192.0.2.7/32"]),
+        ("2001:DB8::7/32", ["2001:db8::/32"]),
+        ("::/0", ["::/0"]),
+        ("192.0.2.0/24, 2001:db8::/32", ["192.0.2.0/24", "2001:db8::/32"]),
+        (["192.0.2.0/24", "198.51.100.7"], ["192.0.2.0/24", "198.51.100.7/32"]),
+        (["192.0.2.7/24", "192.0.2.0/24"], ["192.0.2.0/24"]),
     ],
 )
 @pytest.mark.parametrize("key", ["admin_cidr", "student_cidr"])
-def test_who_is_let_in_is_an_address_range(key: str, text: str, network: str) -> None:
-    assert getattr(cloud(**{key: text}), key) == network
+def test_who_is_let_in_is_one_address_range_or_several(key: str, given: object, networks: list[str]) -> None:
+    assert getattr(cloud(**{key: given}), key) == tuple(networks)
 
 
-@pytest.mark.parametrize("value", ["", "anywhere", "192.0.2.0/33", "192.0.2", "192.0.2.0/24,198.51.100.0/24", 5, True])
+@pytest.mark.parametrize("value", ["", "anywhere", "192.0.2.0/33", "192.0.2", 5, True, [], ","])
 @pytest.mark.parametrize("key", ["admin_cidr", "student_cidr"])
 def test_what_is_no_address_range_is_refused_with_its_key(key: str, value: object) -> None:
     assert f"cloudscale.openstack.{key}: should be an address range" in refusal(**{key: value})
+
+
+@pytest.mark.parametrize("value", ["192.0.2.0/24,198.51.100", ["192.0.2.0/24", "198.51.100"]])
+@pytest.mark.parametrize("key", ["admin_cidr", "student_cidr"])
+def test_of_several_address_ranges_the_wrong_one_is_named(key: str, value: object) -> None:
+    assert f"cloudscale.openstack.{key}: '198.51.100' should be an address range" in refusal(**{key: value})
+
+
+@pytest.mark.parametrize("given", ["192.0.2.7,192.0.2.8", "192.0.2.7, 192.0.2.8", ["192.0.2.7", "192.0.2.8"]])
+def test_floating_ips_are_a_list_of_addresses(given: object) -> None:
+    assert cloud(floating_ips=given).floating_ips == ("192.0.2.7", "192.0.2.8")
+
+
+@pytest.mark.parametrize("value", ["192.0.2", "2001:db8::7", ["192.0.2.7", "x"], "192.0.2.0/24", 5])
+def test_what_is_no_floating_ip_is_refused_with_its_key(value: object) -> None:
+    assert "cloudscale.openstack.floating_ips: " in refusal(floating_ips=value)
+
+
+@pytest.mark.parametrize(
+    ("given", "networks"),
+    [("course-net", ["course-net"]), ("a,b", ["a", "b"]), (["Ext-Net", "private net"], ["Ext-Net", "private net"])],
+)
+def test_machines_may_be_in_several_networks(given: object, networks: list[str]) -> None:
+    assert cloud(network=given).network == tuple(networks)
 
 
 def test_a_volume_to_boot_from_has_a_size_as_docker_has_them() -> None:
@@ -69,10 +98,10 @@ def test_a_prefix_that_no_host_name_can_have_is_refused(prefix: str) -> None:
     assert "cloudscale.openstack.server_prefix" in refusal(server_prefix=prefix)
 
 
-@pytest.mark.parametrize("key", ["image", "flavor", "network", "user"])
-def test_what_every_machine_needs_has_a_name(key: str) -> None:
-    assert f"cloudscale.openstack.{key}" in refusal(**{key: ""})
-    assert cloud(external_network="").external_network == ""  # fixed addresses that can be reached
+def test_what_the_cloud_can_answer_may_be_empty_and_the_flavor_may_not() -> None:
+    empty = cloud(image="", network="", external_network="", user="")
+    assert (empty.image, empty.network, empty.external_network, empty.user) == ("", (), "", "")
+    assert "cloudscale.openstack.flavor" in refusal(flavor="")
 
 
 def test_a_key_pair_of_ones_own_may_be_let_in_too() -> None:
@@ -83,7 +112,8 @@ def test_a_key_pair_of_ones_own_may_be_let_in_too() -> None:
     ("text", "value"), [("true", True), ("1", True), ("yes", True), ("false", False), ("0", False), ("off", False)]
 )
 def test_switches_and_numbers_may_be_text_as_in_the_environment(text: str, value: bool) -> None:
-    openstack = cloud(config_drive=text, boot_volume="20G", boot_timeout="90")
+    openstack = cloud(config_drive=text, boot_volume="20G", boot_timeout="90", student_cidr="192.0.2.0/24,::/0")
+    assert openstack.student_cidr == ("192.0.2.0/24", "::/0")
     assert (openstack.config_drive, openstack.boot_volume, openstack.boot_timeout) == (value, 20 * 1024 * MIB, 90)
 
 

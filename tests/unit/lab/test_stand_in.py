@@ -213,7 +213,7 @@ def test_what_has_the_tags_or_the_name_is_found_page_by_page(cloud: Connection) 
 
 def test_a_volume_goes_with_its_server(stand_in: StandIn, cloud: Connection) -> None:
     stand_in.volumes.looks_to_create = 1
-    (image,) = cloud.image.images(name="debian-12")
+    (image,) = cloud.image.images(name="debian-13")
     own = cloud.block_storage.create_volume(size=5, image_id=image.id, name="course-1", metadata={"mark": "course"})
     assert [cloud.block_storage.get_volume(own.id).status for _ in range(2)] == ["creating", "available"]
     device = {"boot_index": 0, "destination_type": "volume", "delete_on_termination": True}

@@ -64,7 +64,7 @@ def opened_fixture(standing: tuple[OwnCloud, Cloud], stand_in: OwnCloud, clock: 
 @pytest.fixture(name="few_rules")
 def few_rules_fixture(monkeypatch: pytest.MonkeyPatch) -> None:
     """No rules in the security group: they take most of the requests, and have their own tests."""
-    monkeypatch.setattr(security, "base_rules", lambda settings: frozenset())
+    monkeypatch.setattr(security, "base_rules", lambda settings, families=(): frozenset())
 
 
 @pytest.fixture(name="testbed")

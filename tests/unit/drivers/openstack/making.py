@@ -26,9 +26,10 @@ def chosen(stand_in: OwnCloud, given: OpenStackSettings) -> Choices:
         return next(item for item in items.values() if item["name"] == name)
 
     network, flavor = stand_in.network, find(stand_in.compute.flavors, given.flavor)
-    inside, outside = given.network, given.external_network
+    (inside,), outside = given.network, given.external_network.removesuffix("none")
     return Choices(
         image_id=find(stand_in.images.images, given.image)["id"],
+        user=given.user,
         flavor_id=flavor["id"],
         kind=Kind(flavor["name"], flavor["vcpus"], usable_memory(flavor["ram"])),
         ram=flavor["ram"],
@@ -49,6 +50,7 @@ def new_maker(stand_in: OwnCloud, cloud: Cloud, group_size: int | None = 10, **g
 def parts(maker: Maker, name: str = "bio-1") -> tuple[Port, FloatingIp | None, Server]:
     """All parts of a machine; its server may still be in BUILD."""
     port = maker.port(name)
+    assert port
     ip = maker.floating_ip(name, port)
     return port, ip, maker.server(name, port)
 

@@ -56,6 +56,6 @@ def new_port(cloud: Connection, name: str = "course-1", **more: Any) -> Any:
 
 def new_server(cloud: Connection, name: str = "course-1", **more: Any) -> Any:
     flavor = next(flavor for flavor in cloud.compute.flavors() if flavor.name == "m1.tiny")
-    (image,) = cloud.image.images(name="debian-12")
+    (image,) = cloud.image.images(name="debian-13")
     given = {"flavor_id": flavor.id, "image_id": image.id, "networks": "none", **more}
     return cloud.compute.create_server(name=name, **given)

@@ -60,8 +60,8 @@ def test_the_machines_are_read_back_with_the_addresses_that_students_type(testbe
 
 
 def test_without_floating_ips_it_is_their_own_address(testbed: CloudTestbed) -> None:
-    boot_one(testbed.driver(external_network=""))
-    (machine,) = testbed.driver(external_network="").machines()
+    boot_one(testbed.driver(external_network="none"))
+    (machine,) = testbed.driver(external_network="none").machines()
     assert machine.address.startswith("10.20.")
 
 

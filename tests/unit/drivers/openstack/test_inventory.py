@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from openstack.network.v2.port import Port as NeutronPort
 
 from cloudscale.drivers.openstack import inventory
 from cloudscale.drivers.openstack.cloud import Cloud
@@ -13,8 +14,8 @@ from cloudscale.drivers.openstack.inventory import (
     FINGERPRINT,
     Inventory,
     Server,
+    as_port,
     mark,
-    own_address,
     read_inventory,
 )
 from cloudscale.errors import CloudError
@@ -185,7 +186,23 @@ def test_a_machine_has_its_floating_address_or_its_own(stand_in: OwnCloud, cloud
     ],
 )
 def test_of_a_ports_addresses_the_older_kind_is_used(addresses: list[str], own: str) -> None:
-    assert own_address([{"ip_address": address} for address in addresses]) == own
+    port = NeutronPort(id="1", fixed_ips=[{"ip_address": address} for address in addresses])
+    assert as_port(port).address == own
+
+
+@pytest.mark.parametrize(
+    ("addresses", "outer"),
+    [
+        (["10.0.0.5"], "10.0.0.5"),
+        (["10.0.0.5", "2001:db8::5"], "2001:db8::5"),
+        (["fd00::5", "10.0.0.5"], "10.0.0.5"),
+        (["2001:db8::5", "192.0.2.5"], "192.0.2.5"),
+        ([], ""),
+    ],
+)
+def test_others_reach_a_port_by_a_public_address_if_it_has_one(addresses: list[str], outer: str) -> None:
+    port = NeutronPort(id="1", fixed_ips=[{"ip_address": address} for address in addresses])
+    assert as_port(port).outer_address == outer
 
 
 # --- duplicates ---

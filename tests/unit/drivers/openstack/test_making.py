@@ -11,7 +11,7 @@ from openstack.exceptions import HttpException
 
 from cloudscale.drivers.openstack import making
 from cloudscale.drivers.openstack.cloud import Cloud, open_cloud
-from cloudscale.drivers.openstack.inventory import ANSWERED, FINGERPRINT
+from cloudscale.drivers.openstack.inventory import ANSWERED, FINGERPRINT, FLOATING, REACHED, USER
 from cloudscale.drivers.openstack.making import COPYING
 from cloudscale.drivers.openstack.watch import INTERVAL
 from cloudscale.errors import CloudError, MachineError
@@ -41,7 +41,7 @@ def test_a_machine_is_asked_for_in_just_these_words(stand_in: OwnCloud, cloud: C
     (made,) = stand_in.bodies(SERVERS)
     (group,) = stand_in.compute.groups.items
     (flavor,) = (flavor["id"] for flavor in stand_in.compute.flavors.values() if flavor["name"] == "m1.small")
-    (image,) = (image["id"] for image in stand_in.images.images.values() if image["name"] == "debian-12")
+    (image,) = (image["id"] for image in stand_in.images.images.values() if image["name"] == "debian-13")
     assert made == {
         "server": {
             "name": "bio-1",
@@ -50,7 +50,7 @@ def test_a_machine_is_asked_for_in_just_these_words(stand_in: OwnCloud, cloud: C
             "networks": [{"port": port.id}],
             "user_data": base64.b64encode(user_data(KEY.public).encode()).decode(),
             "tags": [MARK],
-            "metadata": {FINGERPRINT: KEY.fingerprint},
+            "metadata": {FINGERPRINT: KEY.fingerprint, USER: "debian", REACHED: FLOATING},
         },
         "OS-SCH-HNT:scheduler_hints": {"group": group},
     }
@@ -96,7 +96,11 @@ def test_nothing_that_is_secret_goes_to_the_cloud(
     everything = repr(stand_in.asked)
     assert key.public.split()[1] not in everything  # it is inside of user_data
     assert not any(line in everything for line in private)
-    assert stand_in.compute.server("bio-1").metadata == {FINGERPRINT: key.fingerprint}
+    assert stand_in.compute.server("bio-1").metadata == {
+        FINGERPRINT: key.fingerprint,
+        USER: "debian",
+        REACHED: FLOATING,
+    }
 
 
 def test_machines_are_spread_over_the_hypervisors_as_far_as_they_go(stand_in: OwnCloud, cloud: Cloud) -> None:
@@ -112,7 +116,7 @@ def test_the_machines_port_is_in_the_courses_security_group_alone(stand_in: OwnC
 
 
 def test_without_an_external_network_no_floating_ip_is_made(stand_in: OwnCloud, cloud: Cloud) -> None:
-    port, ip, _ = parts(new_maker(stand_in, cloud, external_network=""))
+    port, ip, _ = parts(new_maker(stand_in, cloud, external_network="none"))
     assert ip is None
     assert port.address.startswith("10.20.")
     assert stand_in.totals()["floating IPs"] == 0
@@ -130,7 +134,7 @@ def test_server_groups_are_filled_up_one_after_the_other(
     stand_in: OwnCloud, cloud: Cloud, most: int | None, sizes: list[int]
 ) -> None:
     stand_in.set_quota("server_group_members", most or -1)
-    maker = new_maker(stand_in, cloud, most, external_network="")
+    maker = new_maker(stand_in, cloud, most, external_network="none")
     outcomes = fan_out(lambda number: machine(maker, f"bio-{number}"), range(1, 4))
     assert [outcome.error for outcome in outcomes] == [None] * 3
     assert members(stand_in) == sizes
@@ -167,7 +171,7 @@ def test_the_requests_while_they_boot_do_not_grow_with_their_number(stand_in: Ow
     def looks(count: int) -> int:
         clock = Crowd(count)
         cloud = open_cloud(settings(), clock)
-        maker = new_maker(stand_in, cloud, external_network="")
+        maker = new_maker(stand_in, cloud, external_network="none")
         servers = [parts(maker, f"bio-{count}-{number}")[-1] for number in range(count)]
         for server in servers:
             stand_in.compute.servers[server.id].fate = "BUILD"
@@ -232,7 +236,7 @@ def test_a_machine_boots_from_a_volume_if_one_is_configured(stand_in: OwnCloud, 
     machine(new_maker(stand_in, cloud, boot_volume="5.5G"))
     (volume,) = stand_in.volumes.volumes.values()
     (asked,) = stand_in.bodies(VOLUMES)
-    (image,) = (image["id"] for image in stand_in.images.images.values() if image["name"] == "debian-12")
+    (image,) = (image["id"] for image in stand_in.images.images.values() if image["name"] == "debian-13")
     assert (asked["name"], asked["size"], asked["imageRef"], asked["description"]) == ("bio-1", 6, image, MARK)
     server = stand_in.bodies(SERVERS)[0]["server"]
     assert not server.get("imageRef")
@@ -252,8 +256,8 @@ def test_volumes_are_awaited_with_one_list_for_all(stand_in: OwnCloud) -> None:
         stand_in.volumes.looks_to_create = 6
         clock = Crowd(count)
         cloud = open_cloud(settings(), clock)
-        maker = new_maker(stand_in, cloud, boot_volume="1G", external_network="")
-        ports = [maker.port(f"bio-{count}-{number}") for number in range(count)]
+        maker = new_maker(stand_in, cloud, boot_volume="1G", external_network="none")
+        ports = [port for number in range(count) if (port := maker.port(f"bio-{count}-{number}"))]
         stand_in.requests.clear()
         clock.run(*(partial(maker.server, port.name, port) for port in ports))
         cloud.api.close()
@@ -307,7 +311,7 @@ def test_a_volume_that_somebody_deletes_meanwhile_is_reported(stand_in: OwnCloud
 def test_the_volume_of_a_run_that_was_cut_off_is_used_if_it_is_whole(
     stand_in: OwnCloud, cloud: Cloud, status: str, is_used: bool
 ) -> None:
-    (image,) = (image["id"] for image in stand_in.images.images.values() if image["name"] == "debian-12")
+    (image,) = (image["id"] for image in stand_in.images.images.values() if image["name"] == "debian-13")
     volume = stand_in.volumes.make(size=5, name="bio-1", image=image, text=MARK)
     volume["status"] = status
     machine(new_maker(stand_in, cloud, boot_volume="5G"))

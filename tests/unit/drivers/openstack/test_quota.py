@@ -33,7 +33,9 @@ from tests.unit.drivers.openstack.cloud import (
 )
 
 pytestmark = MARKS
-CHOICES = Choices("image", "flavor", Kind("m1.large", 4, 0), 4096, "network", frozenset({"10.20.0.0/20"}), "public")
+CHOICES = Choices(
+    "image", "debian", "flavor", Kind("m1.large", 4, 0), 4096, "network", frozenset({"10.20.0.0/20"}), "public"
+)
 NOTHING = Groups(has_security_group=False, sizes=())
 
 

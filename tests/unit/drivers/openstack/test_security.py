@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import itertools
 from typing import Any
 
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 from cloudscale.course.settings import OpenStackSettings
 from cloudscale.drivers.openstack import security
 from cloudscale.drivers.openstack.cloud import Cloud
-from cloudscale.drivers.openstack.security import Rule, base_rules, ensure_group, runs, seat_rules
+from cloudscale.drivers.openstack.security import base_rules, ensure_group, runs, seat_rules
 from cloudscale.errors import CloudError
 from tests.lab.stand_in import Fault
 from tests.unit.drivers.openstack.cloud import (
@@ -28,11 +27,11 @@ RULES = "/security-group-rules"
 Seen = tuple[str, str, int, int, str]
 
 
-def opened(cloud: Cloud, ports: set[int], given: OpenStackSettings | None = None) -> str:
+def opened(cloud: Cloud, ports: set[int], given: OpenStackSettings | None = None, *families: str) -> str:
     """The same as the driver does, with or without existing rules."""
-    given = given or settings()
+    given, families = given or settings(), families or ("IPv4",)
     group = ensure_group(cloud, MARK)
-    rules = base_rules(given) | seat_rules(ports, given)
+    rules = base_rules(given, families) | seat_rules(ports, given, families)
     security.add_rules(cloud, MARK, group, rules)
     security.remove_others(cloud, MARK, group, rules)
     return group
@@ -110,14 +109,15 @@ def test_each_range_of_addresses_gets_in_where_it_is_meant_to(stand_in: OwnCloud
 def test_ranges_of_the_newer_protocol_are_ones_of_it(stand_in: OwnCloud, cloud: Cloud) -> None:
     given = settings(admin_cidr="2001:DB8:0::/48", student_cidr="::/0")
     for _ in range(2):  # the second time they exist
-        group = opened(cloud, {4321}, given)
+        group = opened(cloud, {4321}, given, "IPv4", "IPv6")
         newer = {seen for seen in let_in(stand_in, group) if seen[0] == "IPv6"}
-        assert newer == {
+        assert {seen[1:] for seen in newer if seen[-1] == "group"} == {seen[1:] for seen in BASE if seen[-1] == "group"}
+        assert {seen for seen in newer if seen[-1] != "group"} == {
             ("IPv6", "tcp", 22, 22, "2001:db8::/48"),
             ("IPv6", "tcp", 2376, 2376, "2001:db8::/48"),
             ("IPv6", "tcp", 4321, 4321, "::/0"),
         }
-    assert stand_in.count("POST", RULES) == security.count(given) - security.DEFAULT_RULES
+    assert stand_in.count("POST", RULES) == security.count(given, ("IPv4", "IPv6")) - security.DEFAULT_RULES
     assert stand_in.count("DELETE", RULES) == 0
 
 
@@ -137,10 +137,13 @@ def test_a_gap_stays_closed(stand_in: OwnCloud, cloud: Cloud) -> None:
     assert {(first, last) for _, _, first, last, _ in seats} == {(4321, 4322), (4330, 4330), (65535, 65535)}
 
 
-@given(st.ip_addresses(), st.integers(0, 32))
-def test_a_rule_is_of_the_family_of_its_range(address: ipaddress.IPv4Address, length: int) -> None:
-    block = ipaddress.ip_network(f"{address}/{length}", strict=False)
-    assert Rule("tcp", 22, 22, str(block)).family == f"IPv{block.version}"
+def test_a_network_has_rules_only_for_its_own_protocol_versions(stand_in: OwnCloud, cloud: Cloud) -> None:
+    given = settings(student_cidr=["192.0.2.0/24", "198.51.100.0/24", "2001:db8::/32"])
+    seats = let_in(stand_in, opened(cloud, {4321}, given)) - BASE
+    assert {source for *_, source in seats} == {"192.0.2.0/24", "198.51.100.0/24"}
+    seats = let_in(stand_in, opened(cloud, {4321}, given, "IPv6"))
+    assert {source for version, _, first, _, source in seats if first == 4321} == {"2001:db8::/32"}
+    assert {version for version, *_ in seats} == {"IPv6"}
 
 
 # --- existing rules ---
@@ -202,13 +205,39 @@ def test_what_others_may_send_from_a_group_of_theirs_is_no_rule_of_ours(stand_in
     assert theirs in stand_in.network.rules.items
 
 
-def test_outgoing_traffic_is_never_restricted(stand_in: OwnCloud, cloud: Cloud) -> None:
-    group = opened(cloud, set())
-    for rule in list(stand_in.network.rules.items.values()):
-        if rule["security_group_id"] == group and rule["direction"] == "egress":
-            del stand_in.network.rules.items[rule["id"]]
+def going_out(stand_in: OwnCloud, group: str) -> list[str]:
+    rules = stand_in.network.rules.items.values()
+    own = [rule for rule in rules if rule["security_group_id"] == group and rule["direction"] == "egress"]
+    return sorted(rule["ethertype"] for rule in own if rule["protocol"] is rule["remote_ip_prefix"] is None)
+
+
+def test_what_a_new_group_lets_out_is_left_as_it_is(stand_in: OwnCloud, cloud: Cloud) -> None:
     opened(cloud, {4321})
-    assert all(rule["direction"] == "ingress" for rule in stand_in.network.rules.items.values() if rule["protocol"])
+    assert {body["direction"] for body in stand_in.bodies(RULES)} == {"ingress"}
+
+
+@pytest.mark.parametrize(
+    "first_rule",
+    [
+        None,
+        {"protocol": "tcp", "port_range_min": 443, "port_range_max": 443},
+        {"remote_ip_prefix": "10.0.0.0/8"},
+        {"ethertype": "IPv6"},
+    ],
+)
+def test_where_administrators_changed_what_a_new_group_lets_out_all_is_let_out(
+    stand_in: OwnCloud, cloud: Cloud, first_rule: dict[str, Any] | None
+) -> None:
+    stand_in.network.groups.lets_out = False
+    group = ensure_group(cloud, MARK)
+    if first_rule:
+        stand_in.network.rules.make({"security_group_id": group, "direction": "egress", **first_rule})
+    for _ in range(2):  # the second time, nothing is missing
+        opened(cloud, {4321})
+        assert going_out(stand_in, group) == ["IPv4", "IPv6"]
+    opened(cloud, set())
+    assert going_out(stand_in, group) == ["IPv4", "IPv6"]
+    assert let_in(stand_in, group) == BASE
 
 
 # --- the group ---

@@ -54,9 +54,9 @@ class CloudTestbed:
         self.course = CourseFolder.named(COURSE, "openstack")
         monkeypatch.setattr(module, "open_cloud", self._open)
         few = frozenset({Rule("tcp", 22, 22, "0.0.0.0/0"), Rule("tcp", 2377, 2377)})
-        monkeypatch.setattr(security, "base_rules", lambda given: few)
+        monkeypatch.setattr(security, "base_rules", lambda given, families=(): few)
         if cloud:
-            monkeypatch.setattr(module, "choose", lambda cloud, given: chosen(stand_in, given))
+            monkeypatch.setattr(module, "choose", lambda cloud, given, say: chosen(stand_in, given))
         monkeypatch.setattr(first_login, "_answers", lambda target: self._serving(target) is not None)
         monkeypatch.setattr(first_login, "connect", self._connect)
         monkeypatch.setattr(ssh, "connect", self._connect)
@@ -123,9 +123,18 @@ class CloudTestbed:
         return host
 
     def _host(self, server: Server) -> FakeHost:
-        port = self.stand_in.network.ports.items[server.ports[0]]
-        own = port["fixed_ips"][0]["ip_address"]
-        return FakeHost(values={name: value.replace("192.0.2.11", own) for name, value in FRESH.items()})
+        own = self.addresses(server)
+        values = {name: value.replace("192.0.2.11", own[0]) for name, value in FRESH.items()}
+        kinds = {address: ("inet6", 64) if ":" in address else ("inet", 24) for address in own}
+        lines = [
+            f"2: ens3    {kind} {address}/{size} scope global dynamic ens3" for address, (kind, size) in kinds.items()
+        ]
+        return FakeHost(values={**values, "addresses": "\n".join(lines)})
+
+    def addresses(self, server: Server) -> list[str]:
+        """A server's own addresses; of the network that it is reached in first, and IPv4 before IPv6."""
+        ports = [self.stand_in.network.ports.items[port] for port in server.ports]
+        return [ip["ip_address"] for port in ports for ip in port["fixed_ips"]]
 
     def _over_tls(self, machine: str, host: str, port: int, *, ca: Path, certificate: tuple[Path, Path]) -> Any:
         self.clients.append({"machine": machine, "host": host, "port": port, "ca": ca, "certificate": certificate})

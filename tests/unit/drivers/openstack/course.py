@@ -1,0 +1,87 @@
+"""A whole course with the real driver `openstack` at a stand-in for a cloud: only SSH and the engines are fakes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cloudscale.cluster import look
+from cloudscale.course.session import Session
+from cloudscale.course.settings import Common, read_flags, read_settings
+from cloudscale.drivers import over_ssh
+from cloudscale.drivers.openstack.cloud import Cloud
+from cloudscale.drivers.openstack.driver import OpenStack
+from cloudscale.seats import jupyter
+from cloudscale.workflow import reset
+from tests.unit.api_schema import Json
+from tests.unit.classroom import Class
+from tests.unit.drivers.openstack.cloud import OwnCloud, Time
+from tests.unit.drivers.openstack.testbed import CloudTestbed
+from tests.unit.fake_api import FakeApi
+from tests.unit.fake_swarm import FakeNetwork
+from tests.unit.fakes import FakeContainers
+
+
+class RealDriverClass(Class):
+    """A course `bio` in a cloud; `openstack` is that section of the configuration. Two seats fit on a machine."""
+
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stand_in: OwnCloud, clock: Time, cloud: Cloud
+    ) -> None:
+        super().__init__(monkeypatch, tmp_path)
+        self.apis = []
+        self.kind = "openstack"
+        self.stand_in = stand_in
+        self.openstack: Json = {"cloud": "course"}
+        self.testbed = CloudTestbed(monkeypatch, stand_in, clock)
+        self.testbed.cloud = cloud
+        self._network = FakeNetwork()
+        self._engines: dict[str, FakeApi] = {}  # by the ids of their servers
+        monkeypatch.setattr(look, "load_driver", lambda given, course, say: OpenStack(given.openstack, course, say))
+        monkeypatch.setattr(over_ssh, "over_tls", self._over_tls)
+        monkeypatch.setattr(jupyter, "hash_password", lambda password, salt: "argon2:$argon2id$x")
+
+    def session(self, **common: Any) -> Session:
+        settings = read_settings(
+            {
+                "driver": self.kind,
+                "course": self.course,
+                "image": self.image,
+                "students": str(self.roster),
+                "seat": {"reserve": "512M"},
+                "openstack": self.openstack,
+            }
+        )
+        self.said.lines.clear()
+        return Session(settings, read_flags(Common, **{"format": "json", **common}), self.said, self._ask)
+
+    def plan(self, **flags: Any) -> Json:
+        plan: Json = json.loads(self.launch(plan=True, **flags).text)
+        return plan
+
+    def reset(self) -> None:
+        reset.driver_reset(self.session(yes=True))
+
+    @property
+    def notes(self) -> str:
+        """What was said in the last run."""
+        return "\n".join(self.said.lines)
+
+    def _over_tls(self, machine: str, host: str, port: int, *, ca: Path, certificate: tuple[Path, Path]) -> Any:
+        server = self.testbed.at(host)
+        assert server, f"{machine}: no server at {host}"
+        if server.id not in self._engines:
+            inner = self.testbed.addresses(server)[0]
+            api = FakeApi(name=machine, address=inner, network=self._network, in_swarm=False, cpus=1, memory=2**30)
+            api.registry = self.registry
+            self._engines[server.id] = api
+            self.apis.append(api)
+        return SimpleNamespace(api=self._engines[server.id], containers=FakeContainers())
+
+    def _answers(self, host: str, port: int) -> bool:
+        server = self.testbed.at(host)
+        return server is not None and port in self._engines[server.id].open_ports

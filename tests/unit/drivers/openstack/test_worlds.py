@@ -1,0 +1,414 @@
+"""Whole launches in clouds as they differ: what each of them offers, and what a trainer has to configure for it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cloudscale.errors import CapacityError, SettingsError
+from tests.lab.stand_in.identity import Credential
+from tests.unit.api_schema import Json
+from tests.unit.drivers.openstack.cloud import MARK, MARKS, OwnCloud, Time, settings
+from tests.unit.drivers.openstack.course import RealDriverClass
+
+pytestmark = MARKS
+EMPTY = {"image": "", "user": "", "network": "", "external_network": ""}
+
+
+@pytest.fixture(name="course")
+def course_fixture(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stand_in: OwnCloud, clock: Time, cloud: Any
+) -> RealDriverClass:
+    return RealDriverClass(monkeypatch, tmp_path, stand_in, clock, cloud)
+
+
+@dataclass(frozen=True)
+class World:
+    """`furnish` makes the cloud out of the stand-in. A launch with `given` reaches the machines at `hosts`…, as `user`.
+
+    `says`: what is reported. `ports`: how many each machine takes of the quota.
+    """
+
+    furnish: Callable[[OwnCloud], None]
+    hosts: str
+    user: str
+    says: tuple[str, ...]
+    given: Json = field(default_factory=dict)
+    floating: bool = False
+    ports: int = 1
+
+
+def bare(stand_in: OwnCloud, *images: str, **more: Any) -> None:
+    """A cloud with these images, and without networks."""
+    for kind in (stand_in.network.networks, stand_in.network.subnets, stand_in.network.routers, stand_in.network.ports):
+        kind.items.clear()
+    stand_in.images.images.clear()
+    for number, name in enumerate(images, start=1):
+        stand_in.images.add_image(name, created_at=f"2026-01-{number:02}T00:00:00Z", **more)
+
+
+def network(stand_in: OwnCloud, name: str, *cidrs: str, router: str = "", **kind: bool) -> Json:
+    """A network with subnets; `router`: the name of the external network to which a router connects it."""
+    net = stand_in.network.networks.add(name, **kind)
+    for number, cidr in enumerate(cidrs):
+        stand_in.network.subnets.add(f"{name}-{number}", net, cidr)
+    if router:
+        (outside,) = (net for net in stand_in.network.networks.items.values() if net["name"] == router)
+        stand_in.network.routers.add(f"{name}-router", outside, net)
+    return net
+
+
+def csc(stand_in: OwnCloud) -> None:
+    """No image of Debian; eight servers and cores, two floating IPs."""
+    bare(stand_in, "AlmaLinux-9", "CentOS-Stream-10", "Ubuntu-22.04", "Ubuntu-24.04", "Ubuntu-25.10")
+    network(stand_in, "public", "192.0.2.0/24", external=True)
+    network(stand_in, "project_2001234", "192.168.1.0/24", router="public")
+    for name, number in {"instances": 8, "cores": 8, "floatingip": 2}.items():
+        stand_in.set_quota(name, number)
+
+
+def jetstream2(stand_in: OwnCloud) -> None:
+    """Names with a prefix, images without a plain version, and one of ARM."""
+    bare(stand_in, "Featured-RockyLinux9", "Featured-Ubuntu24", "Featured-Ubuntu22", "Featured-Ubuntu24-arm64")
+    network(stand_in, "public", "192.0.2.0/24", external=True)
+    network(stand_in, "auto_allocated_network", "10.5.0.0/20", "fd00:5::/64", router="public")
+
+
+def ovh(stand_in: OwnCloud) -> None:
+    """Machines have public addresses of their own; private networks have no way out; no quota of floating IPs."""
+    bare(stand_in, "Debian 12", "Ubuntu 24.04", "Debian 13", "Debian 13 - Plesk", "Debian 11", "Windows 2022")
+    network(stand_in, "Ext-Net", "198.51.100.0/24", "2001:db8:41d0::/56", external=True, shared=True)
+    network(stand_in, "private-vrack", "10.7.0.0/24")
+    stand_in.set_quota("floatingip", 0)
+
+
+def nectar(stand_in: OwnCloud) -> None:
+    """A network of the provider with public addresses, in which only compute makes ports; floating IPs on request."""
+    bare(stand_in, "NeCTAR Debian 13 (Trixie) amd64 v4", "NeCTAR Ubuntu 24.04 LTS (Noble) amd64", os_distro="")
+    provider = network(stand_in, "Classic Provider", "203.0.113.0/24", shared=True)
+    stand_in.network.ports.computes.add(provider["id"])
+    stand_in.set_quota("floatingip", 0)
+
+
+def nectar_hidden(stand_in: OwnCloud) -> None:
+    """The same, with subnets that only administrators see."""
+    nectar(stand_in)
+    stand_in.network.subnets.hidden |= stand_in.network.networks.items.keys()
+
+
+def infomaniak(stand_in: OwnCloud) -> None:
+    """Several external networks, some of them with IPv6 only; the project's router leads to one."""
+    bare(stand_in, "Debian 13 trixie", "Debian 12 bookworm", "Ubuntu 24.04 LTS Noble Numbat")
+    network(stand_in, "ext-net1", "198.51.100.0/24", external=True, shared=True)
+    network(stand_in, "ext-v6only1", "2001:db8:1600::/64", external=True, shared=True)
+    network(stand_in, "ext-floating1", "192.0.2.0/24", external=True)
+    network(stand_in, "mine", "10.10.0.0/24", router="ext-floating1")
+
+
+WORLDS = {
+    "CSC": World(
+        csc,
+        hosts="192.0.2.",
+        user="ubuntu",
+        given=EMPTY,
+        floating=True,
+        says=(
+            "openstack.image is empty: 'Ubuntu-24.04' is taken, the newest public Ubuntu image.",
+            "openstack.user: 'ubuntu' is taken, the user of the image 'Ubuntu-24.04'.",
+            "openstack.network is empty: 'project_2001234' is taken, the only network.",
+            "openstack.external_network is empty: 'public' is taken, the only one.",
+        ),
+    ),
+    "Jetstream2": World(
+        jetstream2,
+        hosts="192.0.2.",
+        user="ubuntu",
+        given=EMPTY,
+        floating=True,
+        says=("'Featured-Ubuntu24' is taken", "'auto_allocated_network' is taken"),
+    ),
+    "OVH": World(
+        ovh,
+        hosts="198.51.100.",
+        user="debian",
+        given=EMPTY,
+        says=(
+            "'Debian 13' is taken, the newest public Debian image.",
+            "'Ext-Net' is taken, the only network with a way out.",
+            "No floating IPs are made: the network 'Ext-Net' is an external one itself.",
+        ),
+    ),
+    "OVH, with a private network too": World(
+        ovh,
+        hosts="198.51.100.",
+        user="debian",
+        given={"image": "Debian 12", "network": ["private-vrack", "Ext-Net"]},
+        ports=2,
+        says=("No floating IPs are made: the network 'Ext-Net' is an external one itself.",),
+    ),
+    "Nectar": World(
+        nectar,
+        hosts="203.0.113.",
+        user="debian",
+        given=EMPTY,
+        says=(
+            "'NeCTAR Debian 13 (Trixie) amd64 v4' is taken",
+            "'Classic Provider' is taken, the only network.",
+            "the network 'Classic Provider' has public addresses and no router of the project.",
+        ),
+    ),
+    "Nectar, with hidden subnets": World(
+        nectar_hidden,
+        hosts="203.0.113.",
+        user="debian",
+        given=EMPTY,
+        says=("Warning: the subnets of the network 'Classic Provider' can't be seen",),
+    ),
+    "Infomaniak": World(
+        infomaniak,
+        hosts="192.0.2.",
+        user="debian",
+        given={**EMPTY, "network": "mine"},
+        floating=True,
+        says=("'ext-floating1' is taken, to which the router of 'mine' leads.",),
+    ),
+    "Infomaniak, IPv6 only": World(
+        infomaniak,
+        hosts="2001:db8:1600::",
+        user="debian",
+        given={"image": "", "network": "ext-v6only1"},
+        says=("the network 'ext-v6only1' is an external one itself",),
+    ),
+    "a site that reaches its private networks": World(
+        csc,
+        hosts="192.168.1.",
+        user="ubuntu",
+        given={**EMPTY, "external_network": "none"},
+        says=("'project_2001234' is taken",),
+    ),
+}
+
+
+@pytest.fixture(name="world", params=list(WORLDS.values()), ids=list(WORLDS))
+def world_fixture(request: pytest.FixtureRequest, course: RealDriverClass) -> World:
+    world: World = request.param
+    world.furnish(course.stand_in)
+    course.openstack = {"cloud": "course", **world.given}
+    course.enrol(3)
+    return world
+
+
+def test_a_plan_finds_what_is_left_open_and_reports_it_once(course: RealDriverClass, world: World) -> None:
+    plan = course.plan(nodes=2)
+    for note in world.says:
+        assert course.notes.count(note) == 1, course.notes
+    needs = {demand["resource"]: demand["need"] for demand in plan["quota"]}
+    assert needs["ports"] == 2 * world.ports
+    assert needs.get("floating IPs", 0) == (2 if world.floating else 0)
+    assert course.stand_in.totals() == dict.fromkeys(course.stand_in.totals(), 0)
+
+
+def test_a_launch_reaches_every_machine_and_a_second_one_changes_nothing(course: RealDriverClass, world: World) -> None:
+    first = course.launch(nodes=2)
+    assert first.problems == ()
+    rows = course.rows(first)
+    assert [row["state"] for row in rows] == ["ready"] * 3
+    assert len({row["host"] for row in rows}) == 2
+    assert all(row["host"].startswith(world.hosts) for row in rows)
+    assert {login.user for login in course.testbed.logins} == {world.user}
+    course.stand_in.asked.clear()
+    assert course.launch(nodes=2) == first
+    assert [asked.path for asked in course.stand_in.asked if not asked.path.endswith("/action")] == []
+
+
+def test_machines_are_in_the_courses_group_alone(course: RealDriverClass, world: World) -> None:
+    course.enrol(2)
+    course.launch(nodes=1)
+    (server,) = course.stand_in.compute.servers.values()
+    (group,) = (group["id"] for group in course.stand_in.network.groups.items.values() if group["name"] == MARK)
+    ports = [course.stand_in.network.ports.items[port] for port in server.ports]
+    assert [port["security_groups"] for port in ports] == [[group]] * world.ports
+
+
+def test_in_the_end_nothing_of_the_course_is_left(course: RealDriverClass, world: World) -> None:
+    course.launch(nodes=2)
+    course.reset()
+    assert course.stand_in.totals() == dict.fromkeys(course.stand_in.totals(), 0)
+
+
+# --- a quota of two floating IPs ---
+
+
+def test_where_there_are_two_floating_ips_a_third_machine_is_refused_before_anything_is_made(
+    course: RealDriverClass,
+) -> None:
+    csc(course.stand_in)
+    course.openstack |= EMPTY
+    with pytest.raises(CapacityError, match="floating IPs") as raised:
+        course.launch(nodes=3)
+    assert raised.value.exit_code == 2
+    assert course.stand_in.totals() == dict.fromkeys(course.stand_in.totals(), 0)
+
+
+def given_ip(course: RealDriverClass, **more: Any) -> str:
+    """The address of a floating IP that the project has already."""
+    ip = course.stand_in.add_ip(marked="for the web server", **more)
+    return str(ip["floating_ip_address"])
+
+
+def test_a_floating_ip_of_the_project_is_used_first_and_stays(course: RealDriverClass) -> None:
+    other, address = given_ip(course), given_ip(course)
+    course.stand_in.set_quota("floatingip", 3)  # one more can be made
+    course.openstack["floating_ips"] = [address]
+    course.enrol(2)
+    plan = course.plan(nodes=2)
+    assert {d["resource"]: (d["need"], d["used"]) for d in plan["quota"]}["floating IPs"] == (1, 2)
+    for _ in range(2):
+        hosts = {row["node"]: row["host"] for row in course.rows(course.launch(nodes=2))}
+        assert hosts["bio-1"] == address
+        assert hosts["bio-2"] not in (address, other)
+    course.reset()
+    left = {ip["floating_ip_address"]: ip for ip in course.stand_in.network.floating_ips.items.values()}
+    assert left.keys() == {address, other}
+    assert (left[address]["port_id"], left[address]["tags"]) == (None, [])
+    assert left[address]["description"] == "for the web server"
+
+
+def test_it_stays_with_a_machine_that_is_deleted_alone(course: RealDriverClass) -> None:
+    address = given_ip(course)
+    course.openstack["floating_ips"] = [address]
+    course.launch(nodes=1)
+    course.openstack["floating_ips"] = []  # it leads to the course's machine, and is found by that
+    assert {row["host"] for row in course.rows(course.launch(nodes=1))} == {address}
+    course.reset()
+    assert [ip["floating_ip_address"] for ip in course.stand_in.network.floating_ips.items.values()] == [address]
+
+
+def test_a_floating_ip_that_is_not_the_projects_or_in_use_is_refused(course: RealDriverClass) -> None:
+    free, used = given_ip(course), given_ip(course, port=course.stand_in.add_port("web", marked="mine"))
+    course.openstack["floating_ips"] = ["192.0.2.250"]
+    with pytest.raises(SettingsError, match=r"the project has no floating IP 192\.0\.2\.250") as raised:
+        course.plan()
+    assert raised.value.remedy == f"Free floating IPs of the project: {free}."
+    course.openstack["floating_ips"] = [used]
+    with pytest.raises(SettingsError, match="is in use for something else"):
+        course.plan()
+    course.openstack |= {"floating_ips": [free], "external_network": "none"}
+    with pytest.raises(SettingsError, match=r"floating_ips is set, but openstack\.external_network is none"):
+        course.plan()
+    assert course.stand_in.totals()["servers"] == 0
+
+
+# --- networks ---
+
+
+def test_a_network_without_a_way_out_is_warned_of_at_the_plan(course: RealDriverClass) -> None:
+    network(course.stand_in, "lonely", "10.9.0.0/24")
+    course.openstack["network"] = "lonely"
+    course.plan()
+    assert "Warning: no router connects the network 'lonely' to the outside." in course.notes
+    course.openstack["network"] = ["lonely", "course-net"]
+    course.plan()
+    assert "Warning" not in course.notes
+
+
+def test_a_router_that_leads_nowhere_is_no_way_out(course: RealDriverClass) -> None:
+    for router in course.stand_in.network.routers.items.values():
+        router["external_gateway_info"] = None
+    course.plan()
+    assert "Warning: no router connects the network 'course-net' to the outside." in course.notes
+
+
+def test_where_several_networks_are_possible_the_launch_ends_with_their_names(course: RealDriverClass) -> None:
+    network(course.stand_in, "another", "10.9.0.0/24", router="public")
+    course.openstack["network"] = ""
+    with pytest.raises(SettingsError, match=r"openstack\.network is empty, but") as raised:
+        course.plan()
+    assert raised.value.remedy == "Set openstack.network. Available: another, course-net."
+    infomaniak(course.stand_in)
+    course.openstack |= {**EMPTY, "network": "mine"}
+    course.stand_in.network.routers.items.clear()
+    with pytest.raises(SettingsError, match=r"openstack\.external_network is empty, but") as raised:
+        course.plan()
+    assert "Available: ext-floating1, ext-net1, ext-v6only1. none if" in raised.value.remedy
+
+
+def test_who_may_not_reach_the_machines_by_their_protocol_is_reported(course: RealDriverClass) -> None:
+    infomaniak(course.stand_in)
+    course.openstack |= {"image": "", "network": "ext-v6only1", "student_cidr": "192.0.2.0/24"}
+    with pytest.raises(SettingsError, match=r"student_cidr: 192\.0\.2\.0/24 has no range of IPv6") as raised:
+        course.plan()
+    assert raised.value.remedy == "Add one, such as ::/0 for everybody."
+
+
+def test_a_server_that_fails_with_a_port_of_computes_is_replaced_with_another_port(course: RealDriverClass) -> None:
+    nectar(course.stand_in)
+    course.openstack |= EMPTY
+    course.stand_in.compute.outcomes["bio-1"] = ["ERROR: No valid host was found."]
+    assert [row["state"] for row in course.rows(course.launch(nodes=1))] == ["ready"] * 2
+    assert "replacing its server" in course.notes
+    assert course.stand_in.totals()["ports"] == 1
+
+
+# --- volumes ---
+
+
+def test_volumes_have_a_type_and_a_zone_of_their_own(course: RealDriverClass) -> None:
+    course.openstack |= {"boot_volume": "20G", "volume_type": "ssd", "volume_zone": "ceph"}
+    course.openstack["availability_zone"] = "nova"
+    course.launch(nodes=1)
+    (asked,) = course.stand_in.bodies("/volumes$")
+    assert (asked["volume_type"], asked["availability_zone"]) == ("ssd", "ceph")
+    assert course.stand_in.bodies("/servers$")[0]["server"]["availability_zone"] == "nova"
+
+
+@pytest.mark.parametrize(
+    ("key", "wrong", "available"), [("volume_type", "sdd", "ssd, __DEFAULT__"), ("volume_zone", "nova", "ceph")]
+)
+def test_a_misspelt_type_or_zone_of_volumes_is_refused_with_those_that_exist(
+    course: RealDriverClass, key: str, wrong: str, available: str
+) -> None:
+    course.openstack |= {"boot_volume": "20G", key: wrong}
+    with pytest.raises(SettingsError, match=f"does not have openstack.{key}: '{wrong}'") as raised:
+        course.plan()
+    assert raised.value.remedy == f"Available: {available}."
+
+
+# --- a login that expires ---
+
+
+@pytest.fixture(name="expiring")
+def expiring_fixture(course: RealDriverClass, tmp_path: Path) -> Callable[[float], None]:
+    """Gives the trainer an application credential that lasts so many hours."""
+
+    def give(hours: float) -> None:
+        identity = course.stand_in.identity
+        identity.credentials[0] = replace(identity.credentials[0], expires=time.time() + hours * 3600 + 60)
+        course.stand_in.clouds_yaml(tmp_path)
+        course.testbed.cloud = None
+        course.openstack["cloud"] = "application"
+
+    return give
+
+
+@pytest.mark.parametrize(("hours", "is_reported"), [(12, True), (23, True), (40, False)])
+def test_a_login_that_expires_within_a_day_is_reported_at_the_plan(
+    course: RealDriverClass, expiring: Callable[[float], None], hours: float, is_reported: bool
+) -> None:
+    expiring(hours)
+    course.plan()
+    course.testbed.close()
+    expected = f"credential 'cloudscale' for the cloud 'application' expires in {hours}.0 hours"
+    assert (expected in course.notes) == is_reported
+    course.stand_in.identity.credentials[0] = Credential("a secret")
+
+
+def test_a_login_without_an_end_is_not_mentioned(course: RealDriverClass) -> None:
+    course.plan()
+    assert "expires" not in course.notes
+    assert settings().cloud == "course"
