@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import ipaddress
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudscale.networks import ENGINE_NETWORKS, SWARM_NETWORKS, endpoint, spare_network
+from cloudscale.networks import ENGINE_NETWORKS, SWARM_NETWORKS, endpoint, family, is_public, spare_network
 
 
 def test_an_ipv6_address_stands_in_brackets_before_a_port() -> None:
@@ -54,3 +55,19 @@ def test_a_range_collides_only_where_all_do(taken: list[str]) -> None:
     chosen = spare_network(taken, ENGINE_NETWORKS)
     assert chosen in ENGINE_NETWORKS
     assert not collides(chosen) or all(map(collides, ENGINE_NETWORKS))
+
+
+@pytest.mark.parametrize("text", ["192.0.2.7", "198.51.100.0/24", "2001:db8::/32", "172.32.0.1", "100.128.0.1"])
+def test_addresses_of_the_internet_are_public(text: str) -> None:
+    assert is_public(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["10.20.0.0/20", "172.31.9.9", "192.168.1.0/24", "100.64.0.1", "fd00:5::/64", "fe80::1"]
+)
+def test_addresses_of_a_site_are_not(text: str) -> None:
+    assert not is_public(text)
+
+
+def test_the_family_of_an_address_or_a_range_is_that_of_its_protocol() -> None:
+    assert (family("192.0.2.0/24"), family("2001:db8::1")) == ("IPv4", "IPv6")

@@ -195,7 +195,8 @@ def _login(cloud: Cloud) -> AccessInfo:
     except CloudError as error:
         raise AccessError(
             f"Could not log in to {where} with {account or 'a token'}. {error.message}",
-            "Check the credentials in clouds.yaml or OS_*: the password or secret, the project, the domains, auth_url.",
+            "Check the credentials in clouds.yaml or OS_*: the password or secret, the project, the domains, auth_url."
+            + (" The application credential may have expired." if account.startswith("application") else ""),
         ) from None
     except Exception as error:  # the plugins have no error of their own for missing credentials
         raise AccessError(f"The credentials for {where} are incomplete: {_plain(error)}.", COMPLETE) from None

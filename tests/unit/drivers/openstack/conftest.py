@@ -11,6 +11,7 @@ import pytest
 from cloudscale.drivers.openstack import security
 from cloudscale.drivers.openstack.cloud import Cloud, open_cloud
 from tests.unit.drivers.openstack.cloud import OwnCloud, Time, only_these, quicker, settings
+from tests.unit.drivers.openstack.course import RealDriverClass
 from tests.unit.drivers.openstack.testbed import CloudTestbed
 
 
@@ -70,3 +71,11 @@ def few_rules_fixture(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(name="testbed")
 def testbed_fixture(monkeypatch: pytest.MonkeyPatch, stand_in: OwnCloud, clock: Time, cloud: Cloud) -> CloudTestbed:
     return CloudTestbed(monkeypatch, stand_in, clock, cloud)
+
+
+@pytest.fixture(name="course")
+def course_fixture(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stand_in: OwnCloud, clock: Time, cloud: Cloud
+) -> RealDriverClass:
+    """A whole course in a cloud, with the real driver."""
+    return RealDriverClass(monkeypatch, tmp_path, stand_in, clock, cloud)

@@ -85,3 +85,23 @@ class RealDriverClass(Class):
     def _answers(self, host: str, port: int) -> bool:
         server = self.testbed.at(host)
         return server is not None and port in self._engines[server.id].open_ports
+
+
+def bare(stand_in: OwnCloud, *images: str, **more: Any) -> None:
+    """A cloud with these images, and without networks."""
+    for kind in (stand_in.network.networks, stand_in.network.subnets, stand_in.network.routers, stand_in.network.ports):
+        kind.items.clear()
+    stand_in.images.images.clear()
+    for number, name in enumerate(images, start=1):
+        stand_in.images.add_image(name, created_at=f"2026-01-{number:02}T00:00:00Z", **more)
+
+
+def network(stand_in: OwnCloud, name: str, *cidrs: str, router: str = "", **kind: bool) -> Json:
+    """A network with subnets; `router`: the name of the external network to which a router connects it."""
+    net = stand_in.network.networks.add(name, **kind)
+    for number, cidr in enumerate(cidrs):
+        stand_in.network.subnets.add(f"{name}-{number}", net, cidr)
+    if router:
+        (outside,) = (net for net in stand_in.network.networks.items.values() if net["name"] == router)
+        stand_in.network.routers.add(f"{name}-router", outside, net)
+    return net

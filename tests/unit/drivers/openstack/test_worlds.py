@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
 
 import pytest
 
 from cloudscale.errors import CapacityError, SettingsError
-from tests.lab.stand_in.identity import Credential
 from tests.unit.api_schema import Json
-from tests.unit.drivers.openstack.cloud import MARK, MARKS, OwnCloud, Time, settings
-from tests.unit.drivers.openstack.course import RealDriverClass
+from tests.unit.drivers.openstack.cloud import MARK, MARKS, OwnCloud
+from tests.unit.drivers.openstack.course import RealDriverClass, bare, network
 
 pytestmark = MARKS
 EMPTY = {"image": "", "user": "", "network": "", "external_network": ""}
-
-
-@pytest.fixture(name="course")
-def course_fixture(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stand_in: OwnCloud, clock: Time, cloud: Any
-) -> RealDriverClass:
-    return RealDriverClass(monkeypatch, tmp_path, stand_in, clock, cloud)
 
 
 @dataclass(frozen=True)
@@ -41,26 +30,6 @@ class World:
     given: Json = field(default_factory=dict)
     floating: bool = False
     ports: int = 1
-
-
-def bare(stand_in: OwnCloud, *images: str, **more: Any) -> None:
-    """A cloud with these images, and without networks."""
-    for kind in (stand_in.network.networks, stand_in.network.subnets, stand_in.network.routers, stand_in.network.ports):
-        kind.items.clear()
-    stand_in.images.images.clear()
-    for number, name in enumerate(images, start=1):
-        stand_in.images.add_image(name, created_at=f"2026-01-{number:02}T00:00:00Z", **more)
-
-
-def network(stand_in: OwnCloud, name: str, *cidrs: str, router: str = "", **kind: bool) -> Json:
-    """A network with subnets; `router`: the name of the external network to which a router connects it."""
-    net = stand_in.network.networks.add(name, **kind)
-    for number, cidr in enumerate(cidrs):
-        stand_in.network.subnets.add(f"{name}-{number}", net, cidr)
-    if router:
-        (outside,) = (net for net in stand_in.network.networks.items.values() if net["name"] == router)
-        stand_in.network.routers.add(f"{name}-router", outside, net)
-    return net
 
 
 def csc(stand_in: OwnCloud) -> None:
@@ -241,7 +210,7 @@ def test_in_the_end_nothing_of_the_course_is_left(course: RealDriverClass, world
     assert course.stand_in.totals() == dict.fromkeys(course.stand_in.totals(), 0)
 
 
-# --- a quota of two floating IPs ---
+# --- what is refused, and what fails ---
 
 
 def test_where_there_are_two_floating_ips_a_third_machine_is_refused_before_anything_is_made(
@@ -253,97 +222,6 @@ def test_where_there_are_two_floating_ips_a_third_machine_is_refused_before_anyt
         course.launch(nodes=3)
     assert raised.value.exit_code == 2
     assert course.stand_in.totals() == dict.fromkeys(course.stand_in.totals(), 0)
-
-
-def given_ip(course: RealDriverClass, **more: Any) -> str:
-    """The address of a floating IP that the project has already."""
-    ip = course.stand_in.add_ip(marked="for the web server", **more)
-    return str(ip["floating_ip_address"])
-
-
-def test_a_floating_ip_of_the_project_is_used_first_and_stays(course: RealDriverClass) -> None:
-    other, address = given_ip(course), given_ip(course)
-    course.stand_in.set_quota("floatingip", 3)  # one more can be made
-    course.openstack["floating_ips"] = [address]
-    course.enrol(2)
-    plan = course.plan(nodes=2)
-    assert {d["resource"]: (d["need"], d["used"]) for d in plan["quota"]}["floating IPs"] == (1, 2)
-    for _ in range(2):
-        hosts = {row["node"]: row["host"] for row in course.rows(course.launch(nodes=2))}
-        assert hosts["bio-1"] == address
-        assert hosts["bio-2"] not in (address, other)
-    course.reset()
-    left = {ip["floating_ip_address"]: ip for ip in course.stand_in.network.floating_ips.items.values()}
-    assert left.keys() == {address, other}
-    assert (left[address]["port_id"], left[address]["tags"]) == (None, [])
-    assert left[address]["description"] == "for the web server"
-
-
-def test_it_stays_with_a_machine_that_is_deleted_alone(course: RealDriverClass) -> None:
-    address = given_ip(course)
-    course.openstack["floating_ips"] = [address]
-    course.launch(nodes=1)
-    course.openstack["floating_ips"] = []  # it leads to the course's machine, and is found by that
-    assert {row["host"] for row in course.rows(course.launch(nodes=1))} == {address}
-    course.reset()
-    assert [ip["floating_ip_address"] for ip in course.stand_in.network.floating_ips.items.values()] == [address]
-
-
-def test_a_floating_ip_that_is_not_the_projects_or_in_use_is_refused(course: RealDriverClass) -> None:
-    free, used = given_ip(course), given_ip(course, port=course.stand_in.add_port("web", marked="mine"))
-    course.openstack["floating_ips"] = ["192.0.2.250"]
-    with pytest.raises(SettingsError, match=r"the project has no floating IP 192\.0\.2\.250") as raised:
-        course.plan()
-    assert raised.value.remedy == f"Free floating IPs of the project: {free}."
-    course.openstack["floating_ips"] = [used]
-    with pytest.raises(SettingsError, match="is in use for something else"):
-        course.plan()
-    course.openstack |= {"floating_ips": [free], "external_network": "none"}
-    with pytest.raises(SettingsError, match=r"floating_ips is set, but openstack\.external_network is none"):
-        course.plan()
-    assert course.stand_in.totals()["servers"] == 0
-
-
-# --- networks ---
-
-
-def test_a_network_without_a_way_out_is_warned_of_at_the_plan(course: RealDriverClass) -> None:
-    network(course.stand_in, "lonely", "10.9.0.0/24")
-    course.openstack["network"] = "lonely"
-    course.plan()
-    assert "Warning: no router connects the network 'lonely' to the outside." in course.notes
-    course.openstack["network"] = ["lonely", "course-net"]
-    course.plan()
-    assert "Warning" not in course.notes
-
-
-def test_a_router_that_leads_nowhere_is_no_way_out(course: RealDriverClass) -> None:
-    for router in course.stand_in.network.routers.items.values():
-        router["external_gateway_info"] = None
-    course.plan()
-    assert "Warning: no router connects the network 'course-net' to the outside." in course.notes
-
-
-def test_where_several_networks_are_possible_the_launch_ends_with_their_names(course: RealDriverClass) -> None:
-    network(course.stand_in, "another", "10.9.0.0/24", router="public")
-    course.openstack["network"] = ""
-    with pytest.raises(SettingsError, match=r"openstack\.network is empty, but") as raised:
-        course.plan()
-    assert raised.value.remedy == "Set openstack.network. Available: another, course-net."
-    infomaniak(course.stand_in)
-    course.openstack |= {**EMPTY, "network": "mine"}
-    course.stand_in.network.routers.items.clear()
-    with pytest.raises(SettingsError, match=r"openstack\.external_network is empty, but") as raised:
-        course.plan()
-    assert "Available: ext-floating1, ext-net1, ext-v6only1. none if" in raised.value.remedy
-
-
-def test_who_may_not_reach_the_machines_by_their_protocol_is_reported(course: RealDriverClass) -> None:
-    infomaniak(course.stand_in)
-    course.openstack |= {"image": "", "network": "ext-v6only1", "student_cidr": "192.0.2.0/24"}
-    with pytest.raises(SettingsError, match=r"student_cidr: 192\.0\.2\.0/24 has no range of IPv6") as raised:
-        course.plan()
-    assert raised.value.remedy == "Add one, such as ::/0 for everybody."
 
 
 def test_a_server_that_fails_with_a_port_of_computes_is_replaced_with_another_port(course: RealDriverClass) -> None:
@@ -377,38 +255,3 @@ def test_a_misspelt_type_or_zone_of_volumes_is_refused_with_those_that_exist(
     with pytest.raises(SettingsError, match=f"does not have openstack.{key}: '{wrong}'") as raised:
         course.plan()
     assert raised.value.remedy == f"Available: {available}."
-
-
-# --- a login that expires ---
-
-
-@pytest.fixture(name="expiring")
-def expiring_fixture(course: RealDriverClass, tmp_path: Path) -> Callable[[float], None]:
-    """Gives the trainer an application credential that lasts so many hours."""
-
-    def give(hours: float) -> None:
-        identity = course.stand_in.identity
-        identity.credentials[0] = replace(identity.credentials[0], expires=time.time() + hours * 3600 + 60)
-        course.stand_in.clouds_yaml(tmp_path)
-        course.testbed.cloud = None
-        course.openstack["cloud"] = "application"
-
-    return give
-
-
-@pytest.mark.parametrize(("hours", "is_reported"), [(12, True), (23, True), (40, False)])
-def test_a_login_that_expires_within_a_day_is_reported_at_the_plan(
-    course: RealDriverClass, expiring: Callable[[float], None], hours: float, is_reported: bool
-) -> None:
-    expiring(hours)
-    course.plan()
-    course.testbed.close()
-    expected = f"credential 'cloudscale' for the cloud 'application' expires in {hours}.0 hours"
-    assert (expected in course.notes) == is_reported
-    course.stand_in.identity.credentials[0] = Credential("a secret")
-
-
-def test_a_login_without_an_end_is_not_mentioned(course: RealDriverClass) -> None:
-    course.plan()
-    assert "expires" not in course.notes
-    assert settings().cloud == "course"
