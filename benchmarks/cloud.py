@@ -95,7 +95,7 @@ class Bench:
         start = time.perf_counter()
         network, compute = client.network, client.compute
         net, public = network.find_network("course-net"), network.find_network("public")
-        image, flavor = client.image.find_image("debian-12"), compute.find_flavor("m1.small")
+        image, flavor = client.image.find_image("debian-13"), compute.find_flavor("m1.small")
         assert net and public and image and flavor
         group = network.create_security_group(name="floor")
         network.create_security_group_rule(security_group_id=group.id, direction="ingress", ether_type="IPv4")
