@@ -12,6 +12,7 @@ import fcntl
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from cloudscale.errors import CloudscaleError, RequestError
 from cloudscale.files import make_once
 
 KEY_BYTES = 32
+OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 ATTEMPTS = 100  # to lock a folder that other runs remove at their end
 
 
@@ -53,6 +55,7 @@ class CourseFolder:
         Raises RequestError if the folder or its key can't be used.
         """
         path = self.folder / "key"
+        self.check()
         try:
             if not path.exists():
                 if not create:
@@ -71,10 +74,38 @@ class CourseFolder:
         return key
 
     def make_folder(self) -> None:
-        """Creates the folder, so that only its owner can enter it. Raises OSError."""
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        """Creates the folder, so that only its owner can ever enter it. Raises OSError, RequestError."""
+        self.check()
+        # one by one: of `parents`, those above get the mode of the umask
+        for folder in (self.folder.parent.parent, self.folder.parent, self.folder):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.check()
         for folder in (self.folder.parent, self.folder):
             folder.chmod(0o700)
+
+    def check(self) -> None:
+        """Raises RequestError if somebody else could have put a secret into the folder, or could read what gets there.
+
+        The same is checked as by sshd with StrictModes (sshd_config(5)).
+        """
+        for path in (self.folder.parent, self.folder, *self._secrets()):
+            try:
+                status = path.lstat()
+            except OSError:  # there is none; or whoever uses it reports why it can't be used
+                continue
+            if problem := _problem(path, status):
+                raise RequestError(
+                    f"{path} {problem}: somebody else may know the secrets of the course, or have made them.",
+                    f"If you are sure of what is in it: make it a file or folder of your own (no link), and chmod go-w"
+                    f" {path}. Else choose another folder with CLOUDSCALE_HOME.",
+                )
+
+    def _secrets(self) -> list[Path]:
+        """The files in the folder, without the public keys of hosts, and without what is not a file."""
+        try:
+            return [path for path in self.folder.iterdir() if path.name != self.known_hosts.name and _is_file(path)]
+        except OSError:
+            return []
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -129,3 +160,16 @@ class CourseFolder:
         for folder in (self.folder, self.folder.parent):
             with contextlib.suppress(OSError):  # rmdir removes empty folders only
                 folder.rmdir()
+
+
+def _is_file(path: Path) -> bool:
+    return path.is_symlink() or path.is_file()
+
+
+def _problem(path: Path, status: os.stat_result) -> str:
+    if status.st_uid not in (0, os.geteuid()):
+        return "belongs to another user"
+    if stat.S_ISLNK(status.st_mode):
+        # Docker's names of a certificate are links to a file beside them
+        return "" if "/" not in os.readlink(path) and (path.parent / os.readlink(path)).is_file() else "is a link"
+    return "can be written by other users" if status.st_mode & OTHERS_WRITE else ""

@@ -14,7 +14,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Selection:
-    """The names that the user gave. A target has several names (a seat: service, student's id and name, machine)."""
+    """The names that the user gave.
+
+    A target has several names, a seat in this order: service, student's id, full name, machine.
+    """
 
     only: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
@@ -27,7 +30,7 @@ class Selection:
         if unknown:
             raise RequestError(
                 f"Unknown machine, seat or student: {', '.join(unknown)}.",
-                f"Available: {_some([next(iter(names(target)), '') for target in targets])}.",
+                f"Available: {_available([tuple(names(target)) for target in targets])}.",
             )
         only, skip = self._folded()
         return [target for target, own in named if (not only or own & only) and not own & skip]
@@ -50,6 +53,15 @@ class Selection:
 def _folded(name: str) -> str:
     """The name without what a user can't see or need not type: case, blanks, accents as characters of their own."""
     return " ".join(unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold()).split())
+
+
+def _available(targets: Sequence[tuple[str, ...]]) -> str:
+    """Students by id and name, rather than by the names of their services, and everything else by its own name."""
+    seats = [" ".join(filter(None, names[1:3])) for names in targets if len(names) > 2]
+    others = [names[0] for names in targets if names and len(names) <= 2]
+    machines = [names[3] for names in targets if len(names) > 3 and names[3]]
+    parts = [list(dict.fromkeys(part)) for part in (seats, [*others, *machines]) if part]
+    return "; ".join(map(_some, parts)) or "none"
 
 
 def _some(names: Sequence[str], most: int = 8) -> str:

@@ -29,8 +29,10 @@ class Session:
 
     @property
     def course(self) -> CourseFolder:
-        """The folder of the course for the driver in use."""
-        return CourseFolder.named(self.settings.course, self.settings.driver)
+        """The folder of the course for the driver in use. Raises RequestError if others may write to it."""
+        folder = CourseFolder.named(self.settings.course, self.settings.driver)
+        folder.check()
+        return folder
 
     @property
     def selection(self) -> Selection:

@@ -11,14 +11,13 @@ from pathlib import Path
 from docker.errors import APIError, BuildError, ContainerError, ImageNotFound
 
 from cloudscale.engines.client import Engine, engine_errors, explain_text
-from cloudscale.errors import ImageError
+from cloudscale.errors import ImageError, RequestError
+from cloudscale.images.own import DOCKERFILE, REQUIREMENTS, debian_packages
 from cloudscale.images.packages import fetch_debs, fetch_locked, fetch_wheels, make_debian
 from cloudscale.images.recipes import (
-    DOCKERFILE,
     PACKAGES,
     RECIPE,
     RECIPES,
-    REQUIREMENTS,
     SHARED_FILES,
     Recipe,
     find_recipe,
@@ -66,7 +65,7 @@ def _ensure_base(engine: Engine, name: str, say: Say) -> str:
     if name in recipe_names():
         return build(engine, find_recipe(name), say)
     if not recipe_on(engine, reference(name)):
-        raise ImageError(
+        raise RequestError(
             f"{engine.name} has no image {name!r} to use as a base.",
             f"Available: {', '.join(recipe_names())}. To use your own image as a base, build it first with --from.",
         )
@@ -79,9 +78,9 @@ def _add(engine: Engine, recipe: Recipe, base: str, context: Path, say: Say) -> 
     for name in SHARED_FILES:
         shutil.copy(RECIPES / name, context)
     if recipe.is_own:
-        for name in (PACKAGES, REQUIREMENTS):
-            if (recipe.folder / name).is_file():
-                shutil.copy(recipe.folder / name, context)
+        shutil.copy(recipe.folder / REQUIREMENTS, context)
+        if packages := debian_packages(recipe.folder):
+            (context / PACKAGES).write_text("".join(f"{package}\n" for package in packages))
     else:
         shutil.copytree(recipe.folder, context, dirs_exist_ok=True)
     _wheels(engine, recipe, context, say, base)

@@ -26,6 +26,10 @@ KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 TIMEOUT = 1800  # seconds
 
 NO_WHEEL = re.compile(r"No matching distribution found for ([^\s(;]+)")
+OF_THE_LIST = re.compile(r"No matching distribution|Invalid requirement|Unable to locate package|no installation cand")
+OFFLINE = re.compile(
+    r"Failed to establish|Temporary failure|Retrying|Could not resolve|Connection timed out|Max retries"
+)
 CONFLICT = "The conflict is caused by:"
 OTHER_HASH = "DO NOT MATCH THE HASHES"
 NO_USER_NAMESPACE = ("newuidmap", "newgidmap", "chroot mode automatically")  # what mmdebstrap says then
@@ -210,6 +214,8 @@ def _run(command: Sequence[str], what: str) -> None:
                 "Install uidmap (sudo apt-get install uidmap). Log in again, and run this in the shell of that login,"
                 " not in one of newgrp or sg; or run it as root."
             )
+        elif OF_THE_LIST.search(done.stderr) and not OFFLINE.search(done.stderr):
+            remedy = "Check the names and versions in requirements.txt, packages.txt and apt.txt."
         elif OTHER_HASH in done.stderr:
             remedy = "The file is not the expected one. Check which package index pip uses: pip config list."
         raise ToolError(f"{what} failed: {output}", remedy, output)

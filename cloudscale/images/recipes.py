@@ -11,9 +11,10 @@ from pathlib import Path
 
 from cloudscale.engines.client import Engine, engine_errors
 from cloudscale.errors import EngineError, RequestError
+from cloudscale.images.own import DOCKERFILE, check
 
 RECIPES = Path(__file__).parent / "builtin"
-DOCKERFILE, PACKAGES, REQUIREMENTS = "Dockerfile", "packages.txt", "requirements.txt"
+PACKAGES = "packages.txt"
 SHARED_FILES = (DOCKERFILE, "add.sh")  # in RECIPES, for every image with a base; a recipe's own Dockerfile has priority
 REPOSITORY = "cloudscale"
 RECIPE = "cloudscale.recipe"  # this label of an image has the fingerprint of its recipe
@@ -79,12 +80,7 @@ def find_recipe(name: str) -> Recipe:
 
 def own_recipe(folder: Path, name: str, base: str) -> Recipe:
     """The recipe of a trainer's own image, which is in a folder. Raises RequestError."""
-    if not any((folder / file).is_file() for file in (DOCKERFILE, REQUIREMENTS)):
-        raise RequestError(
-            f"{folder} has neither a {REQUIREMENTS} nor a {DOCKERFILE}.",
-            f"Create one of them. A {REQUIREMENTS} lists Python packages, with or without versions; a {PACKAGES}"
-            f" beside it can list Debian packages. A {DOCKERFILE} begins with ARG BASE and FROM ${{BASE}}.",
-        )
+    check(folder)
     if not SHORT.fullmatch(name):
         raise RequestError(f"{name!r} can't be the name of an image.", "Use lower-case letters, digits and hyphens.")
     if name in (RESERVED, *recipe_names()) or name.startswith("brought-"):  # see naming.delivered_repository

@@ -11,7 +11,7 @@ from cloudscale.course.session import Session
 from cloudscale.engines.client import trainers_engine
 from cloudscale.errors import CloudscaleError, EngineError, RequestError
 from cloudscale.fanout import fan_out
-from cloudscale.images import build, listing, recipes
+from cloudscale.images import build, listing, own, recipes
 from cloudscale.images.on_engine import look_inside
 
 
@@ -24,6 +24,8 @@ def image_build(session: Session, name: str, folder: str | None, on: str | None)
         if folder
         else recipes.find_recipe(name)
     )
+    if recipe.is_own and (unused := own.unused(recipe.folder)):
+        session.progress.say(unused)
     engine = trainers_engine()
     with session.progress.bar(f"Building {recipe.name}", 0):
         built = build.build(engine, recipe, session.progress.say)

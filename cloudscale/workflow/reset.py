@@ -139,7 +139,8 @@ def removable(cluster: Cluster, session: Session, *, with_volumes: bool) -> Remo
         if isinstance(target, RunningSeat):
             return cluster.names_of(target)
         seat = seat_of.get(target.student_id)
-        return (target.name, target.student_id, target.engine.name, *(cluster.names_of(seat) if seat else ()))
+        full_name = seat.student.full_name if seat else ""
+        return (target.name, target.student_id, full_name, target.engine.name, seat.name if seat else "")
 
     targets: list[RunningSeat | Machine | Volume] = [*cluster.seats, *volumes, *cluster.machines]
     chosen = session.selection.choose(targets, names)

@@ -16,7 +16,7 @@ from cloudscale.course.session import Session
 from cloudscale.course.settings import Launch
 from cloudscale.drivers.protocols import Driver, MakesMachines
 from cloudscale.engines.client import Engine, trainers_engine
-from cloudscale.errors import CloudscaleError, EngineError, ImageError, RequestError
+from cloudscale.errors import CloudscaleError, EngineError, RequestError
 from cloudscale.fanout import fan_out
 from cloudscale.files import replace_file
 from cloudscale.images.on_engine import check_reference, find_image
@@ -140,7 +140,7 @@ def _with_image(session: Session, cluster: Cluster) -> Session:
     may_have_it = any(host.is_asleep for host in cluster.hosts)
     if is_ours(image) and not may_have_it and not any(_has(engine, image) for engine in engines):
         name = short_name(image)
-        raise ImageError(f"The image {name} is not built yet.", f"Build it here first: invoke image_build {name}.")
+        raise RequestError(f"The image {name} is not built yet.", f"Build it here first: invoke image_build {name}.")
     return replace(session, settings=session.settings.model_copy(update={"image": image}))
 
 

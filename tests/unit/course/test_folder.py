@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,77 @@ def test_folders_that_were_open_to_others_are_closed(course: CourseFolder) -> No
     course.folder.mkdir(parents=True, mode=0o755)
     key_of(course)
     assert mode(course.folder) == mode(course.folder.parent) == 0o700
+
+
+def test_no_folder_is_open_to_others_for_a_moment(course: CourseFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLOUDSCALE_HOME", str(course.folder / "home"))
+    monkeypatch.setattr(Path, "chmod", lambda path, mode: None)
+    before = os.umask(0)
+    try:
+        inner = CourseFolder.named("bio", "local")
+        key_of(inner)
+    finally:
+        os.umask(before)
+    assert mode(inner.folder) == mode(inner.folder.parent) == mode(inner.folder.parent.parent) == 0o700
+
+
+@pytest.mark.parametrize("part", [".", "local", "local/key", "local/ca-key.pem"])
+@pytest.mark.parametrize("bits", [0o020, 0o002])
+def test_what_others_may_write_is_refused(course: CourseFolder, tmp_path: Path, part: str, bits: int) -> None:
+    key_of(course)
+    (course.folder / "ca-key.pem").touch(0o600)
+    path = tmp_path / "bio" / part
+    path.chmod(mode(path) | bits)
+    uses: list[Callable[[], object]] = [course.key, course.make_folder, course.check]
+    for use in uses:
+        with pytest.raises(RequestError, match="can be written by other users") as raised:
+            use()
+        assert f"chmod go-w {path}" in str(raised.value)
+    with pytest.raises(RequestError), course.locked():
+        pytest.fail("it was used")
+    path.chmod(mode(path) & ~bits)
+    assert course.key()
+
+
+@pytest.mark.parametrize("part", [".", "local", "local/key"])
+def test_what_belongs_to_another_user_is_refused(
+    course: CourseFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    key_of(course)
+    path, lstat = tmp_path / "bio" / part, Path.lstat
+
+    def of_somebody(self: Path) -> os.stat_result:
+        status = list(lstat(self))
+        status[4] = 65534 if self == path else status[4]
+        return os.stat_result(status)
+
+    monkeypatch.setattr(Path, "lstat", of_somebody)
+    with pytest.raises(RequestError, match="belongs to another user"):
+        course.key()
+
+
+@pytest.mark.parametrize("part", [".", "local", "local/key"])
+def test_a_link_is_refused_and_what_it_points_to_stays_as_it_is(
+    course: CourseFolder, tmp_path: Path, part: str
+) -> None:
+    key_of(course)
+    path, elsewhere = tmp_path / "bio" / part, tmp_path / "elsewhere"
+    path.rename(elsewhere)
+    elsewhere.chmod(0o755)
+    path.symlink_to(elsewhere)
+    with pytest.raises(RequestError, match="is a link"):
+        course.key()
+    with pytest.raises(RequestError, match="is a link"), course.locked():
+        pytest.fail("it was used")
+    assert mode(elsewhere) == 0o755
+
+
+def test_a_link_to_a_file_beside_it_is_one_of_ours(course: CourseFolder) -> None:
+    key_of(course)
+    (course.folder / "client.pem").touch(0o600)
+    (course.folder / "cert.pem").symlink_to("client.pem")
+    course.known_hosts.touch(0o664)
+    assert course.key()
 
 
 @pytest.mark.parametrize("content", [b"", b"00", b"no key at all", b"\xff\xfe", b"0" * 66])

@@ -10,7 +10,7 @@ import pytest
 from docker.errors import BuildError
 
 from cloudscale.engines.client import Engine
-from cloudscale.errors import EngineError, ImageError
+from cloudscale.errors import EngineError, ImageError, RequestError
 from cloudscale.images import build as building
 from cloudscale.images import recipes
 from cloudscale.images.build import DEBIAN, WITHOUT_REGISTRY, build
@@ -207,9 +207,17 @@ def test_requirements_are_resolved_against_what_the_base_has_and_pinned(builder:
     assert tags(builder) == [PYDATA, "cloudscale/maps:latest"]
 
 
+def test_the_debian_packages_of_both_lists_get_into_the_image(builder: Builder, tmp_path: Path) -> None:
+    (tmp_path / "requirements.txt").write_text("folium\n")
+    (tmp_path / "packages.txt").write_text("# for the lesson on files\ntree \n\nfile # magic\n")
+    (tmp_path / "apt.txt").write_text("tree\ngraphviz\n")
+    builder.own(tmp_path, "maps", "pydata")
+    assert builder.built[-1]["files"]["packages.txt"] == "tree\nfile\ngraphviz\n"
+
+
 def test_its_base_may_be_another_image_of_the_trainer(builder: Builder, tmp_path: Path) -> None:
     (tmp_path / "requirements.txt").write_text("folium\n")
-    with pytest.raises(ImageError, match="has no image 'maps'"):
+    with pytest.raises(RequestError, match="has no image 'maps'"):
         builder.own(tmp_path, "more", "maps")
     builder.own(tmp_path, "maps", "spark")
     builder.own(tmp_path, "more", "maps")

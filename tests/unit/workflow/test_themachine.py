@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cloudscale.cluster import look
-from cloudscale.errors import CloudscaleError, ImageError, RequestError, RosterError
+from cloudscale.errors import CloudscaleError, RequestError, RosterError
 from cloudscale.model import MachineState
 from cloudscale.units import GIB
 from tests.unit.api_schema import Json, api_error
@@ -240,7 +240,7 @@ def test_an_image_that_nobody_has_is_told_with_the_way_to_build_it(lab: Class) -
 def test_an_image_that_is_nowhere_is_told_before_anything_is_made(lab: Class) -> None:
     lab.image = "spark"
     for plan in (True, False):
-        with pytest.raises(ImageError, match="The image spark is not built yet") as raised:
+        with pytest.raises(RequestError, match="The image spark is not built yet") as raised:
             lab.launch(plan=plan)
         assert "invoke image_build spark" in raised.value.remedy
         assert lab.changes == [] and lab.driver.done == []
