@@ -37,7 +37,8 @@ class CourseFolder:
     @classmethod
     def named(cls, name: str, driver: str) -> CourseFolder:
         home = os.environ.get("CLOUDSCALE_HOME") or user_state_dir("cloudscale")
-        return cls(name, Path(home).expanduser() / name / driver)
+        # VirtualBox takes a relative path as one of its own folder
+        return cls(name, Path(home).expanduser().absolute() / name / driver)
 
     @property
     def known_hosts(self) -> Path:

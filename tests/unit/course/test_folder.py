@@ -43,6 +43,14 @@ def test_a_home_folder_may_be_written_as_a_tilde(monkeypatch: pytest.MonkeyPatch
     assert CourseFolder.named("bio", "local").folder == Path("/home/ann/courses/bio/local")
 
 
+def test_a_relative_folder_is_one_of_the_folder_in_which_the_task_runs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CLOUDSCALE_HOME", "courses")
+    assert CourseFolder.named("bio", "local").folder == tmp_path / "courses" / "bio" / "local"
+
+
 # --- the key ---------------------------------------------------------------------------------
 
 
