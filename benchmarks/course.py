@@ -19,7 +19,7 @@ from pathlib import Path
 
 from benchmarks import paired, summary
 from cloudscale.seats import jupyter
-from tests.lab.hosts import LabHost, LabHosts
+from tests.lab.hosts import DEBIAN_13, LabHost, LabHosts
 
 PROJECT = Path(__file__).parents[1]
 FIRST_PORT = 4321
@@ -36,7 +36,7 @@ class Bench:
         self.phases: list[str] = []
 
     def _on_stock(self, measure: Callable[[LabHosts], float]) -> float:
-        lab = LabHosts(self._folder / "lab", HOSTS)
+        lab = LabHosts(self._folder / "lab", [DEBIAN_13] * HOSTS)
         try:
             lab.start()
             return measure(lab)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import re
 import threading
 from abc import ABC, abstractmethod
 
@@ -11,29 +9,14 @@ from cloudscale.course.folder import CourseFolder
 from cloudscale.engines import setup as provision
 from cloudscale.engines.certificates import Authority, authority
 from cloudscale.engines.client import Engine, over_tls
-from cloudscale.errors import EngineError, MachineError, NotSetUp
+from cloudscale.engines.passing import pass_image
+from cloudscale.errors import EngineError, NotSetUp
 from cloudscale.hosts.facts import Facts, read_facts
 from cloudscale.hosts.known_hosts import KnownHosts
 from cloudscale.hosts.ssh import Connection, Logins, Target
-from cloudscale.model import CommandResult, Machine, MachineState, OnOutput, Say, Survey, last_lines
-from cloudscale.networks import endpoint
+from cloudscale.model import CommandResult, Machine, MachineState, OnOutput, Say, Survey
 
 LOGIN = 15.0  # seconds for each step of a login
-COPYING = 3600.0  # seconds for an image from one machine to another
-GUEST = datetime.timedelta(hours=2)  # life of the certificate with which one machine sends an image to another
-
-# $1: image; $2: endpoint of the other engine. The certificates arrive as a tar and are kept in memory.
-COPY = """
-set -eu
-folder=$(mktemp -d /dev/shm/cloudscale.XXXXXX 2>/dev/null || mktemp -d)
-trap 'rm -rf "$folder"' EXIT HUP TERM INT
-tar -x -C "$folder"
-export NO_PROXY='*' no_proxy='*'
-{ docker save "$1" || touch "$folder/failed"; } | dd bs=1M status=progress |
-  docker --host "tcp://$2" --tlsverify --tlscacert "$folder/ca.pem" --tlscert "$folder/cert.pem" \\
-    --tlskey "$folder/key.pem" load >/dev/null
-[ ! -e "$folder/failed" ]
-"""
 
 
 def _state(facts: Facts) -> MachineState:
@@ -126,23 +109,8 @@ class OverSsh(ABC):
         return Engine(machine, client)
 
     def copy_image(self, source: Machine, target: Machine, image: str, on_output: OnOutput) -> None:
-        signer = self._authority()
-        assert signer
-        pair = signer.client("cloudscale guest", GUEST)
-        files = {"ca.pem": signer.pem, "cert.pem": pair.certificate, "key.pem": pair.key}
         address = self._address(target, self._facts[target.name])
-        engine = endpoint(address, provision.TLS_PORT)
-        result = self._connection(source).run_root(
-            COPY, image, engine, timeout=COPYING, data=provision.tar(files), on_output=on_output
-        )
-        if result.exit_code:
-            # dd's own statistics are not the cause
-            errors = "\n".join(line for line in result.stderr.splitlines() if not re.search("copied|records", line))
-            raise MachineError(
-                f"{target.name}: could not copy the image {image} from {source.name}"
-                f" ({last_lines(errors) or f'exit code {result.exit_code}'}).",
-                f"Check that port {provision.TLS_PORT} is open between the machines.",
-            )
+        pass_image(image, self._connection(source), self._connection(target), address, on_output)
 
     def release(self, machine: Machine) -> str:
         facts = read_facts(self._connection(machine))

@@ -6,6 +6,7 @@ import contextlib
 import getpass
 import grp
 import os
+import re
 import socket
 import ssl
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,7 +28,9 @@ from cloudscale.networks import endpoint
 
 CONNECT_TIMEOUT = 10  # seconds to connect to another machine
 REQUEST_TIMEOUT = 60  # seconds for one answer of an engine; a loaded one is slow to create containers
-IMAGE_TIMEOUT = 1800  # seconds for one answer of an engine that loads or builds an image
+IMAGE_TIMEOUT = 1800  # seconds for one answer of an engine that saves, loads or builds an image
+# an engine writes a whole image to its disk, or unpacks it, without a word
+SLOW = re.compile(r"/images/(load|[^?]*/get)(\?|$)")
 
 GROUP = "docker"  # whose members may use the engine of their computer (docs.docker.com, "Post-installation steps")
 OLDEST_API = "1.41"  # the first with a limit on the processes of a service
@@ -48,6 +51,21 @@ class Engine:
     @property
     def name(self) -> str:
         return self.machine.name
+
+
+class _Api(docker.APIClient):
+    """docker-py's low-level client, with more patience where an engine needs it."""
+
+    def send(self, request: requests.PreparedRequest, **settings: Any) -> requests.Response:
+        if SLOW.search(request.path_url):
+            settings["timeout"] = max(settings["timeout"], IMAGE_TIMEOUT)
+        return super().send(request, **settings)
+
+
+def _client(*where: Any, **settings: Any) -> docker.DockerClient:
+    made = docker.DockerClient(*where, **settings)
+    made.api = _Api(*where, **settings)
+    return made
 
 
 def from_environment(timeout: float = REQUEST_TIMEOUT) -> docker.DockerClient:
@@ -91,7 +109,7 @@ def over_tls(machine: str, host: str, port: int, *, ca: Path, certificate: tuple
     url = f"https://{endpoint(host, port)}"
 
     def client(version: str) -> docker.DockerClient:
-        made = docker.DockerClient(url, version=version, timeout=REQUEST_TIMEOUT, tls=tls, max_pool_size=WIDTH)
+        made = _client(url, version=version, timeout=REQUEST_TIMEOUT, tls=tls, max_pool_size=WIDTH)
         # load-bearing: else REQUESTS_CA_BUNDLE, if set, is trusted instead of the course's authority
         made.api.trust_env = False
         return made
@@ -226,6 +244,11 @@ def _access_remedy() -> str:
                 f" or continue in the shell that this command opens: newgrp {GROUP}."
             )
     return f"Add yourself to its group (sudo usermod -aG {GROUP} $USER) and log in again, or run this as root."
+
+
+def failure(event: Mapping[str, Any]) -> str:
+    """The error in an event of a pull, load or build; empty if it has none. `error` is what older engines call it."""
+    return str((event.get("errorDetail") or {}).get("message") or event.get("error") or "")
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -33,6 +33,8 @@ SETTINGS = "/etc/docker/daemon.json"
 UNIT = "/etc/systemd/system/docker.service.d/zz-cloudscale.conf"  # sorts last, so that it overrides the owner's
 MARK = "/var/lib/cloudscale/course/mark.json"
 ALWAYS = ("hosts", "tlsverify", "tlscacert", "tlscert", "tlskey")  # settings that a course always overrides
+FIREWALL = "firewall-backend"
+CHOOSING_FIREWALL = (29, 0)  # the first version that can use nftables
 # without a path, which differs between the packages; systemd searches for the program since version 239
 START = ("dockerd", "--containerd=/run/containerd/containerd.sock", "$DOCKER_OPTS")
 
@@ -170,6 +172,10 @@ def _course_settings(facts: Facts, own: Mapping[str, Any], host: str, address: s
     }
     if own.get("live-restore"):
         must["live-restore"] = False  # a swarm can't be combined with it
+    # nftables has no place for the firewall of a machine, and refuses a swarm. Older engines don't know the setting;
+    # an engine that the course installs has the default, so that a second run finds nothing to change
+    if own.get(FIREWALL, "iptables") != "iptables" or FIREWALL in earlier or (not earlier and _chooses_firewall(facts)):
+        must[FIREWALL] = "iptables"
     may: dict[str, Any] = {"mtu": facts.mtu(address)}
     isolating = {"no-new-privileges", "icc"}
     if isolating & earlier.keys() if earlier else not facts.own_containers:  # containers of others keep their network
@@ -180,6 +186,10 @@ def _course_settings(facts: Facts, own: Mapping[str, Any], host: str, address: s
     if flags & {"log-driver", "log-opt"}:
         flags |= {"log-driver", "log-opts"}
     return {**must, **{key: value for key, value in may.items() if key not in own and key not in flags}}
+
+
+def _chooses_firewall(facts: Facts) -> bool:
+    return facts.engine is not None and facts.engine >= CHOOSING_FIREWALL
 
 
 def _networks(facts: Facts, own: Mapping[str, Any]) -> dict[str, Any]:

@@ -40,7 +40,10 @@ class Address:
 
 @dataclass(frozen=True)
 class Facts:
-    """A host as it is now. Sizes are in bytes; the text of a file that does not exist is empty."""
+    """A host as it is now. Sizes are in bytes; the text of a file that does not exist is empty.
+
+    `free_disk`: where the engine keeps its data and its images; of two disks, that of the fuller one.
+    """
 
     system: str
     has_apt: bool
@@ -120,7 +123,7 @@ def parse_facts(text: str, name: str) -> Facts:
             has_systemd=bool(values["systemd"]),
             cores=int(values["cores"]),
             memory=int(_first(r"^MemTotal:\s+(\d+) kB", values["memory"])) * 1024,
-            free_disk=int(_first(r"^.*\n\S+\s+\d+\s+\d+\s+(\d+)\s", values["disk"])) * 1024,
+            free_disk=_free(values["disk"]),
             addresses=addresses,
             networks=frozenset(
                 [
@@ -170,6 +173,14 @@ def _first(pattern: str, text: str) -> str:
     if not match:
         raise ValueError(f"unexpected output {text[:80]!r}")
     return match[1]
+
+
+def _free(table: str) -> int:
+    """Bytes, from the output of `df -Pk`: the least of its lines."""
+    free = re.findall(r"^\S.*?\s\d+\s+-?\d+\s+(-?\d+)\s+\S+\s+/", table, re.MULTILINE)
+    if not free:
+        raise ValueError(f"unexpected output {table[:80]!r}")
+    return min(map(int, free)) * 1024
 
 
 def _unquoted(match: re.Match[str] | None) -> str:
@@ -232,12 +243,12 @@ def _version(text: str) -> tuple[int, int] | None:
 
 
 def _start_command(text: str) -> tuple[str, ...]:
-    """The engine's command line, from `systemctl show`, without the options for sockets and certificates."""
+    """The engine's command line, from `systemctl show`, without those options that the course sets."""
     match = re.search(r"argv\[\]=(.*?) ; ", text)
     words, kept = iter(match[1].split() if match else ()), []
     for word in words:
-        if word in ("-H", "--host", "--tlscacert", "--tlscert", "--tlskey"):
+        if word in ("-H", "--host", "--tlscacert", "--tlscert", "--tlskey", "--firewall-backend"):
             next(words, "")
-        elif not word.startswith(("-H", "--host=", "--tls", "--live-restore")):
+        elif not word.startswith(("-H", "--host=", "--tls", "--live-restore", "--firewall-backend")):
             kept.append(word)
     return tuple(kept)

@@ -1,12 +1,14 @@
-"""The course's own SSH key, which logs in to the machines that are made for it."""
+"""SSH keys: the course's own, which logs in to the machines that are made for it, and those for a single use."""
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.serialization import SSHPrivateKeyTypes
 
 from cloudscale.errors import RequestError
 from cloudscale.files import make_once
@@ -50,8 +52,19 @@ def ssh_key(folder: Path, *, create: bool) -> SshKey | None:
             f"{file} can't be used as the course's SSH key ({error}).",
             "Restore the file that the course was made with.",
         ) from None
-    public = private.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
-    return SshKey(file, f"{public.decode()} cloudscale")
+    return SshKey(file, f"{_public(private)} cloudscale")
+
+
+def passing_key() -> tuple[bytes, str]:
+    """A key for a single use: the private one in OpenSSH's format, and the line for authorized_keys."""
+    pem = _new_key()
+    private = serialization.load_ssh_private_key(pem, password=None)
+    return pem, f"{_public(private)} cloudscale-{secrets.token_hex(4)}"
+
+
+def _public(private: SSHPrivateKeyTypes) -> str:
+    encoded = private.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+    return encoded.decode()
 
 
 def _new_key() -> bytes:

@@ -172,6 +172,12 @@ class Connection:
         self._transport = transport
 
     @property
+    def host_key(self) -> str:
+        """The key with which the host proved what it is, as in a .pub file."""
+        key = self._transport.get_remote_server_key()
+        return f"{key.get_name()} {key.get_base64()}"
+
+    @property
     def is_alive(self) -> bool:
         return self._transport.is_active()
 

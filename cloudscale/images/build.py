@@ -10,7 +10,7 @@ from pathlib import Path
 
 from docker.errors import APIError, BuildError, ContainerError, ImageNotFound
 
-from cloudscale.engines.client import Engine, engine_errors, explain_text
+from cloudscale.engines.client import Engine, engine_errors, explain_text, failure
 from cloudscale.errors import ImageError, RequestError
 from cloudscale.images.own import DOCKERFILE, REQUIREMENTS, debian_packages
 from cloudscale.images.packages import fetch_debs, fetch_locked, fetch_wheels, make_debian
@@ -168,7 +168,7 @@ def _docker_build(engine: Engine, context: Path, recipe: Recipe, base: str, labe
             forcerm=True,
         )
     except BuildError as error:
-        log = "\n".join(line.get("stream") or line.get("error") or "" for line in error.build_log)
+        log = "\n".join(line.get("stream") or failure(line) for line in error.build_log)
         text = last_lines(TERMINAL_CODES.sub("", log), 3)
         if "no space left" in text:
             raise explain_text(text, engine.name) from None

@@ -1,6 +1,8 @@
-"""Brings the notebook image to every machine: all pull it at once, or it is sent to one and copied from there.
+"""Brings the notebook image to every machine: all pull it at once, or it is sent to one and passed on from there.
 
-An image that cloudscale builds is never pulled: in a registry, others could publish one with its name.
+An image that cloudscale builds is never pulled, nor one that only the trainer's engine has: in a registry, others could
+publish one with its name. Machines pass it on among themselves (`engines.passing`), so the trainer's line carries it
+once. Where they can't, it goes from one engine's API to the other's through this computer, chunk by chunk.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import re
 import threading
+import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -16,9 +19,9 @@ from dataclasses import dataclass
 from docker.errors import APIError
 
 from cloudscale.course import naming
-from cloudscale.engines.client import Engine, engine_errors
+from cloudscale.engines.client import Engine, engine_errors, failure
 from cloudscale.errors import CloudscaleError, EngineError, ImageError
-from cloudscale.images.on_engine import BytesDone, EngineImage, find_image, pull_image
+from cloudscale.images.on_engine import BytesDone, EngineImage, find_image, only_here, pull_image
 from cloudscale.images.recipes import is_ours, short_name
 from cloudscale.model import Machine, OnOutput, Say, Survey
 from cloudscale.units import GIB, gib, mib
@@ -29,6 +32,7 @@ Copy = Callable[[Machine, Machine, str, OnOutput], None]
 LEAST_FREE = GIB // 2  # bytes of free disk for an image whose size is not known yet
 SENDS = 2  # from one machine at the same time: an engine may write each of them to its disk first
 WAITING = 3600.0  # seconds for the image to arrive on a first machine
+SENDING = 3600.0  # seconds for an image through this computer
 COPIED = re.compile(rb"(\d+) bytes[^\r\n]*copied")  # dd(1)'s count
 
 
@@ -60,10 +64,11 @@ class Delivery:
         self._sources: dict[str, Engine] = {}  # machines that have the image
         self._sends: Counter[str] = Counter()  # machine → how many others it is sending the image to
         self._is_uploading = False  # from the trainer's computer to a first machine
-        self._digest = ""
+        self._first: dict[str, EngineImage] = {}  # architecture → the image that all machines get
         self._failure: CloudscaleError | None = None
         self._trainer: tuple[Engine, EngineImage] | None = None
         self._trainer_asked = False
+        self._only_here: bool | None = None
 
     def deliver(self, engine: Engine, survey: Survey) -> str:
         """Brings the image to a machine unless it has it, and returns its pinned name.
@@ -81,17 +86,32 @@ class Delivery:
             if self._others.copy:  # the trainer's own engine keeps its images when the course ends
                 tag_delivered(engine, self._reference, self._course)
         with self._changed:
-            self._sources[engine.name] = engine
-            self._digest = self._digest or (image.pinned if image.from_registry else "")
+            first = self._first.setdefault(image.architecture, image)
+            if image.is_same(first):
+                self._sources[engine.name] = engine
             self._changed.notify_all()
-        if image.from_registry and image.pinned != self._digest:  # the tag moved after another machine pulled it
-            pull_image(engine, self._digest, self._advance(engine.name))
-            return self._digest
+        return image.pinned if image.is_same(first) else self._replaced(engine, survey, first)
+
+    def _replaced(self, engine: Engine, survey: Survey, first: EngineImage) -> str:
+        """Gives a machine the image of the first one: the tag moved in between, or it had another build."""
+        reference = first.digest if first.from_registry else self._reference
+        if first.from_registry:
+            pull_image(engine, reference, self._advance(engine.name))
+        else:
+            with self._reserved_source(engine, None) as source:
+                assert source  # the first machine
+                self._pass(source, engine, survey)
+        image = find_image(engine, reference)
+        if image is None or not image.is_same(first):
+            raise ImageError(
+                f"{engine.name}: it has another image {self._reference} than the first machine.",
+                f"Remove it on that machine (docker image rm {self._reference}), then run again.",
+            )
         return image.pinned
 
     def _bring(self, engine: Engine, survey: Survey) -> None:
         refusal: CloudscaleError | None = None
-        if not self._is_ours:
+        if not self._is_ours and not self._only_the_trainer_has_it(engine):
             self._check_disk(engine, survey, LEAST_FREE)
             try:
                 pull_image(engine, self._reference, self._advance(engine.name))
@@ -101,7 +121,7 @@ class Delivery:
         self._ask_machines()
         with self._reserved_source(engine, refusal) as source:
             if source:
-                self._copy(source, engine, survey)
+                self._pass(source, engine, survey)
             else:
                 self._upload(engine, survey, refusal)
 
@@ -155,19 +175,23 @@ class Delivery:
                     self._sources[engine.name] = engine
                     return
 
-    def _copy(self, source: Engine, engine: Engine, survey: Survey) -> None:
+    def _pass(self, source: Engine, engine: Engine, survey: Survey) -> None:
         image = find_image(source, self._reference)
         size = image.size if image else 0
-        self._check_disk(engine, survey, 2 * size)
+        self._check_disk(engine, survey, image.room if image else 0)
         self._say(f"Image: copying it from {source.name} to {engine.name} ({mib(size)})")
         advance = self._advance(engine.name)
 
         def on_output(piece: bytes) -> None:
             if counts := COPIED.findall(piece):
-                advance(int(counts[-1]), size)
+                advance(int(counts[-1]), max(size, int(counts[-1])))
 
         assert self._others.copy
-        self._others.copy(source.machine, engine.machine, self._reference, on_output)
+        try:
+            self._others.copy(source.machine, engine.machine, self._reference, on_output)
+        except CloudscaleError as error:
+            self._say(f"Image: {error.message} It goes through this computer instead.")
+            self._send(source, engine, size)
 
     def _upload(self, engine: Engine, survey: Survey, refusal: CloudscaleError | None) -> None:
         trainer = self._image_of_trainer()
@@ -177,26 +201,39 @@ class Delivery:
                 f"Build it here first: invoke image_build {short_name(self._reference)}.",
             )
         own, image = trainer
-        with engine_errors(engine.name):
-            architecture = engine.api.version()["Arch"]
-        if image.architecture and image.architecture != architecture:
+        if architecture := _other_architecture(engine, image):
             raise ImageError(
                 f"The image {self._reference} on this computer is built for {image.architecture},"
                 f" but {engine.name} has {architecture}.",
                 f"Use an image from a registry, or build it on a computer that has {architecture}.",
             )
-        self._check_disk(engine, survey, 2 * image.size)
+        self._check_disk(engine, survey, image.room)
         self._say(f"Image: sending it from this computer to {engine.name} ({mib(image.size)})")
-        with engine_errors("this computer"):
-            saved = own.api.get_image(self._reference)
-        counted = _counted(saved, image.size, self._advance(engine.name))
+        self._send(own, engine, image.size)
+
+    def _send(self, source: Engine, engine: Engine, size: int) -> None:
+        """From the API of one engine to that of another; never more than a few chunks of it are here."""
+        with engine_errors(source.name):
+            saved = source.api.get_image(self._reference)
+        counted = _counted(saved, size, self._advance(engine.name), source.name, time.monotonic() + SENDING)
         with engine_errors(engine.name):
             for event in engine.api.load_image(_compressed(counted), quiet=False):
-                if "error" in event:
+                if error := failure(event):
                     raise EngineError(
-                        f"{engine.name}: the image can't be loaded: {event['error']}.",
+                        f"{engine.name}: the image can't be loaded: {error.rstrip('.')}.",
                         "Run again. If it fails again, read the engine's log on that machine: journalctl -u docker.",
                     )
+
+    def _only_the_trainer_has_it(self, engine: Engine) -> bool:
+        trainer = self._image_of_trainer()
+        return bool(trainer and self._is_only_here(*trainer) and not _other_architecture(engine, trainer[1]))
+
+    def _is_only_here(self, own: Engine, image: EngineImage) -> bool:
+        """Whether no registry has the trainer's image; asked once."""
+        with self._changed:
+            if self._only_here is None:
+                self._only_here = only_here(own, image)
+            return self._only_here
 
     def _image_of_trainer(self) -> tuple[Engine, EngineImage] | None:
         """The engine of the trainer's computer and the image on it; asked once."""
@@ -226,12 +263,26 @@ class Delivery:
         return advance
 
 
-def _counted(chunks: Iterable[bytes], size: int, advance: BytesDone) -> Iterator[bytes]:
+def _other_architecture(engine: Engine, image: EngineImage) -> str:
+    """The machine's architecture, if an image is built for another one."""
+    with engine_errors(engine.name):
+        architecture = str(engine.api.version()["Arch"])
+    return architecture if image.architecture not in ("", architecture) else ""
+
+
+def _counted(chunks: Iterable[bytes], size: int, advance: BytesDone, source: str, deadline: float) -> Iterator[bytes]:
+    """The chunks as they pass. Raises EngineError, which names the source if it fails, and at the deadline."""
     done = 0
-    for chunk in chunks:
-        yield chunk
-        done += len(chunk)
-        advance(done, max(size, done))
+    with engine_errors(source):
+        for chunk in chunks:
+            yield chunk
+            done += len(chunk)
+            advance(done, max(size, done))
+            if time.monotonic() > deadline:
+                raise EngineError(
+                    f"The image from {source} was not sent within {SENDING:.0f} s ({mib(done)} of {mib(size)}).",
+                    "Use a faster line, or an image from a registry.",
+                )
 
 
 def _compressed(chunks: Iterable[bytes]) -> Iterator[bytes]:

@@ -10,7 +10,7 @@ from docker.errors import APIError, ImageNotFound, NotFound
 from docker.utils import parse_repository_tag
 
 from cloudscale.course import naming
-from cloudscale.engines.client import Engine, engine_errors, explain_text
+from cloudscale.engines.client import Engine, engine_errors, explain_text, failure
 from cloudscale.errors import EngineError, ImageError, RequestError
 
 # [registry/]repository[:tag][@digest], as in the reference implementation (github.com/distribution/reference)
@@ -22,9 +22,11 @@ REFERENCE = re.compile(
 # Called with the bytes that have arrived and the bytes that are expected in all.
 BytesDone = Callable[[int, int], None]
 
+NEVER = "0001-01-01"  # older engines' date of an image that has none
 INSPECTING = 60  # seconds for the look inside an image
 
-# Run once in the image, without a network: has it Jupyter, which user runs it, and where does the work belong?
+# Run once in the image, without a network: has it Jupyter, which user runs it, where does the work belong?
+# Also, what the engine lets a container do.
 LOOK_INSIDE = """
 command -v python3 >/dev/null || exit 3
 if command -v jupyter-lab >/dev/null; then echo lab
@@ -32,6 +34,7 @@ elif command -v jupyter-server >/dev/null; then echo server
 else exit 3; fi
 id -u; id -g
 if [ -d "$HOME/work" ]; then echo "$HOME/work"; elif [ "$PWD" != / ]; then pwd; else echo "$HOME"; fi
+ulimit -Hn
 """
 
 
@@ -39,7 +42,8 @@ if [ -d "$HOME/work" ]; then echo "$HOME/work"; elif [ "$PWD" != / ]; then pwd; 
 class NotebookImage:
     """What a seat needs to know of its image.
 
-    `subcommand` is Jupyter's (lab or server), `work` the folder that the student's volume is mounted on.
+    `subcommand` is Jupyter's (lab or server), `work` the folder that the student's volume is mounted on. `open_files`:
+    how many a container may open on the engine that was asked; 0 if it does not say.
     """
 
     reference: str
@@ -47,22 +51,39 @@ class NotebookImage:
     uid: int
     gid: int
     work: str
+    open_files: int = 0
 
 
 @dataclass(frozen=True)
 class EngineImage:
     """An image on one engine.
 
-    `pinned` is its digest, or its id if it came from no registry: Swarm starts both without
-    asking a registry. `layers` and `created` are the same on every engine; the id may differ. `size` in bytes.
+    `layers` and `created` are the same on every engine. The id may differ: it is the digest of the image's
+    configuration, or where containerd keeps the images that of its manifest. There every image has a `digest`
+    (REPOSITORY@SHA256), so that it does not show that the image came from a registry. `size` in bytes.
     """
 
-    pinned: str
+    id: str
+    digest: str
     layers: tuple[str, ...]
     created: str
     size: int
     architecture: str
-    from_registry: bool
+
+    @property
+    def from_registry(self) -> bool:
+        """Whether it is certain that a registry has it."""
+        return bool(self.digest) and not self.digest.endswith(f"@{self.id}")
+
+    @property
+    def room(self) -> int:
+        """Bytes of disk for it while it is unpacked. Where containerd keeps it, its size is the packed one."""
+        return (2 if self.from_registry or not self.digest else 4) * self.size
+
+    @property
+    def pinned(self) -> str:
+        """A name with which Swarm starts it without asking a registry."""
+        return self.digest if self.from_registry else self.id
 
     def is_same(self, other: EngineImage) -> bool:
         return (self.layers, self.created) == (other.layers, other.created)
@@ -87,14 +108,27 @@ def find_image(engine: Engine, reference: str) -> EngineImage | None:
             raise
     repository, _ = parse_repository_tag(reference)
     digests = [digest for digest in details.get("RepoDigests") or [] if digest.partition("@")[0] == repository]
+    created = str(details.get("Created") or "")
     return EngineImage(
-        pinned=digests[0] if digests else str(details["Id"]),
+        id=str(details["Id"]),
+        digest=digests[0] if digests else "",
         layers=tuple(details.get("RootFS", {}).get("Layers") or [details["Id"]]),
-        created=str(details.get("Created", "")),
+        created="" if created.startswith(NEVER) else created,
         size=int(details.get("Size", 0)),
         architecture=str(details.get("Architecture", "")),
-        from_registry=bool(digests),
     )
+
+
+def only_here(engine: Engine, image: EngineImage) -> bool:
+    """Whether no registry has the image, as far as its engine can find out. Raises EngineError."""
+    if image.from_registry or not image.digest:
+        return not image.from_registry
+    with engine_errors(engine.name):
+        try:
+            engine.api.inspect_distribution(image.digest)
+        except APIError:  # without a network it is sent, too
+            return True
+    return False
 
 
 def pull_image(engine: Engine, reference: str, bytes_done: BytesDone | None = None) -> None:
@@ -116,8 +150,8 @@ def look_inside(engine: Engine, reference: str, pinned: str, course: str) -> Not
         try:
             container.start()
             container.wait(timeout=INSPECTING)
-            subcommand, uid, gid, work = container.logs(stdout=True, stderr=False).decode().split("\n")[:4]
-            return NotebookImage(reference, subcommand, int(uid), int(gid), work)
+            subcommand, uid, gid, work, files = container.logs(stdout=True, stderr=False).decode().split("\n")[:5]
+            return NotebookImage(reference, subcommand, int(uid), int(gid), work, int(files) if files.isdigit() else 0)
         except ValueError:
             pass
         except APIError as error:
@@ -137,18 +171,18 @@ def _pull(engine: Engine, reference: str, bytes_done: BytesDone | None) -> None:
     layers: dict[str, tuple[int, int]] = {}
     try:
         for event in engine.api.pull(repository, tag=tag or "latest", stream=True, decode=True):
-            if "error" in event:
-                raise _not_pulled(reference, str(event["error"]), engine.name)
+            if error := failure(event):
+                raise _not_pulled(reference, error, engine.name)
             if event.get("status") == "Downloading" and event.get("progressDetail", {}).get("total"):
                 layers[event["id"]] = (event["progressDetail"]["current"], event["progressDetail"]["total"])
                 if bytes_done:
                     bytes_done(sum(have for have, _ in layers.values()), sum(all_ for _, all_ in layers.values()))
-    except NotFound as error:
-        raise _not_pulled(reference, str(error.explanation), engine.name) from None
-    except APIError as error:
-        if error.status_code == 400:
-            raise _invalid_reference(reference, str(error.explanation)) from None
-        raise _not_pulled(reference, str(error.explanation), engine.name) from None
+    except NotFound as problem:
+        raise _not_pulled(reference, str(problem.explanation), engine.name) from None
+    except APIError as problem:
+        if problem.status_code == 400:
+            raise _invalid_reference(reference, str(problem.explanation)) from None
+        raise _not_pulled(reference, str(problem.explanation), engine.name) from None
 
 
 def _invalid_reference(reference: str, text: str) -> RequestError:

@@ -15,11 +15,15 @@ from cloudscale.seats import jupyter
 Spec = dict[str, Any]
 
 SECOND = 10**9  # the API's times are nanoseconds
+OPEN_FILES = 2**20  # what engines before 29 gave to a container; new ones leave 1024, too few for Spark
 
 
 @dataclass(frozen=True)
 class Template:
-    """What all seats of a course have in common. `pinned`: machine → the image's pinned name on it."""
+    """What all seats of a course have in common.
+
+    `pinned`: machine → the image's pinned name on it. `open_files`: machine → how many a container may open there.
+    """
 
     course: str
     key: bytes = field(repr=False)
@@ -28,6 +32,7 @@ class Template:
     limits: SeatSettings
     port: int
     env: Mapping[str, str]
+    open_files: Mapping[str, int] = field(default_factory=dict)
 
 
 def wanted_spec(seat: Seat, node: Node, template: Template, name: str, secret_id: str, secret_name: str) -> Spec:
@@ -99,6 +104,9 @@ def _container(seat: Seat, template: Template, secret_id: str, secret_name: str)
     }
     if image.uid != 0:
         container["CapabilityDrop"] = ["ALL"]
+    # no more than the engine has itself: it need not have the right to raise its own limit
+    if files := min(template.open_files.get(seat.place.machine, 0), OPEN_FILES):
+        container["Ulimits"] = [{"Name": "nofile", "Soft": files, "Hard": files}]
     return container
 
 

@@ -11,6 +11,7 @@ from cloudscale.course import naming
 from cloudscale.course.session import Session
 from cloudscale.course.settings import Launch
 from cloudscale.errors import SeatError, SlowSeat
+from cloudscale.fanout import MACHINES_WIDTH, fan_out
 from cloudscale.images.on_engine import look_inside
 from cloudscale.model import Outcome, Outcomes, Row, Seat
 from cloudscale.plan.placing import Plan
@@ -57,11 +58,18 @@ def _template(cluster: Cluster, session: Session, launch: Launch) -> Template:
     """What the seats have in common."""
     settings = session.settings
     pinned = {host.name: host.image for host in cluster.hosts if host.engine and host.image}
-    first = next(iter(pinned))
-    image = look_inside(cluster.engines[first], settings.image, pinned[first], settings.course)
+    looks = fan_out(
+        lambda name: look_inside(cluster.engines[name], settings.image, pinned[name], settings.course),
+        pinned,
+        width=MACHINES_WIDTH,
+    )
+    # a machine that can't start it gives the reason when its seats do
+    open_files = {name: inside.open_files for name, inside in looks.values.items()}
     key = session.course.key()
     assert key
-    return Template(settings.course, key, image, pinned, settings.seat, launch.port, launch.env)
+    return Template(
+        settings.course, key, looks[0].get(), pinned, settings.seat, launch.port, launch.env, open_files=open_files
+    )
 
 
 def _wait(

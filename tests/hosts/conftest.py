@@ -10,7 +10,7 @@ import docker
 import pytest
 
 from tests.lab.engine import LabEngine
-from tests.lab.hosts import LabHosts, end_hosts
+from tests.lab.hosts import DEBIAN_12, DEBIAN_13, LATEST, LabHosts, end_hosts
 from tests.lab.namespace import Namespace
 from tests.lab.ring import Ring
 from tests.lab.tiny_image import load_tiny_image
@@ -59,8 +59,8 @@ def image(engine: LabEngine) -> str:
 
 @pytest.fixture(scope="session")
 def lab_hosts(namespace: Namespace) -> Iterator[LabHosts]:
-    """Three stock hosts without Docker."""
-    hosts = LabHosts(STATE / "hosts", 3)
+    """Three stock hosts without Docker, of three releases. What they will install is from 20.10 to what 29 is like."""
+    hosts = LabHosts(STATE / "hosts", [DEBIAN_13, DEBIAN_12, LATEST])
     hosts.start()
     yield hosts
     hosts.stop()

@@ -1,7 +1,11 @@
-"""The whole course on three stock hosts: the driver `generic`, from an SSH key to a table, and back to bare hosts."""
+"""The whole course on three stock hosts: the driver `generic`, from an SSH key to a table, and back to bare hosts.
+
+Their engines are of three ages, see `lab_hosts`.
+"""
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import socket
@@ -13,10 +17,11 @@ from pathlib import Path
 import pytest
 
 from cloudscale.engines.certificates import authority
+from cloudscale.images.recipes import RECIPE, reference
 from tests.hosts.classroom import STUDENTS, Classroom, docker, generic_tool, snapshot
 from tests.hosts.conftest import STATE
 from tests.lab.engine import LabEngine
-from tests.lab.hosts import LabHosts
+from tests.lab.hosts import LabHost, LabHosts
 
 PATIENCE = 120  # seconds for what happens by itself: a host that boots, a swarm that notices
 
@@ -65,9 +70,41 @@ def test_three_machines_are_three_managers(room: Classroom) -> None:
     assert sorted(roles) == ["Leader", "Reachable", "Reachable"]
 
 
-def test_the_image_was_sent_once_and_passed_on(room: Classroom, image: str) -> None:
+def layers(host: LabHost, image: str) -> str:
+    return docker(host, "image", "inspect", "--format", "{{.RootFS.Layers}}", image)
+
+
+def test_the_engines_are_of_three_ages_and_one_keeps_its_images_in_containerd(room: Classroom, image: str) -> None:
+    versions = [docker(host, "version", "--format", "{{.Server.APIVersion}} {{.Server.MinAPIVersion}}").split()
+                for host in room.hosts]  # fmt: skip
+    assert [version[0] for version in versions] == ["1.45", "1.41", "1.51"]
+    assert versions[2][1] == "1.44"
     ids = {docker(host, "image", "inspect", "--format", "{{.Id}}", image) for host in room.hosts}
-    assert len(ids) == 1
+    assert len(ids) > 1  # the same image
+
+
+def test_the_image_was_sent_once_and_passed_on_and_no_registry_was_asked(room: Classroom, image: str) -> None:
+    assert room.table.err.count("sending it from this computer") == 1
+    assert room.table.err.count("Image: copying it from") == 2
+    assert "through this computer" not in room.table.err
+    assert len({layers(host, image) for host in room.hosts}) == 1
+    assert "docker.io" not in room.lab.queries.read_text()
+
+
+def test_nothing_of_the_way_of_an_image_is_left(room: Classroom) -> None:
+    for host in room.hosts:
+        assert (
+            host.run("cat", "/home/debian/.ssh/authorized_keys").stdout == room.lab.key.with_suffix(".pub").read_text()
+        )
+        assert host.run("find", "/dev/shm", "/tmp", "-name", "cloudscale.*").stdout == ""
+
+
+def test_a_seat_may_open_as_many_files_as_its_machine_allows(room: Classroom) -> None:
+    done = room.on("com_containers", "ulimit -Sn; ulimit -Hn")
+    assert done.code == 0, done.err
+    soft, hard = zip(*(row["stdout"].split() for row in done.rows), strict=True)
+    assert soft == hard
+    assert all(int(number) > 1024 for number in soft)
 
 
 def test_a_second_run_changes_nothing(room: Classroom) -> None:
@@ -327,6 +364,34 @@ def test_another_course_and_another_trainer_are_refused(room: Classroom, tmp_pat
     stranger = room.tool("themachine", "--onlycreate", CLOUDSCALE_HOME=str(tmp_path / "empty"))
     assert stranger.code == 1
     assert "other certificates" in stranger.err
+
+
+@pytest.mark.parametrize("holder", [0, 1, 2])
+def test_whichever_machine_has_the_image_the_others_get_it(room: Classroom, image: str, holder: int) -> None:
+    assert room.tool("containers_reset", "--yes").code == 0
+    for host in room.hosts[:holder] + room.hosts[holder + 1 :]:
+        docker(host, "image", "rm", "--force", *docker(host, "image", "ls", "--quiet", "--no-trunc").split())
+    done = room.tool("themachine", "--onlycreate")
+    assert done.code == 0, done.err
+    assert "from this computer" not in done.err
+    assert done.err.count(f"copying it from {room.hosts[holder].address}") >= 1
+    assert len({layers(host, image) for host in room.hosts}) == 1
+    assert "docker.io" not in room.lab.queries.read_text()
+
+
+def test_the_machines_that_have_an_image_of_the_trainer_are_listed(
+    room: Classroom, engine: LabEngine, image: str
+) -> None:
+    text = f"FROM {image}\nLABEL {RECIPE}=1\n"
+    engine.client.images.build(fileobj=io.BytesIO(text.encode()), tag=reference("mine"))
+    try:
+        done = room.tool("themachine", "--onlycreate", "--image", "mine")
+        assert done.code == 0, done.err
+        (row,) = (row for row in room.on("image_list").rows if row["image"] == "mine")
+    finally:
+        engine.client.images.remove(reference("mine"))
+    assert row["machines"] == [host.address for host in room.hosts]
+    assert "docker.io" not in room.lab.queries.read_text()
 
 
 # --- the end ---------------------------------------------------------------------------------

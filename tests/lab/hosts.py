@@ -7,13 +7,16 @@ no way out. What a host has mounted, only its own processes see: it ends with th
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.lab.engine import clear
@@ -38,10 +41,39 @@ while :; do
 done"""
 
 
+@dataclass(frozen=True)
+class Kind:
+    """What a host is: its release of Debian, whether its Docker is a later release's, and files that it has already."""
+
+    suite: str
+    newer: bool = False
+    files: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def repository(self) -> str:
+        """The folder with its Docker on the lab's web server."""
+        return f"{self.suite}-newer" if self.newer else self.suite
+
+
+DEBIAN_12 = Kind("bookworm")  # Docker 20.10
+DEBIAN_13 = Kind("trixie")  # Docker 26.1
+# Docker 28.5 as a new 29 is: images in containerd's store, and no client whose API is older than 1.44
+LATEST = Kind(
+    "trixie",
+    newer=True,
+    files={
+        "etc/docker/daemon.json": json.dumps({"features": {"containerd-snapshotter": True}}),
+        "etc/systemd/system/docker.service.d/api.conf": "[Service]\nEnvironment=DOCKER_MIN_API_VERSION=1.44\n",
+    },
+)
+
+
 class LabHost:
     """One host. It is off until `start`."""
 
-    def __init__(self, folder: Path, namespace: Namespace, stock: Stock, number: int) -> None:
+    def __init__(
+        self, folder: Path, namespace: Namespace, stock: Stock, number: int, *, kind: Kind, public_key: str
+    ) -> None:
         self.name = f"{PREFIX}-{number}"
         self.address = f"{NETWORK}.{FIRST - 1 + number}"
         self._folder = folder
@@ -56,11 +88,19 @@ class LabHost:
             "etc/hosts": f"127.0.0.1 localhost\n127.0.1.1 {self.name}\n",
             "etc/network/interfaces": "auto lo host0\niface lo inet loopback\niface host0 inet static\n"
             f"  address {self.address}/24\n  gateway {GATEWAY}\n",
+            "etc/apt/sources.list": f"deb [trusted=yes] http://{GATEWAY}:{REPOSITORY_PORT}/{kind.repository} ./\n",
+            "root/.ssh/authorized_keys": public_key,
+            "home/debian/.ssh/authorized_keys": public_key,
+            **kind.files,
         }
         for name, text in files.items():
             path = folder / "upper" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
+        for home, owner in (("root", 0), ("home/debian", 1000)):
+            shutil.copystat(stock.root / home, folder / "upper" / home)
+            for path in (folder / "upper" / home, *(folder / "upper" / home).rglob("*")):
+                os.chown(path, owner, owner)
         (folder / "upper/etc/ssh").mkdir()
         run("ssh-keygen", "-A", "-f", str(folder / "upper"))
 
@@ -184,19 +224,39 @@ class LabHost:
 
 
 class LabHosts:
-    """Hosts that are off until `start`. What an earlier run left is cleared first."""
+    """Hosts that are off until `start`, one of each kind. What an earlier run left is cleared first.
 
-    def __init__(self, folder: Path, count: int) -> None:
+    `key` is the SSH key of their users root and debian, `password` that of their user trainer.
+    """
+
+    def __init__(self, folder: Path, kinds: Sequence[Kind]) -> None:
         end_hosts()
         self.namespace = Namespace("hosts")
         self.folder = folder
         clear(folder)
         folder.mkdir(parents=True)
-        self._stock = stock_root(folder / "stock", "bookworm")
-        self.key = self._stock.key
+        self.key = folder / "key"
         self.password = PASSWORD
-        self.hosts = [LabHost(folder / str(i), self.namespace, self._stock, i) for i in range(1, count + 1)]
+        run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f", str(self.key))
+        public_key = self.key.with_suffix(".pub").read_text()
+        self._repositories = folder / "repositories"
+        self._repositories.mkdir()
+        stocks: dict[str, Stock] = {}
+        for suite in {kind.suite: None for kind in kinds}:
+            newer = any(kind.newer for kind in kinds if kind.suite == suite)
+            stock = stocks[suite] = stock_root(folder / f"stock-{suite}", suite, newer=newer)
+            (self._repositories / suite).symlink_to(stock.repository)
+            (self._repositories / f"{suite}-newer").symlink_to(stock.newer)
+        self.hosts = [
+            LabHost(folder / str(i), self.namespace, stocks[kind.suite], i, kind=kind, public_key=public_key)
+            for i, kind in enumerate(kinds, start=1)
+        ]
         self._servers: list[subprocess.Popen[bytes]] = []
+
+    @property
+    def queries(self) -> Path:
+        """The log of their name server: every name that a host asked for."""
+        return self.folder / "queries"
 
     def start(self) -> None:
         """Boots all of them, side by side, and waits until sshd answers on each."""
@@ -204,8 +264,9 @@ class LabHosts:
         self.namespace.run("ip", "address", "add", f"{GATEWAY}/24", "dev", "br0")
         self.namespace.run("ip", "link", "set", "br0", "up")
         self._serve("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--pid-file", "--no-resolv",
-                    "--no-hosts", f"--listen-address={GATEWAY}", "--bind-interfaces", "--address=/#/")  # fmt: skip
-        self._serve(sys.executable, "-m", "http.server", "--directory", str(self._stock.repository), "--bind", GATEWAY,
+                    "--no-hosts", f"--listen-address={GATEWAY}", "--bind-interfaces", "--address=/#/",
+                    "--log-queries", f"--log-facility={self.queries}")  # fmt: skip
+        self._serve(sys.executable, "-m", "http.server", "--directory", str(self._repositories), "--bind", GATEWAY,
                     str(REPOSITORY_PORT))  # fmt: skip
         for host in self.hosts:
             host.boot()

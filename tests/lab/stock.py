@@ -1,4 +1,4 @@
-"""The root file system of a stock Debian server, and an apt repository with the Docker that it lacks."""
+"""The root file system of a stock Debian server, and apt repositories with the Docker that it lacks."""
 
 from __future__ import annotations
 
@@ -31,6 +31,18 @@ FETCH = f"""chroot "$1" sh -ec 'mkdir -p /repository/partial; : >/repository/sta
 apt-get install -qq -y --no-install-recommends --download-only -o Dir::State::status=/repository/status \
 -o Dir::Cache::archives=/repository -o APT::Sandbox::User=root {LATER}
 rm -r /repository/partial /repository/status /repository/lock'"""
+
+# The engine of the release after Debian 13: all that it needs is in Debian 13. By this machine's clock the release
+# files of a moving release may have expired.
+NEWER = "forky"
+NEWER_PACKAGES = "docker.io docker-cli containerd runc tini-static"
+FETCH_NEWER = f"""chroot "$1" sh -ec 'cd /etc/apt
+echo "deb http://deb.debian.org/debian {NEWER} main" >sources.list.d/newer.list
+printf "Package: %s\nPin: release n={NEWER}\nPin-Priority: %s\n\n" "{NEWER_PACKAGES}" 990 "*" 1 >preferences.d/newer
+apt-get -qq -o Acquire::Check-Valid-Until=false update'
+{FETCH}
+mv "$1/repository" "$1/newer"
+rm "$1/etc/apt/sources.list.d/newer.list" "$1/etc/apt/preferences.d/newer" "$1"/var/lib/apt/lists/*_{NEWER}_*"""
 
 # xz takes an emulated machine half a minute to unpack
 REPACK = """for package in "$1"/docker.io_*.deb "$1"/docker-cli_*.deb "$1"/containerd_*.deb "$1"/runc_*.deb; do
@@ -66,7 +78,7 @@ FILES = {
 
 @dataclass(frozen=True)
 class Stock:
-    """A folder with the root file system, the repository, and the SSH key of its users root and debian."""
+    """A folder with the root file system, whose users are root, debian and trainer, and the repositories."""
 
     folder: Path
 
@@ -79,13 +91,18 @@ class Stock:
         return self.folder / "repository"
 
     @property
-    def key(self) -> Path:
-        return self.folder / "key"
+    def newer(self) -> Path:
+        """A repository with the engine of a later release."""
+        return self.folder / "newer"
 
 
-def stock_root(folder: Path, suite: str) -> Stock:
-    """A release's stock in a folder of its own, or, where the environment names a cache, in that: built there once."""
-    return Stock(kept(f"stock-{suite}", folder, [Path(__file__)], lambda unfinished: _build(Stock(unfinished), suite)))
+def stock_root(folder: Path, suite: str, *, newer: bool = False) -> Stock:
+    """A release's stock, on request with the repository `newer`.
+
+    It lies in a folder of its own, or, where the environment names a cache, in that: built there once.
+    """
+    name = f"stock-{suite}{'-newer' if newer else ''}"
+    return Stock(kept(name, folder, [Path(__file__)], lambda unfinished: _build(Stock(unfinished), suite, newer)))
 
 
 def kept(name: str, folder: Path, recipes: Sequence[Path], build: Callable[[Path], None]) -> Path:
@@ -109,35 +126,28 @@ def debootstrap(root: Path, suite: str, packages: Sequence[str], *options: str) 
     with outside():
         run(*ALONE, "mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(packages)}", *options,
             f"--customize-hook={FETCH}", suite, str(root), timeout=BUILDING)  # fmt: skip
-    repository = root.with_name("repository")
-    run("mv", f"{root}/repository", str(repository))
-    run("sh", "-ec", REPACK, "repack", str(repository))
-    for index in ("packages", "release"):
-        made = run("env", f"--chdir={repository}", "apt-ftparchive", index, ".")
-        (repository / index.capitalize()).write_text(made)
+    for repository in filter(Path.exists, (root / "repository", root / "newer")):
+        _index(repository, root.with_name(repository.name))
     for left in (*root.glob("etc/ssh/ssh_host_*"), *root.glob("etc/apt/sources.list.d/*"), root / "etc/resolv.conf"):
         left.unlink(missing_ok=True)
 
 
-def _build(stock: Stock, suite: str) -> None:
+def _index(fetched: Path, repository: Path) -> None:
+    """Makes a repository of packages that lie in a root file system."""
+    run("mv", str(fetched), str(repository))
+    run("sh", "-ec", REPACK, "repack", str(repository))
+    for index in ("packages", "release"):
+        made = run("env", f"--chdir={repository}", "apt-ftparchive", index, ".")
+        (repository / index.capitalize()).write_text(made)
+
+
+def _build(stock: Stock, suite: str, newer: bool) -> None:
     root = stock.root
-    debootstrap(root, suite, PACKAGES)
+    debootstrap(root, suite, PACKAGES, *([f"--customize-hook={FETCH_NEWER}"] if newer else []))
     for name, text in FILES.items():
         (root / name).write_text(text)
     run("chroot", str(root), "systemctl", "--quiet", "enable", "cgroup-rw.service")
-    _add_users(stock)
-
-
-def _add_users(stock: Stock) -> None:
-    """root and debian log in with the key; trainer with a password, which sudo wants, too."""
-    root = stock.root
     hashed = run("openssl", "passwd", "-6", PASSWORD).strip()
     run("chroot", str(root), "useradd", "--create-home", "--shell=/bin/bash", "debian")
     run("chroot", str(root), "useradd", "--create-home", "--shell=/bin/bash", "--groups=sudo", f"--password={hashed}",
         "trainer")  # fmt: skip
-    run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f", str(stock.key))
-    for home, user in (("root", "root"), ("home/debian", "debian")):
-        folder = root / home / ".ssh"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        (folder / "authorized_keys").write_text(stock.key.with_suffix(".pub").read_text())
-        run("chroot", str(root), "chown", "-R", f"{user}:", f"/{home}/.ssh")

@@ -14,7 +14,7 @@ from cloudscale.errors import ConnectionFailed
 from cloudscale.hosts.facts import Facts, parse_facts
 from cloudscale.hosts.ssh import Target
 from cloudscale.model import CommandResult, OnOutput
-from tests.unit.scripts import script_text
+from tests.unit.scripts import SCRIPTS, script_text
 
 # A virtual machine with Debian 12 as a cloud has them: no engine, IPv4 and IPv6, a temporary address among them.
 FRESH: Mapping[str, str] = {
@@ -138,7 +138,11 @@ class FakeHost:
 
     def __post_init__(self) -> None:
         self.fresh = dict(self.values)
-        self._scripts = {script_text(name): name for name in ("facts", "engine-up", "engine-down")}
+        self._scripts = {script_text(name): name for name in SCRIPTS}
+
+    @property
+    def host_key(self) -> str:
+        return f"ssh-ed25519 {base64.b64encode(self.target.host.encode()).decode()}"
 
     @property
     def peer(self) -> str:
@@ -189,7 +193,7 @@ class FakeHost:
             self._up(*arguments)
         elif name == "engine-down":
             self._down()
-        return CommandResult(0, "", "")
+        return CommandResult(0, "22\n" if arguments[:1] == ("open",) else "", "")
 
     def _up(self, what: str) -> None:
         values, files = self.values, {path: data.decode() for path, data in self.files.items()}

@@ -38,7 +38,7 @@ class FakeClock:
 class FakeContainers:
     """docker-py's client.containers, as far as an image is looked into; `inside` is what the look finds."""
 
-    def __init__(self, inside: bytes | Exception = b"lab\n1000\n100\n/home/jovyan/work\n") -> None:
+    def __init__(self, inside: bytes | Exception = b"lab\n1000\n100\n/home/jovyan/work\n1048576\n") -> None:
         self.inside = inside
         self.runs: list[Json] = []
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import resources
 
-SCRIPTS = ("facts", "engine-up", "engine-down", "boot")
+SCRIPTS = ("facts", "engine-up", "engine-down", "image-door", "image-send", "boot")
 
 
 def script_text(name: str) -> str:

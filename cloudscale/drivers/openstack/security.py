@@ -18,9 +18,9 @@ from cloudscale.networks import family
 
 SSH_PORT = 22
 
-# ports of the swarm (docs.docker.com, "Open protocols and ports between the hosts"), and that of the engines, because
-# machines copy images to each other
-BETWEEN = (("tcp", TLS_PORT), ("tcp", 2377), ("tcp", 7946), ("udp", 7946), ("udp", 4789))
+# ports of the swarm (docs.docker.com, "Open protocols and ports between the hosts"), and SSH, because machines pass
+# images to each other
+BETWEEN = (("tcp", SSH_PORT), ("tcp", 2377), ("tcp", 7946), ("udp", 7946), ("udp", 4789))
 ANY = "0.0.0.0/0"
 V4_ONLY = ("IPv4",)
 DEFAULT_RULES = 2  # in each new group; they allow all outgoing traffic

@@ -58,6 +58,23 @@ install() {
   $APT install $PACKAGES >$COURSE/apt 2>&1
 }
 
+prove_firewall() { # of a machine that has one (see boot.sh): tries a seat's way to the metadata service
+  [ -e $COURSE/firewall.sh ] || return 0
+  own=$(ip -4 -o address show docker0 | sed -n 's/.* inet \([0-9./]*\).*/\1/p')
+  gateway=${own%/*}
+  {
+    ip netns add cloudscale &&
+      ip link add cloudscale0 type veth peer name eth0 netns cloudscale && ip link set cloudscale0 master docker0 up &&
+      ip -n cloudscale address add "${gateway%.*}.254/${own#*/}" dev eth0 && ip -n cloudscale link set eth0 up &&
+      ip -n cloudscale route add default via "$gateway"
+  } >$COURSE/probe 2>&1 || broken=$(tail -n 1 $COURSE/probe)
+  leaks=$(timeout 3 ip netns exec cloudscale bash -c ': </dev/tcp/169.254.169.254/80' 2>/dev/null && echo yes) || true
+  ip netns delete cloudscale 2>/dev/null || true
+  rm -f $COURSE/probe
+  [ -z "$leaks" ] || fail "its firewall is not in force: a container reaches the metadata service (169.254.169.254)"
+  [ -z "${broken-}" ] || fail "its firewall can't be tried: $broken"
+}
+
 mkdir -p $COURSE
 chmod 700 $COURSE
 exec 9>$COURSE/lock # an interrupted run may still be working here
@@ -104,5 +121,6 @@ if ! systemctl $what docker.service || ! systemctl is-active --quiet docker.serv
   fi
   fail "the engine does not start: $cause"
 fi
+prove_firewall
 : >$COURSE/ready
 sync

@@ -29,6 +29,9 @@ iptables -w -N DOCKER-USER 2>/dev/null || true # the engine keeps existing rules
 add DOCKER-USER -d 169.254.169.254 -j DROP
 add DOCKER-USER -p tcp -m multiport --dports 2376,2377,7946 -j DROP
 add DOCKER-USER -p udp -m multiport --dports 4789,7946 -j DROP
+for network in $(ip -4 route show scope link | sed -n 's/^\([0-9./]*\) .*/\1/p'); do
+  add DOCKER-USER -d $network -p tcp --dport 22 -j DROP # machines pass images to each other over SSH
+done
 for gateway in $(ip -4 route show default | sed -n 's/.* via \([^ ]*\).*/\1/p'); do
   for protocol in tcp udp; do
     add DOCKER-USER -d $gateway -p $protocol ! --dport 53 -m conntrack --ctstate NEW -j DROP

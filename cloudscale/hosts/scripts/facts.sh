@@ -18,9 +18,38 @@ ip -o link 2>/dev/null | fact links
 { ip -o route; ip -6 -o route; } 2>/dev/null | fact routes
 cat /etc/resolv.conf 2>/dev/null | fact resolvers
 cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | fact sockets
-for folder in /var/lib/docker /var/lib /; do
-  [ -d "$folder" ] && df -Pk "$folder" && break
-done | fact disk
+
+engine_start() { # the engine's command line: as it runs, and as it will be started
+  pid=$(systemctl show docker.service --property MainPID --value 2>/dev/null)
+  [ "${pid:-0}" = 0 ] || tr '\0' ' ' <"/proc/$pid/cmdline"
+  systemctl show docker.service --property ExecStart
+}
+
+keeps_images_in_containerd() { # $1: the engine's data. A new engine does so since 29; one that was upgraded does not
+  case $(echo "$settings" | tr -d ' \n\t') in
+    *'"containerd-snapshotter":true'*) return 0 ;;
+    *'"containerd-snapshotter":false'*) return 1 ;;
+  esac
+  [ "$(dockerd --version 2>/dev/null | sed -n 's/.*version \([0-9]*\)\..*/\1/p')" -ge 29 ] 2>/dev/null && [ ! -d "$1/image" ]
+}
+
+present() { # the folder, or what it will be made in
+  folder=$1
+  while [ ! -d "$folder" ]; do folder=$(dirname "$folder"); done
+  echo "$folder"
+}
+
+settings=$(cat /etc/docker/daemon.json 2>/dev/null)
+data=$(engine_start 2>/dev/null | sed -n 's/.*--data-root[= ]\([^ ;]*\).*/\1/p' | head -n 1)
+: "${data:=$(echo "$settings" | tr '\n\t' '  ' | sed -n 's/.*"data-root" *: *"\([^"]*\)".*/\1/p')}"
+: "${data:=/var/lib/docker}"
+if keeps_images_in_containerd "$data"; then
+  images=$(sed -n "/^\[/q; s/^root *= *[\"']\([^\"']*\).*/\1/p" /etc/containerd/config.toml 2>/dev/null)
+  : "${images:=/var/lib/containerd}"
+else
+  images=$data
+fi
+df -Pk "$(present "$data")" "$(present "$images")" | fact disk
 { dockerd --version 2>/dev/null || true; } | fact engine
 { systemctl show docker.service --property ExecStart 2>/dev/null || true; } | fact start
 { systemctl is-active docker.service 2>/dev/null || true; } | fact active

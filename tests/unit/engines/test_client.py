@@ -5,6 +5,7 @@ import errno
 import getpass
 import grp
 import http.server
+import io
 import json
 import os
 import socket
@@ -22,7 +23,16 @@ import urllib3
 from docker.errors import DockerException
 
 from cloudscale.engines.certificates import Authority
-from cloudscale.engines.client import describe, engine_errors, explain, from_environment, over_tls
+from cloudscale.engines.client import (
+    IMAGE_TIMEOUT,
+    REQUEST_TIMEOUT,
+    describe,
+    engine_errors,
+    explain,
+    failure,
+    from_environment,
+    over_tls,
+)
 from cloudscale.errors import EngineError, NotSetUp, RequestError, SeatError
 from cloudscale.model import Machine
 from cloudscale.units import GIB
@@ -379,13 +389,52 @@ def test_a_machine_that_does_not_answer_is_reported_in_time(
 def test_an_engine_at_an_ipv6_address_is_asked_in_brackets(bio: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
     urls: list[str] = []
 
-    def client(url: str, **settings: object) -> object:
-        urls.append(url)
-        api = SimpleNamespace(version=lambda api_version: {"ApiVersion": "1.43"}, api_version="1.43")
-        return SimpleNamespace(api=api, close=lambda: None)
+    def send(api: docker.APIClient, request: requests.PreparedRequest, **settings: object) -> requests.Response:
+        urls.append(str(request.url).removesuffix("/version"))
+        answer = requests.Response()
+        answer.status_code, answer._content = 200, b'{"ApiVersion": "1.43"}'
+        return answer
 
     monkeypatch.setattr(socket, "create_connection", lambda address, timeout: socket.socket())
-    monkeypatch.setattr(docker, "DockerClient", client)
+    monkeypatch.setattr(docker.APIClient, "send", send)
     over_tls("m1", "2001:db8::1", 2376, ca=bio.ca_file, certificate=bio.client_files)
     over_tls("m1", "m1.example", 2376, ca=bio.ca_file, certificate=bio.client_files)
     assert {*urls} == {"https://[2001:db8::1]:2376", "https://m1.example:2376"}
+
+
+def test_an_engine_that_saves_or_loads_an_image_is_given_time(bio: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, object] = {}
+
+    def send(api: docker.APIClient, request: requests.PreparedRequest, **settings: object) -> requests.Response:
+        given[request.path_url.removeprefix("/v1.43")] = settings["timeout"]
+        answer = requests.Response()
+        answer.status_code, answer._content = 200, b'{"ApiVersion": "1.43"}'
+        answer.raw = io.BytesIO()
+        return answer
+
+    monkeypatch.setattr(socket, "create_connection", lambda address, timeout: socket.socket())
+    monkeypatch.setattr(docker.APIClient, "send", send)
+    api: Any = over_tls("m1", "192.0.2.1", 2376, ca=bio.ca_file, certificate=bio.client_files).api
+    api.get_image("bio/get:1")
+    api.load_image(iter([b""]), quiet=False)
+    api.inspect_image("bio/get:1")
+    assert given == {
+        "/version": REQUEST_TIMEOUT,
+        "/images/bio/get:1/get": IMAGE_TIMEOUT,
+        "/images/load?quiet=False": IMAGE_TIMEOUT,
+        "/images/bio/get:1/json": REQUEST_TIMEOUT,
+    }
+
+
+@pytest.mark.parametrize(
+    ("event", "message"),
+    [
+        ({"errorDetail": {"message": "no space left"}, "error": "something"}, "no space left"),
+        ({"errorDetail": {"code": 1, "message": "no space left"}}, "no space left"),
+        ({"error": "no space left"}, "no space left"),
+        ({"stream": "Step 1/4"}, ""),
+        ({"errorDetail": None}, ""),
+    ],
+)
+def test_an_error_in_a_stream_is_read_as_new_and_as_old_engines_send_it(event: dict[str, object], message: str) -> None:
+    assert failure(event) == message

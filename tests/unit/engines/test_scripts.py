@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from cloudscale.drivers import over_ssh
 from cloudscale.engines.setup import MARK, SETTINGS, TLS, UNIT, Setup, tar
 from cloudscale.hosts.facts import script_failure
 from cloudscale.model import CommandResult
@@ -41,9 +40,9 @@ def kept(tmp_path: Path) -> Setup:
 # --- form ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [*SCRIPTS, "copy"])
+@pytest.mark.parametrize("name", SCRIPTS)
 def test_a_script_is_one_that_every_sh_can_read(name: str) -> None:
-    script = over_ssh.COPY if name == "copy" else script_text(name)
+    script = script_text(name)
     for shell in ("sh", "dash", "bash"):
         if shutil.which(shell):
             subprocess.run([shell, "-n", "-c", script], check=True)
@@ -330,3 +329,57 @@ def test_the_owners_settings_keep_their_mode(host: Host, kept: Setup) -> None:
     assert os.stat(host.root / COURSE[1:]).st_mode & 0o777 == 0o700
     assert succeeded(host.down(b"{}"))
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+# --- the firewall of a machine ---------------------------------------------------------------
+
+PROBED = f"{COURSE}/firewall.sh"  # boot.sh makes it
+IP = 'case $* in *show*) echo "4: docker0    inet 172.30.0.1/20 brd 172.30.15.255 scope global docker0" ;; esac'
+
+
+def program(host: Host, name: str, script: str) -> None:
+    (host.root / "bin" / name).unlink(missing_ok=True)
+    (host.root / "bin" / name).write_text(f'#!/bin/sh\necho "{name} $*" >>"$ROOT/calls"\n{script}\n')
+    (host.root / "bin" / name).chmod(0o755)
+
+
+@pytest.fixture
+def walled(host: Host) -> Host:
+    """A machine that was made for the course."""
+    host.write(PROBED)
+    program(host, "ip", IP)
+    program(host, "timeout", "exit 124")
+    return host
+
+
+def test_the_firewall_of_a_machine_is_tried_from_a_containers_place(walled: Host, fresh: Setup) -> None:
+    assert succeeded(walled.up(fresh))
+    probe = [call for call in walled.calls if "cloudscale" in call and call.startswith(("ip", "timeout"))]
+    assert "ip -n cloudscale address add 172.30.0.254/20 dev eth0" in probe
+    assert any("169.254.169.254" in call for call in probe)
+    assert probe[-1] == "ip netns delete cloudscale"
+    assert walled.has(f"{COURSE}/ready")
+
+
+def test_a_host_without_a_firewall_is_not_tried(host: Host, fresh: Setup) -> None:
+    program(host, "ip", IP)
+    assert succeeded(host.up(fresh))
+    assert not any("netns" in call for call in host.calls)
+
+
+@pytest.mark.parametrize(
+    ("what", "script", "message"),
+    [
+        ("timeout", "exit 0", "not in force: a container reaches the metadata service (169.254.169.254)"),
+        ("ip", f"{IP}\ncase $* in *veth*) echo no veth >&2; exit 2 ;; esac", "can't be tried: no veth"),
+    ],
+)
+def test_a_machine_whose_firewall_does_not_hold_is_not_ready(
+    walled: Host, fresh: Setup, what: str, script: str, message: str
+) -> None:
+    program(walled, what, script)
+    done = walled.up(fresh)
+    assert done.returncode
+    assert message in done.stderr.decode()
+    assert not walled.has(f"{COURSE}/ready")
+    assert "ip netns delete cloudscale" in walled.calls

@@ -41,6 +41,33 @@ def test_an_engine_gets_its_socket_where_it_had_it_before(
     assert settings_of(needed(host, bio))["hosts"][0] == first
 
 
+NEW = {**WITH_ENGINE, "engine": "Docker version 29.1.3, build 297e128\n"}
+
+
+def test_an_engine_that_could_use_nftables_uses_iptables(bio: Authority) -> None:
+    host = FakeHost(values=dict(NEW))
+    assert settings_of(needed(host, bio))["firewall-backend"] == "iptables"
+    assert setup_for(settle(host, bio), bio) is None
+    assert "firewall-backend" not in settings_of(needed(FakeHost(values=dict(WITH_ENGINE)), bio))
+
+
+def test_an_engine_that_the_course_installed_is_not_restarted_for_a_default(bio: Authority) -> None:
+    host = settle(FakeHost(values=dict(FRESH)), bio)
+    host.values["engine"] = NEW["engine"]
+    assert setup_for(host, bio) is None
+
+
+@pytest.mark.parametrize("flag", ["--firewall-backend=nftables", "--firewall-backend nftables"])
+def test_an_owners_nftables_serves_again_after_the_course(bio: Authority, flag: str) -> None:
+    theirs = json.dumps({"firewall-backend": "nftables"})
+    host = FakeHost(values={**NEW, "settings": theirs, "start": CE_START % f"-H fd:// {flag}"})
+    assert settings_of(needed(host, bio))["firewall-backend"] == "iptables"
+    assert b"nftables" not in needed(host, bio).files[UNIT]
+    settle(host, bio)
+    release(host, host.facts)  # type: ignore[arg-type]
+    assert json.loads(host.values["settings"]) == json.loads(theirs)
+
+
 def test_the_owners_containers_keep_their_network(bio: Authority) -> None:
     closed = {"icc": False, "no-new-privileges": True}
     for containers in (0, 3):

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import base64
+import json
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -137,6 +140,74 @@ def test_the_script_reads_this_computer() -> None:
     assert host.cores > 0
     assert host.memory > 0
     assert host.free_disk >= 0
+
+
+DAEMON = json.dumps({"data-root": "/data/docker", "log-driver": "json-file", "live-restore": True})
+STORE = json.dumps({"features": {"containerd-snapshotter": True}}, indent=4)
+CONTAINERD = "version = 2\nroot = '/data/images' # moved\n[grpc]\nroot = 'x'\n"
+
+
+@pytest.mark.usefixtures("processes")
+@pytest.mark.parametrize(
+    ("daemon", "containerd", "start", "version", "folders"),
+    [
+        ("", "", "", "", ["var/lib/docker", "var/lib/docker"]),
+        (DAEMON, "", "", "20.10.24", ["data/docker", "data/docker"]),
+        ('{"data-root":\n\t"/data/new/deep"}', "", "", "26.1.5", ["data", "data"]),  # what is not made yet
+        (DAEMON, "", "-H fd:// --data-root=/data/flag --debug ; ", "26.1.5", ["data/flag", "data/flag"]),
+        ("", "", "-H fd:// --data-root /data/flag ; ", "26.1.5", ["data/flag", "data/flag"]),
+        (STORE, "", "", "28.5.2", ["var/lib/docker", "var/lib/containerd"]),
+        (STORE, CONTAINERD, "", "28.5.2", ["var/lib/docker", "data/images"]),
+        (DAEMON, "", "", "29.1.3", ["data/docker", "var/lib/containerd"]),
+        ("", "", "", "29.1.3", ["var/lib/docker", "var/lib/docker"]),  # upgraded, with images from before
+        ('{"features": {"containerd-snapshotter": false}}', "", "", "29.1.3", ["var/lib/docker", "var/lib/docker"]),
+    ],
+)
+def test_free_disk_is_that_of_the_engines_own_folders(
+    tmp_path: Path, daemon: str, containerd: str, start: str, version: str, folders: list[str]
+) -> None:
+    for folder in ("var/lib/docker/image/overlay2", "var/lib/containerd", "data/docker", "data/flag", "data/images"):
+        (tmp_path / folder).mkdir(parents=True)
+    for path, text in {"etc/docker/daemon.json": daemon, "etc/containerd/config.toml": containerd}.items():
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).write_text(text)
+    programs = {
+        "df": "printf '%s\\n' \"$@\"",
+        "systemctl": f'case $* in *MainPID*) echo 0 ;; *ExecStart*) echo "ExecStart={{ argv[]=dockerd {start}" ;; esac',
+        "dockerd": f'[ "{version}" ] && echo "Docker version {version}, build 1"',
+        "docker": "exit 1",
+    }
+    for name, script in programs.items():
+        program = tmp_path / "bin" / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+    script = re.sub(r"/(?=(etc/docker|etc/containerd|var/lib)/)", f"{tmp_path}/", script_text("facts"))
+    script = script.replace('df -Pk "$(present "$data")" "$(present "$images")"', SHOW)
+    done = subprocess.run(
+        ["sh", "-c", script],
+        capture_output=True,
+        text=True,
+        env={"PATH": f"{tmp_path}/bin:/usr/bin:/bin", "ROOT": str(tmp_path)},
+        check=True,
+    )
+    assert done.stderr == ""
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith("disk "))
+    shown = base64.b64decode(line.split()[1]).decode().splitlines()
+    assert [str(Path(folder).relative_to(tmp_path)) for folder in shown[1:]] == folders
+
+
+# the folders that a setting names are below the test's, too
+SHOW = 'df -Pk "$(present "$ROOT/${data#$ROOT/}")" "$(present "$ROOT/${images#$ROOT/}")"'
+
+
+def test_of_two_disks_the_fuller_one_counts() -> None:
+    table = (
+        "Filesystem     1024-blocks    Used Available Capacity Mounted on\n"
+        "/dev/vda1         40501688 2153020  36256724       6% /\n"
+        "10.0.0.9:/srv     40501688 2153020      2048      99% /var/lib/my containerd\n"
+    )
+    assert facts(disk=table).free_disk == 2048 * 1024
 
 
 # --- addresses -------------------------------------------------------------------------------

@@ -141,11 +141,13 @@ def start_firewall(host: Host) -> subprocess.CompletedProcess[bytes]:
 def test_seats_reach_neither_the_clouds_metadata_nor_engines_nor_the_machine(host: Host) -> None:
     assert succeeded(host.boot())
     program(host, "iptables", IPTABLES)
+    program(host, "ip", 'case $* in *scope*) echo "10.1.0.0/24 dev ens3 proto kernel src 10.1.0.5 metric 100" ;; esac')
     assert succeeded(start_firewall(host))
     assert host.read("rules").splitlines() == [
         "DOCKER-USER -d 169.254.169.254 -j DROP",
         "DOCKER-USER -p tcp -m multiport --dports 2376,2377,7946 -j DROP",
         "DOCKER-USER -p udp -m multiport --dports 4789,7946 -j DROP",
+        "DOCKER-USER -d 10.1.0.0/24 -p tcp --dport 22 -j DROP",
         "INPUT -i docker0 -m conntrack --ctstate NEW -j DROP",
         "INPUT -i docker_gwbridge -m conntrack --ctstate NEW -j DROP",
     ]

@@ -18,6 +18,7 @@ class FakeImages(FakeCalls):
         super().__init__(name, network)
         self.images_: dict[str, Json] = {}  # by name
         self.registry: dict[str, Json] = {}
+        self.published: set[str] = set()  # images in a registry, by digest
         self.loading_fails = ""
 
     @call
@@ -75,7 +76,7 @@ class FakeImages(FakeCalls):
         """A loaded image lacks the digests that it has in its registry."""
         saved: Json = json.loads(zlib.decompress(b"".join(data), wbits=16 + zlib.MAX_WBITS))
         if self.loading_fails:
-            return iter([{"error": self.loading_fails}])
+            return iter([{"errorDetail": {"message": self.loading_fails}}])
         for name, image in saved.items():
             self.receive(name, image)
             self._changed(f"load {name}")
@@ -83,6 +84,13 @@ class FakeImages(FakeCalls):
 
     def receive(self, name: str, image: Json) -> None:
         self.images_[name] = {**deepcopy(image), "RepoDigests": []}
+
+    @call
+    def inspect_distribution(self, image: str) -> Json:
+        assert "@sha256:" in image
+        if image not in self.published:
+            raise api_error(403, "denied: requested access to the resource is denied")
+        return {"Descriptor": {"digest": image.partition("@")[2]}}
 
     @call
     def pull(self, repository: str, tag: str, stream: bool, decode: bool) -> Iterator[Json]:
@@ -101,7 +109,7 @@ class FakeImages(FakeCalls):
             yield {"status": "Downloading", "id": "layer1", "progressDetail": {"current": have, "total": 100}}
         yield {"status": "Downloading", "id": "layer2", "progressDetail": {"current": 10, "total": 20}}
         if error := self.registry[reference].get("error"):
-            yield {"error": error}
+            yield {"errorDetail": {"message": error}}
             return
         self._changed(f"pull {reference}")
         self.images_[reference] = self.registry[reference]

@@ -10,6 +10,7 @@ import pytest
 from cloudscale.engines.client import Engine
 from cloudscale.errors import EngineError, ImageError, MachineError, RequestError
 from cloudscale.fanout import fan_out
+from cloudscale.images import delivery
 from cloudscale.model import Machine, Outcome, Outcomes
 from cloudscale.units import GIB
 from tests.unit.fakes import FakeHosts, fake_apis
@@ -28,7 +29,7 @@ def test_each_machine_pulls_what_a_registry_has(course: Course) -> None:
         api.registry[PUBLIC] = PULLED
     assert pinned(course.deliver(PUBLIC)) == ["quay.io/jupyter/lab@sha256:aa"] * 3
     assert course.changes() == [[f"pull {PUBLIC}"]] * 3
-    assert course.asked == 0
+    assert course.driver.done == []
 
 
 def test_a_machine_that_has_the_image_is_left_as_it_is(course: Course) -> None:
@@ -78,6 +79,62 @@ def test_an_image_that_no_registry_has_is_sent_once_and_copied_from_machine_to_m
         "Image: copying it from m1 to m2 (2048 MiB)",
         "Image: copying it from m1 to m3 (2048 MiB)",
     ]
+
+
+STORE = {**BUILT, "RepoDigests": ["bio/lab@sha256:22"]}  # as containerd's store has each image: the id is the digest
+
+
+def test_no_machine_asks_a_registry_for_what_only_the_trainer_has(course: Course) -> None:
+    for api in course.apis:
+        api.registry["bio/lab:1"] = {"Id": "sha256:66"}  # somebody else's, of the same name
+    course.has(BUILT, reference="bio/lab:1")
+    assert pinned(course.deliver("bio/lab:1")) == ["sha256:22"] * 3
+    assert course.changes() == [["load bio/lab:1"], [], []]
+
+
+@pytest.mark.parametrize("is_published", [True, False])
+def test_the_digest_of_a_trainers_image_in_containerds_store_is_looked_up_once(
+    course: Course, is_published: bool
+) -> None:
+    course.has(STORE, reference="bio/lab:1")
+    assert course.trainer
+    course.trainer.published = {"bio/lab@sha256:22"} if is_published else set()
+    for api in course.apis:
+        api.registry["bio/lab:1"] = STORE
+    assert pinned(course.deliver("bio/lab:1")) == ["sha256:22"] * 3
+    assert course.changes() == ([["pull bio/lab:1"]] * 3 if is_published else [["load bio/lab:1"], [], []])
+
+
+def test_an_image_for_another_architecture_is_pulled_though_the_trainer_has_one(course: Course) -> None:
+    course.has({**BUILT, "Architecture": "arm64"}, reference=PUBLIC)
+    for api in course.apis:
+        api.registry[PUBLIC] = PULLED
+    assert pinned(course.deliver(PUBLIC)) == ["quay.io/jupyter/lab@sha256:aa"] * 3
+
+
+def test_an_image_of_one_build_is_the_same_on_every_engine_whatever_its_id(course: Course) -> None:
+    layers = {"RootFS": {"Layers": ["sha256:l1", "sha256:l2"]}, "Created": "2025-01-01"}
+    course.apis[0].images_[OWN] = {**BUILT, **layers, "Id": "sha256:22"}
+    course.apis[1].images_[OWN] = {**BUILT, **layers, "Id": "sha256:55", "RepoDigests": ["cloudscale/pydata@sha256:55"]}
+    course.apis[2].images_[OWN] = {**BUILT, **layers, "Id": "sha256:77"}
+    assert pinned(course.deliver(OWN)) == ["sha256:22", "sha256:55", "sha256:77"]
+    assert [api.changes for api in course.apis] == [[], [], []]
+
+
+def test_a_machine_with_another_build_than_the_first_one_gets_that(course: Course) -> None:
+    for api in course.apis:
+        api.images_["bio/lab:1"] = BUILT
+    course.apis[1].images_["bio/lab:1"] = {**BUILT, "Id": "sha256:33", "Created": "2025-02-02"}
+    assert pinned(course.deliver("bio/lab:1")) == ["sha256:22"] * 3
+    assert course.driver.done == ["copy bio/lab:1 from m1 to m2"]
+
+
+def test_a_tag_that_moved_between_two_pulls_is_pulled_by_its_first_digest(course: Course) -> None:
+    for api in course.apis:
+        api.registry[PUBLIC] = PULLED
+        api.registry["quay.io/jupyter/lab@sha256:aa"] = PULLED
+    course.apis[1].registry[PUBLIC] = {"Id": "sha256:33", "RepoDigests": ["quay.io/jupyter/lab@sha256:bb"]}
+    assert pinned(course.deliver(PUBLIC)) == ["quay.io/jupyter/lab@sha256:aa"] * 3
 
 
 def test_an_image_of_cloudscale_is_never_pulled(course: Course) -> None:
@@ -188,7 +245,7 @@ def test_machines_that_wait_for_an_upload_that_fails_try_it_themselves(
     def breaks(data: Any, quiet: bool | None = None) -> Any:
         reached.set()
         assert go.wait(30)
-        return iter([{"error": "no space left on device"}])
+        return iter([{"errorDetail": {"message": "no space left on device"}}])
 
     monkeypatch.setattr(course.apis[0], "load_image", breaks)
     way = course.delivery(OWN)
@@ -213,19 +270,42 @@ def test_machines_that_wait_for_an_upload_that_fails_try_it_themselves(
     assert sum(change.count(f"load {OWN}") for change in course.changes()) == 1
 
 
-def test_a_copy_that_fails_is_that_machines_own_failure(course: Course, monkeypatch: pytest.MonkeyPatch) -> None:
-    course.has(BUILT)
+def cut_off(course: Course, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """No other machine reaches this one."""
     copy = course.driver.copy_image
 
     def fails(source: Machine, target: Machine, image: str, on_output: Callable[[bytes], None]) -> None:
-        if target.name == "m2":
-            raise MachineError("m2: the image can't be sent to it from m1.")
+        if target.name == name:
+            raise MachineError(f"{name}: could not pass the image to it from {source.name} (port 22 is closed).")
         copy(source, target, image, on_output)
 
     monkeypatch.setattr(course.driver, "copy_image", fails)
+
+
+def test_where_machines_do_not_reach_each_other_the_image_goes_through_this_computer(
+    course: Course, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    course.has(BUILT)
+    cut_off(course, monkeypatch, "m2")
+    assert pinned(course.deliver(OWN)) == ["sha256:22"] * 3
+    assert course.changes() == [[f"load {OWN}"], [f"load {OWN}"], []]
+    assert any("port 22 is closed" in message and "through this computer" in message for message in course.messages)
+
+
+def test_a_machine_that_no_way_leads_to_is_its_own_failure(course: Course, monkeypatch: pytest.MonkeyPatch) -> None:
+    course.has(BUILT)
+    cut_off(course, monkeypatch, "m2")
+    course.apis[1].loading_fails = "unexpected EOF"
     first, second, third = course.deliver(OWN)
     assert first.ok and third.ok
-    assert isinstance(second.error, MachineError)
+    assert "m2: the image can't be loaded: unexpected EOF" in str(second.error)
+
+
+def test_a_stream_that_takes_too_long_is_ended(course: Course, monkeypatch: pytest.MonkeyPatch) -> None:
+    course.has(BUILT)
+    monkeypatch.setattr(delivery, "SENDING", -1.0)
+    (outcome,) = course.deliver(OWN, "m1")
+    assert "from this computer was not sent within" in str(outcome.error)
 
 
 def test_an_image_that_is_missing_after_a_copy_is_reported(course: Course, monkeypatch: pytest.MonkeyPatch) -> None:

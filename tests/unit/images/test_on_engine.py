@@ -155,13 +155,39 @@ def test_an_invalid_name_is_a_wrong_request() -> None:
         find_image(fake_engine(FakeApi()), "Jupyter/Lab")
 
 
+# --- engines that keep images in containerd --------------------------------------------------
+
+
+def test_where_every_image_has_a_digest_it_is_pinned_by_its_id() -> None:
+    api = FakeApi()
+    api.images_["own/lab:1"] = {"Id": "sha256:55", "RepoDigests": ["own/lab@sha256:55"], "Size": 100}
+    image = image_on(api, "own/lab:1")
+    assert image.pinned == "sha256:55"
+    assert not image.from_registry
+    assert image.room > 2 * image.size  # the size is that of the packed layers
+
+
+def test_an_image_without_a_date_is_the_same_however_an_engine_says_so() -> None:
+    old, new = FakeApi(), FakeApi()
+    layers = {"RootFS": {"Layers": ["sha256:l1"]}}
+    old.images_["own/lab:1"] = {"Id": "sha256:11", "Created": "0001-01-01T00:00:00Z", **layers}
+    new.images_["own/lab:1"] = {"Id": "sha256:55", **layers}
+    assert image_on(old, "own/lab:1").is_same(image_on(new, "own/lab:1"))
+
+
 # --- looking inside --------------------------------------------------------------------------
 
 
 def test_an_image_shows_who_runs_jupyter_and_where() -> None:
-    containers = FakeContainers(b"lab\n1000\n100\n/home/jovyan/work\n")
+    containers = FakeContainers(b"lab\n1000\n100\n/home/jovyan/work\n1048576\n")
     image = look_inside(fake_engine(FakeApi(), containers), PUBLIC, "lab@sha256:aa", "bio")
-    assert image == NotebookImage(PUBLIC, "lab", 1000, 100, "/home/jovyan/work")
+    assert image == NotebookImage(PUBLIC, "lab", 1000, 100, "/home/jovyan/work", 1048576)
+
+
+@pytest.mark.parametrize("limit", [b"unlimited\n", b"sh: ulimit: not found\n", b""])
+def test_an_image_that_does_not_say_how_many_files_may_be_open_is_used(limit: bytes) -> None:
+    containers = FakeContainers(b"lab\n1000\n100\n/home/jovyan/work\n" + limit)
+    assert look_inside(fake_engine(FakeApi(), containers), PUBLIC, "lab@sha256:aa", "bio").open_files == 0
 
 
 def test_the_look_is_without_a_network_and_leaves_nothing() -> None:

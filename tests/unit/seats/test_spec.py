@@ -55,6 +55,19 @@ def test_limits_and_reservation_are_those_of_the_settings() -> None:
     }
 
 
+@pytest.mark.parametrize(("allowed", "limit"), [(524288, 524288), (20000, 20000), (1073741816, 2**20)])
+def test_a_seat_may_open_as_many_files_as_its_machine_allows_up_to_a_million(allowed: int, limit: int) -> None:
+    template = replace(TEMPLATE, open_files={"m1": allowed, "m2": 7})
+    assert spec(template)["TaskTemplate"]["ContainerSpec"]["Ulimits"] == [
+        {"Name": "nofile", "Soft": limit, "Hard": limit}
+    ]
+    check_keys(spec(template), SERVICE)
+
+
+def test_on_a_machine_that_does_not_say_it_a_seat_has_what_the_engine_gives() -> None:
+    assert "Ulimits" not in spec()["TaskTemplate"]["ContainerSpec"]
+
+
 def test_a_seat_is_one_replica_pinned_to_its_machine() -> None:
     assert spec()["Mode"] == {"Replicated": {"Replicas": 1}}
     assert spec()["TaskTemplate"]["Placement"]["Constraints"] == ["node.id==node1"]

@@ -205,7 +205,9 @@ def test_our_own_image_is_sent_once_and_passed_on(lab: Class) -> None:
 
 def test_seats_start_from_the_image_as_their_machine_knows_it(lab: Class) -> None:
     lab.enrol(3)
-    lab.apis[2].images_[IMAGE] = {"Id": "sha256:99"}  # as one that was loaded
+    lab.registry[IMAGE]["RootFS"] = {"Layers": ["sha256:l1"]}
+    # as one that was loaded
+    lab.apis[2].images_[IMAGE] = {**lab.registry[IMAGE], "Id": "sha256:99", "RepoDigests": []}
     lab.launch()
     images = {api.name: container["Image"] for api in lab.apis for container in api.containers_}
     assert images == {"m1": "quay.io/jupyter/lab@sha256:aa", "m2": "quay.io/jupyter/lab@sha256:aa", "m3": "sha256:99"}

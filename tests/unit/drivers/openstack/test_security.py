@@ -63,7 +63,7 @@ ANYWHERE = "0.0.0.0/0"
 BASE: set[Seen] = {
     ("IPv4", "tcp", 22, 22, ANYWHERE),
     ("IPv4", "tcp", 2376, 2376, ANYWHERE),
-    ("IPv4", "tcp", 2376, 2376, "group"),
+    ("IPv4", "tcp", 22, 22, "group"),
     ("IPv4", "tcp", 2377, 2377, "group"),
     ("IPv4", "tcp", 7946, 7946, "group"),
     ("IPv4", "udp", 7946, 7946, "group"),
