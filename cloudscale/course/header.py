@@ -79,11 +79,10 @@ def parse_columns(text: str) -> dict[str, str]:
 
 def is_header(cells: Sequence[str]) -> bool:
     """Whether a line is a header, and says which column is the id (or the e-mail) and which one the name."""
-    found = find_columns(cells)
     if not _has_id_and_name(cells) or any(map(ADDRESS.fullmatch, cells)):
         return False
-    # `7;Sid;Nom` may be a student; `Quiz 1;Student;ID;Section` is none
-    return 0 in found or not _has_digit(cells[0]) or (len(found) > 2 and not cells[0].isdecimal())
+    # `s7;Sid;Nom` may be a student; `Quiz 1;Student;ID` is none
+    return 0 in find_columns(cells) or not _has_digit(cells[0]) or bool(re.search(r"[\s(]", cells[0]))
 
 
 def check_is_student(first: Line, body: Sequence[Line], source: str) -> None:
@@ -97,12 +96,19 @@ def _may_be_header(cells: Sequence[str], body: Sequence[Line]) -> bool:
     if any(map(ADDRESS.fullmatch, cells)):
         return False
     found = find_columns(cells)
-    if _has_digit(cells[0]) and 0 not in found:
-        is_number_as_below = cells[0].isdecimal() and all(line.cell(0).isdecimal() for line in body)
-        return _has_id_and_name(cells) and not (is_number_as_below and len(found) < 3)
+    if 0 not in found and _has_digit(cells[0]) and {_form(line.cell(0)) for line in body} <= {_form(cells[0])}:
+        # an id like those below it, and after it whatever a name may be, but not three names of columns
+        return len(found) > 2 or any(_is_headed(at, cells, body) for at in found)
     if 0 in found or len({fold(cells[at]) for at in found}) > 1:
         return True
+    if any(re.search(r"\w[\s_-]+\w", cells[at]) for at in found):  # `Full name`, which is nobody's
+        return True
     return any(_is_headed(at, cells, body) for at in range(len(cells)))
+
+
+def _form(cell: str) -> str:
+    """What an id consists of: `k0011` is `a0`."""
+    return re.sub(r"\d+", "0", re.sub(r"[^\W\d_]+", "a", cell))
 
 
 def _has_id_and_name(cells: Sequence[str]) -> bool:
@@ -115,9 +121,14 @@ def _has_digit(cell: str) -> bool:
 
 
 def _is_headed(at: int, cells: Sequence[str], body: Sequence[Line]) -> bool:
-    """Whether a cell is of another kind than most of those below it, which have digits or an @."""
+    """Whether a cell is of another kind than most of those below it: these have digits or an @, or are numbers."""
     below = [line.cell(at) for line in body if line.cell(at)]
-    if not fold(cells[at]) or _has_digit(cells[at]) or 2 * sum(map(_has_digit, below)) < max(1, len(below)):
+    if not below or not fold(cells[at]):
+        return False
+    if _has_digit(cells[at]):
+        is_text = not cells[at].isdecimal() and (at > 0 or " " in cells[at])  # `a1` may be the first id of a1, 2, 3
+        return is_text and 2 * sum(map(str.isdecimal, below)) >= len(below)
+    if 2 * sum(map(_has_digit, below)) < len(below):
         return False
     # logins that are made of names, some of them with a digit: the first one is a login too
     return at > 0 or not (_is_login(cells) and any(_is_login(line.cells) for line in body))

@@ -42,6 +42,10 @@ def refusal(text: str, columns: dict[str, str] | None = None) -> RosterError:
         "ada;Ada;Lovelace\n1;Bob;Ray\n",  # as above
         "Quiz1;ID;Name\nx;9001;Ada\n",
         "1;ID;Name\n;9001;Ada\n",
+        "2024;Vorname;E-Mail\n9000;Ada;ada@example.org\n",
+        "Woche 1;Vorname;Quiz 1\nx;Ada;8\n",
+        "Projekt;Quiz 1 (101);Wer\nA;9000;Ada\n",
+        "Projekt;Full name;Motto\nA;Ada;B\n",
     ],
 )
 def test_what_may_be_a_header_is_refused_with_its_columns_and_the_remedy(text: str) -> None:
@@ -59,6 +63,8 @@ def test_what_may_be_a_header_is_refused_with_its_columns_and_the_remedy(text: s
         "7;Name;Surname\n8;Bob;Ray\n",
         "s7;Vorname;Nachname\ns8;Bob;Ray\n",
         "7;Sid;Student\n8;Mel;Land\n",
+        "7;Ann;Lee;none\n8;Bob;Ray;bob@example.org\n",
+        "7;Ann;Lee\n8;Student;8\n",
         "ada;Name;Lovelace\nbob;Bob;Ray\n",
         "ada;Ada;Lovelace\nbob;Bob;Ray\n",
         "ada;Name;Surname;ada@example.org\nbob;Bob;Ray\n",
