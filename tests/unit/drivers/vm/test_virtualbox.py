@@ -111,7 +111,7 @@ def test_its_own_image_is_one_that_its_command_reads(virtualbox: VirtualBox) -> 
 # --- what VBoxManage prints ---
 
 
-def test_values_may_have_quotes_line_breaks_and_lines_of_their_own() -> None:
+def test_values_may_have_quotes_and_line_breaks_and_debian_may_print_a_warning_first() -> None:
     printed = r"""name="bio-1"
 memory=2048
 uartmode1="file,/home/d="q"\ ü/console.log"
