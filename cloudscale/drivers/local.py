@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
-from urllib.parse import urlsplit
 
 from cloudscale.course.folder import CourseFolder
 from cloudscale.course.settings import LocalSettings
 from cloudscale.engines import own
 from cloudscale.engines.client import Engine, engine_errors, from_environment
+from cloudscale.engines.endpoint import Endpoint, own_endpoint
 from cloudscale.errors import EngineError, RequestError
 from cloudscale.hosts.facts import listening_here
 from cloudscale.hosts.this_computer import run_shell
@@ -19,15 +19,20 @@ LOOPBACK = "127.0.0.1"
 
 
 def load(settings: LocalSettings, course: CourseFolder, say: Say) -> Local:
-    return Local(settings)
+    endpoint = own_endpoint()
+    if endpoint.note:
+        say(endpoint.note)
+    return Local(settings, endpoint)
 
 
 class Local:
     adopts_swarm = True
 
-    def __init__(self, settings: LocalSettings) -> None:
+    def __init__(self, settings: LocalSettings, endpoint: Endpoint | None = None) -> None:
         self._settings = settings
+        self._endpoint = endpoint or own_endpoint()
         self._engine: Engine | None = None
+        self._restores_live = False
 
     def machines(self) -> list[Machine]:
         return [self._connected().machine]
@@ -36,16 +41,23 @@ class Local:
         return self._connected()
 
     def survey(self, machine: Machine) -> Survey:
+        if self._restores_live:
+            raise RequestError(
+                f"The Docker Engine of {self._connected().name} has the setting live-restore, with which there is no"
+                " swarm.",
+                'Switch it off: set "live-restore": false in /etc/docker/daemon.json, or remove --live-restore from the'
+                " command line of dockerd; then: sudo systemctl reload docker.",
+            )
         # a swarm of one node: no other machine has to reach its ports
-        return Survey(machine, LOOPBACK, held_ports=frozenset() if _remote_host() else listening_here())
+        return Survey(machine, LOOPBACK, held_ports=frozenset() if self._endpoint.host else listening_here())
 
     def prepare(self, machine: Machine) -> Engine:
         return self._connected()
 
     def run(self, machine: Machine, command: str, timeout: float) -> CommandResult:
-        if host := _remote_host():
+        if host := self._endpoint.host:
             raise RequestError(
-                f"DOCKER_HOST points to an engine on {host}. The driver local can't run commands there.",
+                f"{self._endpoint.source} points to an engine on {host}. The driver local can't run commands there.",
                 f"Use: invoke remote_com --hosts {host} --com …",
             )
         return run_shell(command, timeout)
@@ -61,7 +73,7 @@ class Local:
             return f"A Docker Engine already runs on {self._connected().name}. Nothing to do."
         except EngineError:
             # never install over an engine that this user has no access to, or that runs elsewhere
-            if os.environ.get("DOCKER_HOST") or own.engine_closed():
+            if self._endpoint.source or own.engine_closed():
                 raise
         own.install_engine()
         login = "" if os.access(own.SOCKET, os.W_OK) else " You can use it after your next login (group docker)."
@@ -77,23 +89,20 @@ class Local:
 
     def _connected(self) -> Engine:
         if self._engine is None:
-            client = from_environment()
+            client = from_environment(endpoint=self._endpoint)
             with engine_errors("this computer"):
-                name = client.info()["Name"]
-            self._engine = Engine(Machine(name, self._settings.address or own_address()), client)
+                info = client.info()
+            # a swarm that is there already shows that it is not in effect
+            is_in_swarm = (info.get("Swarm") or {}).get("LocalNodeState", "inactive") != "inactive"
+            self._restores_live = bool(info.get("LiveRestoreEnabled")) and not is_in_swarm
+            address = self._settings.address or own_address(self._endpoint)
+            self._engine = Engine(Machine(info["Name"], address), client)
         return self._engine
 
 
-def _remote_host() -> str:
-    """The host in DOCKER_HOST if that is another computer, else ""."""
-    url = urlsplit(os.environ.get("DOCKER_HOST", ""))
-    host = url.hostname if url.scheme in ("tcp", "http", "https", "ssh") else None
-    return host if host and host not in ("localhost", LOOPBACK, "::1") else ""
-
-
-def own_address() -> str:
+def own_address(endpoint: Endpoint) -> str:
     """The address at which others reach the engine's computer; loopback if it is in no network."""
-    if host := _remote_host():
+    if host := endpoint.host:
         return host
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:

@@ -18,10 +18,11 @@ import docker
 import requests
 from docker.errors import APIError, DockerException
 from docker.tls import TLSConfig
-from docker.utils import parse_host, version_lt
+from docker.utils import version_lt
 
 from cloudscale.course import naming
-from cloudscale.errors import CloudscaleError, EngineError, NotSetUp, RequestError
+from cloudscale.engines.endpoint import Endpoint, own_endpoint
+from cloudscale.errors import CloudscaleError, EngineError, NotSetUp
 from cloudscale.fanout import WIDTH
 from cloudscale.model import Machine, Node
 from cloudscale.networks import endpoint
@@ -68,22 +69,18 @@ def _client(*where: Any, **settings: Any) -> docker.DockerClient:
     return made
 
 
-def from_environment(timeout: float = REQUEST_TIMEOUT) -> docker.DockerClient:
-    """The engine of DOCKER_HOST (with DOCKER_TLS_VERIFY and DOCKER_CERT_PATH) or of the default socket.
+def from_environment(timeout: float = REQUEST_TIMEOUT, endpoint: Endpoint | None = None) -> docker.DockerClient:
+    """The trainer's own engine. Raises EngineError if it is absent, not open to this user, too old, or does not answer.
 
-    Raises EngineError if it is absent, not open to this user, too old, or does not answer, and RequestError if
-    DOCKER_HOST is invalid.
+    Raises RequestError if what names it is wrong.
     """
-    host = os.environ.get("DOCKER_HOST", "")
-    try:
-        parse_host(host)
-    except DockerException as error:
-        raise RequestError(
-            f"DOCKER_HOST is {host!r}, which is not the address of an engine: {error}.",
-            "Set it to unix:///run/docker.sock, tcp://HOST:PORT or ssh://USER@HOST, or unset it.",
-        ) from None
-    with engine_errors(f"this computer (DOCKER_HOST={host})" if host else "this computer"):
-        return _new_enough(docker.from_env(version="auto", timeout=int(timeout), max_pool_size=WIDTH), "this computer")
+    endpoint = endpoint or own_endpoint()
+    with engine_errors(endpoint.name):
+        # with its environment given, docker-py does not look for a context by itself
+        client = docker.from_env(
+            environment=endpoint.environment, version="auto", timeout=int(timeout), max_pool_size=WIDTH
+        )
+        return _new_enough(client, "this computer")
 
 
 def trainers_engine() -> Engine:

@@ -9,6 +9,7 @@ from cloudscale.cli.report import Report
 from cloudscale.cluster.look import look
 from cloudscale.course.session import Session
 from cloudscale.engines.client import trainers_engine
+from cloudscale.engines.endpoint import own_endpoint
 from cloudscale.errors import CloudscaleError, EngineError, RequestError
 from cloudscale.fanout import fan_out
 from cloudscale.images import build, listing, own, recipes
@@ -26,6 +27,7 @@ def image_build(session: Session, name: str, folder: str | None, on: str | None)
     )
     if recipe.is_own and (unused := own.unused(recipe.folder)):
         session.progress.say(unused)
+    _say_which_engine(session)
     engine = trainers_engine()
     with session.progress.bar(f"Building {recipe.name}", 0):
         built = build.build(engine, recipe, session.progress.say)
@@ -34,9 +36,16 @@ def image_build(session: Session, name: str, folder: str | None, on: str | None)
     return Report(built)
 
 
+def _say_which_engine(session: Session) -> None:
+    if note := own_endpoint().note:
+        session.progress.say(note)
+
+
 def image_list(session: Session) -> Report:
     """The project's images and those that trainers built: which are built here, and on which machines they are."""
     here: dict[str, listing.Built] = {}
+    if session.settings.driver != "local":  # which says so itself
+        _say_which_engine(session)
     try:
         here = listing.built_on(trainers_engine())
     except EngineError as error:

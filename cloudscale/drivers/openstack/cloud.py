@@ -35,6 +35,8 @@ TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 TAGS = (2, 52)  # the first microversion of compute in which a server can be created with tags
 MICROVERSION = "2.52"
 SERVICES = ("compute", "image", "network")
+# Keystone refuses these with an application credential ("Application credentials cannot request a scope")
+SCOPE = ("project_name", "project_id", "tenant_name", "tenant_id", "domain_name", "domain_id", "system_scope")
 ACCOUNT = ("username", "user_id", "application_credential_name", "application_credential_id")
 
 # the texts of requests, as part of the texts of keystoneauth1
@@ -188,6 +190,12 @@ def _login(cloud: Cloud) -> AccessInfo:
     account = next((f"{key} {arguments[key]!r}" for key in ACCOUNT if arguments.get(key)), "")
     if not account and cloud.api.config.config.get("auth_type") in ("password", "v3password"):
         raise AccessError(f"The credentials for {where} are incomplete: the username is missing.", COMPLETE)
+    scope = [key for key in SCOPE if arguments.get(key)]
+    if account.startswith("application") and scope:
+        raise AccessError(
+            f"The {account} for {where} belongs to one project, and must not name another scope: {', '.join(scope)}.",
+            f"Remove {', '.join(scope)} from that cloud in clouds.yaml (or unset OS_PROJECT_NAME and the like).",
+        )
     try:
         access: AccessInfo = cloud.attempt(
             "Logging in", lambda: plugin.get_access(session), patience=LOGIN_PATIENCE, has_token=False

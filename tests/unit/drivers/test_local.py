@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 
+from cloudscale.course.folder import CourseFolder
 from cloudscale.course.settings import LocalSettings
-from cloudscale.drivers.local import Local, own_address
+from cloudscale.drivers.local import Local, load, own_address
+from cloudscale.engines.endpoint import Endpoint, own_endpoint
 from cloudscale.errors import EngineError, RequestError
 from cloudscale.model import CommandResult, Machine, MachineState
+from tests.unit.engines.contexts import use_context
 from tests.unit.fake_api import FakeApi
 
 HERE = Machine("m1", "192.0.2.1")
@@ -36,13 +39,13 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> FakeApi:
     """An engine on this computer."""
     api = FakeApi()
     client = SimpleNamespace(api=api, info=api.info)
-    monkeypatch.setattr("cloudscale.drivers.local.from_environment", lambda: client)
+    monkeypatch.setattr("cloudscale.drivers.local.from_environment", lambda endpoint: client)
     return api
 
 
 @pytest.fixture
 def no_engine_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    def nobody() -> None:
+    def nobody(endpoint: Endpoint) -> None:
         raise EngineError("No Docker Engine answers on this computer.")
 
     monkeypatch.setattr("cloudscale.drivers.local.from_environment", nobody)
@@ -130,6 +133,50 @@ def test_more_than_one_can_not() -> None:
         local().check_nodes(2)
 
 
+@pytest.mark.usefixtures("engine")
+def test_live_restore_is_named_before_anything_changes(engine: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = {**engine.info(), "LiveRestoreEnabled": True, "Swarm": {"LocalNodeState": "inactive"}}
+    monkeypatch.setattr(FakeApi, "info", lambda self: info)
+    monkeypatch.setattr(
+        "cloudscale.drivers.local.from_environment", lambda endpoint: SimpleNamespace(api=engine, info=engine.info)
+    )
+    driver = local()
+    (machine,) = driver.machines()
+    with pytest.raises(RequestError, match="live-restore") as raised:
+        driver.survey(machine)
+    assert "/etc/docker/daemon.json" in raised.value.remedy
+    info["Swarm"] = {"LocalNodeState": "active"}
+    driver = local()
+    assert driver.survey(*driver.machines()).address == "127.0.0.1"
+
+
+@pytest.fixture
+def context(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """`docker context use server`."""
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    use_context(tmp_path, "server", "ssh://ann@server.example")
+    return "server.example"
+
+
+@pytest.mark.usefixtures("engine")
+def test_the_context_in_use_is_used_for_everything_and_said(context: str) -> None:
+    said: list[str] = []
+    driver = load(LocalSettings(), CourseFolder.named("bio", "local"), said.append)
+    assert said == ["The Docker Engine is that of the Docker context 'server': ssh://ann@server.example"]
+    (machine,) = driver.machines()
+    assert machine.address == context
+    assert driver.survey(machine).held_ports == frozenset()
+    with pytest.raises(RequestError, match=r"remote_com --hosts server\.example"):
+        driver.run(machine, "ls", 20)
+
+
+@pytest.mark.usefixtures("no_engine_here", "context")
+def test_where_a_context_names_another_none_is_installed(debian: Debian) -> None:
+    with pytest.raises(EngineError):
+        local().add("local")
+    assert debian.installed == 0
+
+
 # --- its address -----------------------------------------------------------------------------
 
 
@@ -163,7 +210,7 @@ def test_the_address_is_that_of_the_way_out_or_loopback(
         return Route(way_out)
 
     monkeypatch.setattr(socket, "socket", datagrams)
-    assert own_address() == address
+    assert own_address(Endpoint()) == address
 
 
 @pytest.mark.parametrize(
@@ -171,14 +218,14 @@ def test_the_address_is_that_of_the_way_out_or_loopback(
     [
         ("tcp://192.0.2.9:2376", "192.0.2.9"),
         ("ssh://ann@lab.example", "lab.example"),
-        ("https://[2001:db8::1]", "2001:db8::1"),
+        ("https://[2001:db8::1]:2376", "2001:db8::1"),
     ],
 )
 def test_the_address_of_an_engine_elsewhere_is_its_own(
     monkeypatch: pytest.MonkeyPatch, host: str, address: str
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", host)
-    assert own_address() == address
+    assert own_address(own_endpoint()) == address
 
 
 @pytest.mark.usefixtures("engine")

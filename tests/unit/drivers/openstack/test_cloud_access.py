@@ -104,6 +104,21 @@ def test_the_only_cloud_of_the_file_need_not_be_named(stand_in: OwnCloud, clock:
     assert entered(stand_in, clock, cloud=None).name == "application"
 
 
+@pytest.mark.parametrize("scope", [{"project_name": "course"}, {"project_id": "1"}, {"system_scope": "all"}])
+def test_an_application_credential_with_a_scope_is_named_before_any_login(
+    stand_in: OwnCloud, clock: Time, file: Path, scope: dict[str, str]
+) -> None:
+    clouds = json.loads(file.read_text())
+    clouds["clouds"]["application"]["auth"] |= {**scope, "project_domain_name": "Default"}
+    file.write_text(json.dumps(clouds))
+    message = refusal(clock, cloud="application")
+    assert (
+        f"application_credential_id '{clouds['clouds']['application']['auth']['application_credential_id']}'" in message
+    )
+    assert f"Remove {next(iter(scope))} " in message
+    assert not [request for request in stand_in.requests if "tokens" in str(request)]
+
+
 def test_a_token_lets_in_too(stand_in: OwnCloud, clock: Time, monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
     cloud = entered(stand_in, clock)
     token = str(cloud.api.auth_token)
