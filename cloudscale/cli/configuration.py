@@ -6,12 +6,17 @@ The environment goes before all files. Invoke would convert its text to the type
 
 from __future__ import annotations
 
+import itertools
+import logging
 import os
+import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import invoke.config
+from invoke.config import merge_dicts
 from invoke.parser.context import ParserContext
 
 from cloudscale.errors import RequestError, SettingsError
@@ -35,7 +40,42 @@ CORE_FLAGS = {  # Invoke's own flags without an effect on these tasks, and what 
     "prompt-for-sudo-password": f"{RUN_HERE} Leave it out: where a task needs sudo, sudo asks for the password itself.",
 }
 CORE_KEYS = {("run", "dry"): PLAN, ("timeouts", "command"): TIMEOUT}  # the same as keys of the configuration
+PASSWORD = re.compile(r"""(['"]?pwd['"]?:)\s*('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\d+)""")
 OFF = ("", "0", "false", "no", "off")
+
+
+def install() -> None:
+    """Makes Invoke read files as this project does, and keep passwords out of its log (--debug)."""
+    # load-bearing: it refuses to merge `seat:` without a value with a section
+    invoke.config.merge_dicts = _merge
+    logging.getLogger("invoke").addFilter(_without_passwords)
+
+
+def _merge(base: dict[str, Any], updates: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Invoke's merge of two files; a key without a value counts as not given."""
+    return merge_dicts(base, _given(updates or {}))
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values under `cloudscale:` without those that are None; Invoke's own keys may be None."""
+    return {key: _filled(value) if key == OWN else value for key, value in values.items() if value or key != OWN}
+
+
+def _filled(values: Any) -> Any:
+    if not isinstance(values, dict):
+        return values
+    return {key: _filled(value) for key, value in values.items() if value is not None}
+
+
+def _without_passwords(record: logging.LogRecord) -> bool:
+    text = PASSWORD.sub(r"\1 ***", record.getMessage())
+    words = sys.argv
+    given = [word.partition("=")[2] for word in words if word.startswith("--pwd=")]
+    given += [word for flag, word in itertools.pairwise(words) if flag == "--pwd"]
+    for password in given:
+        text = text.replace(repr(password), "***").replace(f"--pwd={password}", "--pwd=***")
+    record.msg, record.args = text, ()
+    return True
 
 
 class FilesOnly(invoke.config.Config):
@@ -90,7 +130,7 @@ def _check_top_level(config: invoke.config.Config) -> None:
     known = {OWN, *config.global_defaults(), "debug"}
     for level in ("system", "user", "project", "runtime"):
         path = str(getattr(config, f"_{level}_path"))
-        names = [str(name) for name in getattr(config, f"_{level}")]
+        names = [str(name) for name in getattr(config, f"_{level}") or ()]  # empty: None
         if ours := [name for name in names if name in Settings.model_fields]:
             raise SettingsError(
                 f"{path}: {', '.join(ours)}: belongs under {OWN}:.",

@@ -193,6 +193,7 @@ def install() -> None:
     # load-bearing: for a ParseError, Program.run always uses exit code 1
     for module in (invoke.parser.parser, invoke.program):
         module.ParseError = _UsageError  # type: ignore[attr-defined]
+    configuration.install()
     sys.excepthook = _last_resort
     atexit.register(_flush)
 

@@ -33,6 +33,10 @@ IMAGE_TIMEOUT = 1800  # seconds for one answer of an engine that saves, loads or
 # an engine writes a whole image to its disk, or unpacks it, without a word
 SLOW = re.compile(r"/images/(load|[^?]*/get)(\?|$)")
 
+INSTALL = (
+    "Install and start one on this computer with: invoke machine_new local --driver local."
+    " If yours listens elsewhere, set DOCKER_HOST."
+)
 GROUP = "docker"  # whose members may use the engine of their computer (docs.docker.com, "Post-installation steps")
 OLDEST_API = "1.41"  # the first with a limit on the processes of a service
 
@@ -75,12 +79,19 @@ def from_environment(timeout: float = REQUEST_TIMEOUT, endpoint: Endpoint | None
     Raises RequestError if what names it is wrong.
     """
     endpoint = endpoint or own_endpoint()
-    with engine_errors(endpoint.name):
-        # with its environment given, docker-py does not look for a context by itself
-        client = docker.from_env(
-            environment=endpoint.environment, version="auto", timeout=int(timeout), max_pool_size=WIDTH
-        )
-        return _new_enough(client, "this computer")
+    try:
+        with engine_errors(endpoint.name):
+            # with its environment given, docker-py does not look for a context by itself
+            client = docker.from_env(
+                environment=endpoint.environment, version="auto", timeout=int(timeout), max_pool_size=WIDTH
+            )
+            return _new_enough(client, "this computer")
+    except EngineError as error:
+        if not endpoint.note or error.remedy != INSTALL:
+            raise
+        raise EngineError(
+            error.message, f"Start that engine; or use this computer's own: {endpoint.way_back}."
+        ) from None
 
 
 def trainers_engine() -> Engine:
@@ -200,8 +211,7 @@ def explain(error: BaseException, machine: str) -> EngineError:
         if isinstance(cause, (FileNotFoundError, ConnectionRefusedError)):
             return EngineError(
                 f"No Docker Engine answers on {machine}.",
-                "Install and start one on this computer with: invoke machine_new local --driver local."
-                " If yours listens elsewhere, set DOCKER_HOST.",
+                INSTALL,
             )
         if isinstance(cause, ssl.SSLError):
             return EngineError(

@@ -46,6 +46,11 @@ class Endpoint:
         return f"this computer ({self.source}{joined}{self.url})" if self.source else "this computer"
 
     @property
+    def way_back(self) -> str:
+        """How to use this computer's own engine instead."""
+        return f"unset {HOST}" if self.source == HOST else "docker context use default (and unset DOCKER_CONTEXT)"
+
+    @property
     def note(self) -> str:
         """What the user should know, if the engine is not the one that is expected here."""
         is_expected = not self.source or (self.source == HOST and not self.host)

@@ -208,7 +208,7 @@ class Connection:
         Raises ConnectionFailed if the connection is lost.
         """
         if folder:
-            command = f"cd {shlex.quote(folder)} || exit; {command}"
+            command = f"cd {_in_home(folder)} || exit; {command}"
         try:
             channel = self._transport.open_session(timeout=timeout)
         except (paramiko.SSHException, OSError, EOFError) as error:
@@ -246,6 +246,14 @@ class Connection:
                 f" '{self.target.user} ALL=(ALL) NOPASSWD:ALL' in /etc/sudoers.d/cloudscale on it), or log in as root.",
             )
         return done
+
+
+def _in_home(folder: str) -> str:
+    """The folder, quoted for a shell, which still replaces a `~` or `~user` at its beginning."""
+    home, slash, rest = folder.partition("/")
+    if not re.fullmatch(r"~[a-z_][a-z0-9_-]*|~", home):
+        return shlex.quote(folder)
+    return f"{home}{slash}{shlex.quote(rest) if rest else ''}"
 
 
 def quoted(words: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
 import re
 from collections.abc import Callable
@@ -142,6 +143,8 @@ def cloud_error(what: str, error: Exception) -> CloudError:
 
 def open_cloud(settings: OpenStackSettings, clock: Clock | None = None) -> Cloud:
     """Logs in, with clouds.yaml or the environment (OS_*). Raises AccessError, which names what is wrong."""
+    if file := os.environ.get("OS_CLIENT_CONFIG_FILE"):
+        os.environ["OS_CLIENT_CONFIG_FILE"] = os.path.expanduser(file)
     try:
         known = OpenStackConfig(app_name="cloudscale")
         names = ", ".join(name for name in known.get_cloud_names() if name != "defaults")

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 
 import pytest
+from invoke.config import merge_dicts
 from invoke.exceptions import ParseError
 
 from tests.unit.cli.running import TASKS, Workflow
@@ -17,6 +19,8 @@ def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     for module in ("parser.parser", "program"):
         monkeypatch.setattr(f"invoke.{module}.ParseError", ParseError)
+    monkeypatch.setattr("invoke.config.merge_dicts", merge_dicts)
+    monkeypatch.setattr(logging.getLogger("invoke"), "filters", [])
     return tmp_path
 
 

@@ -174,6 +174,35 @@ def test_a_key_at_the_top_level_is_refused(called: Workflow, capsys: Capture, ow
     assert named in done.err and "own.yaml" in done.err
 
 
+@pytest.mark.parametrize(
+    "text", ["cloudscale:\n  # driver: local\n", "cloudscale: {seat: , driver: , generic: {hosts: }}\n", "# nothing\n"]
+)
+def test_a_key_without_a_value_counts_as_not_given_in_every_file(
+    called: Workflow, capsys: Capture, own: Path, here: Path, text: str
+) -> None:
+    (here / ".invoke.yaml").write_text("cloudscale: {seat: {pids: 99}, generic: {hosts: [a]}}\n")
+    own.write_text(text)
+    assert run("-f own.yaml status", capsys).code == 0
+    settings = called.asked.settings
+    assert (settings.seat.pids, settings.driver, settings.generic.hosts) == (99, "openstack", ("a",))
+
+
+def test_no_password_is_in_the_log(
+    called: Workflow, caplog: pytest.LogCaptureFixture, capsys: Capture, monkeypatch: Patch, own: Path
+) -> None:
+    own.write_text("""cloudscale: {generic: {pwd: "Secret'1"}}""")
+    monkeypatch.setenv("INVOKE_CLOUDSCALE_GENERIC_PWD", "Secret2")
+    caplog.set_level("DEBUG", "invoke")
+    for words in ("-f own.yaml status", "remote_com --hosts a --pwd Secret3", "remote_com --hosts a --pwd=Secret4"):
+        monkeypatch.setattr("sys.argv", ["invoke", *words.split()])
+        run(words, capsys)  # the first run installs the filter
+        caplog.clear()
+        run(words, capsys)
+        assert caplog.messages
+        # what Invoke logs before it loads the tasks is not logged with --debug either
+        assert not [line for line in caplog.messages if "Secret" in line and "argv given" not in line]
+
+
 def test_invokes_own_keys_may_stand_beside_ours(called: Workflow, capsys: Capture, own: Path) -> None:
     own.write_text("run: {echo: true}\ntasks: {dedupe: false}\ncloudscale: {driver: local}\n")
     assert run("-f own.yaml status", capsys).code == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from cloudscale.engines.client import from_environment
 from cloudscale.engines.endpoint import TLS, Endpoint, own_endpoint
-from cloudscale.errors import RequestError
+from cloudscale.errors import EngineError, RequestError
 from tests.unit.engines.contexts import use_context
 
 
@@ -109,6 +110,16 @@ def test_a_socket_needs_no_certificates(config: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
     monkeypatch.setenv("DOCKER_HOST", "unix:///run/docker.sock")
     assert own_endpoint() == Endpoint("unix:///run/docker.sock", "DOCKER_HOST")
+
+
+def test_an_engine_of_a_context_that_does_not_answer_is_not_to_be_installed_here(
+    config: Path, no_engine: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_context(config, "rootless", os.environ["DOCKER_HOST"])
+    monkeypatch.delenv("DOCKER_HOST")
+    with pytest.raises(EngineError, match="No Docker Engine answers") as raised:
+        from_environment()
+    assert "docker context use default" in raised.value.remedy and "machine_new" not in raised.value.remedy
 
 
 @pytest.mark.parametrize("skip", [True, False])

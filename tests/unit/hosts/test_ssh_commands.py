@@ -105,6 +105,23 @@ def test_a_folder_is_quoted() -> None:
     assert channel.command == """cd 'Ann'"'"'s work; rm -rf /' || exit; ls | wc -l"""
 
 
+@pytest.mark.parametrize(
+    ("folder", "word"),
+    [
+        ("~", "~"),
+        ("~/", "~/"),
+        ("~/my work", "~/'my work'"),
+        ("~ann/x;id", "~ann/'x;id'"),
+        ("~$(id)/x", "'~$(id)/x'"),
+        ("a~/x", "'a~/x'"),
+    ],
+)
+def test_a_tilde_is_the_home_on_the_host(folder: str, word: str) -> None:
+    channel = Channel(0)
+    run(channel, folder=folder)
+    assert channel.command.startswith(f"cd {word} || exit; ")
+
+
 @pytest.mark.usefixtures("processes")
 def test_nothing_runs_where_the_folder_is_missing() -> None:
     channel = Channel(0)
