@@ -69,13 +69,13 @@ def _fields(lines: Sequence[Line]) -> tuple[int, ...]:
 
 
 def _split(text: str, delimiter: str, source: str, first: int) -> list[Line]:
-    lines, number = [], first
+    lines, number, is_closed = [], first, False
     # with a line end at its end, a field with an unclosed quotation mark always contains a line end
     reader = csv.reader(io.StringIO(text + "\n", newline=""), delimiter=delimiter)
     try:
         for cells in reader:
             broken = frozenset(at for at, cell in enumerate(cells) if "\n" in cell or "\r" in cell)
-            if broken and not _is_closed(text, delimiter):
+            if broken and not is_closed and not (is_closed := _is_closed(text, delimiter)):
                 raise RosterError(f"{source}, line {number}: a quotation mark is not closed.", SHOULD_BE)
             cleaned = tuple(map(clean, cells))
             if any(cleaned):

@@ -19,6 +19,7 @@ ENCODINGS = {  # what programs write that do not write Unicode; the first one th
     "cp1250": "Windows-1250 (Central Europe)",
     "mac_roman": "Mac Roman",
 }
+SPREADSHEETS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # how .xlsx and .ods, and .xls begin
 CELLS = re.compile(r'[^;,\t"\r\n]+')
 
 # The signs that may stand next to a letter. Any other one is a letter that was read wrongly: J†rgen, £ukasz.
@@ -40,6 +41,8 @@ class Text:
 
 def decode(data: bytes, source: str) -> Text:
     """UTF-8 and UTF-16 with or without a byte-order mark, or what Windows wrote before. Raises RosterError."""
+    if data.startswith(SPREADSHEETS):
+        raise RosterError(f"{source}, line 1: this is a spreadsheet's own file, not a CSV.", SAVE_AS)
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return Text(_read(data, "utf-16", source))
     if data.count(0) > 2:  # in UTF-16, delimiters and line ends have a zero byte, whatever the script

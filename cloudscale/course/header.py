@@ -77,12 +77,16 @@ def parse_columns(text: str) -> dict[str, str]:
     return columns
 
 
-def is_header(cells: Sequence[str]) -> bool:
+def is_header(cells: Sequence[str], body: Sequence[Line]) -> bool:
     """Whether a line is a header, and says which column is the id (or the e-mail) and which one the name."""
     if not _has_id_and_name(cells) or any(map(ADDRESS.fullmatch, cells)):
         return False
-    # `s7;Sid;Nom` may be a student; `Quiz 1;Student;ID` is none
-    return 0 in find_columns(cells) or not _has_digit(cells[0]) or bool(re.search(r"[\s(]", cells[0]))
+    found = find_columns(cells)
+    if 0 in found:
+        return True
+    if _has_digit(cells[0]):  # `s7;Sid;Nom` may be a student; `Quiz 1;Student;ID` is none
+        return bool(re.search(r"[\s(]", cells[0]))
+    return len(found) > 2 or any(_is_headed(at, cells, body) for at in found)
 
 
 def check_is_student(first: Line, body: Sequence[Line], source: str) -> None:
@@ -219,15 +223,12 @@ def _position(heading: str, header: Line, source: str) -> int:
     """The position of a column that the user named: exactly, or without regard to case, accents and punctuation."""
     same = [at for at, cell in enumerate(header.cells) if cell == heading]
     alike = [at for at, cell in enumerate(header.cells) if cell and fold(cell) == fold(heading)]
-    if not (found := same or alike):
+    found = same or alike
+    if len(found) != 1:
+        what = "no column is" if not found else f"{len(found)} columns are"
         raise RosterError(
-            f"{source}, line {header.number}: no column is named {heading!r}, which --columns asks for.",
-            _columns(header.cells),
-        )
-    if len(found) > 1:
-        raise RosterError(
-            f"{source}, line {header.number}: {len(found)} columns are named {heading!r}, which --columns asks for.",
-            f"Rename one of them. {_columns(header.cells)}",
+            f"{source}, line {header.number}: {what} named {heading!r}, as --columns or the setting columns says.",
+            f"{'Rename one of them. ' if found else ''}{_columns(header.cells)}",
         )
     return found[0]
 

@@ -90,7 +90,8 @@ def _columns_and_body(
 ) -> tuple[Columns, Sequence[Line], list[str]]:
     """The columns, the students' lines, and how they were found. Raises RosterError."""
     first, body = lines[0], lines[1:]
-    header = next((line for line in lines if _is_header(line, wanted)), first if wanted else None)
+    headers = (line for at, line in enumerate(lines) if _is_header(line, lines[at + 1 :], wanted))
+    header = next(headers, first if wanted else None)
     if header is None and not _is_title(first, body):
         check_is_student(first, body, source)
         has_more = any(any(line.cells[len(OWN) :]) for line in lines)
@@ -104,14 +105,14 @@ def _columns_and_body(
     while body and _is_about_columns(body[0], columns):
         remarks.append(f"{source}, line {body[0].number} is about the columns, not a student. It was skipped.")
         body = body[1:]
-    if again := next((line for line in body if is_header(line.cells) or _folded(line) == _folded(first)), None):
+    if again := next((line for line in body if is_header(line.cells, []) or _folded(line) == _folded(first)), None):
         raise RosterError(f"{source}, line {again.number}: this is a header again.", "Remove the line.")
     return columns, body, remarks
 
 
-def _is_header(line: Line, wanted: Mapping[str, str]) -> bool:
+def _is_header(line: Line, body: Sequence[Line], wanted: Mapping[str, str]) -> bool:
     """Whether a line is a header: one with the columns that the user named, or one in known words."""
-    return set(map(fold, wanted.values())) <= set(_folded(line)) if wanted else is_header(line.cells)
+    return set(map(fold, wanted.values())) <= set(_folded(line)) if wanted else is_header(line.cells, body)
 
 
 def _folded(line: Line) -> list[str]:

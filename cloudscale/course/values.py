@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -54,6 +55,8 @@ def _image(value: object) -> object:
 
 def _columns(value: object) -> object:
     """`id=Matrikel,name=Vorname` → {"id": "Matrikel", "name": "Vorname"}."""
+    if isinstance(value, Mapping) and not set(value) <= set(OWN):
+        raise ValueError(f"should have no other keys than {', '.join(OWN)}")
     return parse_columns(value) if isinstance(value, str) else value
 
 
@@ -91,7 +94,6 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
 Listed = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 File = Annotated[Path, BeforeValidator(_path)]
 FileOrUrl = Annotated[str, BeforeValidator(_image)]
-Column = Annotated[str, Field(pattern=f"^({'|'.join(OWN)})$")]
-Columns = Annotated[dict[Column, Annotated[str, Field(min_length=1)]], BeforeValidator(_columns)]
+Columns = Annotated[dict[str, Annotated[str, Field(min_length=1)]], BeforeValidator(_columns)]
 Cidrs = Annotated[tuple[str, ...], BeforeValidator(_cidrs)]
 Ipv4s = Annotated[tuple[str, ...], BeforeValidator(_ipv4s)]

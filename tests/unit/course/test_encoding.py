@@ -75,6 +75,11 @@ def test_what_was_read_in_a_wrong_encoding_before_is_refused(name: str) -> None:
     assert "line 2" in refusal(f"1;A;B\n2;{damaged};B\n".encode())
 
 
+@pytest.mark.parametrize("start", [b"PK\x03\x04\x14\x00\x06\x00", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"])
+def test_a_file_of_excel_is_refused_as_such(start: bytes) -> None:
+    assert "line 1: this is a spreadsheet's own file" in refusal(start + bytes(100))
+
+
 @given(st.binary(max_size=200))
 def test_bytes_are_a_text_or_a_refusal(data: bytes) -> None:
     try:

@@ -41,6 +41,7 @@ def refusal(text: str, columns: dict[str, str] | None = None) -> RosterError:
         "Section;Status;Wer\nA;B;Ann\n",
         "ada;Ada;Lovelace\n1;Bob;Ray\n",  # as above
         "Quiz1;ID;Name\nx;9001;Ada\n",
+        "ada;Sid;Student\nbob;Bob;Ray\n",
         "1;ID;Name\n;9001;Ada\n",
         "2024;Vorname;E-Mail\n9000;Ada;ada@example.org\n",
         "Woche 1;Vorname;Quiz 1\nx;Ada;8\n",
