@@ -110,7 +110,7 @@ class Bench:
 
         def answers(place: tuple[str, int]) -> bool:
             with lab.namespace.entered():
-                return jupyter.answers(*place)
+                return jupyter.answers("http://{}:{}".format(*place))
 
         while waiting:
             found = list(pool.map(lambda place: (place, answers(place)), waiting))

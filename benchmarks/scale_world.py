@@ -47,7 +47,7 @@ from cloudscale.workflow.machines import bring_up
 from tests.unit.fake_api import FakeApi
 from tests.unit.fake_host import FRESH, WITH_ENGINE, FakeHost
 from tests.unit.fake_swarm import FakeNetwork
-from tests.unit.fakes import FakeContainers
+from tests.unit.fakes import FakeContainers, place_of
 
 IMAGE = "quay.io/jupyter/lab:1"
 IN_REGISTRY = {IMAGE: {"Id": "sha256:11", "RepoDigests": ["quay.io/jupyter/lab@sha256:aa"]}}
@@ -173,7 +173,8 @@ class World:
                 self._apis[host].registry = IN_REGISTRY
         return SimpleNamespace(api=Timed(self._apis[host], self._meter), containers=FakeContainers())
 
-    def answers(self, host: str, port: int) -> bool:
+    def answers(self, url: str) -> bool:
+        host, port = place_of(url)
         return port in self._apis[host].open_ports
 
 

@@ -73,7 +73,7 @@ def floor(image: str, seats: int) -> float:
         list(pool.map(run, range(seats)))
         waiting = set(range(seats))
         while waiting:
-            answers = pool.map(lambda n: (n, jupyter.answers("127.0.0.1", FIRST_PORT + n)), waiting)
+            answers = pool.map(lambda n: (n, jupyter.answers(f"http://127.0.0.1:{FIRST_PORT + n}")), waiting)
             waiting -= {number for number, answer in answers if answer}
             time.sleep(0.5 if waiting else 0)
         taken = time.perf_counter() - start

@@ -16,7 +16,7 @@ from cloudscale.errors import SwarmError
 from cloudscale.images.listing import ImageRow
 from cloudscale.model import UNREACHED, CommandResult, Demand, Machine, Outcome, Outcomes, Row, Seat
 from cloudscale.plan.placing import Plan
-from cloudscale.seats import address
+from cloudscale.seats.address import Addresses
 from cloudscale.terminal import json_safe, visible
 from cloudscale.units import gib, mib
 
@@ -202,14 +202,13 @@ def command_report(outcomes: Outcomes[CommandResult], format: str) -> Report:
     return Report(commands(rows, format), tuple(problems))
 
 
-def seat_row(seat: Seat, addresses: Mapping[str, str], state: str, password: str | None = None) -> Row:
-    """A line of the table. `addresses`: of the machines, by name."""
-    host = addresses.get(seat.place.machine, "")  # none: of a machine that the course does not have any more
+def seat_row(seat: Seat, addresses: Addresses, state: str, password: str | None = None) -> Row:
+    """A line of the table."""
     return Row(
         student=seat.student.full_name,
         email=seat.student.email,
-        url=address.url(host, seat.place.port),
-        host=host,
+        url=addresses.url(seat),
+        host=addresses.host(seat),
         port=seat.place.port,
         node=seat.place.machine,
         state=state,

@@ -26,8 +26,9 @@ LONGEST = 60
 
 # Lower-case letters and digits that nobody confuses, on paper or when read aloud: no 0/o, 1/l/i, 2/z, 5/s, 6/b, 8,
 # 9/g/q; only one of m/n and one of u/v.
-PASSWORD_ALPHABET = "acdefhjkmprtuwxy347"
+ALPHABET = "acdefhjkmprtuwxy347"
 PASSWORD_LENGTH = 12  # of 19 characters: 50.9 bits
+PATH_LENGTH = 10  # 42.4 bits: a server answers a few thousand guesses a second, which is 40 years
 
 
 def labels(course: str, **more: str) -> dict[str, str]:
@@ -61,6 +62,11 @@ def volume_name(course: str, student_id: str) -> str:
     return _name(f"{slugify(course, max_length=20)} {slugify(student_id, max_length=20)}", "volume", course, student_id)
 
 
+def code_name(course: str) -> str:
+    """What the secret of the code that all seats share is called after."""
+    return _name(f"{slugify(course, max_length=20)} server", "server", course)
+
+
 def secret_name(seat: str, fingerprint: str) -> str:
     """Swarm secrets can't be changed or read, so the fingerprint of the content is part of the name."""
     return f"{seat[:45]}-{fingerprint[:16]}"
@@ -83,10 +89,22 @@ def key_id(key: bytes) -> str:
 
 def password(key: bytes, student_id: str) -> str:
     """The student's password, the same in every run: at least 50 bits, such as `kw4h-7txe-cdrp`."""
-    number = int.from_bytes(keyed_digest(key, "password", student_id), "big")
-    characters = []
-    for _ in range(PASSWORD_LENGTH):
-        number, remainder = divmod(number, len(PASSWORD_ALPHABET))
-        characters.append(PASSWORD_ALPHABET[remainder])
-    text = "".join(characters)
+    text = _readable(keyed_digest(key, "password", student_id), PASSWORD_LENGTH)
     return "-".join(text[at : at + 4] for at in range(0, PASSWORD_LENGTH, 4))
+
+
+def seat_path(key: bytes, student_id: str) -> str:
+    """The path of the seat's address, the same in every run: 42 bits that others can't guess, such as `/kw4h7txecd`.
+
+    All seats of a machine share its cookies, since cookies know no ports (RFC 6265, 8.5); but a browser sends a cookie
+    only to addresses under its path.
+    """
+    return "/" + _readable(keyed_digest(key, "path", student_id), PATH_LENGTH)
+
+
+def _readable(digest: bytes, length: int) -> str:
+    number, characters = int.from_bytes(digest, "big"), []
+    for _ in range(length):
+        number, remainder = divmod(number, len(ALPHABET))
+        characters.append(ALPHABET[remainder])
+    return "".join(characters)

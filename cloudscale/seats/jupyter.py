@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-import http.client
 import json
+import socket
+import time
+from importlib import resources
+from urllib.parse import urlsplit
+
+from cloudscale.units import MIB
 
 CONFIG_PATH = "/etc/jupyter/jupyter_server_config.json"
-PROBE_TIMEOUT = 5  # seconds
+CODE_PATH = "/etc/jupyter/jupyter_config.py"  # Jupyter runs it before it reads the other file
+PROBE_TIMEOUT = 5.0  # seconds for the whole answer
+LONGEST_ANSWER = 65536  # bytes
+LARGEST_BODY = 256 * MIB  # bytes of one request; JupyterLab uploads larger files in parts
+COOKIE_DAYS = 1.0  # a login counts for a day at most
 
 
-def server_config(*, port: int, work: str, hashed_password: str, as_root: bool = False) -> bytes:
-    """The server's configuration file: it listens on all addresses and asks for the password."""
+def server_config(*, port: int, path: str, work: str, hashed_password: str, as_root: bool = False) -> bytes:
+    """The server's configuration file: it listens on all addresses, under `path` alone, and asks for the password."""
     return json.dumps(
         {
             # the root folder is the work folder, so that what the browser saves is on the volume
@@ -18,12 +27,20 @@ def server_config(*, port: int, work: str, hashed_password: str, as_root: bool =
                 "ip": "0.0.0.0",
                 "port": port,
                 "port_retries": 0,
+                "base_url": path,
+                "max_body_size": LARGEST_BODY,
+                "max_buffer_size": LARGEST_BODY,
                 "open_browser": False,
                 "root_dir": work,
                 "allow_root": as_root,
             },
             # a password hash turns the token off, except when JUPYTER_TOKEN is in the environment
-            "IdentityProvider": {"token": ""},
+            "IdentityProvider": {
+                "token": "",
+                # without a date of expiry the browser forgets the cookie when it is closed
+                "cookie_options": {"expires_days": None, "samesite": "Lax"},
+                "get_secure_cookie_kwargs": {"max_age_days": COOKIE_DAYS},
+            },
             "PasswordIdentityProvider": {
                 "hashed_password": hashed_password,
                 "password_required": True,
@@ -32,6 +49,11 @@ def server_config(*, port: int, work: str, hashed_password: str, as_root: bool =
         },
         indent=1,
     ).encode()
+
+
+def server_code() -> bytes:
+    """What each server runs before it starts: see scripts/jupyter_config.py. It holds no secret."""
+    return resources.files("cloudscale.seats").joinpath("scripts", "jupyter_config.py").read_bytes()
 
 
 def hash_password(password: str, salt: bytes) -> str:
@@ -47,20 +69,33 @@ def hash_password(password: str, salt: bytes) -> str:
     ).decode("ascii")
 
 
-def answers(host: str, port: int, timeout: float = PROBE_TIMEOUT) -> bool:
-    """Whether a Jupyter server answers at the address: `/api` shows its version without a login."""
-    connection = http.client.HTTPConnection(host, port, timeout=timeout)
+def answers(url: str, timeout: float = PROBE_TIMEOUT) -> bool:
+    """Whether a Jupyter server answers at the address: `api` below it shows its version without a login.
+
+    A student's own program may answer anything instead, as slowly as it likes: after `timeout` seconds in all, or
+    LONGEST_ANSWER bytes, what came counts.
+    """
     try:
-        connection.request("GET", "/api")
-        response = connection.getresponse()
-        if response.status != 200:
-            return False
-        answer = json.loads(response.read(65536))
-        return isinstance(answer, dict) and "version" in answer
-    except (OSError, http.client.HTTPException, ValueError, RecursionError):
-        return False  # a student's own program may answer anything instead
-    finally:
-        connection.close()
+        head, _, body = _get(f"{url}/api", timeout).partition(b"\r\n\r\n")
+        protocol, status = head.split(maxsplit=2)[:2]
+        answer = json.loads(body)
+    except (OSError, ValueError, RecursionError):
+        return False
+    return protocol.startswith(b"HTTP/") and status == b"200" and isinstance(answer, dict) and "version" in answer
+
+
+def _get(url: str, timeout: float) -> bytes:
+    address = urlsplit(url)
+    deadline = time.monotonic() + timeout
+    answer = b""
+    with socket.create_connection((address.hostname or "", address.port or 80), timeout) as connection:
+        connection.sendall(f"GET {address.path} HTTP/1.0\r\nHost: {address.netloc}\r\n\r\n".encode())
+        while len(answer) < LONGEST_ANSWER and (left := deadline - time.monotonic()) > 0:
+            connection.settimeout(left)
+            if not (part := connection.recv(LONGEST_ANSWER)):
+                break
+            answer += part
+    return answer
 
 
 def healthcheck(port: int) -> dict[str, object]:
@@ -72,7 +107,8 @@ def healthcheck(port: int) -> dict[str, object]:
     second = 10**9
     probe = (
         f"import socket,sys;s=socket.create_connection(('127.0.0.1',{port}),20);"
-        "s.sendall(b'GET /api HTTP/1.0\\r\\n\\r\\n');sys.exit(b' 200 ' not in s.recv(64))"
+        # its path is nobody else's business, so any answer will do
+        "s.sendall(b'GET / HTTP/1.0\\r\\n\\r\\n');sys.exit(not s.recv(64).startswith(b'HTTP/'))"
     )
     return {
         "Test": ["CMD", "python3", "-IS", "-c", probe],

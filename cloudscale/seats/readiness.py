@@ -13,6 +13,7 @@ from cloudscale.errors import CloudscaleError, SeatError, SlowSeat
 from cloudscale.fanout import WIDTH, fan_out
 from cloudscale.model import Outcome, Outcomes, Seat, last_lines
 from cloudscale.seats import jupyter
+from cloudscale.seats.address import Addresses
 from cloudscale.seats.services import Change, RunningSeat
 from cloudscale.seats.spec import covers
 from cloudscale.waiting import Clock, SystemClock, poll
@@ -28,19 +29,19 @@ UNPLACED = 15  # seconds that the scheduler may find no place: a port is free on
 def wait_ready(
     manager: Engine,
     changes: Sequence[tuple[Seat, Change]],
-    hosts: Mapping[str, str],
+    addresses: Addresses,
     *,
     engines: Mapping[str, Engine],
     timeout: float,
     ready: Callable[[int], None] = lambda count: None,
     clock: Clock | None = None,
 ) -> Outcomes[str]:
-    """Waits until every seat answers over HTTP. `hosts` and `engines` by machine; `timeout` in seconds.
+    """Waits until every seat answers over HTTP. `engines`: by machine; `timeout`: in seconds.
 
     A seat that can't come up any more is given up at once, with its cause; the others go on. `ready`
     gets the number of those that answer so far.
     """
-    return _Wait(manager, changes, hosts, engines, clock or SystemClock()).run(timeout, ready)
+    return _Wait(manager, changes, addresses, engines, clock or SystemClock()).run(timeout, ready)
 
 
 class _Wait:
@@ -48,13 +49,13 @@ class _Wait:
         self,
         manager: Engine,
         changes: Sequence[tuple[Seat, Change]],
-        hosts: Mapping[str, str],
+        addresses: Addresses,
         engines: Mapping[str, Engine],
         clock: Clock,
     ) -> None:
         self._manager = manager
         self._changes = changes
-        self._hosts = hosts
+        self._addresses = addresses
         self._engines = engines
         self._clock = clock
         self._results: dict[str, Outcome[str]] = {}
@@ -85,9 +86,7 @@ class _Wait:
     def _ask(self, tasks: Mapping[str, Sequence[Task]]) -> None:
         """Asks every seat that has a container whether it answers."""
         started = [seat for seat, change in self._pending if _has_container(tasks.get(change.service_id, []), change)]
-        answers = fan_out(
-            lambda seat: jupyter.answers(self._hosts[seat.place.machine], seat.place.port), started, width=2 * WIDTH
-        )
+        answers = fan_out(lambda seat: jupyter.answers(self._addresses.url(seat)), started, width=2 * WIDTH)
         for seat, answer in zip(started, answers, strict=True):
             if answer.value:
                 self._results[seat.student.id] = Outcome(seat.student.full_name, "ready")
@@ -198,18 +197,18 @@ class SeatState:
 def seat_states(
     manager: Engine,
     seats: Sequence[RunningSeat],
-    hosts: Mapping[str, str],
+    addresses: Addresses,
     engines: Mapping[str, Engine],
 ) -> list[SeatState]:
-    """The state of every seat now, asked side by side. `hosts` and `engines` by machine; a lost one has no engine."""
+    """The state of every seat now, asked side by side. `engines`: by machine; a lost one has none."""
     tasks = _all_tasks(manager)
 
     def one(running: RunningSeat) -> SeatState:
         machine = running.place.machine
-        if machine in engines and jupyter.answers(hosts[machine], running.place.port):
+        if machine in engines and jupyter.answers(addresses.url(running)):
             return SeatState("ready")
         seat = Seat(running.student, replace(running.place, machine=machine or running.node_id))
-        if machine in hosts and machine not in engines:
+        if addresses.host(running) and machine not in engines:
             return SeatState("failed", SeatError(f"{_who(seat)}: its machine is lost.", "Bring it back."))
         own = tasks.get(running.service_id, [])
         if not own:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -19,7 +20,7 @@ from cloudscale.fanout import fan_out
 from cloudscale.model import Node, Outcome, Outcomes, Place, Seat, Student
 from cloudscale.seats import jupyter
 from cloudscale.seats.containers import wait_gone
-from cloudscale.seats.spec import Spec, Template, covers, wanted_spec
+from cloudscale.seats.spec import SeatFile, Spec, Template, covers, wanted_spec
 
 
 @dataclass(frozen=True)
@@ -105,19 +106,18 @@ class SeatServices:
         present = {seat.student.id: seat for seat in running}
         with engine_errors(self._manager.name):
             secrets = {secret["Spec"]["Name"]: secret["ID"] for secret in self._secrets()}
+            code = self._ensure_code(secrets)
 
         def one(seat: Seat) -> Change:
             with engine_errors(self._manager.name):
-                return self._ensure(seat, nodes[seat.place.machine], present.get(seat.student.id), template, secrets)
+                running, node = present.get(seat.student.id), nodes[seat.place.machine]
+                name = running.name if running else naming.seat_name(self.course, seat.student)
+                files = [self._ensure_config(seat, template, name, secrets), code]
+                return self._ensure(running, wanted_spec(seat, node, template, name, files))
 
         return fan_out(one, seats, name=lambda seat: seat.student.full_name)
 
-    def _ensure(
-        self, seat: Seat, node: Node, present: RunningSeat | None, template: Template, secrets: Mapping[str, str]
-    ) -> Change:
-        name = present.name if present else naming.seat_name(self.course, seat.student)
-        secret, secret_id = self._ensure_secret(seat, template, name, secrets)
-        wanted = wanted_spec(seat, node, template, name, secret_id, secret)
+    def _ensure(self, present: RunningSeat | None, wanted: Spec) -> Change:
         if present is None:
             service_id = self._create(wanted)
             return Change("created", service_id, wanted["TaskTemplate"])
@@ -126,7 +126,7 @@ class SeatServices:
         self._api.update_service(
             present.service_id,
             present.version,
-            name=name,
+            name=wanted["Name"],
             task_template=wanted["TaskTemplate"],
             labels=wanted["Labels"],
             mode=wanted["Mode"],
@@ -152,8 +152,16 @@ class SeatServices:
             ) from None
         return str(created["ID"])
 
-    def _ensure_secret(self, seat: Seat, template: Template, name: str, secrets: Mapping[str, str]) -> tuple[str, str]:
-        """The Swarm secret with the server's configuration: (name, id). Its content can't be read back."""
+    def _ensure_code(self, secrets: Mapping[str, str]) -> SeatFile:
+        """What all servers run. It is no secret; but as one it comes and goes like the other file."""
+        code = jupyter.server_code()
+        secret = naming.secret_name(naming.code_name(self.course), hashlib.sha256(code).hexdigest())
+        if (secret_id := secrets.get(secret)) is None:
+            secret_id = self._api.create_secret(secret, code, naming.labels(self.course))["ID"]
+        return SeatFile(jupyter.CODE_PATH, str(secret_id), secret)
+
+    def _ensure_config(self, seat: Seat, template: Template, name: str, secrets: Mapping[str, str]) -> SeatFile:
+        """The server's own configuration. The content of a secret can't be read back."""
         key, student_id = template.key, seat.student.id
         password = naming.password(key, student_id)
         # what the content is made of decides the name; hashing (slow on purpose) only where it is new
@@ -161,18 +169,22 @@ class SeatServices:
 
         def config(hashed: str) -> bytes:
             return jupyter.server_config(
-                port=template.port, work=image.work, hashed_password=hashed, as_root=image.uid == 0
+                port=template.port,
+                path=naming.seat_path(key, student_id),
+                work=image.work,
+                hashed_password=hashed,
+                as_root=image.uid == 0,
             )
 
         fingerprint = naming.keyed_digest(key, "secret", student_id, password, config("").decode()).hex()
         secret = naming.secret_name(name, fingerprint)
         if secret in secrets:
-            return secret, secrets[secret]
+            return SeatFile(jupyter.CONFIG_PATH, secrets[secret], secret)
         salt = naming.keyed_digest(key, "salt", student_id)[:16]
         with self._hashing:
             data = config(jupyter.hash_password(password, salt))
         created = self._api.create_secret(secret, data, naming.student_labels(self.course, student_id))
-        return secret, str(created["ID"])
+        return SeatFile(jupyter.CONFIG_PATH, str(created["ID"]), secret)
 
     def remove(self, seats: Iterable[RunningSeat]) -> Outcomes[str]:
         """Removes the seats' services, side by side. Volumes stay: they are the student's, not the seat's."""

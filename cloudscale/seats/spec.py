@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,7 +35,16 @@ class Template:
     open_files: Mapping[str, int] = field(default_factory=dict)
 
 
-def wanted_spec(seat: Seat, node: Node, template: Template, name: str, secret_id: str, secret_name: str) -> Spec:
+@dataclass(frozen=True)
+class SeatFile:
+    """A file in the seat, whose content is a Swarm secret; only the server's user can read it."""
+
+    path: str
+    secret_id: str
+    secret_name: str
+
+
+def wanted_spec(seat: Seat, node: Node, template: Template, name: str, files: Sequence[SeatFile]) -> Spec:
     """The seat's service in the format of the Engine API (ServiceSpec)."""
     limits = template.limits
     return {
@@ -47,7 +56,7 @@ def wanted_spec(seat: Seat, node: Node, template: Template, name: str, secret_id
             naming.KEY: naming.key_id(template.key),
         },
         "TaskTemplate": {
-            "ContainerSpec": _container(seat, template, secret_id, secret_name),
+            "ContainerSpec": _container(seat, template, files),
             "Resources": {
                 "Limits": {
                     "NanoCPUs": int(limits.cpus * 10**9),
@@ -76,7 +85,7 @@ def wanted_spec(seat: Seat, node: Node, template: Template, name: str, secret_id
     }
 
 
-def _container(seat: Seat, template: Template, secret_id: str, secret_name: str) -> Spec:
+def _container(seat: Seat, template: Template, files: Sequence[SeatFile]) -> Spec:
     course, image = template.course, template.image
     marks = naming.student_labels(course, seat.student.id)
     container: Spec = {
@@ -95,18 +104,19 @@ def _container(seat: Seat, template: Template, secret_id: str, secret_name: str)
         ],
         "Secrets": [
             {
-                "SecretID": secret_id,
-                "SecretName": secret_name,
-                "File": {"Name": jupyter.CONFIG_PATH, "UID": str(image.uid), "GID": str(image.gid), "Mode": 0o400},
+                "SecretID": file.secret_id,
+                "SecretName": file.secret_name,
+                "File": {"Name": file.path, "UID": str(image.uid), "GID": str(image.gid), "Mode": 0o400},
             }
+            for file in files
         ],
         "Healthcheck": jupyter.healthcheck(template.port),
     }
     if image.uid != 0:
         container["CapabilityDrop"] = ["ALL"]
     # no more than the engine has itself: it need not have the right to raise its own limit
-    if files := min(template.open_files.get(seat.place.machine, 0), OPEN_FILES):
-        container["Ulimits"] = [{"Name": "nofile", "Soft": files, "Hard": files}]
+    if limit := min(template.open_files.get(seat.place.machine, 0), OPEN_FILES):
+        container["Ulimits"] = [{"Name": "nofile", "Soft": limit, "Hard": limit}]
     return container
 
 

@@ -16,6 +16,7 @@ from cloudscale.images.on_engine import look_inside
 from cloudscale.model import Outcome, Outcomes, Row, Seat
 from cloudscale.plan.placing import Plan
 from cloudscale.seats import jupyter, readiness
+from cloudscale.seats.address import Addresses
 from cloudscale.seats.services import Change, SeatServices
 from cloudscale.seats.spec import Template
 
@@ -43,11 +44,12 @@ def start(cluster: Cluster, plan: Plan, session: Session, launch: Launch) -> Sea
     changes = services.converge(seats, cluster.nodes, cluster.seats, template)
     done = [each.get().what for each in changes if each.ok]
     say("Seats: " + ", ".join(f"{done.count(what)} {what}" for what in ("created", "updated", "unchanged")))
-    answers = _wait(cluster, seats, changes, session)
+    addresses = Addresses(cluster.addresses, template.key)
+    answers = _wait(cluster, seats, changes, addresses, session)
     services.remove_unused_secrets()
 
-    outcomes = {seat.student.id: answers.get(seat.student.id) or _left_alone(seat, cluster) for seat in plan.seats}
-    rows = tuple(_row(seat, outcomes[seat.student.id], cluster, template.key) for seat in plan.seats)
+    outcomes = {seat.student.id: answers.get(seat.student.id) or _left_alone(seat, addresses) for seat in plan.seats}
+    rows = tuple(_row(seat, outcomes[seat.student.id], addresses) for seat in plan.seats)
     ready = sum(row.state == "ready" for row in rows)
     untouched = set(done) <= {"unchanged"} and not (launch.prune and plan.leavers)
     say(f"Done: {ready} of {len(rows)} seats are ready" + ("; nothing was changed" if untouched else ""))
@@ -73,7 +75,7 @@ def _template(cluster: Cluster, session: Session, launch: Launch) -> Template:
 
 
 def _wait(
-    cluster: Cluster, seats: Sequence[Seat], changes: Outcomes[Change], session: Session
+    cluster: Cluster, seats: Sequence[Seat], changes: Outcomes[Change], addresses: Addresses, session: Session
 ) -> dict[str, Outcome[str]]:
     """By student's id, what became of each seat: it answers, or why it does not."""
     pairs = list(zip(seats, changes, strict=True))
@@ -83,7 +85,7 @@ def _wait(
         answers = readiness.wait_ready(
             cluster.manager,
             started,
-            cluster.addresses,
+            addresses,
             engines=cluster.engines,
             timeout=session.common.timeout or READY_TIMEOUT,
             ready=lambda count: advance(count, len(started)),
@@ -91,15 +93,14 @@ def _wait(
     return failed | dict(zip((seat.student.id for seat, _ in started), answers, strict=True))
 
 
-def _row(seat: Seat, outcome: Outcome[str], cluster: Cluster, key: bytes) -> Row:
+def _row(seat: Seat, outcome: Outcome[str], addresses: Addresses) -> Row:
     state = "ready" if outcome.ok else "starting" if isinstance(outcome.error, SlowSeat) else "failed"
-    return report.seat_row(seat, cluster.addresses, state, naming.password(key, seat.student.id))
+    return report.seat_row(seat, addresses, state, naming.password(addresses.key, seat.student.id))
 
 
-def _left_alone(seat: Seat, cluster: Cluster) -> Outcome[str]:
+def _left_alone(seat: Seat, addresses: Addresses) -> Outcome[str]:
     """A seat on a machine that could not be made ready: it is as it is."""
-    host = cluster.addresses.get(seat.place.machine, "")
-    if host and jupyter.answers(host, seat.place.port):
+    if (url := addresses.url(seat)) and jupyter.answers(url):
         return Outcome(seat.student.full_name, "ready")
     error = SeatError(
         f"{seat.student.full_name}: the machine {seat.place.machine} is lost, and the seat with it.",

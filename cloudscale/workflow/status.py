@@ -8,6 +8,7 @@ from cloudscale.cluster.look import look
 from cloudscale.course.session import Session
 from cloudscale.model import Machine, Seat
 from cloudscale.seats import readiness, services
+from cloudscale.seats.address import Addresses
 
 
 def status(session: Session) -> Report:
@@ -16,15 +17,16 @@ def status(session: Session) -> Report:
     targets: list[services.RunningSeat | Machine] = [*cluster.seats, *cluster.machines]
     chosen = session.selection.choose(targets, lambda t: (t.name,) if isinstance(t, Machine) else cluster.names_of(t))
     seats = [target for target in chosen if not isinstance(target, Machine)]
-    states = []
-    if seats:
-        states = readiness.seat_states(cluster.manager, seats, cluster.addresses, cluster.engines)
+    key = session.course.key(create=False)
+    services.check_key(seats, key, session.course.folder)
+    addresses = Addresses(cluster.addresses, key or b"")
+    states = readiness.seat_states(cluster.manager, seats, addresses, cluster.engines) if seats else []
     rows = []
     problems = list(cluster.problems(session.selection))
     if cluster.without_quorum:
         problems.append(str(cluster.quorum_lost()))
     for running, state in zip(seats, states, strict=True):
-        rows.append(report.seat_row(Seat(running.student, running.place), cluster.addresses, state.state))
+        rows.append(report.seat_row(Seat(running.student, running.place), addresses, state.state))
         if state.cause:
             problems.append(str(state.cause))
     table = report.seats(rows, session.common.format, passwords=False)

@@ -28,6 +28,7 @@ PROGRAMS = {
     "apt-ftparchive": "apt-utils",
     "mmdebstrap": "mmdebstrap",
     "qemu-img": "qemu-utils",
+    "chromium": "chromium",
 }
 RING = Ring("hosts", PROGRAMS)
 STATE = RING.folder

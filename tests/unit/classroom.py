@@ -22,7 +22,7 @@ from cloudscale.seats import jupyter, readiness
 from cloudscale.workflow import themachine
 from tests.unit.api_schema import Json
 from tests.unit.fake_api import FakeApi
-from tests.unit.fakes import FakeClock, fake_apis, fake_driver, fake_engine
+from tests.unit.fakes import FakeClock, fake_apis, fake_driver, fake_engine, place_of
 
 IMAGE = "quay.io/jupyter/lab:1"
 ANN, BOB, CID = "1;Ann;Lee;ann@example.org\n", "2;Bob;Ray\n", "3;Cid;Kim\n"
@@ -94,7 +94,8 @@ class Class:
             raise EngineError("No Docker Engine answers on this computer.")
         return fake_engine(self.trainer).client
 
-    def _answers(self, host: str, port: int) -> bool:
+    def _answers(self, url: str) -> bool:
+        host, port = place_of(url)
         (api,) = [self.driver.apis[machine.name] for machine in self.driver.machines() if machine.address == host]
         return not api.is_down and port in api.open_ports - self.mute
 

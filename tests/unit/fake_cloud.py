@@ -20,7 +20,7 @@ from tests.unit.api_schema import Json
 from tests.unit.classroom import Class
 from tests.unit.fake_api import FakeApi
 from tests.unit.fake_swarm import FakeNetwork
-from tests.unit.fakes import FakeHosts, fake_engine
+from tests.unit.fakes import FakeHosts, fake_engine, place_of
 
 SMALL = Kind("small", cpus=2, memory=2 * GIB)  # four seats: of memory, and of cores twice as many
 
@@ -226,7 +226,8 @@ class CloudClass(Class):
     def folder(self) -> Path:
         return CourseFolder.named(self.course, self.kind).folder
 
-    def _answers(self, host: str, port: int) -> bool:
+    def _answers(self, url: str) -> bool:
+        host, port = place_of(url)
         reached = [machine.name for machine in self.driver.machines() if machine.address == host]
         (name,) = [name for name in reached if name in self.driver.apis]
         api = self.driver.apis[name]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import cast
+from urllib.parse import urlsplit
 
 import docker
 
@@ -33,6 +35,13 @@ class FakeClock:
         time.sleep(0.001)  # for the other threads of the test, which may be what is waited for
         self._now += seconds
         self.pauses.append(seconds)
+
+
+def place_of(url: str) -> tuple[str, int]:
+    """The host and port of a seat's address, which has a path."""
+    address = urlsplit(url)
+    assert address.scheme == "http" and re.fullmatch(r"/\w{10}", address.path)
+    return str(address.hostname), int(address.port or 0)
 
 
 class FakeContainers:

@@ -62,7 +62,8 @@ class Module:
 @cache
 def modules() -> tuple[Module, ...]:
     found = [Module("tasks", PROJECT / "tasks.py")]
-    for path in sorted((PROJECT / PACKAGE).rglob("*.py")):
+    code = (path for path in (PROJECT / PACKAGE).rglob("*.py") if path.parent.name != "scripts")  # those run elsewhere
+    for path in sorted(code):
         parts = path.relative_to(PROJECT / PACKAGE).with_suffix("").parts
         found.append(Module(".".join(parts).removesuffix("__init__").removesuffix("."), path))
     return tuple(module for module in found if module.name)

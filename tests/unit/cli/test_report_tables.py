@@ -10,21 +10,25 @@ import pytest
 from cloudscale.cli.report import machine_table, seat_row
 from cloudscale.cluster.look import look
 from cloudscale.cluster.state import Cluster
+from cloudscale.course import naming
 from cloudscale.errors import EngineError, NotSetUp, SwarmError
 from cloudscale.model import Place, Seat, Student
+from cloudscale.seats.address import Addresses
 from tests.unit.classroom import Class
 
+KEY = bytes(range(32))
+URL = f"http://192.0.2.1:4321{naming.seat_path(KEY, '1')}"
 SEAT = Seat(Student("1", "Ann", "Lee", "ann@example.org"), Place("m1", 4321))
 
 
 def test_a_row_has_the_address_of_its_machine() -> None:
-    row = seat_row(SEAT, {"m1": "192.0.2.1"}, "ready", "secret")
-    assert (row.student, row.host, row.port, row.url) == ("Ann Lee", "192.0.2.1", 4321, "http://192.0.2.1:4321")
+    row = seat_row(SEAT, Addresses({"m1": "192.0.2.1"}, KEY), "ready", "secret")
+    assert (row.student, row.host, row.port, row.url) == ("Ann Lee", "192.0.2.1", 4321, URL)
     assert (row.password, row.node, row.state, row.email) == ("secret", "m1", "ready", "ann@example.org")
 
 
 def test_a_row_of_a_machine_that_is_gone_has_no_address() -> None:
-    row = seat_row(SEAT, {"m2": "192.0.2.2"}, "failed")
+    row = seat_row(SEAT, Addresses({"m2": "192.0.2.2"}, KEY), "failed")
     assert (row.host, row.url, row.password) == ("", "", None)
 
 

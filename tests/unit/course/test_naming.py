@@ -118,24 +118,24 @@ def test_a_password_is_of_its_key_and_student(key: bytes, other_key: bytes, stud
 def test_a_password_is_three_groups_of_four_from_the_alphabet(key: bytes, student_id: str) -> None:
     groups = naming.password(key, student_id).split("-")
     assert [len(group) for group in groups] == [4, 4, 4]
-    assert set("".join(groups)) <= set(naming.PASSWORD_ALPHABET)
+    assert set("".join(groups)) <= set(naming.ALPHABET)
 
 
 def test_no_two_letters_of_the_alphabet_are_taken_for_one_another() -> None:
-    assert not LOOK_ALIKES & set(naming.PASSWORD_ALPHABET)
-    assert len(set(naming.PASSWORD_ALPHABET)) == len(naming.PASSWORD_ALPHABET)
-    assert naming.PASSWORD_ALPHABET.lower() == naming.PASSWORD_ALPHABET
+    assert not LOOK_ALIKES & set(naming.ALPHABET)
+    assert len(set(naming.ALPHABET)) == len(naming.ALPHABET)
+    assert naming.ALPHABET.lower() == naming.ALPHABET
 
 
 def test_a_password_has_50_bits_or_more() -> None:
     length = len(naming.password(KEY, "1").replace("-", ""))
-    assert length * math.log2(len(naming.PASSWORD_ALPHABET)) >= 50
+    assert length * math.log2(len(naming.ALPHABET)) >= 50
 
 
 def test_every_letter_of_the_alphabet_is_used_about_as_often() -> None:
     letters = "".join(naming.password(KEY, str(at)) for at in range(1000)).replace("-", "")
-    expected = len(letters) / len(naming.PASSWORD_ALPHABET)
-    assert all(0.8 * expected < letters.count(letter) < 1.2 * expected for letter in naming.PASSWORD_ALPHABET)
+    expected = len(letters) / len(naming.ALPHABET)
+    assert all(0.8 * expected < letters.count(letter) < 1.2 * expected for letter in naming.ALPHABET)
 
 
 def test_the_password_of_a_key_never_changes_from_version_to_version() -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 
+from cloudscale.course import naming
 from cloudscale.course.settings import SeatSettings
 from cloudscale.images.on_engine import NotebookImage
 from cloudscale.model import Node, Outcomes, Place, Seat, Student
 from cloudscale.seats.services import Change, SeatServices, running_seats
 from cloudscale.seats.spec import Template
+from tests.unit.api_schema import Json
 from tests.unit.fake_api import FakeApi
 from tests.unit.fakes import fake_engine
 
@@ -34,6 +37,12 @@ class Swarm:
         self.api.changes.clear()
         running = running_seats(self.engine, self.course)
         return self.spawner.converge(seats, {"m1": self.node}, running, replace(template, course=self.course))
+
+    @property
+    def configuration(self) -> tuple[str, Json]:
+        """The secret of the only seat, and what its server reads in it."""
+        ((id, _),) = [each for each in self.api.secrets_.items() if naming.STUDENT in each[1]["Spec"]["Labels"]]
+        return id, json.loads(self.api.secret_data[id])
 
     def done(self, seats: Sequence[Seat], template: Template = TEMPLATE) -> list[str]:
         return [outcome.get().what for outcome in self.converge(seats, template)]

@@ -8,15 +8,16 @@ import pytest
 from cloudscale.errors import EngineError, SeatError, SlowSeat
 from cloudscale.model import Outcome, Outcomes, Place, Seat, Student
 from cloudscale.seats import jupyter, readiness
+from cloudscale.seats.address import Addresses
 from cloudscale.seats.readiness import SeatState, failure, seat_states, wait_ready
 from cloudscale.seats.services import Change, RunningSeat
 from tests.unit.api_schema import Json, api_error
 from tests.unit.fake_api import FakeApi
-from tests.unit.fakes import FakeClock, fake_engine
+from tests.unit.fakes import FakeClock, fake_engine, place_of
 
 ANN = Seat(Student("1", "Ann", "Lee"), Place("m1", 4321))
 BOB = Seat(Student("2", "Bob", "Ray"), Place("m1", 4322))
-HOSTS = {"m1": "192.0.2.1"}
+ADDRESSES = Addresses({"m1": "192.0.2.1"}, bytes(32))
 OLD: Json = {"ContainerSpec": {"Image": "old"}}
 NEW: Json = {"ContainerSpec": {"Image": "new"}}
 
@@ -80,7 +81,8 @@ class Course:
         for happens in due:
             happens()
 
-    def _answers(self, host: str, port: int) -> bool:
+    def _answers(self, url: str) -> bool:
+        host, port = place_of(url)
         assert host == "192.0.2.1"
         self.asked.append(port)
         return port in self.answering
@@ -100,7 +102,7 @@ class Course:
         return wait_ready(
             self.engine,
             changes,
-            HOSTS,
+            ADDRESSES,
             engines={"m1": self.engine},
             timeout=timeout,
             ready=self.counts.append,
@@ -258,7 +260,7 @@ def state(course: Course, seat: Seat = ANN, node_id: str = "node1") -> SeatState
     (found,) = seat_states(
         course.engine,
         [running(seat, node_id)],
-        {**HOSTS, "m2": "192.0.2.2"},
+        Addresses({"m1": "192.0.2.1", "m2": "192.0.2.2"}, bytes(32)),
         {"m1": course.engine},
     )
     return found
@@ -336,7 +338,7 @@ def test_the_last_words_are_asked_of_the_machine_that_the_seat_is_on(course: Cou
     for seconds in (1, 2, 3):
         course.at(seconds, lambda: course.task(ANN, "failed", error="task: non-zero exit (1)"))
     change = Change("created", "service1", NEW)
-    (outcome,) = wait_ready(course.engine, [(ANN, change)], HOSTS, engines={}, timeout=100, clock=course.clock)
+    (outcome,) = wait_ready(course.engine, [(ANN, change)], ADDRESSES, engines={}, timeout=100, clock=course.clock)
     assert "last words" not in message(outcome)
 
 
@@ -344,5 +346,5 @@ def test_states_come_in_the_order_of_the_seats(course: Course) -> None:
     course.task(BOB, "running")
     course.answering = {4322}
     seats = [running(ANN), running(BOB)]
-    states = seat_states(course.engine, seats, HOSTS, {"m1": course.engine})
+    states = seat_states(course.engine, seats, ADDRESSES, {"m1": course.engine})
     assert [found.state for found in states] == ["failed", "ready"]

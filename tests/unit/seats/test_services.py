@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import pytest
@@ -9,6 +8,7 @@ from argon2 import PasswordHasher
 from cloudscale.course import naming
 from cloudscale.errors import EngineError, RequestError, SeatError
 from cloudscale.model import Outcome, Place, Student
+from cloudscale.seats import jupyter
 from cloudscale.seats.services import check_key, running_seats
 from tests.unit.api_schema import api_error
 from tests.unit.seats.services import ANN, BOB, IMAGE, KEY, TEMPLATE, Swarm
@@ -69,7 +69,7 @@ def test_a_seat_that_can_not_be_made_spoils_no_other(swarm: Swarm, monkeypatch: 
     create = swarm.api.create_secret
 
     def fails_for_ann(name: str, data: bytes, labels: dict[str, str]) -> object:
-        if labels[naming.STUDENT] == "1":
+        if labels.get(naming.STUDENT) == "1":
             raise api_error(500, "rpc error: context deadline exceeded")
         return create(name, data, labels)
 
@@ -104,36 +104,44 @@ def test_two_courses_share_a_swarm(swarm: Swarm) -> None:
 
 def test_the_secret_lets_the_student_in_with_the_password(swarm: Swarm) -> None:
     swarm.converge([ANN])
-    (data,) = swarm.api.secret_data.values()
-    config = json.loads(data)
+    _, config = swarm.configuration
     hashed = config["PasswordIdentityProvider"]["hashed_password"].removeprefix("argon2:")
     assert PasswordHasher().verify(hashed, naming.password(KEY, "1"))
     assert config["ServerApp"]["port"] == 8888
+    assert config["ServerApp"]["base_url"] == naming.seat_path(KEY, "1")
     assert config["ServerApp"]["root_dir"] == "/home/jovyan/work"
 
 
 @pytest.mark.parametrize("uid", [0, 1000])
 def test_the_server_of_an_image_of_root_is_allowed_to_be_root(swarm: Swarm, uid: int) -> None:
     swarm.converge([ANN], replace(TEMPLATE, image=replace(IMAGE, uid=uid)))
-    (data,) = swarm.api.secret_data.values()
-    assert json.loads(data)["ServerApp"]["allow_root"] is (uid == 0)
+    assert swarm.configuration[1]["ServerApp"]["allow_root"] is (uid == 0)
 
 
 def test_secrets_carry_the_marks_and_their_names_no_password(swarm: Swarm) -> None:
     swarm.converge([ANN])
-    (secret,) = swarm.api.secrets_.values()
-    assert secret["Spec"]["Labels"] == {"cloudscale.course": "bio", "cloudscale.student": "1"}
-    assert naming.password(KEY, "1").replace("-", "") not in secret["Spec"]["Name"].replace("-", "")
+    own, code = (swarm.api.secrets_[id]["Spec"] for id in sorted(swarm.api.secrets_, key=swarm.configuration[0].__ne__))
+    assert own["Labels"] == {"cloudscale.course": "bio", "cloudscale.student": "1"}
+    assert code["Labels"] == {"cloudscale.course": "bio"}
+    assert naming.password(KEY, "1").replace("-", "") not in own["Name"].replace("-", "")
 
 
 def test_another_port_of_the_server_is_another_secret_and_the_old_one_goes(swarm: Swarm) -> None:
     swarm.converge([ANN])
-    (old,) = swarm.api.secrets_
+    old, _ = swarm.configuration
     assert swarm.done([ANN], replace(TEMPLATE, port=80)) == ["updated"]
     swarm.spawner.remove_unused_secrets()
-    (new,) = swarm.api.secrets_
+    new, config = swarm.configuration
     assert new != old
-    assert json.loads(swarm.api.secret_data[new])["ServerApp"]["port"] == 80
+    assert config["ServerApp"]["port"] == 80
+
+
+def test_all_seats_run_the_same_code_from_one_secret(swarm: Swarm) -> None:
+    swarm.converge([ANN, BOB])
+    codes = [data for data in swarm.api.secret_data.values() if data == jupyter.server_code()]
+    assert len(codes) == 1
+    assert len(swarm.api.secrets_) == 3
+    compile(codes[0], "jupyter_config.py", "exec")
 
 
 def test_secrets_in_use_and_secrets_of_others_stay(swarm: Swarm) -> None:
@@ -144,7 +152,7 @@ def test_secrets_in_use_and_secrets_of_others_stay(swarm: Swarm) -> None:
     swarm.spawner.remove_unused_secrets()
     names = {secret["Spec"]["Name"] for secret in swarm.api.secrets_.values()}
     assert {"somebody-elses", "of-another-course"} < names
-    assert len(names) == 3
+    assert len(names) == 4
     assert "left-over" not in names
 
 

@@ -12,7 +12,7 @@ from cloudscale.course import naming
 from cloudscale.course.settings import SeatSettings
 from cloudscale.images.on_engine import NotebookImage
 from cloudscale.model import Machine, Node, Place, Seat, Student
-from cloudscale.seats.spec import Template, covers, wanted_spec
+from cloudscale.seats.spec import SeatFile, Template, covers, wanted_spec
 from tests.unit.api_schema import SERVICE, check_keys
 
 KEY = bytes(range(32))
@@ -20,11 +20,12 @@ IMAGE = NotebookImage("jupyter/lab:1", "lab", 1000, 100, "/home/jovyan/work")
 PINNED = {"m1": "jupyter/lab@sha256:aa", "m2": "sha256:22"}
 TEMPLATE = Template("bio", KEY, IMAGE, PINNED, SeatSettings(), 8888, {"TZ": "Europe/Madrid", "EMPTY": ""})
 NODE = Node(Machine("m1", "192.0.2.1"), "node1", 4, 2**33)
+FILES = [SeatFile("/etc/own.json", "secret1", "secret-name"), SeatFile("/etc/all.py", "secret2", "other-name")]
 SEAT = Seat(Student("7", "Siobhán", "O'Neill", "siobhan@example.org"), Place("m1", 4321))
 
 
 def spec(template: Template = TEMPLATE) -> dict[str, Any]:
-    return wanted_spec(SEAT, NODE, template, "course-siobhan", "secret1", "secret-name")
+    return wanted_spec(SEAT, NODE, template, "course-siobhan", FILES)
 
 
 # --- the service of a seat -------------------------------------------------------------------
@@ -108,10 +109,10 @@ def test_the_students_volume_is_mounted_on_the_work_folder_and_remembers_the_por
 
 
 def test_the_configuration_is_a_secret_that_only_the_servers_user_reads() -> None:
-    (secret,) = spec()["TaskTemplate"]["ContainerSpec"]["Secrets"]
-    assert (secret["SecretID"], secret["SecretName"]) == ("secret1", "secret-name")
-    assert secret["File"]["Name"] == "/etc/jupyter/jupyter_server_config.json"
-    assert (secret["File"]["UID"], secret["File"]["GID"], secret["File"]["Mode"]) == ("1000", "100", 0o400)
+    secrets = spec()["TaskTemplate"]["ContainerSpec"]["Secrets"]
+    assert [SeatFile(each["File"]["Name"], each["SecretID"], each["SecretName"]) for each in secrets] == FILES
+    for secret in secrets:
+        assert (secret["File"]["UID"], secret["File"]["GID"], secret["File"]["Mode"]) == ("1000", "100", 0o400)
 
 
 def test_the_image_is_named_so_that_no_registry_is_asked() -> None:
@@ -123,7 +124,7 @@ def test_the_image_is_named_so_that_no_registry_is_asked() -> None:
 
 def test_the_image_has_the_name_that_it_has_on_the_seats_machine() -> None:
     seat = replace(SEAT, place=Place("m2", 4321))
-    container = wanted_spec(seat, NODE, TEMPLATE, "x", "s", "n")["TaskTemplate"]["ContainerSpec"]
+    container = wanted_spec(seat, NODE, TEMPLATE, "x", FILES)["TaskTemplate"]["ContainerSpec"]
     assert container["Image"] == "sha256:22"
 
 

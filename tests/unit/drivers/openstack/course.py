@@ -23,7 +23,7 @@ from tests.unit.drivers.openstack.cloud import OwnCloud, Time
 from tests.unit.drivers.openstack.testbed import CloudTestbed
 from tests.unit.fake_api import FakeApi
 from tests.unit.fake_swarm import FakeNetwork
-from tests.unit.fakes import FakeContainers
+from tests.unit.fakes import FakeContainers, place_of
 
 
 class RealDriverClass(Class):
@@ -82,7 +82,8 @@ class RealDriverClass(Class):
             self.apis.append(api)
         return SimpleNamespace(api=self._engines[server.id], containers=FakeContainers())
 
-    def _answers(self, host: str, port: int) -> bool:
+    def _answers(self, url: str) -> bool:
+        host, port = place_of(url)
         server = self.testbed.at(host)
         return server is not None and port in self._engines[server.id].open_ports
 

@@ -1,0 +1,92 @@
+"""A browser: headless Chromium with one page."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tests.lab.namespace import Namespace
+
+WAITING = 120.0  # seconds for a page to be as it should be
+
+
+class Browser:
+    """Driven by its DevTools protocol over a pipe (descriptors 3 and 4). `folder`: for its profile."""
+
+    def __init__(self, network: Namespace, folder: Path) -> None:
+        program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+        if not program:
+            raise RuntimeError("Chromium is missing: apt-get install chromium")
+        to_browser, self._to = os.pipe()
+        self._from, from_browser = os.pipe()
+        switches = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--remote-debugging-pipe"]
+        command = network.wrap(program, *switches, f"--user-data-dir={folder}", "about:blank")
+        pipes = [(os.POSIX_SPAWN_DUP2, to_browser, 13), (os.POSIX_SPAWN_DUP2, from_browser, 14)]
+        pipes += [(os.POSIX_SPAWN_DUP2, 13, 3), (os.POSIX_SPAWN_DUP2, 14, 4)]
+        log = (os.POSIX_SPAWN_OPEN, 2, str(folder.parent / "browser.log"), os.O_WRONLY | os.O_CREAT, 0o600)
+        self._process = os.posix_spawnp(command[0], command, os.environ, file_actions=[*pipes, log])
+        os.close(to_browser)
+        os.close(from_browser)
+        self._count = 0
+        self._buffer = b""
+        self._page = ""
+        target = self._call("Target.createTarget", url="about:blank")["targetId"]
+        self._page = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+
+    def _call(self, method: str, **parameters: object) -> Mapping[str, Any]:
+        self._count += 1
+        message: dict[str, object] = {"id": self._count, "method": method, "params": parameters}
+        if self._page:
+            message["sessionId"] = self._page
+        os.write(self._to, json.dumps(message).encode() + b"\0")
+        while (answer := self._read()).get("id") != self._count:
+            pass
+        if "error" in answer:
+            raise RuntimeError(f"{method}: {answer['error']}")
+        result: Mapping[str, Any] = answer["result"]
+        return result
+
+    def _read(self) -> Mapping[str, Any]:
+        while b"\0" not in self._buffer:
+            data = os.read(self._from, 1 << 20)
+            if not data:
+                raise RuntimeError("Chromium ended.")
+            self._buffer += data
+        message, _, self._buffer = self._buffer.partition(b"\0")
+        decoded: Mapping[str, Any] = json.loads(message)
+        return decoded
+
+    def resize(self, width: int, height: int, scale: float) -> None:
+        size = {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": False}
+        self._call("Emulation.setDeviceMetricsOverride", **size)
+
+    def open(self, url: str) -> None:
+        self._call("Page.navigate", url=url)
+
+    def run(self, script: str) -> Any:
+        """The value of a JavaScript expression; None where it raises."""
+        return self._call("Runtime.evaluate", expression=script, returnByValue=True)["result"].get("value")
+
+    def wait(self, condition: str) -> None:
+        deadline = time.monotonic() + WAITING
+        while not self.run(condition):
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"The page is not as it should be after {WAITING:.0f} s: {condition}")
+            time.sleep(0.3)
+
+    def screenshot(self, width: int = 0, height: int = 0) -> bytes:
+        clip = {"clip": {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}} if height else {}
+        return base64.b64decode(self._call("Page.captureScreenshot", format="png", **clip)["data"])
+
+    def close(self) -> None:
+        with contextlib.suppress(RuntimeError):
+            self._page = ""
+            self._call("Browser.close")
+        os.waitpid(self._process, 0)
