@@ -93,7 +93,10 @@ class OpenStackSettings(Section):
         if not isinstance(values, Mapping):
             return values
         may_be_empty = ("image", "network", "external_network", "user")
-        return {key: "" if value is None and key in may_be_empty else value for key, value in values.items()}
+        values = {key: "" if value is None and key in may_be_empty else value for key, value in values.items()}
+        if str(values.get("external_network", "")).lower() == NO_FLOATING_IPS:  # None, NONE
+            values["external_network"] = NO_FLOATING_IPS
+        return values
 
     cloud: str | None = Field(
         None, description="the name of the cloud in clouds.yaml; if empty, `OS_CLOUD` or the only cloud there"

@@ -236,9 +236,15 @@ def test_another_run_changes_nothing(room: Room) -> None:
 def test_a_plan_makes_nothing_and_says_what_it_takes(room: Room) -> None:
     before = ids(room.project.look())
     room.trainer.write(*STUDENTS, *(f"{number};Late;Comer {number};" for number in range(4, 9)))
-    plan = room.trainer.do("themachine", "--students", str(room.trainer.roster), "--plan")
+    empty = {f"INVOKE_CLOUDSCALE_OPENSTACK_{key}": "" for key in ("IMAGE", "USER", "NETWORK", "EXTERNAL_NETWORK")}
+    plan = room.trainer.tool(
+        *("themachine", "--students", str(room.trainer.roster), "--plan", "--course", room.trainer.course), **empty
+    )
     room.trainer.write(*STUDENTS)
     assert plan.code == 0, plan.err
+    assert "openstack.image is empty: 'debian-13" in plan.err  # found by themselves
+    assert "openstack.network is empty: 'course-net' is taken, the only network." in plan.err
+    assert "openstack.external_network is empty: 'public' is taken, the only one." in plan.err
     assert "course-4" in plan.out and "floating IPs" in plan.out
     assert ids(room.project.look()) == before
 

@@ -158,15 +158,20 @@ class OpenStack(MadeMachines):
         allowances, self._group_size = quota.read_allowances(self._cloud, with_volumes=with_volumes, say=self._say)
         groups = quota.read_groups(self._cloud, self._mark)
         recipe = quota.recipe(self._choices(), self._settings, self._inventory, groups, self._group_size)
+        demands = quota.demands(recipe, count, allowances)
+        short = {demand.resource for demand in demands if not demand.is_met}
+        extra = (
+            " Or name floating IPs that the project has: openstack.floating_ips." if quota.FLOATING_IPS in short else ""
+        )
         return Order(
             surveys=tuple(
                 survey_not_up(machine, cpus=kind.cpus, memory=kind.memory, networks=networks) for machine in machines
             ),
-            demands=quota.demands(recipe, count, allowances),
+            demands=demands,
             fits=quota.most(recipe, count, allowances),
             quota="The project's quota",
             remedy="Delete what is no longer used, choose a smaller openstack.flavor, or ask the cloud's administrators"
-            " for a larger quota.",
+            f" for a larger quota.{extra}",
         )
 
     # --- booting a machine -------------------------------------------------------------------

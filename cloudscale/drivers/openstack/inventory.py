@@ -134,7 +134,8 @@ def _ports_by_machine(cloud: Cloud, servers: Collection[Server], ports: Iterable
 
     def add(port: Port) -> None:
         name = port.name or names.get(port.owner, "")
-        if name not in by_name or (port.owner and not by_name[name].owner):  # of two for a machine, the one in use
+        is_better = name not in by_name or (port.owner and not by_name[name].owner)  # of two, the one in use
+        if name and is_better:
             by_name[name] = port
 
     for port in ports:

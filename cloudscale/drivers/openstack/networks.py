@@ -28,6 +28,7 @@ class Network:
     """A network that machines can join. `gateways`: ids of the external networks that its routers lead to.
 
     `is_known`: whether all of its routers can be seen, which is so for the networks of the project.
+    `announces_gateway`: whether its machines are told to send everything there.
     """
 
     id: str
@@ -37,6 +38,7 @@ class Network:
     is_shared: bool
     is_known: bool
     has_hidden_subnets: bool
+    announces_gateway: bool
     gateways: tuple[str, ...]
 
     @property
@@ -77,6 +79,12 @@ def choose_networks(cloud: Cloud, settings: OpenStackSettings, say: Say) -> Chos
             " nothing, and no floating IP leads to them. Add a router, or name a second network that has a way out:"
             f" openstack.network: [{main.name}, NAME]."
         )
+    for network in chosen:
+        if main.has_way_out and not network.has_way_out and network.announces_gateway:
+            say(
+                f"Warning: the network {network.name!r} has no way out, but its subnet has a gateway, which machines"
+                f" may use instead of that of {main.name!r}. Set the subnet's gateway to none."
+            )
     externals = [network for network in listed if network.is_router_external]
     external = _choose_external(cloud, settings, main, externals, say)
     _check_ranges(settings, frozenset({"IPv4"}) if external else main.families)
@@ -114,7 +122,8 @@ def _read(cloud: Cloud) -> tuple[list[Any], list[Network]]:
 def _network(
     cloud: Cloud, network: Any, subnets: Sequence[Any], ports: Sequence[Any], gateways: Mapping[str, str | None]
 ) -> Network:
-    cidrs = frozenset(subnet.cidr for subnet in subnets if subnet.network_id == network.id)
+    own = [subnet for subnet in subnets if subnet.network_id == network.id]
+    cidrs = frozenset(subnet.cidr for subnet in own)
     routers = {port.device_id for port in ports if port.network_id == network.id}
     is_own = network.project_id in (None, cloud.project_id)
     leading = [gateway for router in routers if (gateway := gateways.get(router))]
@@ -126,6 +135,7 @@ def _network(
         is_shared=bool(network.is_shared),
         is_known=is_own and routers <= gateways.keys(),
         has_hidden_subnets=not cidrs and (not is_own or bool(network.subnet_ids)),
+        announces_gateway=any(subnet.gateway_ip for subnet in own),
         gateways=tuple(dict.fromkeys(leading)),
     )
 
@@ -187,7 +197,7 @@ def _choose_external(
     if settings.external_network:
         network = among(externals, "external_network", settings.external_network)
         if network is None:
-            extra = f" Set it to {NO_FLOATING_IPS} if your machines' own addresses can be reached."
+            extra = f" Set it to {NO_FLOATING_IPS} if your machines' own addresses can be reached, or leave it empty."
             raise missing(cloud, "external_network", settings.external_network, externals, extra)
         return str(network.id)
     return _only_external(cloud, main, externals, say)

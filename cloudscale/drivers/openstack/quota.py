@@ -17,6 +17,7 @@ from cloudscale.drivers.openstack.cloud import Cloud, status
 from cloudscale.drivers.openstack.inventory import Inventory, read_group_sizes, read_security_groups, read_together
 from cloudscale.model import Demand, Say
 
+FLOATING_IPS = "floating IPs"
 UNLIMITED = -1  # in the answers of nova, neutron and cinder
 
 
@@ -66,7 +67,7 @@ def recipe(
     ports = 1 + len(choices.other_networks)
     each = {"servers": 1, "cores": choices.kind.cpus, "memory (MiB)": choices.ram, "ports": ports}
     if choices.external_id:
-        each["floating IPs"] = 1
+        each[FLOATING_IPS] = 1
     if size := volume_size(settings):
         each |= {"volumes": 1, "volumes (GiB)": size}
     # an interrupted run leaves servers without their port or floating IP, and the reverse
@@ -77,13 +78,13 @@ def recipe(
     usable_ips = sum(ip.port_id in known for ip in existing.ips)  # the others belong to duplicate ports
     once = {"ports": len(existing.servers) - len(own_ports)}
     if choices.external_id:
-        once["floating IPs"] = len(existing.servers) - used_ips
+        once[FLOATING_IPS] = len(existing.servers) - used_ips
     if not groups.has_security_group:
         once |= {"security groups": 1, "security group rules": security.count(settings, choices.families)}
     return Recipe(
         each=each,
         once=once,
-        spare={"ports": len(existing.ports) - len(own_ports), "floating IPs": usable_ips - used_ips},
+        spare={"ports": len(existing.ports) - len(own_ports), FLOATING_IPS: usable_ips - used_ips},
         group_size=group_size,
         free_seats=sum(max(0, (group_size or sys.maxsize) - size) for size in groups.sizes),
     )
@@ -140,7 +141,7 @@ def read_allowances(cloud: Cloud, *, with_volumes: bool, say: Say) -> tuple[dict
     }
     names = {
         "ports": "ports",
-        "floating IPs": "floating_ips",
+        FLOATING_IPS: "floating_ips",
         "security groups": "security_groups",
         "security group rules": "security_group_rules",
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cloudscale.course.settings import OpenStackSettings, read_settings
+from cloudscale.course.settings import NO_FLOATING_IPS, OpenStackSettings, read_settings
 from cloudscale.errors import SettingsError
 
 MIB = 1024**2
@@ -62,6 +62,17 @@ def test_what_the_cloud_can_answer_may_be_empty_and_the_flavor_may_not() -> None
     empty = cloud(image="", network="", external_network="", user="")
     assert (empty.image, empty.network, empty.external_network, empty.user) == ("", (), "", "")
     assert "cloudscale.openstack.flavor" in refusal(flavor="")
+
+
+def test_what_may_be_empty_is_so_without_a_value_too() -> None:
+    empty = cloud(image=None, network=None, external_network=None, user=None, flavor=None)
+    assert (empty.image, empty.network, empty.external_network, empty.user) == ("", (), "", "")
+    assert empty.flavor == "m1.small"
+
+
+@pytest.mark.parametrize("word", ["none", "None", "NONE"])
+def test_none_in_any_case_is_no_floating_ips(word: str) -> None:
+    assert cloud(external_network=word).external_network == NO_FLOATING_IPS
 
 
 def test_a_key_pair_of_ones_own_may_be_let_in_too() -> None:

@@ -205,6 +205,44 @@ def test_others_reach_a_port_by_a_public_address_if_it_has_one(addresses: list[s
     assert as_port(port).outer_address == outer
 
 
+# --- ports that compute made ---
+
+
+def test_a_port_that_compute_made_is_the_machines_with_or_without_the_mark(stand_in: OwnCloud, cloud: Cloud) -> None:
+    (net,) = (net for net in stand_in.network.networks.items.values() if net["name"] == "course-net")
+    ports = {}
+    for name, tags in {"bio-1": [], "bio-2": [MARK]}.items():
+        server = stand_in.compute.add_server(name, tags=[MARK])
+        ports[name] = stand_in.network.new_port(net["id"], [])
+        ports[name]["tags"] = tags
+        stand_in.network.bind(ports[name], server.id, server.zone)
+    existing = read_inventory(cloud, MARK)
+    assert {name: port.id for name, port in existing.ports.items()} == {
+        name: port["id"] for name, port in ports.items()
+    }
+    assert all(port.is_computes for port in existing.ports.values())
+
+
+def test_one_that_it_left_behind_is_no_machines(stand_in: OwnCloud, cloud: Cloud) -> None:
+    stand_in.add_port("", tags=(MARK,))
+    assert read_inventory(cloud, MARK).ports == {}
+
+
+# --- floating IPs of the project ---
+
+
+def test_one_of_others_counts_where_it_leads_to_a_machine_or_was_given(stand_in: OwnCloud, cloud: Cloud) -> None:
+    stand_in.add_machine("bio-1")
+    bound, given, _ = (
+        stand_in.add_ip(port, marked="theirs")["floating_ip_address"]
+        for port in (stand_in.add_port("bio-2", tags=(MARK,)), None, None)
+    )
+    existing = read_inventory(cloud, MARK, [given])
+    assert {ip.address for ip in existing.ips if not ip.is_ours} == {bound, given}
+    assert existing.address("bio-2", floating=True) == bound
+    assert [ip.address for ip in inventory.read_ips(cloud, MARK)] == [existing.address("bio-1", floating=True)]
+
+
 # --- duplicates ---
 
 

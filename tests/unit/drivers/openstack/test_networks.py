@@ -18,6 +18,17 @@ def test_a_network_without_a_way_out_is_warned_of_at_the_plan(course: RealDriver
     assert "Warning: no router connects the network 'lonely' to the outside." in course.notes
     course.openstack["network"] = ["lonely", "course-net"]
     course.plan()
+    assert "no router connects" not in course.notes
+
+
+def test_a_second_network_that_leads_nowhere_should_not_announce_a_gateway(course: RealDriverClass) -> None:
+    net = network(course.stand_in, "lonely", "10.9.0.0/24")
+    course.openstack["network"] = ["lonely", "course-net"]
+    course.plan()
+    assert "Warning: the network 'lonely' has no way out, but its subnet has a gateway" in course.notes
+    for subnet in net["subnets"]:
+        course.stand_in.network.subnets.items[subnet]["gateway_ip"] = None
+    course.plan()
     assert "Warning" not in course.notes
 
 

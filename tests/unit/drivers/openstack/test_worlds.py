@@ -221,6 +221,7 @@ def test_where_there_are_two_floating_ips_a_third_machine_is_refused_before_anyt
     with pytest.raises(CapacityError, match="floating IPs") as raised:
         course.launch(nodes=3)
     assert raised.value.exit_code == 2
+    assert "Or name floating IPs that the project has: openstack.floating_ips." in raised.value.remedy
     assert course.stand_in.totals() == dict.fromkeys(course.stand_in.totals(), 0)
 
 
