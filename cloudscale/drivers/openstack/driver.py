@@ -141,7 +141,8 @@ class OpenStack(MadeMachines):
         with self._lock:
             if self._chosen is None:
                 self._chosen = choose(self._cloud, self._settings, self._say)
-                check_given_ips(self._cloud, self._settings.floating_ips, self._mark, self._inventory)
+                given, external = self._settings.floating_ips, self._chosen.external_id
+                check_given_ips(self._cloud, given, external, self._mark, self._inventory)
             return self._chosen
 
     def check_nodes(self, nodes: int) -> None:

@@ -71,6 +71,7 @@ class FloatingIp:
     address: str
     port_id: str = ""
     owner: str = ""
+    network_id: str = ""
     is_tagged: bool = True
     is_ours: bool = True
 
@@ -266,6 +267,7 @@ def read_project_ips(cloud: Cloud, mark: str) -> list[FloatingIp]:
             address=ip.floating_ip_address,
             port_id=ip.port_id or "",
             owner=str((ip.port_details or {}).get("device_id") or ""),
+            network_id=ip.floating_network_id or "",
             is_tagged=mark in (ip.tags or ()),
             is_ours=ip.description == mark or mark in (ip.tags or ()),
         )

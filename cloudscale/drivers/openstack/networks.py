@@ -28,7 +28,7 @@ class Network:
     """A network that machines can join. `gateways`: ids of the external networks that its routers lead to.
 
     `is_known`: whether all of its routers can be seen, which is so for the networks of the project.
-    `announces_gateway`: whether its machines are told to send everything there.
+    `announces_gateway`: whether its machines get a default route into it.
     """
 
     id: str

@@ -8,7 +8,7 @@ import pytest
 
 from cloudscale.errors import SettingsError
 from tests.unit.drivers.openstack.cloud import MARKS
-from tests.unit.drivers.openstack.course import RealDriverClass
+from tests.unit.drivers.openstack.course import RealDriverClass, network
 
 pytestmark = MARKS
 
@@ -60,3 +60,12 @@ def test_a_floating_ip_that_is_not_the_projects_or_in_use_is_refused(course: Rea
     with pytest.raises(SettingsError, match=r"floating_ips is set, but openstack\.external_network is none"):
         course.plan()
     assert course.stand_in.totals()["servers"] == 0
+
+
+def test_a_floating_ip_of_another_external_network_is_refused_with_that(course: RealDriverClass) -> None:
+    other = network(course.stand_in, "ext-net2", "198.51.100.0/24", external=True)
+    ip = course.stand_in.network.floating_ips.make({"floating_network_id": other["id"], "description": ""})
+    course.openstack["floating_ips"] = [ip["floating_ip_address"]]
+    with pytest.raises(SettingsError, match="is not of the external network of this course") as raised:
+        course.plan()
+    assert other["id"] in raised.value.remedy

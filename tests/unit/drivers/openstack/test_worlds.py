@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from cloudscale.errors import CapacityError, SettingsError
+from cloudscale.workflow import reset
 from tests.unit.api_schema import Json
 from tests.unit.drivers.openstack.cloud import MARK, MARKS, OwnCloud
 from tests.unit.drivers.openstack.course import RealDriverClass, bare, network
@@ -68,6 +69,12 @@ def nectar_hidden(stand_in: OwnCloud) -> None:
     """The same, with subnets that only administrators see."""
     nectar(stand_in)
     stand_in.network.subnets.hidden |= stand_in.network.networks.items.keys()
+
+
+def strict(stand_in: OwnCloud) -> None:
+    """Floating IPs, and a network in which only compute makes ports."""
+    csc(stand_in)
+    stand_in.network.ports.computes |= stand_in.network.networks.items.keys()
 
 
 def infomaniak(stand_in: OwnCloud) -> None:
@@ -153,6 +160,14 @@ WORLDS = {
         given={"image": "", "network": "ext-v6only1"},
         says=("the network 'ext-v6only1' is an external one itself",),
     ),
+    "floating IPs for ports of compute": World(
+        strict,
+        hosts="192.0.2.",
+        user="ubuntu",
+        given=EMPTY,
+        floating=True,
+        says=("'project_2001234' is taken",),
+    ),
     "a site that reaches its private networks": World(
         csc,
         hosts="192.168.1.",
@@ -208,6 +223,14 @@ def test_in_the_end_nothing_of_the_course_is_left(course: RealDriverClass, world
     course.launch(nodes=2)
     course.reset()
     assert course.stand_in.totals() == dict.fromkeys(course.stand_in.totals(), 0)
+
+
+def test_one_machine_can_be_removed_with_all_that_it_has(course: RealDriverClass, world: World) -> None:
+    course.launch(nodes=2)
+    reset.driver_reset(course.session(yes=True, only="bio-2"))
+    totals = course.stand_in.totals()
+    assert (totals["servers"], totals["ports"]) == (1, world.ports)
+    assert totals["floating IPs"] == world.floating
 
 
 # --- what is refused, and what fails ---
