@@ -52,6 +52,9 @@ ID = """
     номер студенческого билета | номер зачетной книжки | 学籍番号 | 学生番号 | 学号 | 學號 | 学生证号 | 학번
     מספר זהות
     תעודת זהות | ת ז | رقم الطالب | الرقم الجامعي
+    id d'étudiant | n matricule | code apprenant | num matricola | id de alumno | id de estudiante | stud id | stud nr
+    roster identifier | account id | personal number | matriculation | prüfungsnummer | sis nutzer id
+    id utilisateur sis | id de usuario del sis | id utente sis | id uživatele
 """
 
 # The name with which a student logs in elsewhere: taken as the id if there is no id.
@@ -71,6 +74,7 @@ LOGIN = """
     kullanıcı adı | nume utilizator | korisničko ime | uporabniško ime | имя пользователя | логин | ユーザー名
     用户名
     사용자 이름 | שם משתמש | اسم المستخدم
+    github handle | id de connexion sis | hs kennung
 """
 
 EMAIL = """
@@ -103,6 +107,7 @@ EMAIL = """
     эл почта | электронная почта | адрес электронной почты | почта | メールアドレス | メール | 邮箱 | 电子邮件
     电子邮箱
     이메일 | ηλεκτρονικό ταχυδρομείο | דואר אלקטרוני | כתובת דואר אלקטרוני | البريد الإلكتروني
+    uni mail adresse | e mail der universität | mail der universität
 """
 
 # Numbers a list's lines: taken as the id if there is nothing better.
@@ -143,6 +148,7 @@ SURNAME = """
     efternavn | etternavn | efternamn | sukunimi | vezetéknév | családnév | családi név | soyad | soyadı
     nume de familie
     prezime | priimek | фамилия | επώνυμο | επίθετο | 姓 | 姓氏 | 苗字 | 성 | שם משפחה | اسم العائلة
+    sn | nachname des teilnehmers
 """
 
 # The Netherlands: `van der` has a column of its own.
@@ -153,6 +159,7 @@ BEFORE_SURNAME = """
 # Spain and Latin America: there are two surnames.
 AFTER_SURNAME = """
     segundo apellido | apellido 2 | apellido materno | 2º apellido | segon cognom
+    2do apellido
 """
 
 # The whole name in one column, perhaps as `Surname, Name`.
@@ -187,12 +194,15 @@ FULL = """
     nume și prenume | nume complet | ime i prezime | prezime i ime | ime in priimek | фио | полное имя
     имя и фамилия
     фамилия имя | ονοματεπώνυμο | 氏名 | 姓名 | 성명 | שם מלא | الاسم الكامل | اسم الطالب
+    cn | name des teilnehmers | who are you | vorname und familienname
 """
 
 # Is a surname beside a given name, a given name beside a surname, and the whole name alone.
 NAME = """
     name | nom | nome | nombre | jméno | meno | naam | nazwa | navn | namn | nimi | név | ad | adı | nume | 名前
     お名前 | 名字 | שם | الاسم
+    votre nom | ihr name | wie lautet ihr name | wie heißen sie | wie heißt du | comment vous appelez vous | tu nombre
+    su nombre | il tuo nome | qual è il tuo nome | cuál es tu nombre
 """
 
 # Columns that are of no use here, but show that a line is a header.
@@ -255,6 +265,10 @@ OTHER = """
     sygnatura czasowa | ocena | punkty | uwagi | komentarz | instytucja | drugie imię
     hold | gruppe navn | grupp | ryhmä | csoport | szak | grup | bölüm | группа | факультет | курс | グループ
     学部 | 班级 | 分组
+    heure de début | heure de fin | hora de inicio | hora de finalización | ora di inizio | ora di completamento
+    čas zahájení | čas dokončení | hora de conclusão | abschnitt | sección | sezione | stg | studium | studienfach
+    assignment name | assignment url | student repository url | student repository name | starter code url
+    registration date | attended | group id | bestellnr | date naissance | points awarded | points available
 """
 
 # The first cells of lines below a header that are about the columns and not about a student.
@@ -276,4 +290,8 @@ BEFORE = (
     *("ihre", "ihr", "deine", "dein", "votre", "ton", "tu", "su", "iltuo", "tuo", "uw", "je", "seu", "sua"),
     *("teilnehmer", "studierenden", "studierende", "studenten"),
 )
-AFTER = ("ofthestudent", "ofstudent", "destudierenden", "studenta", "required", "pflichtfeld", "obligatoire")
+AFTER = (
+    *("ofthestudent", "ofstudent", "destudierenden", "studenta", "studente", "etudiant", "estudiante"),
+    *("institucional", "institutionnel", "institutionnelle", "universitaire"),
+    *("required", "pflichtfeld", "obligatoire"),
+)
