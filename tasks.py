@@ -116,10 +116,10 @@ def status(session: Session) -> Report:
 
 
 @cloudscale_task(
-    hosts="the hosts, separated by commas: [user@]host[:port]",
+    hosts="the hosts, separated by commas: [user@]host[:port], or names in ~/.ssh/config",
     com="the command, in quotes (default: ls)",
-    port="the SSH port of hosts that are given without a port (default: 22)",
-    user="the user for hosts that are given without a user (default: root)",
+    port="the SSH port of hosts that are given without a port (default: that of ~/.ssh/config, else 22)",
+    user="the user for hosts that are given without a user (default: that of ~/.ssh/config, else root)",
     pwd="the password, or the passphrase of the key in --kfile; with - you are asked for it",
     kfile="the file with the private key",
     path="the folder in which the command runs",

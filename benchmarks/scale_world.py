@@ -23,7 +23,6 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-import paramiko
 from openstack.config import OpenStackConfig
 from openstack.connection import Connection
 
@@ -36,7 +35,7 @@ from cloudscale.drivers.openstack.making import Maker
 from cloudscale.fanout import fan_out
 from cloudscale.hosts import first_login, ssh
 from cloudscale.hosts.known_hosts import KnownHosts
-from cloudscale.hosts.ssh import Target
+from cloudscale.hosts.target import Target
 from cloudscale.model import Machine, Survey
 from cloudscale.progress import Lines
 from cloudscale.seats import jupyter
@@ -158,7 +157,7 @@ class World:
         return bound
 
     def connect(self, target: Target, *, timeout: float, known: KnownHosts) -> Any:
-        known.prepare(paramiko.SSHClient(), target.address, entry=target.entry, name=target.name)
+        known.kinds(target)
         with self._lock:
             if target.host not in self._hosts:
                 self._hosts[target.host] = FakeHost(target, values(self._own[target.host]))

@@ -175,10 +175,19 @@ class VmSettings(Section):
 class GenericSettings(Section):
     """The driver `generic`: hosts over SSH."""
 
-    hosts: Names = Field((), description="the hosts: `[user@]host[:port]`; the first one creates the swarm")
-    user: str = Field("root", min_length=1, description="the user for hosts that are given without a user")
+    hosts: Names = Field(
+        (),
+        description="the hosts: `[user@]host[:port]`, or names in ~/.ssh/config; the first one creates the swarm",
+    )
+    user: str | None = Field(
+        None,
+        min_length=1,
+        description="the user for hosts that are given without a user; if empty, the one in ~/.ssh/config, else root",
+    )
     kfile: File | None = Field(
-        None, description="the file with the private key; if empty, the SSH agent and the keys in ~/.ssh"
+        None,
+        description="the file with the private key; if empty, the keys that ~/.ssh/config names, those of the SSH agent"
+        " and those in ~/.ssh",
     )
     pwd: str | None = Field(
         None,
@@ -250,8 +259,8 @@ class Remote(Section):
 
     hosts: Listed
     com: str = Field(min_length=1)
-    port: Integer = Field(22, ge=1, le=65535)
-    user: str = Field("root", min_length=1)
+    port: Integer | None = Field(None, ge=1, le=65535)
+    user: str | None = Field(None, min_length=1)
     pwd: str | None = Field(None, repr=False)
     kfile: File | None = None
     path: str | None = None

@@ -15,7 +15,7 @@ from cloudscale.drivers.over_ssh import OverSsh
 from cloudscale.errors import RequestError
 from cloudscale.hosts.first_login import Booting, NoLogin, log_in
 from cloudscale.hosts.login_key import KEY_FILE, SshKey, ssh_key
-from cloudscale.hosts.ssh import Target
+from cloudscale.hosts.target import Target
 from cloudscale.model import Machine, MachineState, Say, Survey
 
 INSTALLING = 1800.0  # seconds to install the packages of the first boot

@@ -13,7 +13,8 @@ from cloudscale.engines.passing import pass_image
 from cloudscale.errors import EngineError, NotSetUp
 from cloudscale.hosts.facts import Facts, read_facts
 from cloudscale.hosts.known_hosts import KnownHosts
-from cloudscale.hosts.ssh import Connection, Logins, Target
+from cloudscale.hosts.ssh import Connection, Logins
+from cloudscale.hosts.target import Target
 from cloudscale.model import CommandResult, Machine, MachineState, OnOutput, Say, Survey
 
 LOGIN = 15.0  # seconds for each step of a login

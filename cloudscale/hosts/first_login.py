@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from cloudscale.errors import ConnectionFailed, HostKeyChanged, LoginRefused
 from cloudscale.hosts.known_hosts import KnownHosts
-from cloudscale.hosts.ssh import Connection, Target, connect
+from cloudscale.hosts.ssh import Connection, connect
+from cloudscale.hosts.target import Target
 from cloudscale.model import Say
 from cloudscale.waiting import Clock, poll, retry
 

@@ -13,8 +13,12 @@ from cloudscale.course.session import Session
 from cloudscale.course.settings import Remote
 from cloudscale.errors import CloudscaleError, RequestError
 from cloudscale.fanout import fan_out
-from cloudscale.hosts import ssh
+from cloudscale.hosts.credentials import check_key_file
+from cloudscale.hosts.destinations import Destinations, Flags
 from cloudscale.hosts.known_hosts import KnownHosts
+from cloudscale.hosts.ssh import Logins
+from cloudscale.hosts.ssh_config import SshConfig
+from cloudscale.hosts.target import Target
 from cloudscale.hosts.this_computer import on_terminal
 from cloudscale.model import CommandResult
 from cloudscale.seats import containers
@@ -99,18 +103,21 @@ def remote_com(session: Session, remote: Remote) -> Report:
         raise RequestError(
             "--pwd - asks for the password, and there is no terminal.", "Run it on a terminal; or use --kfile."
         )
-    password = getpass.getpass("Password: ") if remote.pwd == "-" else remote.pwd
-    targets = [
-        ssh.parse_target(host, port=remote.port, user=remote.user, password=password, key_file=remote.kfile)
-        for host in remote.hosts
-    ]
+    flags = Flags(remote.port, remote.user, remote.kfile, session.common.timeout)
+    destinations = Destinations(SshConfig(session.progress.say), flags)
+    targets = [destinations.find(host) for host in remote.hosts]
     chosen = session.selection.choose(targets, lambda target: (target.name, target.host))
+    password = getpass.getpass("Password: ") if remote.pwd == "-" else remote.pwd
+    chosen = [replace(target, password=password) for target in chosen]
+    for target in chosen:
+        check_key_file(target)
     timeout = session.common.timeout or REMOTE_TIMEOUT
 
-    known = KnownHosts(session.course.remote_known_hosts, session.progress.say)
+    known = KnownHosts(session.course.remote_known_hosts, session.progress.say, yes=session.common.yes)
+    logins = Logins(known)
 
-    def one(target: ssh.Target) -> CommandResult:
-        with ssh.connect(target, timeout=timeout, known=known) as connection:
+    def one(target: Target) -> CommandResult:
+        with logins.fresh(target, timeout) as connection:
             return connection.run(remote.com, folder=remote.path, timeout=timeout)
 
     return report.command_report(fan_out(one, chosen, name=lambda target: target.name), session.common.format)

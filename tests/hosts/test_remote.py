@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.hosts.conftest import STATE
-from tests.lab.namespace import Namespace
-from tests.lab.sshd import PASSWORD, USER, LabSshd
+from tests.lab.namespace import Namespace, run
+from tests.lab.sshd import PASSWORD, SHELLS, USER, LabSshd
 from tests.lab.tool import Tool
 
 
@@ -49,7 +49,9 @@ def test_a_changed_host_key_is_refused(sshd: LabSshd, remote: Tool) -> None:
 
 
 def test_a_password_lets_in_and_a_wrong_one_does_not(sshd: LabSshd, remote: Tool) -> None:
-    done = remote(*flags(sshd, "--user", USER, "--pwd", PASSWORD, "--com", "id -un"))
+    unknown = remote(*flags(sshd, "--user", USER, "--pwd", PASSWORD, "--com", "id -un"))
+    assert unknown.code == 1 and "so the password is not sent" in unknown.err
+    done = remote(*flags(sshd, "--user", USER, "--pwd", PASSWORD, "--com", "id -un", "--yes"))
     assert done.code == 0 and done.out.splitlines()[1] == USER
     refused = remote(*flags(sshd, "--user", USER, "--pwd", "wrong", "--com", "id -un"))
     assert refused.code == 1 and f"the login as {USER} was refused" in refused.err
@@ -58,7 +60,7 @@ def test_a_password_lets_in_and_a_wrong_one_does_not(sshd: LabSshd, remote: Tool
 
 def test_a_key_with_a_passphrase(sshd: LabSshd, remote: Tool) -> None:
     closed = remote(*flags(sshd, "--kfile", str(sshd.locked_key)))
-    assert closed.code == 1 and "passphrase" in closed.err
+    assert closed.code == 2 and "passphrase" in closed.err
     assert remote(*flags(sshd, "--kfile", str(sshd.locked_key), "--pwd", PASSWORD)).code == 0
 
 
@@ -81,3 +83,58 @@ def test_hosts_that_fail_or_hang_do_not_stop_the_others(sshd: LabSshd, remote: T
 def test_no_hosts_is_a_wrong_request(remote: Tool) -> None:
     assert remote("remote_com", "--com", "ls").code == 2
     assert remote("remote_com", "--hosts", "a@", "--com", "ls").code == 2
+
+
+@pytest.mark.parametrize("user", SHELLS)
+def test_the_login_shell_may_be_any(sshd: LabSshd, remote: Tool, user: str) -> None:
+    if not Path(SHELLS[user]).exists():
+        pytest.skip(f"no {SHELLS[user]} on this computer")
+    command = "echo it\\'s \"a\nb\" '!!' $((1 + 1))\ncat <<'END'\n`x` $HOME\nEND\nexit 3"
+    words = ("--user", user, "--kfile", str(sshd.key), "--path", "~", "--format", "json", "--com", command)
+    (row,) = remote(*flags(sshd, *words)).rows
+    assert (row["exit_code"], row["stdout"]) == (3, "it's a\nb !! 2\n`x` $HOME\n"), row
+
+
+def test_names_jump_hosts_and_keys_are_those_of_the_configuration_of_ssh(
+    sshd: LabSshd, remote: Tool, tmp_path: Path
+) -> None:
+    inner = LabSshd(STATE / "sshd-inner", 2223, "0.0.0.0")
+    folder = tmp_path / ".ssh"
+    folder.mkdir(mode=0o700)
+    (folder / "config").write_text(
+        f"Host lab1\n  HostName 127.0.0.1\n  Port {sshd.port}\n  User root\n  IdentityFile {sshd.key}\n"
+        f"Host node1\n  HostName 127.0.0.2\n  Port {inner.port}\n  ProxyJump lab1\n  IdentityFile {inner.key}\n"
+        f"Host node2\n  HostName 127.0.0.2\n  Port {inner.port}\n  IdentityFile {inner.key}\n"
+        f"  ProxyCommand ssh -F {folder}/config -o UserKnownHostsFile={folder}/known_hosts"
+        " -o StrictHostKeyChecking=accept-new -W %h:%p lab1\n"
+    )
+    (folder / "config").chmod(0o600)
+    try:
+        done = remote("remote_com", "--hosts", "lab1,node1,node2", "--com", "echo $SSH_CONNECTION", "--format", "json")
+    finally:
+        inner.stop()
+    assert done.code == 0, done.err
+    assert [row["stdout"].split()[2:] for row in done.rows] == [
+        ["127.0.0.1", str(sshd.port)],
+        ["127.0.0.2", str(inner.port)],
+        ["127.0.0.2", str(inner.port)],
+    ]
+    assert "jump host lab1: new host key" in done.err or "lab1: new host key" in done.err
+    assert "node1: new host key" in done.err
+
+
+def test_an_agent_with_too_many_keys_is_the_cause(namespace: Namespace, remote: Tool, tmp_path: Path) -> None:
+    server = LabSshd(STATE / "sshd", settings="MaxAuthTries 3\n")
+    socket, pid = tmp_path / "agent", ""
+    try:
+        pid = run("ssh-agent", "-s", "-a", str(socket)).split("SSH_AGENT_PID=")[1].partition(";")[0]
+        for at in range(7):
+            run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / f"key{at}"))
+            run("env", f"SSH_AUTH_SOCK={socket}", "ssh-add", "-q", str(tmp_path / f"key{at}"))
+        refused = remote(*flags(server), SSH_AUTH_SOCK=str(socket))
+        assert refused.code == 1 and "3 of them with keys of the SSH agent" in refused.err
+        assert remote(*flags(server, "--kfile", str(server.key)), SSH_AUTH_SOCK=str(socket)).code == 0
+    finally:
+        if pid:
+            run("kill", pid)
+        server.stop()

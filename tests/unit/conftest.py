@@ -21,6 +21,7 @@ from hypothesis import settings
 
 from cloudscale import waiting
 from cloudscale.engines import certificates
+from cloudscale.hosts import known_hosts, ssh_config
 from tests.unit.classroom import Class
 from tests.unit.fakes import FakeClock
 
@@ -32,7 +33,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ring"))
 
 # The state of this machine and of the user who runs the ring: a test that looks at it depends on the machine.
 OWN_FILES = (
-    *("/run/docker.", "/var/run/docker.", "/etc/docker/", "/var/lib/docker/", "/var/lib/cloudscale/"),
+    *("/run/docker.", "/var/run/docker.", "/etc/docker/", "/etc/ssh/", "/var/lib/docker/", "/var/lib/cloudscale/"),
     *(f"{home}/.ssh/" for home in {os.path.expanduser("~"), pwd.getpwuid(os.getuid()).pw_dir}),
 )
 
@@ -120,6 +121,10 @@ def walls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Walls]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("CLOUDSCALE_HOME", str(tmp_path))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    system = tmp_path / "etc" / "ssh"
+    monkeypatch.setattr(ssh_config, "SYSTEM", system / "ssh_config")
+    monkeypatch.setattr(known_hosts, "GLOBAL_FILES", (str(system / "ssh_known_hosts"),))
     yield walls
     # an attempt counts even if the code under test swallowed its error
     assert not walls.breaches

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from cloudscale.engines import setup
 from cloudscale.errors import ConnectionFailed
 from cloudscale.hosts.facts import Facts, parse_facts
-from cloudscale.hosts.ssh import Target
+from cloudscale.hosts.target import Target
 from cloudscale.model import CommandResult, OnOutput
 from tests.unit.scripts import SCRIPTS, script_text
 

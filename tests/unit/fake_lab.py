@@ -14,7 +14,7 @@ from cloudscale.drivers.generic import Generic
 from cloudscale.errors import ConnectionFailed
 from cloudscale.hosts import ssh
 from cloudscale.hosts.known_hosts import KnownHosts
-from cloudscale.hosts.ssh import Target
+from cloudscale.hosts.target import Target
 from tests.unit.fake_host import FRESH, FakeHost
 
 

@@ -29,8 +29,8 @@ LAYERS = (
     {"errors", "model"},
 )
 LIBRARIES = {  # and the modules that import them
-    "paramiko": {"hosts.ssh", "hosts.known_hosts"},
-    "cryptography": {"engines.certificates", "hosts.login_key"},
+    "paramiko": {"hosts.ssh", "hosts.running", "hosts.known_hosts", "hosts.private_keys", "hosts.credentials"},
+    "cryptography": {"engines.certificates", "hosts.login_key", "hosts.private_keys"},
     "invoke": {"cli.configuration", "cli.invocation"},
     "rich": {"progress"},
     "tabulate": {"cli.report", "course.settings"},

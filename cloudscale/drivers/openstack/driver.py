@@ -22,7 +22,7 @@ from cloudscale.engines.client import Engine
 from cloudscale.errors import MachineError, NotSetUp
 from cloudscale.hosts.facts import Facts, usable_memory
 from cloudscale.hosts.first_login import Booting, NoLogin
-from cloudscale.hosts.ssh import Target
+from cloudscale.hosts.target import Target
 from cloudscale.model import Kind, Machine, Order, Outcomes, Say, Survey
 from cloudscale.units import MIB
 

@@ -24,7 +24,7 @@ from cloudscale.errors import MachineError, NotSetUp, RequestError
 from cloudscale.fanout import fan_out
 from cloudscale.hosts.facts import Facts, listening_here, usable_memory
 from cloudscale.hosts.first_login import Booting, NoLogin
-from cloudscale.hosts.ssh import Target
+from cloudscale.hosts.target import Target
 from cloudscale.model import Demand, Kind, Machine, Order, Outcomes, Say, Survey
 from cloudscale.networks import endpoint
 from cloudscale.units import MIB, gib

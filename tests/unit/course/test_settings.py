@@ -205,9 +205,9 @@ def test_hosts_can_come_from_the_environment_too() -> None:
     assert read_settings({"generic": {"hosts": "a, root@b"}}).generic.hosts == ("a", "root@b")
 
 
-def test_by_default_hosts_are_logged_in_to_as_root_with_the_users_own_keys() -> None:
+def test_who_logs_in_to_hosts_is_not_decided_by_the_configuration_alone() -> None:
     generic = read_settings({}).generic
-    assert (generic.user, generic.kfile, generic.pwd) == ("root", None, None)
+    assert (generic.user, generic.kfile, generic.pwd) == (None, None, None)
     generic = read_settings({"generic": {"user": "debian", "pwd": "secret"}}).generic
     assert (generic.user, generic.pwd) == ("debian", "secret")
 
@@ -302,7 +302,7 @@ def test_remote_commands_need_hosts() -> None:
     assert "flag --hosts" in flag_refusal(Remote, hosts=" , ", com="ls")
     assert "flag --com" in flag_refusal(Remote, hosts="a", com="")
     remote = read_flags(Remote, hosts="a,b", com="ls")
-    assert (remote.hosts, remote.port, remote.user) == (("a", "b"), 22, "root")
+    assert (remote.hosts, remote.port, remote.user) == (("a", "b"), None, None)
 
 
 @pytest.mark.parametrize("flags", [{"com": "ls"}, {"hosts": "a", "com": ""}, {"hosts": "a", "com": "ls", "port": "x"}])

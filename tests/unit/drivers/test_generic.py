@@ -4,6 +4,7 @@ import getpass
 from pathlib import Path
 from typing import Any
 
+import paramiko
 import pytest
 
 from cloudscale.course.folder import CourseFolder
@@ -11,8 +12,10 @@ from cloudscale.course.settings import GenericSettings
 from cloudscale.drivers import generic as module
 from cloudscale.drivers.generic import Generic
 from cloudscale.errors import RequestError
-from cloudscale.hosts.ssh import Target
+from cloudscale.hosts.target import Target
 from cloudscale.model import Machine
+
+KEY = paramiko.ECDSAKey.generate()
 
 
 def load(**settings: Any) -> Generic:
@@ -41,7 +44,7 @@ def test_the_hosts_of_the_configuration_are_the_machines_in_its_order() -> None:
 
 def test_what_a_host_leaves_out_is_the_configurations(tmp_path: Path) -> None:
     key = tmp_path / "key"
-    key.touch()
+    KEY.write_private_key_file(str(key), password="secret")
     hosts = targets(load(hosts=("a", "ann@b:2222"), user="debian", kfile=key, pwd="secret"))
     assert hosts == [Target("a", 22, "debian", "secret", key), Target("b", 2222, "ann", "secret", key)]
 
@@ -52,7 +55,7 @@ def test_without_a_user_it_is_root_with_the_users_own_keys() -> None:
 
 def test_a_key_may_lie_in_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / "key").touch()
+    KEY.write_private_key_file(str(tmp_path / "key"))
     assert targets(load(hosts=("a",), kfile="~/key"))[0].key_file == tmp_path / "key"
 
 
@@ -73,9 +76,56 @@ def test_a_host_that_is_listed_twice_is_refused(again: str) -> None:
     assert len(load(hosts=("a", "a:2222")).machines()) == 2
 
 
-def test_a_missing_key_file_is_refused(tmp_path: Path) -> None:
-    for missing in (tmp_path / "key", tmp_path):
-        assert f"The key file {missing} does not exist (generic.kfile)" in refusal(hosts=("a",), kfile=missing)
+def test_a_key_file_that_can_not_be_used_is_refused_before_anything_is_connected(tmp_path: Path) -> None:
+    assert f"The key file {tmp_path / 'key'} does not exist" in refusal(hosts=("a",), kfile=tmp_path / "key")
+    assert "is a folder" in refusal(hosts=("a",), kfile=tmp_path)
+    (tmp_path / "key.ppk").write_text("PuTTY-User-Key-File-3: ssh-ed25519\n")
+    assert "is a key of PuTTY" in refusal(hosts=("a",), kfile=tmp_path / "key.ppk")
+
+
+CONFIG = """
+Host lab1
+  HostName 192.0.2.1
+  Port 6922
+  User ann
+Host node1
+  HostName 192.0.2.11
+  ProxyJump lab1
+"""
+
+
+@pytest.fixture
+def config(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    file = tmp_path / ".ssh" / "config"
+    file.parent.mkdir()
+    file.write_text(CONFIG)
+    file.chmod(0o600)
+    return file
+
+
+def test_hosts_may_be_names_in_the_configuration_of_ssh(config: Path) -> None:
+    driver = load(hosts=("lab1", "node1"))
+    assert driver.machines() == [Machine("lab1", "192.0.2.1"), Machine("node1", "192.0.2.11")]
+    lab1, node1 = targets(driver)
+    assert (lab1.port, lab1.user) == (6922, "ann")
+    assert node1.user == "root"
+    assert node1.via
+    assert (node1.via.host, node1.via.port, node1.via.user) == ("192.0.2.1", 6922, "ann")
+
+
+def test_the_configuration_of_the_course_goes_before_that_of_ssh(config: Path) -> None:
+    assert targets(load(hosts=("lab1",), user="bob"))[0].user == "bob"
+    assert targets(load(hosts=("carl@lab1:22",), user="bob"))[0] == Target("192.0.2.1", 22, "carl", label="lab1")
+
+
+def test_a_host_that_is_listed_under_two_names_is_refused(config: Path) -> None:
+    assert "The host 192.0.2.1:6922 is listed twice, also as lab1" in refusal(hosts=("lab1", "192.0.2.1:6922"))
+
+
+def test_a_configuration_of_ssh_that_is_wrong_is_refused_with_its_line(config: Path) -> None:
+    config.write_text("Host lab1\n  Port abc\n")
+    assert f"{config}, line 2: 'abc' is not a port" in refusal(hosts=("lab1",))
 
 
 def test_a_password_is_asked_for_once_for_all_hosts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from cloudscale.errors import RequestError
 from cloudscale.fanout import fan_out
 from cloudscale.hosts import first_login, ssh
 from cloudscale.hosts.first_login import Booting, NoLogin
-from cloudscale.hosts.ssh import Target
+from cloudscale.hosts.target import Target
 from cloudscale.model import CommandResult, Machine, MachineState
 from tests.unit.fake_host import FakeHost
 from tests.unit.fakes import FakeClock

@@ -12,7 +12,7 @@ from cloudscale.engines.certificates import authority
 from cloudscale.engines.setup import MARK, SETTINGS, TLS
 from cloudscale.errors import ConnectionFailed, MachineError, NotSetUp, RequestError
 from cloudscale.fanout import fan_out
-from cloudscale.hosts.ssh import Target
+from cloudscale.hosts.target import Target
 from cloudscale.model import CommandResult, Machine, MachineState
 from tests.unit.fake_host import FRESH, WITH_ENGINE, FakeHost
 from tests.unit.fake_lab import Lab, prepared

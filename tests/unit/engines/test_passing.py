@@ -9,7 +9,7 @@ import pytest
 
 from cloudscale.drivers.generic import Generic
 from cloudscale.errors import MachineError
-from cloudscale.hosts.ssh import Target
+from cloudscale.hosts.target import Target
 from cloudscale.model import CommandResult, Machine, OnOutput
 from tests.unit.fake_host import FakeHost
 from tests.unit.fake_lab import Lab

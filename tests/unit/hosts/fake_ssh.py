@@ -5,45 +5,86 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import paramiko
 import pytest
 
+from cloudscale.errors import LoginRefused
+from cloudscale.hosts import known_hosts as module
+from cloudscale.hosts import ssh
 from cloudscale.hosts.known_hosts import KnownHosts
-from cloudscale.hosts.ssh import Target, connect
+from cloudscale.hosts.ssh import connect
+from cloudscale.hosts.target import Target
 
 KEY = paramiko.ECDSAKey.generate()
 OTHER_KEY = paramiko.ECDSAKey.generate()
 
 
-class Client(paramiko.SSHClient):
-    """A client whose host succeeds, or fails with `outcome`."""
+class Client:
+    """A host that shows `key` and lets everybody in, or fails with `outcome`."""
 
+    key: paramiko.PKey = KEY
     outcome: Exception | None = None
     closed = 0
-    given: dict[str, Any]
 
-    def connect(self, hostname: str, **settings: Any) -> None:  # type: ignore[override]
-        type(self).given = {"hostname": hostname, **settings}
-        if self.outcome:
-            raise self.outcome
+    @classmethod
+    def connect(cls) -> None:
+        """Called when a login begins."""
+        if cls.outcome:
+            raise cls.outcome
 
-    def get_transport(self) -> Any:
-        return Transport(None)
+
+class Door:
+    """The way to a host up to its login: paramiko's transport. `types` are those of the keys that it may show."""
+
+    def __init__(self, client: type[Client]) -> None:
+        self._client = client
+        self.types = ("ssh-ed25519", "ecdsa-sha2-nistp256", "rsa-sha2-512", "rsa-sha2-256")
+        self.keep_alive = 0
+        self.is_closed = False
+
+    def get_security_options(self) -> Any:
+        return SimpleNamespace(key_types=self.types)
+
+    def start_client(self, timeout: float) -> None:
+        assert timeout == 5 or timeout == 10
+        if not isinstance(self._client.outcome, paramiko.AuthenticationException):
+            self._client.connect()
+
+    def get_remote_server_key(self) -> paramiko.PKey:
+        return self._client.key
+
+    def getpeername(self) -> tuple[str, int]:
+        return "192.0.2.7", 22
+
+    def set_keepalive(self, seconds: int) -> None:
+        self.keep_alive = seconds
+
+    def is_active(self) -> bool:
+        return not self.is_closed
 
     def close(self) -> None:
-        type(self).closed += 1
+        self.is_closed = True
+        self._client.closed += 1
 
 
 def own_client(monkeypatch: pytest.MonkeyPatch, home: Path) -> type[Client]:
     """A client of this test alone, for a user who knows no hosts."""
     monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setattr(module, "GLOBAL_FILES", (str(home / "etc/ssh/ssh_known_hosts"),))
 
     class Own(Client):
-        given: dict[str, Any] = {}  # noqa: RUF012 - one client a test
+        pass
 
-    monkeypatch.setattr(paramiko, "SSHClient", Own)
+    def log_in(target: Target, transport: Door) -> None:
+        if isinstance(Own.outcome, paramiko.AuthenticationException):
+            raise LoginRefused(f"{target.name}: the login as {target.user} was refused ({Own.outcome}).")
+
+    monkeypatch.setattr(paramiko, "Transport", lambda way: Door(Own))
+    monkeypatch.setattr(ssh, "_way", lambda *_: None)
+    monkeypatch.setattr(ssh, "log_in", log_in)
     return Own
 
 
@@ -57,17 +98,8 @@ def log_in(target: Target, tmp_path: Path, new_key: Callable[[str], None] = lamb
 
 
 def meet(client: type[Client], monkeypatch: pytest.MonkeyPatch, key: paramiko.PKey) -> None:
-    """Has the host show this key, which paramiko looks up before it asks the policy."""
-
-    def show(self: Client, hostname: str, **settings: Any) -> None:
-        name = hostname if settings["port"] == 22 else f"[{hostname}]:{settings['port']}"
-        known = self.get_host_keys().lookup(name)
-        if known is None:
-            self._policy.missing_host_key(self, name, key)  # type: ignore[attr-defined]
-        elif known.get(key.get_name()) != key:
-            raise paramiko.BadHostKeyException(hostname, key, known[key.get_name()])
-
-    monkeypatch.setattr(client, "connect", show)
+    """Has the host show this key."""
+    monkeypatch.setattr(client, "key", key)
 
 
 class Channel:

@@ -21,10 +21,11 @@ from hypothesis import strategies as st
 from cloudscale.drivers.openstack.cloud import Cloud
 from cloudscale.drivers.openstack.inventory import CONSOLE, read_console
 from cloudscale.errors import ConnectionFailed, HostKeyChanged, LoginRefused, MachineError
-from cloudscale.hosts import first_login
+from cloudscale.hosts import first_login, ssh
 from cloudscale.hosts.first_login import LINES, SETTLING, SHOWING, Booting, NoLogin, host_keys, log_in
 from cloudscale.hosts.known_hosts import KnownHosts
-from cloudscale.hosts.ssh import Connection, Target
+from cloudscale.hosts.ssh import Connection
+from cloudscale.hosts.target import Target
 from tests.lab.stand_in import Fault
 from tests.lab.stand_in.machines import Server
 from tests.unit.drivers.openstack.cloud import MARK, MARKS, OwnCloud, Time
@@ -82,14 +83,16 @@ def machine(stand_in: OwnCloud, cloud: Cloud, client: type[Client], tmp_path: Pa
 def failing(client: type[Client], monkeypatch: pytest.MonkeyPatch, *errors: Exception, forever: bool = False) -> None:
     """Has the next logins fail, and those after them too."""
     left = list(errors)
-    connect = client.connect
 
-    def fail(self: Client, hostname: str, **settings: Any) -> None:
-        if left:
-            raise left[0] if forever else left.pop(0)
-        connect(self, hostname, **settings)
+    def log_in(target: Target, transport: object) -> None:
+        if not left:
+            return
+        error = left[0] if forever else left.pop(0)
+        if isinstance(error, paramiko.AuthenticationException):
+            raise LoginRefused(f"{target.name}: the login as {target.user} was refused ({error}).")
+        raise error
 
-    monkeypatch.setattr(client, "connect", fail)
+    monkeypatch.setattr(ssh, "log_in", log_in)
 
 
 # --- what a console shows ---

@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import paramiko
 import pytest
@@ -14,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudscale.errors import ConnectionFailed, HostKeyChanged
-from cloudscale.hosts.known_hosts import KnownHosts, fingerprint
-from cloudscale.hosts.ssh import Target, connect
+from cloudscale.hosts.known_hosts import KnownHosts, fingerprint, parse_key
+from cloudscale.hosts.ssh import connect
+from cloudscale.hosts.target import HostKeyRules, Target
 from tests.unit.hosts.fake_ssh import KEY, OTHER_KEY, Client, known_hosts, log_in, meet, own_client
 
 # A machine in a cloud: known by its id, at an address that others had before.
@@ -231,20 +233,20 @@ def test_the_files_of_host_keys_are_read_once_for_all_hosts(
     client: type[Client], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     meet(client, monkeypatch, KEY)
-    reads: list[str] = []
-    load = paramiko.HostKeys.load
+    reads: list[Path] = []
+    read = Path.read_bytes
 
-    def counted(self: paramiko.HostKeys, path: str) -> None:
-        reads.append(path)
-        load(self, path)
+    def counted(self: Path) -> bytes:
+        reads.append(self)
+        return read(self)
 
-    monkeypatch.setattr(paramiko.HostKeys, "load", counted)
+    monkeypatch.setattr(Path, "read_bytes", counted)
     reports: list[str] = []
     known = known_hosts(tmp_path, reports.append)
     known.trust("c", [line(KEY)])
     for host in ("a", "b", "a", "c"):
         connect(Target(host), timeout=5, known=known).close()
-    assert len(reads) == len({*reads}) == 2
+    assert len(reads) == len({*reads}) == 4
     assert [text.partition(":")[0] for text in reports] == ["a", "b"]
 
 
@@ -271,19 +273,11 @@ def test_hosts_that_are_met_at_once_are_all_stored(
         log_in(Target(f"m{at}"), tmp_path / "bio", pytest.fail)
 
 
-def broken_line(path: Path) -> None:
-    path.write_text("host ssh-rsa not-base64\n")
-
-
-@pytest.mark.parametrize("spoil", [broken_line, Path.mkdir, lambda path: path.write_bytes(b"\xff\xfe\n")])
-@pytest.mark.parametrize("name", [".ssh/known_hosts", "known_hosts"])
-def test_a_file_that_can_not_be_read_is_reported(tmp_path: Path, name: str, spoil: Callable[[Path], object]) -> None:
-    (tmp_path / ".ssh").mkdir()
-    spoil(tmp_path / name)
+@pytest.mark.parametrize("name", [".ssh/known_hosts", "known_hosts", "etc/ssh/ssh_known_hosts"])
+def test_a_file_that_can_not_be_read_is_reported(client: type[Client], tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir(parents=True)
     with pytest.raises(ConnectionFailed, match=rf"{name} can't be read"):
         log_in(Target("host"), tmp_path)
-    with pytest.raises(ConnectionFailed, match=rf"{name} can't be read"):
-        known_hosts(tmp_path).trust("4f1c", [line(KEY)])
 
 
 def test_a_file_that_can_not_be_written_is_reported(
@@ -299,6 +293,177 @@ def test_a_file_that_can_not_be_written_is_reported(
             known.trust("4f1c", [line(KEY)])
 
 
-def refuse(path: Path, mode: str = "r") -> None:
-    assert mode == "a"
+def refuse(path: Path, mode: str = "r", *args: object) -> Any:
+    if mode != "a":
+        return open(path, mode)
     raise PermissionError(13, "Permission denied")
+
+
+# --- OpenSSH's own files ---------------------------------------------------------------------
+
+
+def entry(host: str, key: paramiko.PKey = KEY, marker: str = "") -> str:
+    return f"{marker} {host} {key.get_name()} {key.get_base64()}".strip()
+
+
+def write(tmp_path: Path, *lines: str, name: str = ".ssh/known_hosts") -> Path:
+    file = tmp_path / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes("\n".join([*lines, ""]).encode("latin-1"))
+    return file
+
+
+def judged(tmp_path: Path, target: Target, key: paramiko.PKey = KEY) -> str:
+    """`known`, `new`, `changed` or `revoked`."""
+    try:
+        return "known" if known_hosts(tmp_path).check(target, key) else "new"
+    except HostKeyChanged as error:
+        return "revoked" if "revoked" in error.message else "changed"
+
+
+NONSENSE = [
+    "lab1.example.edu 1024 35 1234567890123456789012345678901234567890",  # SSH 1
+    "host ssh-rsa not-base64",
+    "host ssh-future AAAAC3NzaC1lZDI1NTE5AAAAIArq6Mih3EadRSoWA5OQcddgSIQycUmFufsl3r7eliki",
+    "host ssh-dss AAAAB3NzaC1kc3MAAACB",
+    f"host {KEY.get_name()} {KEY.get_base64()[:40]}",
+    f"@unknown host {KEY.get_name()} {OTHER_KEY.get_base64()}",
+    "host",
+    "@revoked",
+    "@cert-authority *.example.edu",
+    "|1|not-base64|x ssh-ed25519 AAAA",
+    "\xff\xfe\x00 garbage \x00",
+    "host ssh-ed25519 " + "A" * 100_000,
+    "# host " + entry("host", OTHER_KEY),
+    " ",
+]
+
+
+@pytest.mark.parametrize("nonsense", NONSENSE, ids=range(len(NONSENSE)))
+def test_a_line_that_is_not_understood_is_skipped_alone(tmp_path: Path, nonsense: str) -> None:
+    write(tmp_path, nonsense, entry("host"), nonsense)
+    assert judged(tmp_path, Target("host")) == "known"
+    assert judged(tmp_path, Target("host"), OTHER_KEY) == "changed"
+    assert judged(tmp_path, Target("lab1.example.edu")) == "new"
+
+
+@pytest.mark.parametrize(
+    ("hosts", "target", "is_known"),
+    [
+        ("host", Target("host"), True),
+        ("HOST", Target("host"), True),
+        ("host", Target("Host"), True),
+        ("host", Target("host", 2222), False),
+        ("[host]:2222", Target("host", 2222), True),
+        ("[host]:2222", Target("host"), False),
+        ("a,host,b", Target("host"), True),
+        ("*.example.edu", Target("lab1.example.edu"), True),
+        ("*.example.edu", Target("example.edu"), False),
+        ("lab?", Target("lab1"), True),
+        ("lab?", Target("lab12"), False),
+        ("*.example.edu,!lab1.example.edu", Target("lab1.example.edu"), False),
+        ("!lab1.example.edu,*.example.edu", Target("lab2.example.edu"), True),
+        ("!lab1", Target("lab2"), False),
+        ("*", Target("192.0.2.1", 2222), True),
+        ("lab[12]", Target("lab1"), False),
+        ("2001:db8::1", Target("2001:db8::1"), True),
+        ("[2001:db8::1]:2222", Target("2001:db8::1", 2222), True),
+        ("alias", Target("host", 2222, alias="alias"), True),
+        ("host", Target("host", alias="alias"), False),
+        (paramiko.HostKeys.hash_host("host"), Target("Host"), True),
+        (paramiko.HostKeys.hash_host("[host]:2222"), Target("host", 2222), True),
+        (paramiko.HostKeys.hash_host("host"), Target("host2"), False),
+    ],
+    ids=lambda value: value.name if isinstance(value, Target) else "",
+)
+def test_names_are_compared_as_openssh_does(tmp_path: Path, hosts: str, target: Target, is_known: bool) -> None:
+    write(tmp_path, f"  {entry(hosts)}\tann@home")
+    assert judged(tmp_path, target) == ("known" if is_known else "new")
+
+
+REVOKED = "@revoked * ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIArq6Mih3EadRSoWA5OQcddgSIQycUmFufsl3r7eliki"
+AUTHORITY = REVOKED.replace("@revoked *", "@cert-authority *.example.edu")
+FIELD_KEY = parse_key(REVOKED.removeprefix("@revoked * "))
+
+
+@pytest.mark.parametrize("name", [".ssh/known_hosts", ".ssh/known_hosts2", "etc/ssh/ssh_known_hosts"])
+def test_a_revoked_key_is_refused_whatever_else_is_known(tmp_path: Path, name: str) -> None:
+    assert FIELD_KEY
+    known_hosts(tmp_path).trust("host", [line(FIELD_KEY)])
+    write(tmp_path, entry("host", FIELD_KEY), name=".ssh/known_hosts2")
+    assert judged(tmp_path, Target("host"), FIELD_KEY) == "known"
+    file = write(tmp_path, entry("host", FIELD_KEY), REVOKED, name=name)
+    with pytest.raises(HostKeyChanged, match=rf"is revoked \({file}, line 2\)"):
+        known_hosts(tmp_path).check(Target("host"), FIELD_KEY)
+    assert judged(tmp_path, Target("host2")) == "new"
+
+
+def test_the_key_of_an_authority_is_no_hosts_key(tmp_path: Path) -> None:
+    assert FIELD_KEY
+    write(tmp_path, AUTHORITY)
+    assert judged(tmp_path, Target("lab1.example.edu"), FIELD_KEY) == "new"
+    assert judged(tmp_path, Target("lab1.example.edu"), KEY) == "new"
+
+
+@pytest.mark.parametrize("name", [".ssh/known_hosts2", "etc/ssh/ssh_known_hosts"])
+def test_a_key_in_any_of_opensshs_files_counts(tmp_path: Path, name: str) -> None:
+    write(tmp_path, entry("host"), name=name)
+    assert judged(tmp_path, Target("host")) == "known"
+    assert judged(tmp_path, Target("host"), OTHER_KEY) == "changed"
+
+
+def test_a_host_that_ssh_would_refuse_is_not_trusted_for_what_the_course_knows(tmp_path: Path) -> None:
+    known_hosts(tmp_path).trust("host", [line(OTHER_KEY)])
+    assert judged(tmp_path, Target("host"), OTHER_KEY) == "known"
+    file = write(tmp_path, entry("host"))
+    with pytest.raises(HostKeyChanged, match="host key has changed") as raised:
+        known_hosts(tmp_path).check(Target("host"), OTHER_KEY)
+    assert f"-f {file}" in raised.value.remedy
+
+
+def test_any_of_several_keys_of_a_host_is_known(tmp_path: Path) -> None:
+    write(tmp_path, entry("host"), entry("host", OTHER_KEY))
+    assert judged(tmp_path, Target("host")) == judged(tmp_path, Target("host"), OTHER_KEY) == "known"
+
+
+def test_the_configuration_of_ssh_names_other_files(tmp_path: Path) -> None:
+    write(tmp_path, entry("host"))
+    write(tmp_path, entry("host", OTHER_KEY), name="other")
+    rules = HostKeyRules(user_files=(str(tmp_path / "other"),), global_files=())
+    assert judged(tmp_path, Target("host", host_keys=rules), OTHER_KEY) == "known"
+    assert judged(tmp_path, Target("host", host_keys=HostKeyRules(user_files=()))) == "new"
+
+
+def test_where_ssh_is_strict_an_unknown_host_is_refused(client: type[Client], tmp_path: Path) -> None:
+    target = Target("host", host_keys=HostKeyRules(strict=True))
+    with pytest.raises(HostKeyChanged, match=r"its host key is not known .* StrictHostKeyChecking"):
+        log_in(target, tmp_path)
+    write(tmp_path, entry("host"))
+    log_in(target, tmp_path)
+
+
+def test_a_list_of_revoked_keys_is_followed_and_one_that_can_not_be_read_trusts_nobody(tmp_path: Path) -> None:
+    write(tmp_path, entry("host"))
+    target = Target("host", host_keys=HostKeyRules(revoked=tmp_path / "revoked"))
+    with pytest.raises(ConnectionFailed, match="RevokedHostKeys"):
+        known_hosts(tmp_path).check(target, KEY)
+    (tmp_path / "revoked").write_text(f"# old\n{line(OTHER_KEY)}\n")
+    assert judged(tmp_path, target) == "known"
+    (tmp_path / "revoked").write_text(f"# old\n{line(KEY)}\n")
+    assert judged(tmp_path, target) == "revoked"
+    (tmp_path / "revoked").write_bytes(b"SSHKRL\n\0")
+    with pytest.raises(ConnectionFailed, match="binary revocation list"):
+        known_hosts(tmp_path).check(target, KEY)
+
+
+def test_a_host_is_asked_for_the_type_of_key_by_which_it_is_known(tmp_path: Path) -> None:
+    rsa = paramiko.RSAKey.generate(1024)
+    write(tmp_path, entry("host", rsa), entry("host"), entry("host", OTHER_KEY), AUTHORITY, REVOKED)
+    assert known_hosts(tmp_path).kinds(Target("host")) == ["ssh-rsa", KEY.get_name()]
+
+
+@given(text=st.binary(max_size=200))
+def test_any_file_can_be_read(tmp_path_factory: pytest.TempPathFactory, text: bytes) -> None:
+    folder = tmp_path_factory.mktemp("bio")
+    (folder / "known_hosts").write_bytes(text + b"\n" + entry("host").encode())
+    assert KnownHosts(folder / "known_hosts", pytest.fail).check(Target("host"), KEY)

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import socket
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from errno import ECONNREFUSED, EHOSTUNREACH, ENETUNREACH
 from pathlib import Path
 from typing import Any
@@ -11,72 +14,15 @@ from typing import Any
 import paramiko
 import pytest
 
-from cloudscale.errors import ConnectionFailed, HostKeyChanged, LoginRefused, RequestError
+from cloudscale.errors import ConnectionFailed, HostKeyChanged, LoginRefused
+from cloudscale.hosts import known_hosts as module
 from cloudscale.hosts import ssh
 from cloudscale.hosts.known_hosts import KnownHosts, fingerprint
-from cloudscale.hosts.ssh import Connection, Logins, Target, connect, parse_target
+from cloudscale.hosts.ssh import Connection, Logins, connect
+from cloudscale.hosts.target import Target
 from tests.unit.fakes import FakeClock
-from tests.unit.hosts.fake_ssh import KEY, OTHER_KEY, Client, Transport, known_hosts, log_in, meet, own_client
-
-
-def parse(text: str) -> Target:
-    return parse_target(text, port=22, user="root", password=None, key_file=None)
-
-
-# --- targets ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "user", "host", "port"),
-    [
-        ("192.0.2.1", "root", "192.0.2.1", 22),
-        ("debian@host.example", "debian", "host.example", 22),
-        ("host.example:2222", "root", "host.example", 2222),
-        ("debian@host.example:2222", "debian", "host.example", 2222),
-        ("2001:db8::1", "root", "2001:db8::1", 22),
-        ("[2001:db8::1]", "root", "2001:db8::1", 22),
-        ("debian@[2001:db8::1]:2222", "debian", "2001:db8::1", 2222),
-        ("user@domain@host", "user@domain", "host", 22),
-    ],
-)
-def test_a_target_is_user_host_and_port(text: str, user: str, host: str, port: int) -> None:
-    assert parse(text) == Target(host, port, user)
-
-
-def test_what_a_target_leaves_out_is_the_flags() -> None:
-    target = parse_target("host", port=2200, user="ann", password="secret", key_file=Path("key"))
-    assert target == Target("host", 2200, "ann", "secret", Path("key"))
-
-
-@pytest.mark.parametrize(
-    "text", ["", "@host", "user@", ":22", "host:http", "host:-1", "host:0", "host:65536", "host:²", "[::1]x", "[]:22"]
-)
-def test_what_is_no_host_is_a_wrong_request(text: str) -> None:
-    with pytest.raises(RequestError, match="is not a host"):
-        parse(text)
-
-
-def test_a_target_is_named_with_its_port_where_that_is_not_the_usual_one() -> None:
-    assert (Target("host").name, Target("host").entry) == ("host", "host")
-    assert (Target("host", 2222).name, Target("host", 2222).entry) == ("host:2222", "[host]:2222")
-
-
-def test_a_target_with_a_label_is_called_by_it() -> None:
-    target = Target("192.0.2.7", 2222, label="bio-1")
-    assert (target.name, target.address, target.entry) == ("bio-1", "[192.0.2.7]:2222", "[192.0.2.7]:2222")
-
-
-def test_a_target_with_an_alias_is_known_by_it_and_reached_at_its_address() -> None:
-    target = Target("2001:db8::7", alias="4f1c")
-    assert (target.name, target.address, target.entry) == ("2001:db8::7", "2001:db8::7", "4f1c")
-    assert Target("2001:db8::7", 2222, alias="4f1c").address == "[2001:db8::7]:2222"
-
-
-def test_a_password_is_in_no_representation() -> None:
-    assert "secret" not in repr(Target("host", password="secret"))
-
-
-# --- logging in ------------------------------------------------------------------------------
+from tests.unit.hosts.fake_ssh import KEY, OTHER_KEY, Client, Door, Transport, known_hosts, log_in, meet, own_client
+from tests.unit.hosts.ssh_server import SshServer, serving
 
 
 @pytest.fixture
@@ -84,59 +30,24 @@ def client(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> type[Client]:
     return own_client(monkeypatch, tmp_path)
 
 
-def test_a_password_is_the_only_thing_that_is_tried_where_it_is_given(client: type[Client], tmp_path: Path) -> None:
-    log_in(Target("host", 2222, "ann", "secret"), tmp_path)
-    assert (client.given["hostname"], client.given["port"], client.given["username"]) == ("host", 2222, "ann")
-    assert client.given["password"] == "secret"
-    assert not client.given["allow_agent"]
-    assert not client.given["look_for_keys"]
-    assert client.given["passphrase"] is None
-
-
-def test_the_password_is_the_passphrase_of_a_key_file(client: type[Client], tmp_path: Path) -> None:
-    target = parse_target("host", port=22, user="root", password="secret", key_file=Path("~/key"))
-    log_in(target, tmp_path)
-    assert client.given["key_filename"] == str(tmp_path / "key")
-    assert client.given["passphrase"] == "secret"
-    assert client.given["password"] is None  # it is not sent to the host
-    assert not client.given["allow_agent"]
-
-
-def test_without_either_the_users_own_keys_are_tried(client: type[Client], tmp_path: Path) -> None:
-    log_in(Target("host"), tmp_path)
-    assert client.given["allow_agent"]
-    assert client.given["look_for_keys"]
-    assert client.given["key_filename"] is None
-
-
-def test_every_step_has_the_deadline(client: type[Client], tmp_path: Path) -> None:
-    log_in(Target("host"), tmp_path)
-    assert {client.given[step] for step in client.given if step.endswith("timeout")} == {5}
-    assert client.given["timeout"] == 5
-
-
-def no_way(errors: dict[str, int]) -> Exception:
-    """The error of paramiko when no address of a host accepts the connection."""
-    causes: Any = {
-        (host, 22): OSError(number, os.strerror(number)) if number else OSError() for host, number in errors.items()
-    }
-    return paramiko.ssh_exception.NoValidConnectionsError(causes)
+def no_way(*numbers: int) -> Exception:
+    """The error when no address of a host accepts the connection."""
+    return ExceptionGroup("", [OSError(number, os.strerror(number)) if number else OSError() for number in numbers])
 
 
 @pytest.mark.parametrize(
     ("cause", "message"),
     [
         (paramiko.AuthenticationException("Authentication failed."), "the login as root was refused"),
-        (paramiko.PasswordRequiredException(), "has a passphrase"),
-        (paramiko.BadHostKeyException("host", KEY, OTHER_KEY), "host key has changed"),
         (TimeoutError(), "no answer in 5 s"),
-        (no_way({"::1": ENETUNREACH, "192.0.2.1": ECONNREFUSED}), "nothing listens on port 22"),
-        (no_way({"192.0.2.1": EHOSTUNREACH}), "no route to host"),
-        (no_way({"192.0.2.1": 0}), "no answer"),
-        (socket.gaierror(-2, "Name or service not known"), "Name or service not known"),
+        (ExceptionGroup("", [OSError(ENETUNREACH, ""), TimeoutError()]), "no answer in 5 s"),
+        (no_way(ENETUNREACH, ECONNREFUSED), "nothing listens on port 22"),
+        (no_way(ECONNREFUSED, EHOSTUNREACH), "nothing listens on port 22"),
+        (no_way(EHOSTUNREACH), "no route to host"),
+        (no_way(0), "no answer"),
+        (socket.gaierror(-2, "Name or service not known"), "the name host is not known"),
         (paramiko.SSHException("Error reading SSH protocol banner"), "protocol banner"),
         (EOFError(), "EOFError"),
-        (FileNotFoundError(2, "No such file or directory", "/key"), "the key file /key does not exist"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
@@ -145,7 +56,7 @@ def test_a_login_that_fails_is_reported_with_the_host_and_the_cause(
 ) -> None:
     client.outcome = cause
     with pytest.raises(ConnectionFailed, match=message) as raised:
-        log_in(Target("host", password="secret"), tmp_path)
+        log_in(Target("host", password="secret", key_file=tmp_path), tmp_path)
     assert raised.value.message.startswith("host: ")
     assert "secret" not in str(raised.value)
     assert client.closed
@@ -153,8 +64,6 @@ def test_a_login_that_fails_is_reported_with_the_host_and_the_cause(
 
 REFUSALS = {
     paramiko.AuthenticationException("Authentication failed."): LoginRefused,
-    paramiko.BadHostKeyException("host", KEY, OTHER_KEY): HostKeyChanged,
-    paramiko.PasswordRequiredException(): ConnectionFailed,  # our own key is locked
     paramiko.SSHException("Error reading SSH protocol banner"): ConnectionFailed,
     TimeoutError(): ConnectionFailed,
     EOFError(): ConnectionFailed,
@@ -162,9 +71,7 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("cause", REFUSALS, ids=lambda cause: type(cause).__name__)
-def test_a_refused_login_and_a_changed_host_have_errors_of_their_own(
-    client: type[Client], tmp_path: Path, cause: Exception
-) -> None:
+def test_a_refused_login_has_an_error_of_its_own(client: type[Client], tmp_path: Path, cause: Exception) -> None:
     """Waiting may help with the others."""
     client.outcome = cause
     with pytest.raises(ConnectionFailed) as raised:
@@ -194,9 +101,9 @@ def test_any_error_after_the_deadline_means_that_the_host_did_not_answer(
     monkeypatch.setattr("cloudscale.hosts.ssh.time.monotonic", clock.now)
     log = client.connect
 
-    def slow(self: Client, hostname: str, **settings: Any) -> None:
+    def slow() -> None:
         clock.sleep(seconds)
-        log(self, hostname, **settings)
+        log()
 
     monkeypatch.setattr(client, "connect", slow)
     with pytest.raises(ConnectionFailed, match="protocol banner" if seconds < 5 else "host: no answer in 5 s"):
@@ -212,10 +119,10 @@ def test_a_client_is_closed_whatever_happens_in_between(client: type[Client], tm
 def test_a_connection_sends_keepalive_messages(
     client: type[Client], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    transport = Transport(None)
-    monkeypatch.setattr(client, "get_transport", lambda self: transport)
+    door: Any = Door(client)
+    monkeypatch.setattr(paramiko, "Transport", lambda way: door)
     with connect(Target("host"), timeout=5, known=known_hosts(tmp_path)) as connection:
-        assert 0 < transport.keep_alive <= 60
+        assert 0 < door.keep_alive <= 60
         assert connection.is_alive
 
 
@@ -238,10 +145,9 @@ class Doors:
         self.together.wait(10)
         if self.failure:
             raise self.failure
-        client: Any = None
         transport: Any = Transport(None)
         self.transports.append(transport)
-        return Connection(target, client, transport)
+        return Connection(target, transport)
 
 
 @pytest.fixture
@@ -324,3 +230,134 @@ def test_several_hosts_are_logged_in_to_side_by_side(doors: Doors, logins: Login
     doors.together = threading.Barrier(4)  # no login ends before all have begun
     together(*(lambda at=at: logins(Target(f"m{at}"), 5) for at in range(4)))
     assert len(doors.targets) == 4
+
+
+# --- through other hosts ---------------------------------------------------------------------
+
+USER_KEY = paramiko.ECDSAKey.generate()
+
+
+@pytest.fixture
+def key_file(tmp_path: Path) -> Path:
+    file = tmp_path / "key"
+    USER_KEY.write_private_key_file(str(file))
+    return file
+
+
+@pytest.fixture
+def jump(loopback: str) -> Iterator[SshServer]:
+    with serving(USER_KEY, host_key=OTHER_KEY) as server:
+        yield server
+
+
+@pytest.fixture
+def inner(loopback: str) -> Iterator[SshServer]:
+    with serving(USER_KEY) as server:
+        yield server
+
+
+def through(jump: SshServer, inner: SshServer, key_file: Path) -> Target:
+    """A host whose name means something to the jump host only."""
+    via = Target("127.0.0.1", jump.port, "ann", key_file=key_file, label="jump host lab1")
+    return Target("node1", inner.port, "root", key_file=key_file, via=via)
+
+
+def test_a_host_is_reached_through_another_and_each_shows_its_own_key(
+    jump: SshServer, inner: SshServer, key_file: Path, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    logins = Logins(known_hosts(tmp_path, said.append))
+    target = through(jump, inner, key_file)
+    with logins.fresh(target, 10) as connection:
+        assert connection.is_alive
+        assert connection.peer == "node1"
+    assert jump.forwarded == [("node1", inner.port)]
+    assert [text.partition(",")[0] for text in said] == [
+        f"jump host lab1: new host key {fingerprint(OTHER_KEY)}",
+        f"node1:{inner.port}: new host key {fingerprint(KEY)}",
+    ]
+    inner.host_key = OTHER_KEY  # as if the jump host led to itself
+    with pytest.raises(HostKeyChanged, match=f"node1:{inner.port}: its host key has changed"):
+        logins.fresh(target, 10)
+
+
+def test_a_jump_host_is_logged_in_to_once(jump: SshServer, inner: SshServer, key_file: Path, tmp_path: Path) -> None:
+    logins = Logins(known_hosts(tmp_path))
+    for _ in range(3):
+        logins.fresh(through(jump, inner, key_file), 10).close()
+    assert (jump.logins, inner.logins) == (1, 3)
+
+
+def test_a_chain_of_hosts_is_as_long_as_it_is(
+    jump: SshServer, inner: SshServer, key_file: Path, tmp_path: Path
+) -> None:
+    first = through(jump, inner, key_file)
+    with serving(USER_KEY, host_key=OTHER_KEY) as last:
+        target = Target("node2", last.port, key_file=key_file, via=first)
+        Logins(known_hosts(tmp_path))(target, 10).close()
+    assert inner.forwarded == [("node2", last.port)]
+
+
+def test_a_host_that_the_jump_host_does_not_reach_is_named_with_it(
+    jump: SshServer, inner: SshServer, key_file: Path, tmp_path: Path
+) -> None:
+    inner.close()
+    with pytest.raises(ConnectionFailed, match=r"^jump host lab1: no connection from there to node1, port"):
+        Logins(known_hosts(tmp_path))(through(jump, inner, key_file), 10)
+
+
+def test_a_jump_host_that_forwards_nothing_is_reported_with_its_setting(
+    jump: SshServer, inner: SshServer, key_file: Path, tmp_path: Path
+) -> None:
+    jump.forwards = False
+    with pytest.raises(ConnectionFailed, match="jump host lab1: its SSH server does not let you") as raised:
+        Logins(known_hosts(tmp_path))(through(jump, inner, key_file), 10)
+    assert "AllowTcpForwarding" in raised.value.remedy
+
+
+def test_the_whole_way_has_one_deadline(jump: SshServer, inner: SshServer, key_file: Path, tmp_path: Path) -> None:
+    inner.silent.set()
+    begun = time.monotonic()
+    with pytest.raises(ConnectionFailed, match=f"node1:{inner.port}: no answer in"):
+        Logins(known_hosts(tmp_path))(through(jump, inner, key_file), 1)
+    assert time.monotonic() - begun < 5
+
+
+# --- passwords -------------------------------------------------------------------------------
+
+
+def test_a_password_is_not_sent_to_a_host_that_is_not_known(
+    loopback: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(module, "on_terminal", lambda: False)
+    with serving(password="secret") as server:
+        target = Target("127.0.0.1", server.port, "ann", "secret")
+        with pytest.raises(ConnectionFailed, match=r"its host key is not known .*, so the password is not sent"):
+            connect(target, timeout=10, known=known_hosts(tmp_path))
+        assert server.offered == []
+        known = KnownHosts(tmp_path / "known_hosts", lambda text: None, yes=True)
+        connect(target, timeout=10, known=known).close()
+        connect(target, timeout=10, known=known_hosts(tmp_path)).close()  # it is known now
+        assert server.offered == ["secret"] * 2
+
+
+@pytest.mark.parametrize("answer", ["y\n", "n\n", ""])
+def test_who_sits_at_a_terminal_is_asked(
+    loopback: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, answer: str
+) -> None:
+    monkeypatch.setattr(module, "on_terminal", lambda: True)
+    monkeypatch.setattr("sys.stdin", io.StringIO(answer))
+    said: list[str] = []
+    with serving(password="secret") as server:
+        target = Target("127.0.0.1", server.port, "ann", "secret")
+        with contextlib.suppress(ConnectionFailed):
+            connect(target, timeout=10, known=known_hosts(tmp_path, said.append)).close()
+        assert server.offered == (["secret"] if answer.startswith("y") else [])
+    assert fingerprint(KEY) in said[0]
+    assert "[y/N]" in said[0]
+
+
+def test_a_wrong_password_is_refused(loopback: str, tmp_path: Path) -> None:
+    known = KnownHosts(tmp_path / "known_hosts", lambda text: None, yes=True)
+    with serving(password="secret") as server, pytest.raises(LoginRefused, match="the login as ann was refused"):
+        connect(Target("127.0.0.1", server.port, "ann", "wrong"), timeout=10, known=known)

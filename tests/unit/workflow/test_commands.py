@@ -14,6 +14,7 @@ from cloudscale.course.settings import Remote, read_flags
 from cloudscale.errors import ConnectionFailed, RequestError
 from cloudscale.hosts import ssh
 from cloudscale.hosts.known_hosts import KnownHosts
+from cloudscale.hosts.target import Target
 from cloudscale.model import CommandResult, Machine, Outcome, Outcomes
 from cloudscale.workflow import commands as workflow
 from tests.unit.classroom import Class
@@ -161,12 +162,12 @@ class Hosts:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.closed: set[str] = set()
-        self.targets: list[ssh.Target] = []
+        self.targets: list[Target] = []
         self.known_hosts: set[Path] = set()
         monkeypatch.setattr(ssh, "connect", self._connect)
 
     @contextlib.contextmanager
-    def _connect(self, target: ssh.Target, *, timeout: float, known: KnownHosts) -> Iterator[Login]:
+    def _connect(self, target: Target, *, timeout: float, known: KnownHosts) -> Iterator[Login]:
         self.targets.append(target)
         self.known_hosts.add(known.path)
         if target.host in self.closed:

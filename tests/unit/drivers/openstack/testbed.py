@@ -21,7 +21,7 @@ from cloudscale.errors import CloudscaleError, ConnectionFailed
 from cloudscale.hosts import first_login, ssh
 from cloudscale.hosts.known_hosts import KnownHosts
 from cloudscale.hosts.login_key import ssh_key
-from cloudscale.hosts.ssh import Target
+from cloudscale.hosts.target import Target
 from cloudscale.model import Machine, Survey
 from tests.lab.stand_in.machines import Server
 from tests.unit.drivers.openstack.cloud import COURSE, OwnCloud, Time, settings

@@ -23,7 +23,7 @@ from cloudscale.drivers.vm.hypervisor import BaseImage, Hypervisor, PortTaken, V
 from cloudscale.errors import CloudscaleError, ConnectionFailed, RequestError
 from cloudscale.hosts import first_login, ssh
 from cloudscale.hosts.known_hosts import KnownHosts
-from cloudscale.hosts.ssh import Target
+from cloudscale.hosts.target import Target
 from cloudscale.model import Machine, Survey
 from tests.unit.fake_host import FRESH, FakeHost
 from tests.unit.fakes import FakeClock
