@@ -24,7 +24,7 @@ from cloudscale.course import naming
 from cloudscale.engines.endpoint import Endpoint, own_endpoint
 from cloudscale.errors import CloudscaleError, EngineError, NotSetUp
 from cloudscale.fanout import WIDTH
-from cloudscale.model import Machine, Node
+from cloudscale.model import Machine, Node, Say
 from cloudscale.networks import endpoint
 
 CONNECT_TIMEOUT = 10  # seconds to connect to another machine
@@ -94,8 +94,13 @@ def from_environment(timeout: float = REQUEST_TIMEOUT, endpoint: Endpoint | None
         ) from None
 
 
-def trainers_engine() -> Engine:
-    """The engine of the trainer's own computer, for images. Raises EngineError, RequestError."""
+def trainers_engine(say: Say | None = None) -> Engine:
+    """The engine of the trainer's own computer, for images. Raises EngineError, RequestError.
+
+    With `say`, an engine that is elsewhere is reported.
+    """
+    if say and (note := own_endpoint().note):
+        say(note)
     return Engine(Machine("this computer", ""), from_environment(timeout=IMAGE_TIMEOUT))
 
 

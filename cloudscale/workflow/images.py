@@ -9,7 +9,6 @@ from cloudscale.cli.report import Report
 from cloudscale.cluster.look import look
 from cloudscale.course.session import Session
 from cloudscale.engines.client import trainers_engine
-from cloudscale.engines.endpoint import own_endpoint
 from cloudscale.errors import CloudscaleError, EngineError, RequestError
 from cloudscale.fanout import fan_out
 from cloudscale.images import build, listing, own, recipes
@@ -27,8 +26,7 @@ def image_build(session: Session, name: str, folder: str | None, on: str | None)
     )
     if recipe.is_own and (unused := own.unused(recipe.folder)):
         session.progress.say(unused)
-    _say_which_engine(session)
-    engine = trainers_engine()
+    engine = trainers_engine(session.progress.say)
     with session.progress.bar(f"Building {recipe.name}", 0):
         built = build.build(engine, recipe, session.progress.say)
         if recipe.is_own:
@@ -36,18 +34,12 @@ def image_build(session: Session, name: str, folder: str | None, on: str | None)
     return Report(built)
 
 
-def _say_which_engine(session: Session) -> None:
-    if note := own_endpoint().note:
-        session.progress.say(note)
-
-
 def image_list(session: Session) -> Report:
     """The project's images and those that trainers built: which are built here, and on which machines they are."""
     here: dict[str, listing.Built] = {}
-    if session.settings.driver != "local":  # which says so itself
-        _say_which_engine(session)
+    say = None if session.settings.driver == "local" else session.progress.say  # that driver says so itself
     try:
-        here = listing.built_on(trainers_engine())
+        here = listing.built_on(trainers_engine(say))
     except EngineError as error:
         session.progress.say(f"The engine of this computer could not be asked for its images. {error}")
     on_machines: dict[str, dict[str, listing.Built]] = {}

@@ -135,7 +135,7 @@ def _with_image(session: Session, cluster: Cluster) -> Session:
     engines = list(cluster.engines.values())
     if not cluster.driver.adopts_swarm:  # else the engine of this computer is among them
         with contextlib.suppress(EngineError):
-            engines.append(trainers_engine())
+            engines.append(trainers_engine(session.progress.say))
     image = full_reference(session.settings.image, engines)
     may_have_it = any(host.is_asleep for host in cluster.hosts)
     if is_ours(image) and not may_have_it and not any(_has(engine, image) for engine in engines):

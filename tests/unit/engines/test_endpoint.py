@@ -10,7 +10,7 @@ from typing import Any
 import docker
 import pytest
 
-from cloudscale.engines.client import from_environment
+from cloudscale.engines.client import from_environment, trainers_engine
 from cloudscale.engines.endpoint import TLS, Endpoint, own_endpoint
 from cloudscale.errors import EngineError, RequestError
 from tests.unit.engines.contexts import use_context
@@ -120,6 +120,14 @@ def test_an_engine_of_a_context_that_does_not_answer_is_not_to_be_installed_here
     with pytest.raises(EngineError, match="No Docker Engine answers") as raised:
         from_environment()
     assert "docker context use default" in raised.value.remedy and "machine_new" not in raised.value.remedy
+
+
+def test_where_the_engine_for_images_is_gets_reported(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_context(config, "server", "ssh://ann@server.example")
+    monkeypatch.setattr("cloudscale.engines.client.from_environment", lambda timeout: None)
+    said: list[str] = []
+    trainers_engine(said.append)
+    assert said == ["The Docker Engine is that of the Docker context 'server': ssh://ann@server.example"]
 
 
 @pytest.mark.parametrize("skip", [True, False])
