@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from tests.hosts.classroom import docker, generic_tool
 from tests.lab.engine import LabEngine
 from tests.lab.hosts import LabHost, LabHosts
+from tests.lab.stock import LATER
 from tests.lab.tool import PROJECT
 
 OWN_SETTINGS = '{\n    "log-level": "warn",  "icc": true,\n  "live-restore": true}\n'
@@ -27,11 +29,11 @@ def write_settings(host: LabHost, settings: str) -> None:
 def owned(lab_hosts: LabHosts) -> Iterator[LabHost]:
     """A host whose owner has an engine there, with a container in it."""
     host = lab_hosts.hosts[2]
-    host.run("sh", "-c", "apt-get -qq update && apt-get -qq -y --no-install-recommends install docker.io")
+    host.run("sh", "-c", f"apt-get -qq update && apt-get -qq -y --no-install-recommends install {LATER}")
     write_settings(host, OWN_SETTINGS)
     docker(host, "volume", "create", "precious")
     yield host
-    host.run("apt-get", "-qq", "-y", "purge", "docker.io", "containerd", "runc")
+    host.run("apt-get", "-qq", "-y", "purge", "docker.io", "docker-cli", "containerd", "runc")
     host.run("rm", "-rf", "/etc/docker", "/etc/cni")
 
 
@@ -92,6 +94,38 @@ def test_a_host_in_a_swarm_of_its_own_is_left_alone(
     assert refused.code == 1
     assert f"{owned.address}: it is already in another swarm" in refused.err
     assert settings == settings_of_swarm
+
+
+COURSE = "/var/lib/cloudscale/course"
+METADATA = "169.254.169.254"
+
+
+@pytest.fixture
+def metadata(lab_hosts: LabHosts) -> Iterator[None]:
+    """What a cloud has at that address."""
+    lab_hosts.namespace.run("ip", "address", "add", f"{METADATA}/32", "dev", "br0")
+    command = lab_hosts.namespace.wrap(sys.executable, "-m", "http.server", "--bind", METADATA, "80")
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        yield
+        server.kill()
+    lab_hosts.namespace.run("ip", "address", "delete", f"{METADATA}/32", "dev", "br0")
+
+
+@pytest.mark.usefixtures("metadata")
+def test_a_machine_is_ready_only_if_its_firewall_holds(
+    engine: LabEngine, image: str, lab_hosts: LabHosts, owned: LabHost, tmp_path: Path
+) -> None:
+    tool = generic_tool(engine, lab_hosts, tmp_path, image, [f"root@{owned.address}"])
+    owned.run("sh", "-c", f"mkdir -p {COURSE} && echo 'the rules do not matter' >{COURSE}/firewall.sh")
+    open_to_seats = tool("themachine", "--onlycreate")
+    owned.run("iptables", "-I", "DOCKER-USER", "-d", METADATA, "-j", "DROP")
+    closed = tool("themachine", "--onlycreate")
+    owned.run("iptables", "-D", "DOCKER-USER", "-d", METADATA, "-j", "DROP")
+    assert tool("driver_reset", "--yes").code == 0
+    assert open_to_seats.code == 1
+    assert f"{owned.address}: its firewall is not in force" in open_to_seats.err
+    assert closed.code == 0, closed.err
+    assert "cloudscale" not in owned.run("sh", "-c", "ip netns list; ip -o link").stdout
 
 
 LOCK = "import fcntl, time; f = open('/var/lib/dpkg/lock-frontend', 'w'); fcntl.lockf(f, fcntl.LOCK_EX); time.sleep({})"
