@@ -9,6 +9,7 @@ CloudscaleError              1  something failed; the message names it, and ever
 ├── SeatError                1  a student's server did not start
 │   └── SlowSeat             1  it has not started yet
 ├── ConnectionFailed         1  a host can't be reached over SSH
+│   ├── NotReached           1  no connection leads from a host to a port
 │   ├── LoginRefused         1  the host refuses the login
 │   └── HostKeyChanged       1  the host's key is not the known one, so it may be another host
 ├── CloudError               1  the cloud could not do what was requested
@@ -67,6 +68,10 @@ class SlowSeat(SeatError):
 
 
 class ConnectionFailed(CloudscaleError):
+    pass
+
+
+class NotReached(ConnectionFailed):
     pass
 
 

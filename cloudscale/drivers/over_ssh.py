@@ -10,11 +10,12 @@ from cloudscale.engines import setup as provision
 from cloudscale.engines.certificates import Authority, authority
 from cloudscale.engines.client import Engine, over_tls
 from cloudscale.engines.passing import pass_image
-from cloudscale.errors import EngineError, NotSetUp
+from cloudscale.errors import EngineError, NotReached, NotSetUp
 from cloudscale.hosts.facts import Facts, read_facts
 from cloudscale.hosts.known_hosts import KnownHosts
 from cloudscale.hosts.ssh import Connection, Logins
 from cloudscale.hosts.target import Target
+from cloudscale.hosts.tunnel import LOOPBACK, End, Tunnel
 from cloudscale.model import CommandResult, Machine, MachineState, OnOutput, Say, Survey
 
 LOGIN = 15.0  # seconds for each step of a login
@@ -38,6 +39,8 @@ class OverSsh(ABC):
         self._login = Logins(self._known)
         self._facts: dict[str, Facts] = {}
         self._authority_lock = threading.Lock()
+        self._tunnels: dict[str, Tunnel] = {}
+        self._tunnels_lock = threading.Lock()
 
     @abstractmethod
     def _target(self, machine: Machine) -> Target:
@@ -45,7 +48,28 @@ class OverSsh(ABC):
 
     def _endpoint(self, machine: Machine) -> tuple[str, int]:
         """The host and port at which this computer reaches the machine's engine."""
+        target = self._target(machine)
+        if target.via or target.proxy:  # its SSH server is all that is reached from here
+            return LOOPBACK, self._tunnel(machine).port
         return machine.address, provision.TLS_PORT
+
+    def _tunnel(self, machine: Machine) -> Tunnel:
+        """The way to the machine's engine over SSH. Raises NotSetUp if nothing listens there."""
+
+        def to_engine() -> End:
+            return self._connection(machine).open(LOOPBACK, provision.TLS_PORT, LOGIN)
+
+        try:
+            to_engine().close()
+        except NotReached:
+            raise NotSetUp(
+                f"{machine.name}: its Docker Engine, port {provision.TLS_PORT}, does not run.",
+                "invoke themachine sets it up and starts it.",
+            ) from None
+        with self._tunnels_lock:
+            if machine.name not in self._tunnels:
+                self._tunnels[machine.name] = Tunnel(to_engine)
+            return self._tunnels[machine.name]
 
     def _connection(self, machine: Machine, timeout: float = LOGIN) -> Connection:
         return self._login(self._target(machine), min(timeout, LOGIN))

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import paramiko
 
-from cloudscale.errors import CloudscaleError, ConnectionFailed
+from cloudscale.errors import CloudscaleError, ConnectionFailed, NotReached
 from cloudscale.hosts.credentials import log_in
 from cloudscale.hosts.known_hosts import KnownHosts
 from cloudscale.hosts.proxy import ProxyCommand
@@ -173,14 +173,14 @@ class Connection:
         try:
             return self._transport.open_channel("direct-tcpip", (host, port), ("127.0.0.1", 0), timeout=timeout)
         except paramiko.ChannelException as error:
-            is_forbidden = error.code == paramiko.common.OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED
-            raise ConnectionFailed(
-                f"{self.target.name}: no connection from there to {host}, port {port} ({error.text or error})."
-                if not is_forbidden
-                else f"{self.target.name}: its SSH server does not let you reach other hosts through it.",
-                "Set AllowTcpForwarding yes in its sshd_config."
-                if is_forbidden
-                else f"Check that {host} is up, and that this host knows its name and reaches its port.",
+            if error.code == paramiko.common.OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED:
+                raise ConnectionFailed(
+                    f"{self.target.name}: its SSH server does not let you connect to others through it.",
+                    "Set AllowTcpForwarding yes in its sshd_config.",
+                ) from None
+            raise NotReached(
+                f"{self.target.name}: no connection from there to {host}, port {port} ({error.text or error}).",
+                f"Check that {host} is up, and that this host knows its name and reaches its port.",
             ) from None
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise ConnectionFailed(f"{self.target.name}: the connection is lost ({error}).", "Run again.") from None

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from cloudscale.engines.certificates import authority
 from cloudscale.engines.setup import MARK, SETTINGS, TLS
-from cloudscale.errors import ConnectionFailed, MachineError, NotSetUp, RequestError
+from cloudscale.errors import ConnectionFailed, EngineError, MachineError, NotReached, NotSetUp, RequestError
 from cloudscale.fanout import fan_out
 from cloudscale.hosts.target import Target
 from cloudscale.model import CommandResult, Machine, MachineState
@@ -281,3 +282,60 @@ def test_the_marks_and_places_are_those_of_the_documentation() -> None:
     assert MARK.startswith("/var/lib/cloudscale/")
     assert SETTINGS == "/etc/docker/daemon.json"
     assert TLS.startswith("/etc/docker/")
+
+
+# --- behind another host ---------------------------------------------------------------------
+
+
+class Channel:
+    """A connection from a host to its own engine, that ends at once."""
+
+    def recv(self, size: int) -> bytes:
+        return b""
+
+    def sendall(self, data: bytes) -> None:
+        raise AssertionError
+
+    def shutdown(self, how: int) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def test_an_engine_behind_another_host_is_reached_through_ssh(
+    testbed: Lab, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared(testbed)
+    direct = testbed.clients[-1]
+    assert direct["host"] in testbed.hosts
+    opened: list[tuple[str, int]] = []
+
+    def connect(self: FakeHost, host: str, port: int, timeout: float) -> Channel:
+        opened.append((host, port))
+        return Channel()
+
+    monkeypatch.setattr(FakeHost, "open", connect, raising=False)
+    testbed.first.target = replace(testbed.first.target, proxy="nc lab1")
+    driver = testbed.driver()
+    for _ in range(2):
+        driver.connect(machine)
+    first, second = testbed.clients[-2:]
+    assert first == second  # one way for all
+    assert first["host"] == "127.0.0.1"
+    assert first["port"] not in (direct["port"], 22)
+    assert set(opened) == {("127.0.0.1", direct["port"])}
+
+
+def test_an_engine_behind_another_host_that_does_not_run_is_not_set_up(
+    testbed: Lab, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared(testbed)
+
+    def connect(self: FakeHost, host: str, port: int, timeout: float) -> Channel:
+        raise NotReached("no connection")
+
+    monkeypatch.setattr(FakeHost, "open", connect, raising=False)
+    testbed.first.target = replace(testbed.first.target, proxy="nc lab1")
+    with pytest.raises(EngineError, match="port 2376, does not run"):
+        testbed.driver().connect(machine)

@@ -116,11 +116,13 @@ class _Session(paramiko.ServerInterface):
             with contextlib.suppress(OSError, EOFError):
                 while data := source.recv(65536):
                     target.sendall(data)
-            for end in (channel, inner):
-                with contextlib.suppress(OSError, EOFError):
-                    end.close()
+            with contextlib.suppress(OSError, EOFError):
+                target.shutdown(socket.SHUT_WR)
 
         inner.settimeout(None)
         back = threading.Thread(target=copy, args=(inner, channel), daemon=True)
         back.start()
         copy(channel, inner)
+        back.join()
+        channel.close()
+        inner.close()

@@ -310,7 +310,9 @@ def test_a_jump_host_that_forwards_nothing_is_reported_with_its_setting(
     jump: SshServer, inner: SshServer, key_file: Path, tmp_path: Path
 ) -> None:
     jump.forwards = False
-    with pytest.raises(ConnectionFailed, match="jump host lab1: its SSH server does not let you") as raised:
+    with pytest.raises(
+        ConnectionFailed, match="jump host lab1: its SSH server does not let you connect to others"
+    ) as raised:
         Logins(known_hosts(tmp_path))(through(jump, inner, key_file), 10)
     assert "AllowTcpForwarding" in raised.value.remedy
 
