@@ -87,7 +87,8 @@ class KnownHosts:
         if target.host_keys.strict:
             raise HostKeyChanged(
                 f"{target.name}: its host key is not known ({fingerprint(key)}), and StrictHostKeyChecking is set.",
-                f"Compare it with the host's own, and log in once with ssh: ssh {_destination(target)}",
+                f"Compare it with the host's own, then add it to known_hosts:"
+                f" ssh-keyscan -p {target.port} {target.host}",
             )
         if target.sends_password and not self._yes:
             with self._asking:  # one question at a time
