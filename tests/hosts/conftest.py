@@ -27,7 +27,9 @@ PROGRAMS = {
     "dnsmasq": "dnsmasq-base",
     "apt-ftparchive": "apt-utils",
     "mmdebstrap": "mmdebstrap",
+    "mke2fs": "e2fsprogs",
     "qemu-img": "qemu-utils",
+    "qemu-system-x86_64": "qemu-system-x86",
     "chromium": "chromium",
 }
 RING = Ring("hosts", PROGRAMS)

@@ -1,9 +1,10 @@
 #!/bin/sh
-# Installs what the lab needs and starts none of it. Usage: packages.sh PACKAGE…
+# Installs what the lab needs and starts none of it. Usage: packages.sh PACKAGE…     (PACKAGE?: if the release has it)
 set -eu
 missing=
 for package in "$@"; do
-  dpkg-query --show --showformat='${db:Status-Abbrev}' "$package" 2>/dev/null | grep -q '^ii' || missing="$missing $package"
+  name=${package%\?}
+  dpkg-query --show --showformat='${db:Status-Abbrev}' "$name" 2>/dev/null | grep -q '^ii' || missing="$missing $package"
 done
 [ -n "$missing" ] || exit 0
 echo "installing$missing" >&2
@@ -15,5 +16,12 @@ if [ ! -e $policy ]; then
   trap 'rm -f $policy' EXIT
 fi
 apt-get -qq update
+wanted=''
+for package in $missing; do
+  case $package in
+    *\?) package=${package%\?} && [ -n "$(apt-cache --names-only search "^$package\$")" ] || continue ;;
+  esac
+  wanted="$wanted $package"
+done
 # shellcheck disable=SC2086 # a list of names
-apt-get -y -qq -o DPkg::Lock::Timeout=300 --no-install-recommends install $missing >/dev/null
+apt-get -y -qq -o DPkg::Lock::Timeout=300 --no-install-recommends install $wanted >/dev/null

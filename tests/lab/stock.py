@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock
+
 from tests.lab.engine import clear
 from tests.lab.namespace import outside, run
 
@@ -106,12 +108,20 @@ def stock_root(folder: Path, suite: str, *, newer: bool = False) -> Stock:
 
 
 def kept(name: str, folder: Path, recipes: Sequence[Path], build: Callable[[Path], None]) -> Path:
-    """A folder that `build` fills. Where the environment names a cache, it is kept there until a recipe changes."""
-    if cache := os.environ.get(CACHE):
-        recipe = hashlib.sha256(b"".join(path.read_bytes() for path in recipes)).hexdigest()
-        folder = Path(cache) / f"{name}-{recipe[:12]}"
-        if folder.exists():
-            return folder
+    """A folder that `build` fills. Where the environment names a cache, it is kept there until a recipe changes.
+
+    Rings that run side by side with one cache build it once.
+    """
+    if not (cache := os.environ.get(CACHE)):
+        return _built(folder, build)
+    recipe = hashlib.sha256(b"".join(path.read_bytes() for path in recipes)).hexdigest()
+    folder = Path(cache) / f"{name}-{recipe[:12]}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_suffix(".lock"), timeout=BUILDING):
+        return folder if folder.exists() else _built(folder, build)
+
+
+def _built(folder: Path, build: Callable[[Path], None]) -> Path:
     unfinished = folder.with_name(f"{folder.name}.new")
     for path in (unfinished, folder):
         clear(path)

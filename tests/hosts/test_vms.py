@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.cloud.conftest import STATE
-from tests.lab.cloud import LabCloud
+from tests.hosts.conftest import STATE
 from tests.lab.engine import LabEngine
 from tests.lab.jupyter_client import Student
 from tests.lab.tool import Result, Tool
+from tests.lab.vm_image import vm_images
 
 pytestmark = pytest.mark.timeout(2400)  # seconds; the first test waits for the whole launch
 
@@ -29,27 +29,26 @@ LOOPBACK = "127.0.0.1"
 class Desk:
     """A trainer's computer with one VM made by hand, and a class on it and on a second one."""
 
-    def __init__(self, cloud: LabCloud, engine: LabEngine, image: str, home: Path) -> None:
+    def __init__(self, engine: LabEngine, image: str, disk: Path, home: Path) -> None:
         self.home = home
-        self._images = cloud.images
-        self._namespace = cloud.namespace
         settings = {"INVOKE_CLOUDSCALE_VM_KVM": "false", "INVOKE_CLOUDSCALE_VM_MEMORY": "1536M", "HOME": str(home)}
-        self.tool = Tool(engine, home / "secrets", settings, cloud.namespace)
+        self.tool = Tool(engine, home / "secrets", settings)
         del self.tool.environment["INVOKE_CLOUDSCALE_DRIVER"]
         self.tool.timeout = 1500
         roster = home / "students.csv"
         roster.write_text(STUDENTS)
-        self._launch = ("--driver", "qemu", "--nodes", "2", "--students", str(roster), "--image", image)
+        self._disk = ("--base-image", str(disk))
+        self._launch = ("--driver", "qemu", "--nodes", "2", "--students", str(roster), "--image", image, *self._disk)
 
     def open(self) -> None:
         self.new = self.make("dev")
         self.seen_again = self.make("dev")
         self.engine = self._engine()
-        self.table = self.launch("--base-image", str(self._images.docker))
+        self.table = self.launch()
 
     def make(self, name: str) -> Result:
         """No driver is named: a VM is meant."""
-        made = self.tool("machine_new", name, "--disk", "8G", "--base-image", str(self._images.docker))
+        made = self.tool("machine_new", name, "--disk", "8G", *self._disk)
         assert made.code == 0, made.err
         return made
 
@@ -63,7 +62,7 @@ class Desk:
         """The name that docker's command line finds by what machine_new says."""
         words = shlex.split(" ".join(re.findall(r"export (.*)", self.new.out)))
         environment = {**os.environ, **dict(word.split("=", 1) for word in words)}
-        command = self._namespace.wrap("docker", "info", "--format", "{{.Name}}")
+        command = ["docker", "info", "--format", "{{.Name}}"]
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip()
 
     def processes(self) -> dict[str, int]:
@@ -84,10 +83,10 @@ class Desk:
 
 
 @pytest.fixture(scope="module")
-def desk(cloud: LabCloud, cloud_engine: LabEngine, tiny_image: str) -> Iterator[Desk]:
+def desk(engine: LabEngine, image: str) -> Iterator[Desk]:
     home = STATE / "desk"
     home.mkdir()
-    made = Desk(cloud, cloud_engine, tiny_image, home)
+    made = Desk(engine, image, vm_images(STATE / "vm").docker, home)
     try:
         made.open()
         yield made
