@@ -44,7 +44,7 @@ LOOK = "GET /compute/v2.1/servers/detail"
 
 @dataclass(frozen=True)
 class Run:
-    """What one process told; `requests` are those that the cloud was asked, by method and path."""
+    """What one process reported; `requests` are those that the cloud was asked, by method and path."""
 
     moments: dict[str, dict[str, float]]
     listed: dict[str, int]
@@ -79,12 +79,12 @@ def run(what: str, machines: int, seats: int = 0) -> Run:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         with StandInProcess(folder, *quotas, "--looks-to-build", LOOKS_TO_BUILD) as cloud:
-            told = _told(what, machines, seats, folder)
+            measured = _measure(what, machines, seats, folder)
             requests = Counter(f"{r.method} {ID.sub('/{id}', r.path.partition('?')[0])}" for r in cloud.requests())
-            return Run(**told, requests=requests, violations=cloud.violations())
+            return Run(**measured, requests=requests, violations=cloud.violations())
 
 
-def _told(what: str, machines: int, seats: int, folder: Path) -> dict[str, Any]:
+def _measure(what: str, machines: int, seats: int, folder: Path) -> dict[str, Any]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(OWN)}
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.scale_world", what, str(machines), str(seats), str(folder)],
@@ -101,10 +101,10 @@ def _told(what: str, machines: int, seats: int, folder: Path) -> dict[str, Any]:
         check=False,
         timeout=ENDING,
     )
-    told: dict[str, Any] = json.loads(done.stdout) if done.returncode == 0 else {"problems": done.stderr[-2000:]}
-    if problems := told.pop("problems"):
+    measured: dict[str, Any] = json.loads(done.stdout) if done.returncode == 0 else {"problems": done.stderr[-2000:]}
+    if problems := measured.pop("problems"):
         raise SystemExit(f"{what} of {machines} machines failed: {problems}")
-    return told
+    return measured
 
 
 # --- what is printed -------------------------------------------------------------------------
@@ -199,10 +199,10 @@ def judge(runs: Sequence[Run], slow: Sequence[int]) -> None:
     first = (some.others - few.others) / (SIZES[1] - SIZES[0])
     then = (many.others - some.others) / (SIZES[2] - SIZES[1])
     print(verdict(f"requests for one machine more: {first:.2f}, then {then:.2f}", then / first, STEADY))
-    told = ", ".join(f"{run.polling:.2f}" for run in runs)
-    print(verdict(f"looks for each that the clock allows: {told}", max(run.polling for run in runs), POLLING))
-    told = ", ".join(f"{looks} ({n} waiting)" for looks, n in zip(slow, WAITING, strict=True))
-    print(verdict(f"looks that take longer than the pause between two: {told}", slow[-1] / slow[0], 1.5))
+    measured = ", ".join(f"{run.polling:.2f}" for run in runs)
+    print(verdict(f"looks for each that the clock allows: {measured}", max(run.polling for run in runs), POLLING))
+    measured = ", ".join(f"{looks} ({n} waiting)" for looks, n in zip(slow, WAITING, strict=True))
+    print(verdict(f"looks that take longer than the pause between two: {measured}", slow[-1] / slow[0], 1.5))
     for what, moment in (("before the seats", "up"), ("of all", "done")):
         ratio = many.moments[moment]["peak"] / few.moments[moment]["peak"]
         more = (many.moments[moment]["peak"] - few.moments[moment]["peak"]) / (SIZES[-1] - SIZES[0])

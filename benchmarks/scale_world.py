@@ -189,7 +189,7 @@ def values(address: str) -> dict[str, str]:
 def stood_in(meter: Meter, machines: int) -> Iterator[None]:
     """The tool with what it does not do itself stood in for, and with moments between its stages.
 
-    All machines wait for the last one between cloud and engine, so that these can be told apart.
+    All machines wait for the last one between cloud and engine, so that these can be kept apart.
     """
     world, bring = World(meter), OpenStack.boot
     all_there = threading.Barrier(machines, action=lambda: meter.moment("brought"))
@@ -315,8 +315,8 @@ def main() -> None:
         floor(machines, meter)
     else:
         meter.calls["looks"] = slow_looks(machines)
-    told = {"moments": meter.moments, "calls": meter.calls, "listed": meter.listed, "threads": meter.threads}
-    print(json.dumps({**told, "problems": problems}))
+    measured = {"moments": meter.moments, "calls": meter.calls, "listed": meter.listed, "threads": meter.threads}
+    print(json.dumps({**measured, "problems": problems}))
 
 
 if __name__ == "__main__":

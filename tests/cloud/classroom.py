@@ -60,7 +60,7 @@ class Trainer:
         return result
 
     def cut_off(self, when: Callable[[str], object], what: str) -> None:
-        """Launches, and kills the tool in the moment that `when`, told what it has said so far, is true."""
+        """Launches, and kills the tool in the moment that `when`, given what it has said so far, is true."""
         with tempfile.TemporaryFile("w+") as said:
             running = subprocess.Popen(
                 self.tool.command("themachine", *self._launch, *self._flags),

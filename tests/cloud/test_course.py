@@ -179,20 +179,20 @@ def test_the_first_login_was_verified_by_the_console(room: Room) -> None:
 
 
 def test_nothing_secret_is_in_user_data_or_metadata(room: Room) -> None:
-    told = room.trainer.do(
+    done = room.trainer.do(
         "com_node",
         "sudo cat /var/lib/cloud/instance/user-data.txt; curl -s 169.254.169.254/openstack/latest/meta_data.json",
     )
-    assert "cloud-boothook" in told.out and "cloudscale.key" in told.out
+    assert "cloud-boothook" in done.out and "cloudscale.key" in done.out
     folder = room.trainer.tool.home / "course" / "openstack"
     secrets = [
         path.read_text().strip() for path in folder.iterdir() if path.suffix != ".pub" and path.name != "known_hosts"
     ]
     words = {line for secret in secrets for line in secret.splitlines() if len(line) > 40}
     assert words
-    assert not any(word in told.out for word in words)
-    assert not any(row["password"] in told.out for row in room.rows)
-    assert base64.b64encode(b"PRIVATE KEY").decode() not in told.out and "PRIVATE KEY" not in told.out
+    assert not any(word in done.out for word in words)
+    assert not any(row["password"] in done.out for row in room.rows)
+    assert base64.b64encode(b"PRIVATE KEY").decode() not in done.out and "PRIVATE KEY" not in done.out
 
 
 def test_seats_reach_neither_the_metadata_service_nor_the_machines(room: Room) -> None:
@@ -209,9 +209,9 @@ for place in {closed}:
         print('reached', place)
     except OSError:
         pass"""
-    told = room.trainer.do("com_containers", f'python3 -c "{probe}"', "--format", "json")
-    assert [(block["exit_code"], block["stdout"]) for block in json.loads(told.out)] == [(0, "")] * len(STUDENTS), (
-        told.out
+    done = room.trainer.do("com_containers", f'python3 -c "{probe}"', "--format", "json")
+    assert [(block["exit_code"], block["stdout"]) for block in json.loads(done.out)] == [(0, "")] * len(STUDENTS), (
+        done.out
     )
 
 
@@ -249,7 +249,7 @@ def test_a_plan_makes_nothing_and_says_what_it_takes(room: Room) -> None:
     assert ids(room.project.look()) == before
 
 
-def test_too_small_a_quota_is_told_before_anything_is_made(room: Room) -> None:
+def test_too_small_a_quota_is_reported_before_anything_is_made(room: Room) -> None:
     before = ids(room.project.look())
     room.cloud.set_quota(instances=4, cores=4, floatingip=4)
     try:
@@ -273,7 +273,7 @@ def test_too_small_a_quota_is_told_before_anything_is_made(room: Room) -> None:
         ("EXTERNAL_NETWORK", "publik", "public"),
     ],
 )
-def test_what_is_misspelt_is_told_with_what_there_is(room: Room, key: str, wrong: str, there: str) -> None:
+def test_what_is_misspelt_is_reported_with_what_is_available(room: Room, key: str, wrong: str, there: str) -> None:
     result = room.trainer.tool(
         "themachine", "--plan", "--nodes", "1", "--onlycreate", **{f"INVOKE_CLOUDSCALE_OPENSTACK_{key}": wrong}
     )
@@ -301,7 +301,7 @@ def test_a_machine_that_was_deleted_is_made_again_at_the_same_address(room: Room
     assert [server.name for server in servers if server.image.id == stock.id] == [gone.name]
 
 
-def test_a_server_in_error_is_replaced_up_to_a_limit_and_told(room: Room) -> None:
+def test_a_server_in_error_is_replaced_up_to_a_limit_and_reported(room: Room) -> None:
     with room.cloud.namespace.entered():
         compute = room.cloud.connect().compute
         huge = compute.create_flavor(name="m1.huge", ram=900_000, vcpus=1, disk=5)

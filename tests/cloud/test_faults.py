@@ -100,8 +100,8 @@ class Laboratory:
         self._proxies = {kind: FaultyCloud(cloud.clouds_yaml, cloud.namespace) for kind in KINDS}
         clouds = {}
         for kind, proxy in self._proxies.items():
-            told = json.loads(proxy.clouds_yaml.read_text())["clouds"]["course"]
-            clouds[kind] = {**told, "api_timeout": WAITING} if kind == "unanswered" else told
+            account = json.loads(proxy.clouds_yaml.read_text())["clouds"]["course"]
+            clouds[kind] = {**account, "api_timeout": WAITING} if kind == "unanswered" else account
             proxy.add(*KINDS[kind]())
         self.clouds_yaml = folder / "clouds.yaml"
         self.clouds_yaml.write_text(json.dumps({"clouds": clouds}))

@@ -1,4 +1,4 @@
-"""The lab itself: the cloud is one that a trainer might have, and it fails as it is told to."""
+"""The lab itself: the cloud is one that a trainer might have, and it fails as a test says."""
 
 from __future__ import annotations
 

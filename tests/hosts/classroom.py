@@ -14,7 +14,7 @@ STUDENTS = [f"{number};Student;No {number};" for number in range(1, 7)]
 
 
 class Classroom:
-    """Three hosts, the tool that was told of them, and the table of its first run."""
+    """Three hosts, the tool that knows them, and the table of its first run."""
 
     def __init__(self, tool: Tool, hosts: LabHosts, folder: Path) -> None:
         self.tool = tool

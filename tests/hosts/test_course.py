@@ -80,7 +80,7 @@ def test_work_survives_a_reset_and_only_volumes_takes_it(tool: Tool, roster: Ros
     marty = Student(first[0]["url"], first[0]["password"])
     assert marty.save("work.txt", "flux") == 201
 
-    assert tool("containers_reset").code == 2, "nobody is there to be asked"
+    assert tool("containers_reset").code == 2, "there is no terminal to ask on"
     assert tool("containers_reset", "--yes").code == 0
     assert json.loads(tool("status", "--format", "json").out) == []
     second = tool.launch(*roster(EMMETT, MARTY)).rows
@@ -97,7 +97,7 @@ def test_work_survives_a_reset_and_only_volumes_takes_it(tool: Tool, roster: Ros
 def test_driver_reset_leaves_no_trace(tool: Tool, roster: Roster, client: docker.DockerClient) -> None:
     networks = {network.name for network in client.networks.list()}
     tool.launch(*roster(MARTY, EMMETT))
-    assert tool("driver_reset").code == 2, "nobody is there to be asked"
+    assert tool("driver_reset").code == 2, "there is no terminal to ask on"
     assert len(seat_containers(client)) == 2
     gone = tool("driver_reset", "--yes")
     assert gone.code == 0, gone.err

@@ -38,7 +38,7 @@ def test_no_engine_is_said_with_the_remedy(tmp_path: Path, roster: Roster) -> No
     assert not list(tool.home.glob("*"))
 
 
-def test_a_closed_socket_is_told_apart(engine: LabEngine) -> None:
+def test_a_closed_socket_is_recognised(engine: LabEngine) -> None:
     script = (
         "import os\n"
         "from cloudscale.engines.client import from_environment\n"

@@ -152,8 +152,8 @@ def test_spark_counts_words_in_a_cell_and_with_spark_submit_in_the_memory_of_a_s
     machine = (
         "from pyspark.java_gateway import launch_gateway; java = launch_gateway().jvm.java.lang.Runtime.getRuntime()"
     )
-    told = tool("com_containers", f"python -c '{machine}; print(java.maxMemory(), java.availableProcessors())'")
-    size, cores = map(int, told.out.splitlines()[1].split())
+    done = tool("com_containers", f"python -c '{machine}; print(java.maxMemory(), java.availableProcessors())'")
+    size, cores = map(int, done.out.splitlines()[1].split())
     assert 950 * MIB < size <= 1024 * MIB and cores == 1
 
 
@@ -231,7 +231,7 @@ def test_a_trainers_own_dockerfile_is_built_and_has_to_have_jupyter(
         client.images.remove("cloudscale/greeting:latest", force=True)
 
 
-def test_an_image_that_is_not_built_is_told_with_the_remedy(tool: Tool, roster: Roster, tmp_path: Path) -> None:
+def test_an_image_that_is_not_built_is_reported_with_the_remedy(tool: Tool, roster: Roster, tmp_path: Path) -> None:
     absent = tool("themachine", *roster(MARTY), "--image", "cloudscale/nobodys:latest")
     assert absent.code == 1 and "invoke image_build nobodys" in absent.err
     taken = tool("image_build", "spark", "--from", str(tmp_path))

@@ -40,7 +40,9 @@ def test_an_engine_is_installed_used_and_taken_away_again(machine: FreshMachine)
     again = machine(*INVOKE, "machine_new", "local", "--driver", "local")
     assert again.returncode == 0 and "already" in again.stdout
 
-    assert machine(*INVOKE, "machine_rm", "local", "--driver", "local").returncode == 2, "nobody is there to be asked"
+    assert machine(*INVOKE, "machine_rm", "local", "--driver", "local").returncode == 2, (
+        "there is no terminal to ask on"
+    )
     gone = machine(*INVOKE, "machine_rm", "local", "--driver", "local", "--yes")
     assert gone.returncode == 0, gone.stderr
     assert packages(machine) == before

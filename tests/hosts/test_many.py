@@ -59,7 +59,7 @@ def test_everyone_has_a_seat_and_they_are_spread(room: Classroom) -> None:
     assert not room.student(rows[0], rows[1]["password"]).is_let_in
 
 
-def test_the_time_of_each_phase_is_told_at_the_end(room: Classroom) -> None:
+def test_the_time_of_each_phase_is_reported_at_the_end(room: Classroom) -> None:
     line = room.table.err.splitlines()[-1]
     for phase in ("login", "engine", "swarm", "image", "seats", "in all"):
         assert phase in line
@@ -279,10 +279,10 @@ def test_a_certificate_is_renewed_when_a_host_has_another_address(room: Classroo
     host, address = room.hosts[0], "192.0.2.77"
     host.run("ip", "address", "add", f"{address}/24", "dev", "host0")
     try:
-        told = room.launch()
+        result = room.launch()
     finally:
         host.run("ip", "address", "del", f"{address}/24", "dev", "host0")
-    assert {row["state"] for row in told.rows} == {"ready"}
+    assert {row["state"] for row in result.rows} == {"ready"}
     certificate = host.run("cat", "/etc/docker/cloudscale/cert.pem").stdout.encode()
     assert room.authority.fault(certificate, [host.address, address]) == ""
 

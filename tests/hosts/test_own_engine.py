@@ -152,7 +152,7 @@ def test_a_busy_package_manager_is_waited_for_and_a_run_that_was_killed_goes_on(
     assert host.packages() == before
 
 
-def test_a_password_logs_in_and_a_sudo_that_wants_one_is_told(
+def test_a_password_logs_in_and_a_sudo_that_wants_one_is_reported(
     engine: LabEngine, image: str, lab_hosts: LabHosts, tmp_path: Path
 ) -> None:
     host = lab_hosts.hosts[0]
@@ -187,7 +187,9 @@ def test_a_plan_looks_at_bare_hosts_and_changes_nothing(
     assert [host.run("ls", "/var/lib/cloudscale", check=False).returncode for host in hosts] == [2, 2]
 
 
-def test_one_host_under_two_names_is_told(engine: LabEngine, image: str, lab_hosts: LabHosts, tmp_path: Path) -> None:
+def test_one_host_under_two_names_is_reported(
+    engine: LabEngine, image: str, lab_hosts: LabHosts, tmp_path: Path
+) -> None:
     host = lab_hosts.hosts[0]
     host.run("ip", "address", "add", "192.0.2.78/24", "dev", "host0")
     try:

@@ -58,7 +58,7 @@ def test_a_port_that_something_else_holds_is_passed_over(tool: Tool, roster: Ros
     assert "Port 4321" in launched.err
 
 
-def test_a_seats_port_that_was_taken_meanwhile_is_told_and_the_next_run_goes_on(
+def test_a_seats_port_that_was_taken_meanwhile_is_reported_and_the_next_run_goes_on(
     tool: Tool, roster: Roster, client: docker.DockerClient
 ) -> None:
     file = roster(MARTY, EMMETT)

@@ -1,4 +1,4 @@
-"""What goes wrong between a client and a cloud: a proxy before the real services, which fails when it is told to."""
+"""What goes wrong between a client and a cloud: a proxy before the real services, which fails when a test says so."""
 
 from __future__ import annotations
 
@@ -210,8 +210,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def _fail(self, status: int, retry_after: int | None) -> None:
-        told = {"error": {"code": status, "title": http.client.responses.get(status, ""), "message": "a fault"}}
+        answer = {"error": {"code": status, "title": http.client.responses.get(status, ""), "message": "a fault"}}
         headers = [("Content-Type", "application/json")]
         if retry_after is not None:
             headers.append(("Retry-After", str(retry_after)))
-        self._answer(status, headers, json.dumps(told).encode())
+        self._answer(status, headers, json.dumps(answer).encode())

@@ -27,7 +27,7 @@ def run(*command: str, timeout: float = 120) -> str:
 
 
 class Namespace:
-    """A network namespace with a loopback device. Made anew: an older one of the name is cleared first."""
+    """A network namespace with a loopback device. Made again: an older one of the name is cleared first."""
 
     def __init__(self, name: str) -> None:
         self.name = f"{PREFIX}-{name}"

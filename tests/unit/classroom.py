@@ -156,5 +156,5 @@ def states(lab: Class, report: Report) -> dict[str, list[str]]:
     return found
 
 
-def told(report: Report) -> str:
+def messages(report: Report) -> str:
     return "\n".join(report.problems)

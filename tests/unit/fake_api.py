@@ -248,7 +248,7 @@ class FakeApi(FakeImages, FakeServices):
     @call
     def remove_node(self, node_id: str, force: bool = False) -> None:
         self._manager()
-        self.swarm.strike_off(self.swarm.node(node_id), force)
+        self.swarm.remove_node(self.swarm.node(node_id), force)
         self._changed(f"remove node {node_id}")
 
     # --- what the swarm has the engine do ---

@@ -114,7 +114,7 @@ class FakeSwarm:
 
     def describe(self, node: FakeNode) -> Json:
         is_up = self.is_up(node)
-        told: Json = {
+        described: Json = {
             "ID": node.id,
             "Version": {"Index": node.version},
             "Spec": {"Role": node.role, "Availability": "active", "Labels": dict(node.labels)},
@@ -122,12 +122,12 @@ class FakeSwarm:
             "Status": {"State": "ready" if is_up or node.id in self.unnoticed else "down", "Addr": node.api.address},
         }
         if node in self.managers:
-            told["ManagerStatus"] = {
+            described["ManagerStatus"] = {
                 "Leader": node is next(filter(self.is_up, self.managers), None),
                 "Reachability": "reachable" if is_up else "unreachable",
                 "Addr": node.address,
             }
-        return told
+        return described
 
     def change(self, node: FakeNode, version: int, spec: Json) -> None:
         assert set(spec) <= {"Name", "Role", "Availability", "Labels"}
@@ -145,7 +145,7 @@ class FakeSwarm:
         if self.is_up(node):
             node.api.known_role = node.role
 
-    def strike_off(self, node: FakeNode, force: bool) -> None:
+    def remove_node(self, node: FakeNode, force: bool) -> None:
         if node in self.managers:
             raise api_error(
                 400,

@@ -14,7 +14,8 @@ RETIRED = {  # regular expressions, and what to write instead; a blank also matc
     r"anew": "again",
     r"mend(s|ed|ing)?": "fix",
     r"beheaded": "without a quorum",
-    r"(?<![-\"])headless": "without a quorum",  # not openjdk-21-jre-headless, nor VirtualBox's "headless"
+    # not openjdk-21-jre-headless, nor VirtualBox's "headless", nor a browser's
+    r"(?<![-\"])headless(?! Chromium)": "without a quorum",
     r"str(ike|ikes|uck|iking) off": "remove",
     r"founded": "created",
     r"heirs?": "successor",
@@ -33,8 +34,10 @@ RETIRED_NAMES = r"(?<!\w)_(seen|wanted)\b"  # each had several meanings
 def texts() -> list[Path]:
     package = PROJECT / "cloudscale"
     code = [PROJECT / "tasks.py", *package.rglob("*.py"), *package.rglob("*.sh")]
+    tests = (path for path in (PROJECT / "tests").rglob("*.py") if path != Path(__file__))
+    others = (path for name in ("benchmarks", "script") for path in (PROJECT / name).rglob("*.py"))
     pages = (PROJECT / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY", "CHANGELOG"))
-    return sorted([*code, *pages, *(PROJECT / "docs").rglob("*.md")])
+    return sorted([*code, *tests, *others, *pages, *(PROJECT / "docs").rglob("*.md")])
 
 
 def retired(text: str) -> list[str]:

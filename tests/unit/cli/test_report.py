@@ -30,7 +30,7 @@ IMAGES = [
 ]
 
 
-def test_images_are_told_in_round_numbers_to_people_and_exactly_to_programs() -> None:
+def test_images_are_shown_in_round_numbers_to_people_and_exactly_to_programs() -> None:
     lines = report.images(IMAGES, "csv").splitlines()
     assert lines == ["image,built,size,shared,machines", 'ml,2026-01-01 10:00,300 MiB,200 MiB,"m1, m2"', "spark,no,,,"]
     ml, spark = json.loads(report.images(IMAGES, "json"))
@@ -272,8 +272,8 @@ def test_machines_are_a_table() -> None:
 REMOVED = Outcomes([Outcome("course-ann", "removed"), Outcome[str]("course-bob", error=OSError("it is in use"))])
 
 
-def test_what_was_removed_is_told_and_what_was_not_is_a_problem() -> None:
-    told = report.removed(REMOVED, "table")
-    assert (told.text, told.problems) == ("removed course-ann", ("course-bob: it is in use",))
+def test_what_was_removed_is_reported_and_what_was_not_is_a_problem() -> None:
+    shown = report.removed(REMOVED, "table")
+    assert (shown.text, shown.problems) == ("removed course-ann", ("course-bob: it is in use",))
     assert json.loads(report.removed(REMOVED, "json").text) == [{"target": "course-ann", "state": "removed"}]
     assert report.removed(REMOVED, "csv").text == "target,state\ncourse-ann,removed"

@@ -123,7 +123,7 @@ def test_a_machine_of_others_is_lost_by_name_and_the_rest_is_there(lab: Class) -
     assert list(cluster.engines) == ["m1"]
 
 
-def test_a_machine_that_was_struck_off_is_there_without_being_a_node(lab: Class) -> None:
+def test_a_machine_that_was_removed_is_there_without_being_a_node(lab: Class) -> None:
     lab.launch()
     lab.driver.lose("m2")
     lab.launch(replace_lost=True)
@@ -134,7 +134,7 @@ def test_a_machine_that_was_struck_off_is_there_without_being_a_node(lab: Class)
     assert cluster.nodes["m2"].id not in cluster.swarm
 
 
-def test_of_two_swarms_of_the_course_the_one_that_was_founded_last_counts(lab: Class) -> None:
+def test_of_two_swarms_of_the_course_the_one_that_was_created_last_counts(lab: Class) -> None:
     lab.enrol(6)
     lab.launch()
     lab.driver.lose("m1", "m2")

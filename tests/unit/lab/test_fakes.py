@@ -129,7 +129,7 @@ def test_of_the_managers_a_majority_decides() -> None:
     assert not apis[1].info()["Swarm"]["ControlAvailable"]
 
 
-def test_an_engine_that_was_struck_off_while_it_was_down_does_not_know_it() -> None:
+def test_an_engine_that_was_removed_while_it_was_down_does_not_know_it() -> None:
     apis = fake_apis("m1", "m2", "m3", in_swarm=True)
     apis[2].go_down()
     labelled(apis[0], apis[2].node_id, Role="worker")

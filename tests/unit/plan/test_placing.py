@@ -203,7 +203,7 @@ def test_a_seat_whose_machine_is_gone_gets_a_new_place() -> None:
     assert places(plan) == {"0": Place("m1", 4321)}
 
 
-def test_ports_that_something_else_holds_are_passed_over_and_told() -> None:
+def test_ports_that_something_else_holds_are_passed_over_and_reported() -> None:
     plan = plan_of(people(2), [node("m1", taken=(4321, 4322, 5000))], {}, {}, PORTS, LIMITS)
     assert [place.port for place in places(plan).values()] == [4323, 4324]
     assert [warning.partition(" is held")[0] for warning in plan.warnings] == ["Port 4321 of m1", "Port 4322 of m1"]
@@ -273,7 +273,7 @@ def test_whoever_left_a_lost_machine_is_a_leaver_all_the_same() -> None:
         assert places(plan) == {"0": Place("lost", 4322)}
 
 
-def test_a_machine_that_is_given_up_seats_its_students_anew() -> None:
+def test_a_machine_that_is_given_up_seats_its_students_again() -> None:
     seated = {"0": Place("gone", 4321), "1": Place("lost", 4321)}
     plan = plan_of(people(2), [node("m1")], seated, {}, PORTS, LIMITS, lost=["lost"])
     assert places(plan) == {"0": Place("m1", 4321), "1": Place("lost", 4321)}
@@ -364,7 +364,7 @@ def test_a_seat_that_may_use_more_cores_than_a_machine_has_is_refused() -> None:
         plan_of(people(1), [node("m1", cpus=3), node("m2", cpus=2)], {}, {}, PORTS, wide)
 
 
-def test_the_needs_are_told_for_each_machine() -> None:
+def test_the_needs_are_reported_for_each_machine() -> None:
     (need,) = plan_of(people(6), [node("m1", room=8, cpus=2)], {}, {}, PORTS, LIMITS).needs
     assert (need.machine, need.seats, need.memory, need.free_memory) == ("m1", 6, 3 * GIB, 4 * GIB)
     assert (need.cores, need.free_cores) == (1.5, 2)

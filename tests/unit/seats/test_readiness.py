@@ -166,7 +166,7 @@ def test_a_seat_that_takes_too_long_is_slow_and_the_others_are_ready(course: Cou
     assert course.clock.now() == 60
 
 
-def test_an_overdue_seat_that_the_engine_refuses_is_told_with_the_cause(course: Course) -> None:
+def test_an_overdue_seat_that_the_engine_refuses_is_reported_with_the_cause(course: Course) -> None:
     course.task(ANN, "pending", error="no suitable node (insufficient resources on 1 node)", container=False)
     (outcome,) = course.wait(ANN, timeout=5)
     assert "not enough unreserved memory" in message(outcome)

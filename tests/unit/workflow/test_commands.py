@@ -83,7 +83,7 @@ def test_a_seat_that_does_not_run_is_a_target_not_reached(bio: Class, executed: 
     assert "does not run" in report.problems[0]
 
 
-def test_a_course_without_seats_is_told(bio: Class) -> None:
+def test_a_course_without_seats_is_reported(bio: Class) -> None:
     assert bio.rows(workflow.com_containers(bio.session(), "ls")) == []
     assert any("no seats" in line for line in bio.said.lines)
 

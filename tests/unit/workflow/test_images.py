@@ -91,7 +91,7 @@ def test_images_are_listed_with_where_they_are(lab: Class) -> None:
     assert "ml: its recipe has changed" in said and "another build of it is on m2" in said
 
 
-def test_a_machine_out_of_reach_and_no_engine_here_are_told_with_the_list(lab: Class) -> None:
+def test_a_machine_out_of_reach_and_no_engine_here_are_reported_with_the_list(lab: Class) -> None:
     lab.launch()
     lab.apis[1].images_["cloudscale/ml:latest"] = ML
     lab.driver.lose("m3")

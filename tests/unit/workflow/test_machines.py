@@ -116,7 +116,7 @@ def test_the_swarms_networks_keep_off_those_that_the_machines_are_in(
     assert any("init swarm on 10.0.0.1:2377 with 10.200.0.0/16" in change for change in lab.api.changes)
 
 
-def test_bytes_on_their_way_are_told(lab: Class) -> None:
+def test_bytes_on_their_way_are_reported(lab: Class) -> None:
     bring(lab)
     assert lab.said.advances[-1] == (330, 360)
 

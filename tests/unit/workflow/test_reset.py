@@ -102,7 +102,7 @@ def test_what_could_not_be_removed_is_named_and_the_key_stays(
     assert bio.api.manages
 
 
-def test_what_was_removed_is_told(bio: Class) -> None:
+def test_what_was_removed_is_reported(bio: Class) -> None:
     bio.launch()
     names = {service["Spec"]["Name"] for service in bio.api.services_.values()} | set(bio.api.volumes_)
     rows = bio.rows(reset.driver_reset(bio.session()))

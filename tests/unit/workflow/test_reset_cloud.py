@@ -8,7 +8,7 @@ import pytest
 
 from cloudscale.errors import CloudscaleError, RequestError
 from cloudscale.workflow import reset, status
-from tests.unit.classroom import told
+from tests.unit.classroom import messages
 from tests.unit.fake_cloud import CloudClass, boot_fault
 
 
@@ -95,7 +95,7 @@ def test_what_does_not_go_is_named_and_the_folder_stays(cloud: CloudClass) -> No
     assert not cloud.folder.exists()
 
 
-def test_after_a_reset_a_class_begins_anew(cloud: CloudClass) -> None:
+def test_after_a_reset_a_class_begins_again(cloud: CloudClass) -> None:
     before = cloud.seats()
     reset.driver_reset(cloud.session())
     assert cloud.launch().problems == ()
@@ -146,7 +146,7 @@ def test_one_machine_is_deleted_with_its_seats(cloud: CloudClass) -> None:
 
 @pytest.mark.parametrize("kept", ["bio-1", "bio-3"])
 def test_one_of_several_that_go_need_not_answer(cloud: CloudClass, kept: str) -> None:
-    """A manager that is lost counts for the swarm's majority until it is struck off."""
+    """A manager that is lost counts for the swarm's majority until it is removed."""
     cloud.driver.lose("bio-2")
     reset.driver_reset(cloud.session(skip=kept))
     assert cloud.driver.servers == [kept]
@@ -239,7 +239,7 @@ def test_ports_that_no_seat_uses_once_a_machine_is_deleted_are_closed(cloud: Clo
 
 def test_status_says_what_brings_a_machine_back_that_was_deleted(cloud: CloudClass) -> None:
     cloud.driver.delete("bio-2")
-    said = told(status.status(cloud.session()))
+    said = messages(status.status(cloud.session()))
     assert "bio-2" in said
     assert "invoke themachine" in said
     assert "Put it back" not in said
@@ -256,5 +256,5 @@ def test_a_machine_that_was_deleted_does_not_keep_the_others_from_going(cloud: C
     cloud.driver.delete("bio-2")
     report = reset.driver_reset(cloud.session(skip="bio-1"))
     assert cloud.driver.servers == ["bio-1"]
-    assert "Put it back" not in told(report)
+    assert "Put it back" not in messages(report)
     assert cloud.launch().problems == ()

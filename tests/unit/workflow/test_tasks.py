@@ -158,7 +158,7 @@ def test_the_result_is_also_written_for_the_owners_eyes_only(bio: Class, tmp_pat
     assert (tmp_path / "out.json").stat().st_mode & 0o777 == 0o600
 
 
-def test_a_result_that_can_not_be_written_is_told_all_the_same(
+def test_a_result_that_can_not_be_written_is_reported_all_the_same(
     bio: Class, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def full(path: Path, data: bytes) -> None:

@@ -232,14 +232,14 @@ def test_a_machine_that_joins_later_gets_it_from_the_others(lab: Class) -> None:
     assert copied.endswith("to m4")
 
 
-def test_an_image_that_nobody_has_is_told_with_the_way_to_build_it(lab: Class) -> None:
+def test_an_image_that_nobody_has_is_reported_with_the_way_to_build_it(lab: Class) -> None:
     lab.image = "pydata"
     with pytest.raises(CloudscaleError) as raised:
         lab.launch()
     assert "invoke image_build" in str(raised.value)
 
 
-def test_an_image_that_is_nowhere_is_told_before_anything_is_made(lab: Class) -> None:
+def test_an_image_that_is_nowhere_is_reported_before_anything_is_made(lab: Class) -> None:
     lab.image = "spark"
     for plan in (True, False):
         with pytest.raises(RequestError, match="The image spark is not built yet") as raised:
@@ -269,7 +269,7 @@ def test_the_short_name_of_a_trainers_own_image_means_it_also_where_only_a_machi
     assert any("copy cloudscale/maps:latest" in done for done in lab.driver.done)
 
 
-def test_an_image_built_anew_reaches_every_machine_and_the_seats(lab: Class) -> None:
+def test_an_image_built_again_reaches_every_machine_and_the_seats(lab: Class) -> None:
     own_image(lab)
     lab.enrol(3)
     lab.launch()
@@ -291,7 +291,7 @@ def test_replace_lost_does_nothing_where_there_is_one_machine(bio: Class) -> Non
     assert not any("Lost" in line or "Warning" in line for line in bio.said.lines)
 
 
-def test_an_engine_that_breaks_off_is_told(lab: Class, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_breaks_off_is_reported(lab: Class, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(**settings: object) -> None:
         raise api_error(500, "listen tcp: address already in use")
 

@@ -204,7 +204,7 @@ def test_a_plan_for_machines_only_seats_nobody(cloud: CloudClass) -> None:
 # --- the quota -------------------------------------------------------------------------------
 
 
-def test_a_quota_that_is_too_small_is_told_in_full_and_nothing_is_made(cloud: CloudClass) -> None:
+def test_a_quota_that_is_too_small_is_reported_in_full_and_nothing_is_made(cloud: CloudClass) -> None:
     cloud.enrol(20)
     cloud.driver.limits = {"servers": 3, "cores": 4}
     with pytest.raises(CapacityError) as raised:
@@ -219,7 +219,7 @@ def test_a_quota_that_is_too_small_is_told_in_full_and_nothing_is_made(cloud: Cl
         plan_of(cloud)
 
 
-def test_of_a_quota_only_what_is_short_is_told(cloud: CloudClass) -> None:
+def test_of_a_quota_only_what_is_short_is_reported(cloud: CloudClass) -> None:
     cloud.enrol(8)
     cloud.driver.limits = {"servers": 1, "cores": 40}
     with pytest.raises(CapacityError) as raised:
@@ -264,13 +264,13 @@ def test_the_first_one_may_be_among_them(cloud: CloudClass) -> None:
     assert cloud.nodes_of(report) == ["bio-2", "bio-2"]
 
 
-def test_where_none_comes_up_the_cause_is_told(cloud: CloudClass) -> None:
+def test_where_none_comes_up_the_cause_is_reported(cloud: CloudClass) -> None:
     cloud.driver.boot_faults["bio-1"] = boot_fault("bio-1")
     with pytest.raises(MachineError, match="No valid host was found"):
         cloud.launch()
 
 
-def test_where_those_that_come_up_are_too_few_both_is_told(cloud: CloudClass) -> None:
+def test_where_those_that_come_up_are_too_few_both_is_reported(cloud: CloudClass) -> None:
     cloud.enrol(8)
     cloud.driver.boot_faults["bio-2"] = boot_fault("bio-2")
     with pytest.raises(CloudscaleError, match="No valid host was found") as raised:

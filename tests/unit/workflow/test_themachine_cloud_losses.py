@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from cloudscale.errors import CapacityError, CloudscaleError
-from tests.unit.classroom import states, told
+from tests.unit.classroom import messages, states
 from tests.unit.fake_cloud import CloudClass
 from tests.unit.fake_swarm import FakeSwarm
 
@@ -32,7 +32,7 @@ def test_a_machine_that_was_deleted_is_made_again_under_its_name(cloud: CloudCla
     assert cloud.made() == [name]
     assert {row["state"] for row in cloud.rows(report)} == {"ready"}
     assert sorted(cloud.members()) == ["bio-1", "bio-2", "bio-3", "bio-4"]
-    assert not any(role.endswith("?") for role in cloud.members().values())  # what it was before is struck off
+    assert not any(role.endswith("?") for role in cloud.members().values())  # what it was before is removed
     assert Counter(cloud.members().values()) == {"manager": 3, "worker": 1}
 
 
@@ -94,7 +94,7 @@ def test_where_the_others_have_room_no_machine_is_made_again(cloud: CloudClass) 
         assert row == before or before["node"] == "bio-2"
         assert row["password"] == before["password"]
     assert sorted(cloud.members()) == ["bio-1", "bio-3"]
-    assert "its machines any more" not in told(report)
+    assert "its machines any more" not in messages(report)
 
 
 def test_the_swarm_is_given_time_to_notice(cloud: CloudClass) -> None:
@@ -118,7 +118,7 @@ def test_all_were_deleted_and_all_are_made_again(cloud: CloudClass) -> None:
     assert {student: seat[2] for student, seat in after.items()} == {s: seat[2] for s, seat in before.items()}
 
 
-def test_a_quota_that_does_not_allow_for_it_is_told_and_nothing_changes(cloud: CloudClass) -> None:
+def test_a_quota_that_does_not_allow_for_it_is_reported_and_nothing_changes(cloud: CloudClass) -> None:
     started(cloud, 8)
     cloud.driver.delete("bio-2")
     cloud.driver.limits["servers"] = 1
@@ -130,7 +130,7 @@ def test_a_quota_that_does_not_allow_for_it_is_told_and_nothing_changes(cloud: C
 # --- the managers ----------------------------------------------------------------------------
 
 
-def test_the_only_manager_was_deleted_and_the_swarm_is_founded_anew(cloud: CloudClass) -> None:
+def test_the_only_manager_was_deleted_and_the_swarm_is_created_again(cloud: CloudClass) -> None:
     before = started(cloud, 8)
     assert cloud.members() == {"bio-1": "manager", "bio-2": "worker"}
     cloud.driver.delete("bio-1")
@@ -145,7 +145,7 @@ def test_the_only_manager_was_deleted_and_the_swarm_is_founded_anew(cloud: Cloud
         assert node == "bio-1" or after[student][:2] == (node, port)
 
 
-def test_where_the_rest_has_room_it_is_founded_on_that_alone(cloud: CloudClass) -> None:
+def test_where_the_rest_has_room_it_is_created_on_that_alone(cloud: CloudClass) -> None:
     cloud.enrol(4)
     cloud.launch(nodes="2")
     cloud.driver.delete("bio-1")
@@ -169,7 +169,7 @@ def test_two_of_three_managers_were_deleted(cloud: CloudClass) -> None:
     assert {row["state"] for row in cloud.rows(report)} == {"ready"}
 
 
-def test_a_plan_founds_nothing_anew(cloud: CloudClass) -> None:
+def test_a_plan_creates_nothing_again(cloud: CloudClass) -> None:
     started(cloud, 8)
     cloud.driver.delete("bio-1")
     plan = json.loads(cloud.launch(plan=True).text)
@@ -279,7 +279,7 @@ def test_a_plan_starts_nothing(cloud: CloudClass) -> None:
 
 
 @pytest.mark.parametrize("common", [{"skip": "bio-1"}, {"only": "bio-2"}])
-def test_a_manager_that_is_shut_off_and_left_out_is_no_reason_to_found_anew(
+def test_a_manager_that_is_shut_off_and_left_out_is_no_reason_to_create_it_again(
     cloud: CloudClass, common: dict[str, str]
 ) -> None:
     """It has the swarm, and will be back."""

@@ -12,17 +12,17 @@ from cloudscale.errors import CapacityError, CloudscaleError, ImageError, Machin
 from cloudscale.model import Machine, MachineState, Survey
 from cloudscale.units import GIB
 from cloudscale.workflow import seats
-from tests.unit.classroom import Class, states, told
+from tests.unit.classroom import Class, messages, states
 
 # --- a machine that fails --------------------------------------------------------------------
 
 
 def test_where_the_first_machine_fails_the_next_founds_and_the_rest_is_done(lab: Class) -> None:
     lab.enrol(4)
-    lab.driver.faults["m1"] = MachineError("m1: the engine's packages can't be installed.", "Mend that.")
+    lab.driver.faults["m1"] = MachineError("m1: the engine's packages can't be installed.", "Fix that.")
     report = lab.launch()
     assert states(lab, report) == {"m2": ["ready"] * 2, "m3": ["ready"] * 2}
-    assert report.problems == ("m1: the engine's packages can't be installed.\n  Mend that.",)
+    assert report.problems == ("m1: the engine's packages can't be installed.\n  Fix that.",)
     assert lab.members() == {"m2": "manager", "m3": "worker"}
     del lab.driver.faults["m1"]
     assert lab.launch().problems == ()
@@ -37,14 +37,14 @@ def test_a_machine_whose_disk_is_too_small_is_named_and_the_rest_is_done(lab: Cl
     assert name not in lab.nodes_of(report)
     assert {row["state"] for row in lab.rows(report)} == {"ready"}
     assert len(report.problems) == 1
-    assert f"{name}: its disk has" in told(report)
+    assert f"{name}: its disk has" in messages(report)
 
 
 def test_of_two_the_firsts_small_disk_is_named_and_the_rest_is_done(lab: Class) -> None:
     lab.machines(*lab.apis[:2])
     lab.driver.free_disk["m1"] = 1000
     report = lab.launch()
-    assert "m1: its disk has" in told(report)
+    assert "m1: its disk has" in messages(report)
     assert states(lab, report) == {"m2": ["ready"] * 2}
 
 
@@ -52,15 +52,15 @@ def test_a_machine_that_can_not_join_is_named_and_the_rest_is_done(lab: Class) -
     lab.enrol(4)
     lab.apis[2].joining = ["stuck"] * 9
     report = lab.launch()
-    assert "m3: it can't join the swarm" in told(report)
-    assert "4789" in told(report)
+    assert "m3: it can't join the swarm" in messages(report)
+    assert "4789" in messages(report)
     assert states(lab, report) == {"m1": ["ready"] * 2, "m2": ["ready"] * 2}
     lab.apis[2].joining = []
     assert lab.launch().problems == ()
     assert lab.members() == {"m1": "manager", "m2": "manager", "m3": "manager"}
 
 
-def test_where_the_machines_that_are_left_are_too_small_both_is_told(lab: Class) -> None:
+def test_where_the_machines_that_are_left_are_too_small_both_is_reported(lab: Class) -> None:
     lab.enrol(5)
     for api in lab.apis:
         api.memory = GIB
@@ -90,7 +90,7 @@ def test_where_every_machine_fails_each_is_named(lab: Class) -> None:
     assert all(name in str(raised.value) for name in ("m1", "m2", "m3"))
 
 
-def test_what_failed_before_is_told_too_where_nothing_comes_of_the_rest(
+def test_what_failed_before_is_reported_too_where_nothing_comes_of_the_rest(
     lab: Class, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_jupyter(*given: object) -> None:
@@ -153,7 +153,7 @@ def test_the_seats_of_a_lost_machine_have_failed_and_newcomers_sit_elsewhere(lab
     assert [{**row, "state": "ready"} for row in lab.rows(report)[:6]] == first
     assert report.problems[0] == "m2: no answer in 15 s."
     assert sum("the machine m2 is lost" in problem for problem in report.problems) == 2
-    assert "--replace-lost" in told(report)
+    assert "--replace-lost" in messages(report)
     assert lab.members() == {"m1": "manager", "m2": "manager?", "m3": "manager"}
     assert not any("update service" in change for change in lab.changes)
 
@@ -168,7 +168,7 @@ def test_a_lost_machine_that_is_found_is_as_before(lab: Class) -> None:
     assert lab.changes == []
 
 
-def test_with_replace_lost_its_students_sit_elsewhere_and_it_is_struck_off(lab: Class) -> None:
+def test_with_replace_lost_its_students_sit_elsewhere_and_it_is_removed(lab: Class) -> None:
     lab.add_machines("m4")
     lab.enrol(8)
     first = lab.rows(lab.launch())
@@ -200,7 +200,7 @@ def test_replace_lost_where_nothing_is_lost_changes_nothing(lab: Class) -> None:
 
 
 @pytest.mark.parametrize("name", ["m1", "m2", "m3"])
-def test_a_machine_that_was_replaced_and_is_found_joins_anew_and_is_empty(lab: Class, name: str) -> None:
+def test_a_machine_that_was_replaced_and_is_found_joins_again_and_is_empty(lab: Class, name: str) -> None:
     lab.enrol(6)
     lab.launch()
     lab.driver.lose(name)
@@ -260,7 +260,7 @@ def test_of_two_the_manager_lost_is_refused_and_named(lab: Class) -> None:
 
 
 @pytest.mark.parametrize("count", [2, 3])
-def test_with_replace_lost_what_is_left_is_founded_anew(lab: Class, count: int) -> None:
+def test_with_replace_lost_what_is_left_is_created_again(lab: Class, count: int) -> None:
     lab.machines(*lab.apis[:count])
     lab.enrol(2 * count)
     first = lab.rows(lab.launch())
@@ -278,7 +278,7 @@ def test_with_replace_lost_what_is_left_is_founded_anew(lab: Class, count: int) 
     assert lab.changes == []
 
 
-def test_a_manager_whose_swarm_was_founded_anew_without_it_joins_that(lab: Class) -> None:
+def test_a_manager_whose_swarm_was_created_again_without_it_joins_that(lab: Class) -> None:
     lab.enrol(6)
     lab.launch()
     lab.driver.lose("m1", "m2")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cloudscale.errors import MachineError, SwarmError
-from tests.unit.classroom import Class, states, told
+from tests.unit.classroom import Class, messages, states
 from tests.unit.fake_api import FakeApi
 
 # --- swarms of others ------------------------------------------------------------------------
@@ -33,25 +33,25 @@ def test_a_machine_in_a_swarm_of_others_is_named_and_nothing_of_it_is_changed(la
     assert states(lab, report) == {"m1": ["ready"] * 2, "m3": ["ready"] * 2}
 
 
-def test_a_swarm_of_others_that_is_seen_only_once_the_engine_is_set_up_is_left_to_it(
+def test_a_swarm_of_others_that_is_seen_only_once_the_engine_is_set_up_is_in_use_by_it(
     lab: Class, foreign: FakeApi
 ) -> None:
     lab.driver.bare.add("m2")
     report = lab.launch()
-    assert "m2: it belongs to a swarm of somebody else" in told(report)
+    assert "m2: it belongs to a swarm of somebody else" in messages(report)
     assert not any("swarm" in change or "service" in change for change in foreign.changes)
 
 
 def test_a_machine_of_another_course_is_refused_by_name(lab: Class, foreign: FakeApi) -> None:
     foreign.swarm_labels = {"cloudscale.course": "geo"}
-    assert "m2: it belongs to a swarm of the course 'geo'" in told(lab.launch())
+    assert "m2: it belongs to a swarm of the course 'geo'" in messages(lab.launch())
     assert foreign.changes == []
 
 
 def test_a_machine_that_serves_another_course_is_refused_by_name(lab: Class) -> None:
-    lab.driver.refusals["m2"] = MachineError("m2: it serves the course 'geo', and is left to it.")
+    lab.driver.refusals["m2"] = MachineError("m2: it serves the course 'geo', and is in use by it.")
     report = lab.launch()
-    assert told(report) == "m2: it serves the course 'geo', and is left to it."
+    assert messages(report) == "m2: it serves the course 'geo', and is in use by it."
     assert lab.apis[1].changes == []
 
 
@@ -63,7 +63,7 @@ def test_where_all_are_of_others_nothing_is_changed(lab: Class, foreign: FakeApi
     assert foreign.changes == []
 
 
-# --- clones, halves, and machines made anew --------------------------------------------------
+# --- clones, halves, and machines made again --------------------------------------------------
 
 
 def test_a_clone_becomes_a_machine_of_its_own(lab: Class) -> None:
@@ -79,7 +79,7 @@ def test_a_clone_becomes_a_machine_of_its_own(lab: Class) -> None:
     assert sorted(lab.members()) == ["m1", "m2", "m5"]
 
 
-def test_a_clone_is_told_from_the_original_in_whatever_order_they_are_named(lab: Class) -> None:
+def test_a_clone_is_distinguished_from_the_original_in_whatever_order_they_are_named(lab: Class) -> None:
     m1, m2, _ = lab.apis
     lab.enrol(4)
     lab.machines(m1, m2)
@@ -119,7 +119,7 @@ def test_a_machine_that_half_joined_is_sorted_out(lab: Class) -> None:
     assert sorted(lab.members()) == ["m1", "m2", "m3", "m4"]
 
 
-def test_a_machine_that_was_installed_anew_takes_its_old_place(lab: Class) -> None:
+def test_a_machine_that_was_installed_again_takes_its_old_place(lab: Class) -> None:
     lab.enrol(6)
     first = lab.rows(lab.launch())
     lab.apis[1].leave_swarm(force=True)

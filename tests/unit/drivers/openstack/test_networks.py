@@ -73,7 +73,7 @@ def test_a_network_that_nobody_may_join_is_not_found_by_itself(course: RealDrive
     assert "openstack.network is empty: 'course-net' is taken, the only network." in course.notes
 
 
-def test_a_project_without_any_network_is_told_so(course: RealDriverClass) -> None:
+def test_a_project_without_any_network_is_reported_so(course: RealDriverClass) -> None:
     bare(course.stand_in, "debian-13")
     course.openstack |= {"network": "", "external_network": ""}
     with pytest.raises(SettingsError, match="has no network that this account can see"):
