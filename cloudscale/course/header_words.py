@@ -112,10 +112,10 @@ EMAIL = """
 
 # Numbers a list's lines: taken as the id if there is nothing better.
 COUNT = """
-    number | no | nr | num | n | seq | sequence | row | line | position | index | serial no | sr no | s no
+    number | no | nr | num | seq | sequence | row | line | position | index | serial no | sr no | s no
     sl no
     nummer | lfd nr | lfd | laufende nummer | laufnummer | pos | platz nr
-    numéro | n ordre | num ordre | numéro d'ordre | číslo | pořadí | poř č | pořadové číslo | č
+    numéro | n ordre | num ordre | numéro d'ordre | číslo | pořadí | poř č | pořadové číslo
     numer | lp | liczba porządkowa | volgnummer | nr crt | sıra | sıra no | номер | 番号 | 序号 | 번호
 """
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from cloudscale.course.csv_text import SHOULD_BE, Line, listed, read_lines
 from cloudscale.course.encoding import decode
 from cloudscale.course.header import OWN, WITHOUT_HEADER, Columns, check_is_student, is_header, read_header
-from cloudscale.course.headings import fold, is_about_columns
+from cloudscale.course.headings import find_columns, fold, is_about_columns
 from cloudscale.errors import RosterError
 from cloudscale.model import Student
 
@@ -105,7 +105,7 @@ def _columns_and_body(
     while body and _is_about_columns(body[0], columns):
         remarks.append(f"{source}, line {body[0].number} is about the columns, not a student. It was skipped.")
         body = body[1:]
-    if again := next((line for line in body if is_header(line.cells, []) or _folded(line) == _folded(first)), None):
+    if again := next((line for line in body if _is_another_header(line, first)), None):
         raise RosterError(f"{source}, line {again.number}: this is a header again.", "Remove the line.")
     return columns, body, remarks
 
@@ -113,6 +113,11 @@ def _columns_and_body(
 def _is_header(line: Line, body: Sequence[Line], wanted: Mapping[str, str]) -> bool:
     """Whether a line is a header: one with the columns that the user named, or one in known words."""
     return set(map(fold, wanted.values())) <= set(_folded(line)) if wanted else is_header(line.cells, body)
+
+
+def _is_another_header(line: Line, first: Line) -> bool:
+    """Whether a line below the header is one too. A person can have two names of columns, but not three."""
+    return _folded(line) == _folded(first) or (is_header(line.cells, []) and len(find_columns(line.cells)) > 2)
 
 
 def _folded(line: Line) -> list[str]:

@@ -15,6 +15,11 @@ def test_each_word_has_one_meaning_and_is_in_its_list_once() -> None:
     assert [word for word, count in counts.items() if count > 1] == []
 
 
+def test_no_word_is_one_letter_of_ours() -> None:
+    """A student may have that letter as the id, or as the name."""
+    assert [word for text in VOCABULARY.values() for word in words(text) if len(word) == 1 and word.isascii()] == []
+
+
 def test_each_list_is_read() -> None:
     assert set(VOCABULARY.values()) == set(LISTS.values()) - {header_words.ABOUT_COLUMNS}
 

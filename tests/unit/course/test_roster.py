@@ -366,6 +366,7 @@ def as_read(people: list[Student]) -> list[Student]:
     quoting=st.booleans(),
 )
 @example([Student("1", '"', '";"')], ",", "utf-8", False)
+@example([Student("C", "AD"), Student("Login", "Nom")], ";", "utf-8", False)
 def test_any_people_read_back_as_they_were_written(
     students: list[Student], delimiter: str, encoding: str, quoting: bool
 ) -> None:
