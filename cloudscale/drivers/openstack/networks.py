@@ -100,7 +100,7 @@ def choose_networks(cloud: Cloud, settings: OpenStackSettings, say: Say) -> Chos
 
 
 def _read(cloud: Cloud) -> tuple[list[Any], list[Network]]:
-    """The networks that the account can see: as the library has them, and as the machines' possible networks."""
+    """The networks that the project can use: as the library has them, and as the machines' possible networks."""
     api = cloud.api.network
     readers: dict[str, Callable[[], Any]] = {
         "networks": api.networks,
@@ -115,8 +115,18 @@ def _read(cloud: Cloud) -> tuple[list[Any], list[Network]]:
     listed, subnets, routers, ports = read_together(
         {what: partial(read, what, listing) for what, listing in readers.items()}
     )
+    listed = [network for network in listed if _is_usable(cloud, network)]
     gateways = {router.id: (router.external_gateway_info or {}).get("network_id") for router in routers}
     return listed, [_network(cloud, network, subnets, ports, gateways) for network in listed]
+
+
+def _is_usable(cloud: Cloud, network: Any) -> bool:
+    """Whether it is the project's, or for all to use. Administrators see the networks of other projects too."""
+    return bool(_is_own(cloud, network) or network.is_shared or network.is_router_external)
+
+
+def _is_own(cloud: Cloud, network: Any) -> bool:
+    return network.project_id in (None, cloud.project_id)
 
 
 def _network(
@@ -125,7 +135,7 @@ def _network(
     own = [subnet for subnet in subnets if subnet.network_id == network.id]
     cidrs = frozenset(subnet.cidr for subnet in own)
     routers = {port.device_id for port in ports if port.network_id == network.id}
-    is_own = network.project_id in (None, cloud.project_id)
+    is_own = _is_own(cloud, network)
     leading = [gateway for router in routers if (gateway := gateways.get(router))]
     return Network(
         id=network.id,

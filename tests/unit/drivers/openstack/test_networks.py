@@ -73,7 +73,17 @@ def test_a_network_that_nobody_may_join_is_not_found_by_itself(course: RealDrive
     assert "openstack.network is empty: 'course-net' is taken, the only network." in course.notes
 
 
-def test_a_project_without_any_network_is_reported_so(course: RealDriverClass) -> None:
+def test_networks_of_other_projects_which_administrators_see_are_left_out(course: RealDriverClass) -> None:
+    for name in ("course-net", "private"):
+        network(course.stand_in, name, "10.9.0.0/24")["tenant_id"] = "f" * 32
+    for net in course.stand_in.network.networks.items.values():
+        net["project_id"] = net["tenant_id"]
+    for given in ("", "course-net"):
+        course.openstack["network"] = given
+        assert [machine["machine"] for machine in course.plan()["machines"]] == ["bio-1"]
+
+
+def test_a_project_without_any_network_is_reported(course: RealDriverClass) -> None:
     bare(course.stand_in, "debian-13")
     course.openstack |= {"network": "", "external_network": ""}
     with pytest.raises(SettingsError, match="has no network that this account can see"):
