@@ -31,6 +31,8 @@ PROGRAMS = {
     "qemu-img": "qemu-utils",
     "qemu-system-x86_64": "qemu-system-x86",
     "chromium": "chromium",
+    "tcsh": "tcsh",
+    "fish": "fish",
 }
 RING = Ring("hosts", PROGRAMS)
 STATE = RING.folder
