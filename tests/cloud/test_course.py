@@ -274,8 +274,9 @@ def test_too_small_a_quota_is_reported_before_anything_is_made(room: Room) -> No
     ],
 )
 def test_what_is_misspelt_is_reported_with_what_is_available(room: Room, key: str, wrong: str, there: str) -> None:
-    result = room.trainer.tool(
-        "themachine", "--plan", "--nodes", "1", "--onlycreate", **{f"INVOKE_CLOUDSCALE_OPENSTACK_{key}": wrong}
+    result = room.trainer.tool(  # of a course without machines, which would be looked at first
+        *("themachine", "--plan", "--nodes", "1", "--onlycreate", "--course", "none"),
+        **{f"INVOKE_CLOUDSCALE_OPENSTACK_{key}": wrong},
     )
     assert result.code == 2
     assert wrong in result.err and there in result.err
