@@ -233,7 +233,7 @@ def test_a_trainers_own_dockerfile_is_built_and_has_to_have_jupyter(
 
 def test_an_image_that_is_not_built_is_reported_with_the_remedy(tool: Tool, roster: Roster, tmp_path: Path) -> None:
     absent = tool("themachine", *roster(MARTY), "--image", "cloudscale/nobodys:latest")
-    assert absent.code == 1 and "invoke image_build nobodys" in absent.err
+    assert absent.code == 2 and "invoke image_build nobodys" in absent.err
     taken = tool("image_build", "spark", "--from", str(tmp_path))
     assert taken.code == 2 and "neither a requirements.txt nor a Dockerfile" in taken.err
     assert tool("status", "--format", "json").rows == []
