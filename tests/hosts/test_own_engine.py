@@ -159,6 +159,12 @@ def test_a_password_logs_in_and_a_sudo_that_wants_one_is_reported(
     tool = generic_tool(engine, lab_hosts, tmp_path, image, [f"trainer@{host.address}"])
     tool.environment |= {"INVOKE_CLOUDSCALE_GENERIC_PWD": lab_hosts.password}
     del tool.environment["INVOKE_CLOUDSCALE_GENERIC_KFILE"]
+    unknown = tool("com_node", "id -un")
+    assert unknown.code == 1
+    assert "so the password is not sent" in unknown.err
+    (tmp_path / ".ssh").mkdir(mode=0o700)
+    key = host.run("cat", "/etc/ssh/ssh_host_ed25519_key.pub").stdout
+    (tmp_path / ".ssh" / "known_hosts").write_text(f"{host.address} {key}")
     done = tool("com_node", "id -un")
     assert (done.code, done.out.splitlines()[1]) == (0, "trainer")
     refused = tool("themachine", "--onlycreate")
