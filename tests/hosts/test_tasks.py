@@ -51,6 +51,7 @@ def test_onlycreate_makes_machines_and_swarm_but_no_seats(tool: Tool, client: do
 
 def test_a_port_that_something_else_holds_is_passed_over(tool: Tool, roster: Roster) -> None:
     with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of tests before may still time out
         holder.bind(("127.0.0.1", 4321))
         holder.listen()
         launched = tool.launch(*roster(MARTY))
