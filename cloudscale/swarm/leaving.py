@@ -19,13 +19,12 @@ from cloudscale.swarm.nodes import (
     NO_LABELS,
     SwarmNode,
     balance_managers,
+    demote,
     membership,
+    promote,
     remove_node,
     update_node,
 )
-from cloudscale.waiting import poll
-
-PROMOTING = 30.0  # seconds for a node to become a manager
 
 
 def shrink(
@@ -50,16 +49,14 @@ def shrink(
                 "Start one of them, then run again.",
             )
             return Outcomes(Outcome[str](engine.name, error=error) for engine in leaving)
-        with engine_errors(managers[0].name):
-            update_node(managers[0], successor.id, role="manager")
-        manager = promoted = engines[successor.machine]
-        poll(lambda: membership(promoted).manages, timeout=PROMOTING)
+        manager = engines[successor.machine]
+        promote(managers[0], successor.id, manager)
     ids = {node.machine: node.id for node in nodes}
     made_bridge = {node.id for node in nodes if node.made_bridge}
 
     def take_out(engine: Engine) -> str:
         with engine_errors(manager.name):
-            update_node(manager, ids[engine.name], role="worker")
+            demote(manager, ids[engine.name])
         leave(engine, made_bridge)
         remove_node(manager, ids[engine.name])
         return "left the swarm"

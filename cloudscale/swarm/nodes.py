@@ -13,7 +13,7 @@ from docker.errors import APIError, NotFound
 from cloudscale.course import naming
 from cloudscale.engines.client import Engine, engine_errors
 from cloudscale.errors import SwarmError
-from cloudscale.waiting import retry
+from cloudscale.waiting import poll, retry
 
 BRIDGE = "docker_gwbridge"  # the engine creates it when it joins a swarm, and does not remove it
 BRIDGE_LABEL = "cloudscale.bridge"
@@ -21,6 +21,7 @@ MACHINE = "cloudscale.machine"  # a node's label: the machine's name, known even
 ADDRESS = "cloudscale.address"  # the address that it joined with: a clone has this label, but another address
 
 MANAGERS = 3  # from three machines on; fewer have one, because of two managers none may fail (raft's majority)
+PROMOTING = 60.0  # seconds for a node to become a manager
 DEMOTING = 60.0  # seconds for the managers to agree that one of them is a worker now
 AGREEING = 60.0  # seconds for managers to agree on a change: an engine gives up one attempt itself after 20
 # the node has just changed, the managers are electing a leader, or the leader did not answer another manager in time
@@ -155,6 +156,31 @@ def update_node(
         manager.api.update_node(node_id, node["Version"]["Index"], spec)
 
     retry(update, when=_is_undecided, timeout=AGREEING)
+
+
+def promote(manager: Engine, node_id: str, promoted: Engine) -> None:
+    """Makes a node a manager, and waits until it takes part in decisions. Raises EngineError."""
+    with engine_errors(manager.name):
+        update_node(manager, node_id, role="manager")
+
+    def decides() -> bool:
+        current = membership(promoted)
+        return current.is_active and current.manages
+
+    poll(decides, timeout=PROMOTING)
+
+
+def demote(manager: Engine, node_id: str) -> None:
+    """Makes a node a worker, and waits until the managers decide without it. Raises docker-py's APIError.
+
+    A node that leaves earlier takes its vote along: of two managers, the other one has no majority then, for good.
+    """
+    update_node(manager, node_id, role="worker")
+
+    def is_worker() -> bool:
+        return not manager.api.inspect_node(node_id).get("ManagerStatus")
+
+    poll(lambda: retry(is_worker, when=_is_undecided, timeout=AGREEING), timeout=DEMOTING)
 
 
 def _is_undecided(error: Exception) -> bool:

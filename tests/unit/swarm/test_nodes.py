@@ -8,7 +8,9 @@ from cloudscale.swarm.nodes import (
     Membership,
     check_ours,
     check_usable,
+    demote,
     membership,
+    promote,
     remove_node,
     swarm_nodes,
     update_node,
@@ -193,6 +195,41 @@ def test_an_update_is_repeated_while_managers_elect_a_leader_and_for_nothing_els
             update_node(fake_engine(three[0]), three[1].node_id, labels={"new": "y"})
     assert len(asked) == (3 if is_repeated else 1)
     assert ("new" in three[1].node_labels) is is_repeated
+
+
+@pytest.mark.usefixtures("no_waiting")
+def test_a_manager_is_a_worker_only_once_the_others_decide_without_it(
+    three: list[FakeApi], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inspect, asked = three[0].inspect_node, []
+
+    def still_a_manager(node_id: str) -> Json:
+        asked.append(node_id)
+        if len(asked) == 3:
+            raise api_error(500, "rpc error: code = Unknown desc = The swarm does not have a leader.")
+        return {**inspect(node_id), **({"ManagerStatus": {"Leader": True}} if len(asked) < 5 else {})}
+
+    monkeypatch.setattr(three[0], "inspect_node", still_a_manager)
+    demote(fake_engine(three[0]), three[1].node_id)
+    assert len(asked) == 5
+    assert not three[1].manages
+
+
+@pytest.mark.usefixtures("no_waiting")
+def test_a_new_manager_is_waited_for_until_it_takes_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    *_, worker = apis = fake_apis("m1", "m2", "m3", "m4", in_swarm=True)
+    inspect, asked = worker.inspect_swarm, []
+
+    def no_leader_yet() -> Json:
+        asked.append(1)
+        if len(asked) < 3:
+            raise api_error(503, "The swarm does not have a leader.")
+        return inspect()
+
+    monkeypatch.setattr(worker, "inspect_swarm", no_leader_yet)
+    promote(fake_engine(apis[0]), worker.node_id, fake_engine(worker))
+    assert len(asked) == 3
+    assert worker.manages
 
 
 def test_a_lost_manager_is_removed_once_or_twice(three: list[FakeApi]) -> None:
