@@ -12,9 +12,9 @@ from pathlib import Path
 from tests.lab.engine import clear
 from tests.lab.namespace import Namespace, outside, run
 
-SUITE, PYTHON = "bookworm", "3.11"
+SUITE, PYTHON = "trixie", "3.13"
 BASE = "python3,ca-certificates,iproute2,procps"
-LATER = "docker.io iptables"  # what the tool installs: already in the machine's package cache
+LATER = "docker.io docker-cli iptables"  # what the tool installs: already in the machine's package cache
 TIMEOUT = 600  # seconds
 
 
