@@ -72,9 +72,13 @@ def hash_password(password: str, salt: bytes) -> str:
 def answers(url: str, timeout: float = PROBE_TIMEOUT) -> bool:
     """Whether a Jupyter server answers at the address: `api` below it shows its version without a login.
 
+    An empty address has none.
+
     A student's own program may answer anything instead, as slowly as it likes: after `timeout` seconds in all, or
     LONGEST_ANSWER bytes, what came counts.
     """
+    if not url:  # else the name of no host would mean this computer
+        return False
     try:
         head, _, body = _get(f"{url}/api", timeout).partition(b"\r\n\r\n")
         protocol, status = head.split(maxsplit=2)[:2]

@@ -44,11 +44,10 @@ def is_large(headers):
 
 
 def is_logged_in(request, settings):
-    """Whether the request has a cookie that this server signed."""
+    """Whether the request has a cookie that this server signed: it signs that of a login, and no other."""
     return any(
         decode_signed_value(settings["cookie_secret"], name, cookie.value, max_age_days=1)
         for name, cookie in request.cookies.items()
-        if name.startswith("username-")
     )
 
 

@@ -175,6 +175,10 @@ def test_of_an_answer_without_an_end_only_the_beginning_is_read(loopback: str) -
         thread.join()
 
 
+def test_where_there_is_no_address_nothing_is_asked() -> None:
+    assert jupyter.answers("") is False
+
+
 def test_an_unknown_host_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(*args: object, **kwargs: object) -> None:
         raise socket.gaierror(-2, "Name or service not known")
