@@ -16,6 +16,7 @@ from tests.lab.namespace import Namespace, run
 
 NAME = "cloud"
 STARTING = 120  # seconds
+ENDING = 60  # seconds
 TIMEOUT = 600  # of a command inside
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -102,10 +103,17 @@ class Enclosure:
     def stop(self, name: str) -> None:
         """Kills a service with all that it started, but for what has made itself independent."""
         service = self._running.pop(name)
-        for process in _family(service.pid):
+        family = _family(service.pid)
+        for process in family:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
         service.wait()
+        # On a busy machine a killed process lives on for a moment, and its port with it.
+        deadline = time.monotonic() + ENDING
+        while left := [process for process in family if Path(f"/proc/{process}").exists()]:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{name} does not end: {left}")
+            time.sleep(0.05)
 
     def listens(self, port: int) -> bool:
         with contextlib.suppress(OSError), self.namespace.entered():
