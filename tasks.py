@@ -25,6 +25,7 @@ install()
     prune="remove the seats of students who are no longer in the file",
     replace_lost="give the students of lost machines seats on the other machines",
     output="also write the result to this file, which only you can read (mode 0600)",
+    gateway="one HTTPS address for the whole class: path, subdomain, auto, or none",
 )
 def themachine(
     session: Session,
@@ -38,6 +39,7 @@ def themachine(
     prune: bool = False,
     replace_lost: bool = False,
     output: str | None = None,
+    gateway: str | None = None,
 ) -> Report:
     """Start a Jupyter server for each student, on machines that form a Docker Swarm; safe to run again."""
     from cloudscale.course.settings import Launch, read_flags
@@ -55,6 +57,7 @@ def themachine(
         prune=prune,
         replace_lost=replace_lost,
         output=output,
+        gateway=gateway,
     )
     return themachine.themachine(session, launch)
 

@@ -20,6 +20,7 @@ NAME = "cloudscale.name"
 EMAIL = "cloudscale.email"
 KEY = "cloudscale.key"
 PORT = "cloudscale.port"
+ROLE = "cloudscale.role"
 
 # Swarm takes service names of at most 63 characters, and a container's name adds to it.
 LONGEST = 60
@@ -100,6 +101,26 @@ def seat_path(key: bytes, student_id: str) -> str:
     only to addresses under its path.
     """
     return "/" + _readable(keyed_digest(key, "path", student_id), PATH_LENGTH)
+
+
+def seat_label(key: bytes, student_id: str) -> str:
+    """The seat's part of a host name, the same in every run. It says nothing of the person: host names are public."""
+    return _readable(keyed_digest(key, "label", student_id), PATH_LENGTH)
+
+
+def seat_token(key: bytes, student_id: str) -> str:
+    """What a browser shows to the gateway after the login with the seat's password, the same in every run."""
+    return keyed_digest(key, "token", student_id).hex()
+
+
+def seat_pass(key: bytes, student_id: str) -> str:
+    """What the gateway shows to the seat's server, so that the student need not log in there again."""
+    return keyed_digest(key, "pass", student_id).hex()
+
+
+def gateway_name(course: str) -> str:
+    """The gateway's service, and the volume with its files."""
+    return _name(f"{slugify(course, max_length=20)} gateway", "gateway", course)
 
 
 def _readable(digest: bytes, length: int) -> str:

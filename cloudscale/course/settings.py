@@ -25,6 +25,7 @@ RESERVE = 512 * MIB  # bytes
 HELP = "invoke --help TASK describes the flags."
 
 Driver = Literal["openstack", "local", "generic", "virtualbox", "qemu"]
+GatewayMode = Literal["none", "path", "subdomain", "auto"]
 
 ANYWHERE = ("0.0.0.0/0", "::/0")
 NO_FLOATING_IPS = "none"  # in the place of an external network
@@ -197,6 +198,67 @@ class GenericSettings(Section):
     )
 
 
+class GatewaySettings(Section):
+    """One HTTPS address for the whole class."""
+
+    mode: GatewayMode = Field(
+        "none",
+        description="`path` (https://ADDRESS/…), `subdomain` (https://LABEL.DOMAIN/, which keeps students apart best and "
+        "needs a wildcard name), `auto` (`subdomain` if \\*.DOMAIN leads to the gateway, else `path`) or `none`",
+    )
+    domain: str = Field(
+        "",
+        pattern=r"^([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)+)?$",
+        description="the domain name that leads to the first machine; if empty, its address is used",
+    )
+    port: Integer = Field(443, ge=1, le=65535, description="the port for HTTPS; with 443, port 80 leads to it")
+    tls: str = Field(
+        "auto",
+        min_length=1,
+        description="`acme` (a certificate that every browser trusts), `internal` (from the course's own authority), "
+        "`auto` (`acme` for a domain or a public address, else `internal`), or the files of your own certificate: "
+        "`CERT.pem,KEY.pem`",
+    )
+    email: str = Field("", description="the address that the certificate authority may write to")
+    acme: str = Field(
+        "https://acme-v02.api.letsencrypt.org/directory",
+        pattern=r"^https://",
+        description="the directory of the certificate authority (ACME)",
+    )
+
+    @field_validator("mode", mode="before")
+    @classmethod
+    def _word(cls, mode: object) -> object:
+        if mode is False:
+            raise ValueError('should be the word none; YAML reads "off" and "no" as something else')
+        return mode
+
+    @field_validator("tls")
+    @classmethod
+    def _known(cls, tls: str) -> str:
+        if tls not in ("auto", "acme", "internal") and len(_names(tls)) != 2:
+            raise ValueError("should be auto, acme, internal, or two files: CERT.pem,KEY.pem")
+        return tls
+
+    @model_validator(mode="after")
+    def _has_domain(self) -> GatewaySettings:
+        if self.mode == "subdomain" and not self.domain:
+            raise ValueError("subdomain needs gateway.domain: a name for which *.DOMAIN leads to the first machine")
+        return self
+
+    @property
+    def files(self) -> tuple[Path, Path] | None:
+        """The trainer's own certificate and its key."""
+        if self.tls in ("auto", "acme", "internal"):
+            return None
+        certificate, key = _names(self.tls)
+        return Path(certificate).expanduser(), Path(key).expanduser()
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 class Settings(Section):
     """The whole configuration."""
 
@@ -220,6 +282,7 @@ class Settings(Section):
     openstack: OpenStackSettings = Field(OpenStackSettings(), description="machines in an OpenStack cloud")
     generic: GenericSettings = Field(GenericSettings(), description="hosts over SSH")
     vm: VmSettings = Field(VmSettings(), description="VMs on this computer: the drivers `qemu` and `virtualbox`")
+    gateway: GatewaySettings = Field(GatewaySettings(), description="one HTTPS address for the whole class")
 
 
 class Launch(Section):
@@ -235,6 +298,7 @@ class Launch(Section):
     prune: bool = False
     replace_lost: bool = False
     output: File | None = None
+    gateway: GatewayMode | None = None
 
     @field_validator("env", mode="before")
     @classmethod

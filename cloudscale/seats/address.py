@@ -21,12 +21,35 @@ class Placed(Protocol):
     def place(self) -> Place: ...
 
 
+HTTPS = 443
+
+
+@dataclass(frozen=True)
+class Entrance:
+    """The one HTTPS address of a class behind a gateway. `by_name`: each seat has a host name of its own below it."""
+
+    host: str
+    port: int = HTTPS
+    by_name: bool = False
+
+    def at(self, label: str = "") -> str:
+        """Host and port as in a URL; of a seat with its label."""
+        host = f"{label}.{self.host}" if label and self.by_name else self.host
+        return (f"[{host}]" if ":" in host else host) if self.port == HTTPS else endpoint(host, self.port)
+
+    @property
+    def url(self) -> str:
+        """Where everybody logs in."""
+        return f"https://{self.at()}/"
+
+
 @dataclass(frozen=True)
 class Addresses:
     """The addresses of a course's seats. `hosts`: of the machines, by name. `key`: the course's."""
 
     hosts: Mapping[str, str]
     key: bytes = field(repr=False)
+    entrance: Entrance | None = None
 
     def host(self, seat: Placed) -> str:
         """Empty for a machine that the course does not have any more."""
@@ -34,6 +57,9 @@ class Addresses:
 
     def url(self, seat: Placed) -> str:
         """What the student opens; empty if the machine has no address."""
+        path = naming.seat_path(self.key, seat.student.id)
+        if self.entrance:
+            return f"https://{self.entrance.at(naming.seat_label(self.key, seat.student.id))}{path}"
         if not (host := self.host(seat)):
             return ""
-        return f"http://{endpoint(host, seat.place.port)}{naming.seat_path(self.key, seat.student.id)}"
+        return f"http://{endpoint(host, seat.place.port)}{path}"
