@@ -203,8 +203,8 @@ class GatewaySettings(Section):
 
     mode: GatewayMode = Field(
         "none",
-        description="`path` (https://ADDRESS/…), `subdomain` (https://LABEL.DOMAIN/, which keeps students apart best and "
-        "needs a wildcard name), `auto` (`subdomain` if \\*.DOMAIN leads to the gateway, else `path`) or `none`",
+        description="`path` (https://ADDRESS/…), `subdomain` (https://LABEL.DOMAIN/, which keeps students apart best "
+        "and needs a wildcard name), `auto` (`subdomain` if \\*.DOMAIN leads to the gateway, else `path`) or `none`",
     )
     domain: str = Field(
         "",
