@@ -53,7 +53,8 @@ class Tunnel:
             back.start()
             _copy(near, far)
             back.join()
-            far.close()
+            with contextlib.suppress(OSError, EOFError):  # the connection that it belongs to was closed before
+                far.close()
 
 
 def _copy(source: End, target: End) -> None:

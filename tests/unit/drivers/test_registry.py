@@ -92,7 +92,7 @@ def test_a_row_has_the_drivers_module_and_its_section_of_the_settings(driver: st
 def test_every_section_of_the_settings_is_a_drivers_or_for_all() -> None:
     annotations = {name: field.annotation for name, field in Settings.model_fields.items()}
     sections = {name for name, kind in annotations.items() if isinstance(kind, type) and issubclass(kind, Section)}
-    assert sections == {row.section for row in DRIVERS.values()} | {"seat"}
+    assert sections == {row.section for row in DRIVERS.values()} | {"seat", "gateway"}
 
 
 PROTOCOLS: dict[Any, list[type]] = {

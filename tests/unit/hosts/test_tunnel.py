@@ -80,6 +80,30 @@ def test_where_nothing_listens_the_connection_is_closed(connection: Connection) 
         connection.open(LOOPBACK, port, 20)
 
 
+def test_the_end_of_the_whole_connection_is_the_end_of_one_through_the_tunnel() -> None:
+    closed = threading.Event()
+
+    class Ended:
+        """A channel of a connection that is closed at this moment."""
+
+        def recv(self, size: int) -> bytes:
+            return b""
+
+        def sendall(self, data: bytes) -> None:
+            raise EOFError
+
+        def shutdown(self, how: int) -> None:
+            raise EOFError
+
+        def close(self) -> None:
+            closed.set()
+            raise EOFError
+
+    with contextlib.closing(Tunnel(Ended)) as tunnel:  # an error in its thread would fail the test
+        assert answer(tunnel.port, b"") == b""
+    assert closed.wait(10)
+
+
 def test_a_tunnel_that_is_closed_takes_no_connection(connection: Connection, service: int) -> None:
     tunnel = Tunnel(lambda: connection.open(LOOPBACK, service, 20))
     tunnel.close()
