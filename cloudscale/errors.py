@@ -105,3 +105,11 @@ class AccessError(RequestError):
 
 class CapacityError(RequestError):
     pass
+
+
+def in_others_swarm(name: str, whose: str = "of somebody else") -> tuple[str, str]:
+    """Message and remedy for a machine that can't be used because of the swarm that it is in."""
+    return (
+        f"{name}: it belongs to a swarm {whose}, so it is not used.",
+        "Leave it out of the course; or take it out of that swarm: docker swarm leave (--force on a manager).",
+    )

@@ -16,7 +16,7 @@ from importlib import resources
 from typing import Any
 
 from cloudscale.engines.certificates import Authority
-from cloudscale.errors import MachineError
+from cloudscale.errors import MachineError, in_others_swarm
 from cloudscale.hosts.facts import Facts, script_failure
 from cloudscale.hosts.ssh import Connection
 from cloudscale.model import TIMED_OUT
@@ -63,10 +63,7 @@ def check(facts: Facts, name: str, course: str, authority: Authority | None) -> 
                 "Copy the course's folder from the computer that created the course, or choose another --course.",
             )
     elif facts.swarm not in ("", "inactive"):
-        raise MachineError(
-            f"{name}: it is already in another swarm.",
-            "Leave this host out, or remove it from that swarm: docker swarm leave (--force on a manager).",
-        )
+        raise MachineError(*in_others_swarm(name))
     if not facts.has_systemd:
         raise MachineError(
             f"{name}: its service manager is not systemd ({facts.system or 'an unknown system'}).",

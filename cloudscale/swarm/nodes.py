@@ -12,7 +12,7 @@ from docker.errors import APIError, NotFound
 
 from cloudscale.course import naming
 from cloudscale.engines.client import Engine, engine_errors
-from cloudscale.errors import SwarmError
+from cloudscale.errors import SwarmError, in_others_swarm
 from cloudscale.waiting import poll, retry
 
 BRIDGE = "docker_gwbridge"  # the engine creates it when it joins a swarm, and does not remove it
@@ -93,10 +93,7 @@ def check_ours(name: str, current: Membership, course: str, nodes: Iterable[str]
     if not current.is_active or (not current.manages and (current.node_id in ours or current.managers & ours)):
         return
     whose = f"of the course {current.mark!r}" if current.mark else "of somebody else"
-    raise SwarmError(
-        f"{name}: it belongs to a swarm {whose}, so it is not used.",
-        "Leave it out of the course; or take it out of that swarm: docker swarm leave (--force on a manager).",
-    )
+    raise SwarmError(*in_others_swarm(name, whose))
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ def test_a_host_in_a_swarm_of_its_own_is_left_alone(
     docker(owned, "swarm", "leave", "--force")
     write_settings(owned, OWN_SETTINGS)
     assert refused.code == 1
-    assert f"{owned.address}: it is already in another swarm" in refused.err
+    assert f"{owned.address}: it belongs to a swarm of somebody else" in refused.err
     assert settings == settings_of_swarm
 
 

@@ -54,7 +54,9 @@ def test_a_host_of_another_trainers_course_of_the_same_name_is_refused(bio: Auth
 
 @pytest.mark.parametrize("state", ["active", "pending", "locked", "error"])
 def test_a_host_in_another_swarm_is_refused(bio: Authority, state: str) -> None:
-    assert "docker swarm leave" in refusal(signer=bio, values=WITH_ENGINE, swarm=f"{state}\n")
+    message = refusal(signer=bio, values=WITH_ENGINE, swarm=f"{state}\n")
+    assert "it belongs to a swarm of somebody else, so it is not used." in message  # as where the engines are asked
+    assert "docker swarm leave" in message
 
 
 def test_a_host_without_systemd_is_refused(bio: Authority) -> None:
