@@ -80,6 +80,7 @@ def test_where_nothing_listens_the_connection_is_closed(connection: Connection) 
         connection.open(LOOPBACK, port, 20)
 
 
+@pytest.mark.usefixtures("loopback")
 def test_the_end_of_the_whole_connection_is_the_end_of_one_through_the_tunnel() -> None:
     closed = threading.Event()
 
