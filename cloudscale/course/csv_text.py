@@ -23,6 +23,7 @@ EXCELS_LINE = re.compile(r'\A"?sep=(.?)"?(?:\r\n|\r|\n|\Z)', re.IGNORECASE)  # i
 INVISIBLE = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
+EXCELS_TEXT = re.compile(r'\A="([^"]+)"\Z')  # ="001" keeps Excel from taking an id for a number
 JOINERS = "\u200c\u200d"  # part of the spelling in the scripts of these, which join their letters
 JOINED = re.compile("[\u0600-\u0dff]")
 
@@ -102,7 +103,8 @@ def clean(cell: str) -> str:
     An id with such a character would look like another one, and a name could turn the text around it.
     """
     visible = "".join(c for at, c in enumerate(cell) if _is_visible(cell, at))
-    return " ".join(unicodedata.normalize("NFC", INVISIBLE.sub("", visible)).split())
+    text = " ".join(unicodedata.normalize("NFC", INVISIBLE.sub("", visible)).split())
+    return quoted[1].strip() if (quoted := EXCELS_TEXT.match(text)) else text
 
 
 def _is_visible(cell: str, at: int) -> bool:

@@ -260,6 +260,11 @@ def test_a_header_without_a_column_of_ids_is_no_student(header: str) -> None:
     assert "line 1" in refusal(f"{header}\nMarty;McFly;A\n")
 
 
+def test_a_text_that_excel_wraps_in_a_formula_is_read_as_the_text() -> None:
+    roster = parse_roster(b'id;name;surname\n="001";="Ada";Lovelace\n"=""002""";Alan;Turing\n', "students.csv")
+    assert [(student.id, student.name) for student in roster.students] == [("001", "Ada"), ("002", "Alan")]
+
+
 def test_a_field_without_end_is_refused() -> None:
     assert "line 2" in refusal(f"1;Marty;McFly\n2;{'x' * 200_000};Brown\n")
 
