@@ -53,6 +53,9 @@ def install() -> None:
 
 def _merge(base: dict[str, Any], updates: Mapping[str, Any] | None) -> dict[str, Any]:
     """Invoke's merge of two files; a key without a value counts as not given."""
+    if updates and not isinstance(updates, Mapping):
+        kind = "a list" if isinstance(updates, list) else "a single value"
+        raise ValueError(f"a file must contain keys and values, and this one is {kind}")
     return merge_dicts(base, _given(updates or {}))
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from cloudscale.cli import configuration
 from cloudscale.units import GIB
 from tests.unit.cli.running import Workflow, run
 
@@ -280,3 +282,9 @@ def test_no_name_at_all_is_refused_too(called: Workflow, capsys: Capture, flag: 
 def test_an_empty_value_of_a_tasks_own_flag_is_refused_too(called: Workflow, capsys: Capture, words: str) -> None:
     assert run(words, capsys).code == 2
     assert called.session is None
+
+
+@pytest.mark.parametrize(("content", "kind"), [(["cloudscale"], "a list"), ("cloudscale", "a single value")])
+def test_a_file_without_keys_is_refused_as_such(content: Any, kind: str) -> None:
+    with pytest.raises(ValueError, match=f"must contain keys and values, and this one is {kind}"):
+        configuration._merge({}, content)
