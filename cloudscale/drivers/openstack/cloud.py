@@ -6,14 +6,16 @@ import logging
 import os
 import random
 import re
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from keystoneauth1 import exceptions as ksa
 from keystoneauth1.access import AccessInfo
 from keystoneauth1.identity import BaseIdentityPlugin
+from keystoneauth1.session import Session
 from openstack import exceptions as sdk
 from openstack.config import OpenStackConfig
 from openstack.connection import Connection
@@ -189,6 +191,7 @@ def _login(cloud: Cloud) -> AccessInfo:
     session, arguments = cloud.api.session, cloud.api.config.get_auth_args()
     plugin = session.auth
     assert isinstance(plugin, BaseIdentityPlugin)
+    _guard_token(plugin)
     where = f"the cloud {cloud.name!r} at {arguments.get('auth_url')}"
     account = next((f"{key} {arguments[key]!r}" for key in ACCOUNT if arguments.get(key)), "")
     if not account and cloud.api.config.config.get("auth_type") in ("password", "v3password"):
@@ -217,6 +220,26 @@ def _login(cloud: Cloud) -> AccessInfo:
             "Set project_name (OS_PROJECT_NAME) with project_domain_name, or use an application credential.",
         )
     return access
+
+
+def _guard_token(plugin: BaseIdentityPlugin) -> None:
+    """Lets a thread drop the token (it was refused) only while no other thread is being given it.
+
+    keystoneauth1 guards only the renewal, and fails with an AssertionError if the token goes between that and
+    the return (identity/base.py, get_access).
+    """
+    lock = threading.RLock()
+    get_access, invalidate = plugin.get_access, plugin.invalidate
+
+    def get_alone(session: Session, **options: Any) -> AccessInfo:
+        with lock:
+            return get_access(session, **options)
+
+    def invalidate_alone() -> bool:
+        with lock:
+            return invalidate()
+
+    vars(plugin).update(get_access=get_alone, invalidate=invalidate_alone)
 
 
 def _check_services(cloud: Cloud, access: AccessInfo) -> None:

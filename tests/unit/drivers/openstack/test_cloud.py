@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from keystoneauth1.identity import BaseIdentityPlugin
 
 from cloudscale.drivers.openstack.cloud import (
     ARRIVING,
@@ -274,6 +275,30 @@ def test_it_is_replaced_for_all_who_meet_it_at_once(stand_in: OwnCloud, cloud: C
     stand_in.seen = gather
     outcomes = fan_out(lambda _: look(cloud), range(together.parties))
     assert [outcome.error for outcome in outcomes] == [None] * together.parties
+
+
+def test_a_token_that_is_refused_goes_when_nobody_is_being_given_it(cloud: Cloud, stand_in: OwnCloud) -> None:
+    plugin = cloud.api.session.auth
+    assert isinstance(plugin, BaseIdentityPlugin)
+    invalidate, refused = plugin.invalidate, list[threading.Thread]()
+
+    class Refusing:
+        """The plugin's own lock; another thread meets a refusal as soon as it is free."""
+
+        def __enter__(self) -> None:
+            pass
+
+        def __exit__(self, *_: object) -> None:
+            refused.append(threading.Thread(target=invalidate))
+            refused[-1].start()
+            refused[-1].join(0.1)
+
+    vars(plugin)["_lock"] = Refusing()
+    logins = stand_in.count("POST", "/auth/tokens$")
+    first = plugin.get_access(cloud.api.session)
+    refused[0].join()
+    assert first.auth_token and plugin.get_access(cloud.api.session).auth_token
+    assert stand_in.count("POST", "/auth/tokens$") == logins + 1
 
 
 def test_an_account_that_was_closed_meanwhile_is_reported(stand_in: OwnCloud, cloud: Cloud, clock: Time) -> None:
