@@ -70,33 +70,48 @@ def fetch_debs(packages: Path, *, status: str, sources: str, architecture: str, 
     `status` and `sources` are files of the image: dpkg's record of what is installed, and apt's sources.
     """
     with tempfile.TemporaryDirectory(prefix="cloudscale-apt-") as folder:
-        state = Path(folder)
-        for name, text in (("status", status), ("sources.list", sources)):
-            (state / name).write_text(text)
-        for name in ("lists/partial", "debs/partial"):
-            (state / name).mkdir(parents=True)
-        settings = {
-            "Dir::State": state,
-            "Dir::State::lists": state / "lists",
-            "Dir::State::status": state / "status",
-            "Dir::Etc::sourcelist": state / "sources.list",
-            "Dir::Etc::sourceparts": "/dev/null",
-            "Dir::Etc::preferencesparts": "/dev/null",
-            "Dir::Etc::trusted": KEYRING,
-            "Dir::Cache": state,
-            "Dir::Cache::archives": state / "debs",
-            "APT::Architecture": architecture,
-            "APT::Architectures": architecture,
-            "APT::Sandbox::User": "root",  # no other user may read the folder
-        }
-        apt = ["apt-get", "-q", "-y", *(f"-o{key}={value}" for key, value in settings.items())]
-        _run([*apt, "update"], "apt-get update")
+        apt = _apt(Path(folder), status=status, sources=sources, architecture=architecture)
         names = packages.read_text().split()
         _run([*apt, "install", "--download-only", "--no-install-recommends", *names], "apt-get install")
-        if debs := sorted((state / "debs").glob("*.deb")):
+        if debs := sorted(Path(folder, "debs").glob("*.deb")):
             target.mkdir()
             for deb in debs:
                 shutil.move(deb, target / deb.name)
+
+
+def fetch_file(package: str, path: str, *, sources: str, architecture: str) -> bytes:
+    """A file of a Debian package, which is not installed. Raises ImageError."""
+    with tempfile.TemporaryDirectory(prefix="cloudscale-apt-") as folder:
+        apt = _apt(Path(folder), status="", sources=sources, architecture=architecture)
+        _run(["env", f"--chdir={folder}", *apt, "download", package], "apt-get download")  # it writes where it runs
+        deb, unpacked = next(Path(folder).glob(f"{package}_*.deb")), Path(folder, "unpacked")
+        _run(["dpkg-deb", "--extract", str(deb), str(unpacked)], "dpkg-deb")
+        return (unpacked / path).read_bytes()
+
+
+def _apt(state: Path, *, status: str, sources: str, architecture: str) -> list[str]:
+    """apt-get with its state in a folder, where it is up to date. `debs` there has what it downloads."""
+    for name, text in (("status", status), ("sources.list", sources)):
+        (state / name).write_text(text)
+    for name in ("lists/partial", "debs/partial"):
+        (state / name).mkdir(parents=True)
+    settings = {
+        "Dir::State": state,
+        "Dir::State::lists": state / "lists",
+        "Dir::State::status": state / "status",
+        "Dir::Etc::sourcelist": state / "sources.list",
+        "Dir::Etc::sourceparts": "/dev/null",
+        "Dir::Etc::preferencesparts": "/dev/null",
+        "Dir::Etc::trusted": KEYRING,
+        "Dir::Cache": state,
+        "Dir::Cache::archives": state / "debs",
+        "APT::Architecture": architecture,
+        "APT::Architectures": architecture,
+        "APT::Sandbox::User": "root",  # no other user may read the folder
+    }
+    apt = ["apt-get", "-q", "-y", *(f"-o{key}={value}" for key, value in settings.items())]
+    _run([*apt, "update"], "apt-get update")
+    return apt
 
 
 def fetch_locked(requirements: Path, target: Path, architecture: str) -> str:
