@@ -13,6 +13,7 @@ from cloudscale.drivers.protocols import Driver
 from cloudscale.engines.client import Engine, describe
 from cloudscale.errors import CloudscaleError, EngineError, MachineError, NotSetUp, RequestError, SwarmError
 from cloudscale.fanout import fan_out
+from cloudscale.gateway.service import running_gateway
 from cloudscale.model import Machine, MachineState, Node, Place, Survey
 from cloudscale.seats.containers import remembered_places
 from cloudscale.seats.services import RunningSeat, running_seats
@@ -75,6 +76,7 @@ def look(
         managers=tuple(managers),
         swarm=nodes,
         seats=tuple(_seats(managers[0], course, hosts, nodes)) if managers else (),
+        gateway=running_gateway(managers[0], course) if managers else None,
         quorum_is_gone=_quorum_is_gone(hosts, known, without_quorum),
     )
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import chain
 
 from cloudscale.course.selection import Selection
 from cloudscale.drivers.protocols import Driver, MakesMachines
 from cloudscale.engines.client import Engine
 from cloudscale.errors import CloudscaleError, NotSetUp, SwarmError
+from cloudscale.gateway.service import Gateway
 from cloudscale.model import Machine, Node, Place, Survey, failures
+from cloudscale.seats.address import Addresses, Placed
 from cloudscale.seats.services import RunningSeat
 from cloudscale.swarm.nodes import SwarmNode
 
@@ -73,6 +76,7 @@ class Cluster:
     swarm: Mapping[str, SwarmNode] = field(default_factory=dict)
     seats: tuple[RunningSeat, ...] = ()
     quorum_is_gone: bool = False
+    gateway: Gateway | None = None
 
     # --- the machines ------------------------------------------------------------------------
 
@@ -170,12 +174,50 @@ class Cluster:
         """The names that a seat answers to in --only and --skip."""
         return (seat.name, seat.student.id, seat.student.full_name, seat.place.machine)
 
-    def ports(self, seats: Iterable[RunningSeat]) -> dict[str, set[int]]:
-        """The ports of these seats, by machine."""
+    def open_ports(self, seats: Iterable[Placed]) -> None:
+        """Lets the world reach these seats, or the gateway alone where there is one; and nothing else."""
+        if not self.maker:
+            return
         ports: dict[str, set[int]] = {}
         for seat in seats:
             ports.setdefault(seat.place.machine, set()).add(seat.place.port)
-        return ports
+        if self.gateway and (host := self.gateway_host):
+            source = self.inner_address(host.name)
+            self.maker.open_ports({host.name: self.gateway.ports}, {*chain(*ports.values())}, source)
+        else:
+            self.maker.open_ports(ports)
+
+    def inner_address(self, machine: str) -> str:
+        """The address of a machine for the other machines of the course."""
+        for host in self.hosts:
+            if host.name == machine and host.survey:
+                return host.survey.address
+        for node in self.swarm.values():
+            if node.machine == machine and node.address:
+                return node.address
+        return self.addresses.get(machine, "")
+
+    # --- the gateway -------------------------------------------------------------------------
+
+    @property
+    def gateway_host(self) -> Host | None:
+        """The machine that the gateway is pinned to, if the course still has it."""
+        if not self.gateway:
+            return None
+        node = self.swarm.get(self.gateway.node_id)
+        name = node.machine if node else ""
+        own = (host for host in self.hosts if host.name == name or (host.node and host.node.id == self.gateway.node_id))
+        return next(own, None)
+
+    def seat_addresses(self, key: bytes) -> Addresses:
+        """The addresses that students open. `key`: the course's."""
+        if not self.gateway:
+            return Addresses(self.addresses, key)
+        host = self.gateway_host
+        return Addresses(self.addresses, key, self.gateway.entrance, host.machine.address if host else "")
+
+    def with_gateway(self, gateway: Gateway | None) -> Cluster:
+        return replace(self, gateway=gateway)
 
     # --- what is to be reported --------------------------------------------------------------
 

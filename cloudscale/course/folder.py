@@ -23,6 +23,7 @@ from cloudscale.errors import CloudscaleError, RequestError
 from cloudscale.files import make_once
 
 KEY_BYTES = 32
+STORE_COPY = "gateway-store.tar"  # the gateway's account at an authority on the internet, and its certificates
 OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 ATTEMPTS = 100  # to lock a folder that other runs remove at their end
 
@@ -153,9 +154,23 @@ class CourseFolder:
         )
 
     def forget(self) -> None:
-        """Removes the folder. Also removes the folder above if no other driver has one there."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Removes the folder. Also removes the folder above if no other driver has one there.
+
+        Certificates that an authority on the internet has signed stay: it signs only a few in a week for one address.
+        """
+        if self.keeps_certificates:
+            for path in self.folder.iterdir():
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                elif path.name != STORE_COPY:
+                    path.unlink(missing_ok=True)
+        else:
+            shutil.rmtree(self.folder, ignore_errors=True)
         self._remove_empty()
+
+    @property
+    def keeps_certificates(self) -> bool:
+        return (self.folder / STORE_COPY).exists()
 
     def _remove_empty(self) -> None:
         for folder in (self.folder, self.folder.parent):

@@ -21,6 +21,9 @@ EMAIL = "cloudscale.email"
 KEY = "cloudscale.key"
 PORT = "cloudscale.port"
 ROLE = "cloudscale.role"
+MODE = "cloudscale.mode"
+HOST = "cloudscale.host"
+PROGRAM = "cloudscale.program"
 
 # Swarm takes service names of at most 63 characters, and a container's name adds to it.
 LONGEST = 60
@@ -116,6 +119,15 @@ def seat_token(key: bytes, student_id: str) -> str:
 def seat_pass(key: bytes, student_id: str) -> str:
     """What the gateway shows to the seat's server, so that the student need not log in there again."""
     return keyed_digest(key, "pass", student_id).hex()
+
+
+def gateway_probe(key: bytes) -> str:
+    """What the gateway knows the tool by, when it looks at whether a seat answers. It opens nothing else."""
+    return keyed_digest(key, "probe").hex()
+
+
+def gateway_labels(course: str) -> dict[str, str]:
+    return {MARK: course, ROLE: "gateway"}
 
 
 def gateway_name(course: str) -> str:

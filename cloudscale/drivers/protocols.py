@@ -58,8 +58,11 @@ class MakesMachines(Protocol):
     def boot(self, machine: Machine) -> Survey:
         """Makes or starts a machine, and waits until a login works. Idempotent."""
 
-    def open_ports(self, ports: Mapping[str, Collection[int]]) -> None:
-        """Machine name → the ports of it that students can reach; all other ports are closed to them."""
+    def open_ports(self, ports: Mapping[str, Collection[int]], inner: Collection[int] = (), source: str = "") -> None:
+        """Machine name → the ports of it that students can reach; all other ports are closed to them.
+
+        `inner`: ports of any machine that the machine with the address `source` alone can reach.
+        """
 
     def resources(self) -> str:
         """Describes everything that was made for the course; "" for nothing."""

@@ -9,6 +9,7 @@ from typing import Protocol
 from cloudscale.course import naming
 from cloudscale.model import Place, Student
 from cloudscale.networks import endpoint
+from cloudscale.seats import jupyter
 
 
 class Placed(Protocol):
@@ -45,15 +46,27 @@ class Entrance:
 
 @dataclass(frozen=True)
 class Addresses:
-    """The addresses of a course's seats. `hosts`: of the machines, by name. `key`: the course's."""
+    """The addresses of a course's seats. `hosts`: of the machines, by name. `key`: the course's.
+
+    Behind a gateway, `entrance` is the address that students open, and `gateway` that of its machine.
+    """
 
     hosts: Mapping[str, str]
     key: bytes = field(repr=False)
     entrance: Entrance | None = None
+    gateway: str = ""
 
     def host(self, seat: Placed) -> str:
         """Empty for a machine that the course does not have any more."""
         return self.hosts.get(seat.place.machine, "")
+
+    def answers(self, seat: Placed) -> bool:
+        """Whether the seat's server answers there."""
+        if not self.entrance:
+            return jupyter.answers(self.url(seat))
+        return bool(self.gateway) and jupyter.answers(
+            self.url(seat), at=self.gateway, probe=naming.gateway_probe(self.key)
+        )
 
     def url(self, seat: Placed) -> str:
         """What the student opens; empty if the machine has no address."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import time
 from importlib import resources
 from urllib.parse import urlsplit
@@ -15,11 +16,18 @@ CODE_PATH = "/etc/jupyter/jupyter_config.py"  # Jupyter runs it before it reads 
 PROBE_TIMEOUT = 5.0  # seconds for the whole answer
 LONGEST_ANSWER = 65536  # bytes
 LARGEST_BODY = 256 * MIB  # bytes of one request; JupyterLab uploads larger files in parts
+PASS_HEADER = "X-Cloudscale-Seat"  # in which the gateway shows that it has checked the password
+PROBE_HEADER = "X-Cloudscale-Probe"  # in which the tool shows the gateway that it is the tool
 COOKIE_DAYS = 1.0  # a login counts for a day at most
 
 
-def server_config(*, port: int, path: str, work: str, hashed_password: str, as_root: bool = False) -> bytes:
-    """The server's configuration file: it listens on all addresses, under `path` alone, and asks for the password."""
+def server_config(
+    *, port: int, path: str, work: str, hashed_password: str, gateway_pass: str, as_root: bool = False
+) -> bytes:
+    """The server's configuration file: it listens on all addresses, under `path` alone, and asks for the password.
+
+    Whoever shows `gateway_pass` is not asked: the gateway did so.
+    """
     return json.dumps(
         {
             # the root folder is the work folder, so that what the browser saves is on the volume
@@ -33,6 +41,7 @@ def server_config(*, port: int, path: str, work: str, hashed_password: str, as_r
                 "open_browser": False,
                 "root_dir": work,
                 "allow_root": as_root,
+                "trust_xheaders": True,  # of the gateway: https, and the address of who asks
             },
             # a password hash turns the token off, except when JUPYTER_TOKEN is in the environment
             "IdentityProvider": {
@@ -46,6 +55,7 @@ def server_config(*, port: int, path: str, work: str, hashed_password: str, as_r
                 "password_required": True,
                 "allow_password_change": False,
             },
+            "SeatIdentityProvider": {"gateway_pass": gateway_pass},  # of scripts/jupyter_config.py
         },
         indent=1,
     ).encode()
@@ -69,10 +79,11 @@ def hash_password(password: str, salt: bytes) -> str:
     ).decode("ascii")
 
 
-def answers(url: str, timeout: float = PROBE_TIMEOUT) -> bool:
+def answers(url: str, timeout: float = PROBE_TIMEOUT, *, at: str = "", probe: str = "") -> bool:
     """Whether a Jupyter server answers at the address: `api` below it shows its version without a login.
 
-    An empty address has none.
+    An empty address has none. Behind a gateway, `at` is the host to connect to, since that of the address
+    may not lead there yet, and `probe` what the gateway knows the tool by.
 
     A student's own program may answer anything instead, as slowly as it likes: after `timeout` seconds in all, or
     LONGEST_ANSWER bytes, what came counts.
@@ -80,7 +91,7 @@ def answers(url: str, timeout: float = PROBE_TIMEOUT) -> bool:
     if not url:  # else the name of no host would mean this computer
         return False
     try:
-        head, _, body = _get(f"{url}/api", timeout).partition(b"\r\n\r\n")
+        head, _, body = _get(f"{url}/api", timeout, at, probe).partition(b"\r\n\r\n")
         protocol, status = head.split(maxsplit=2)[:2]
         answer = json.loads(body)
     except (OSError, ValueError, RecursionError):
@@ -88,18 +99,28 @@ def answers(url: str, timeout: float = PROBE_TIMEOUT) -> bool:
     return protocol.startswith(b"HTTP/") and status == b"200" and isinstance(answer, dict) and "version" in answer
 
 
-def _get(url: str, timeout: float) -> bytes:
+def _get(url: str, timeout: float, at: str, probe: str) -> bytes:
     address = urlsplit(url)
+    port = address.port or (443 if address.scheme == "https" else 80)
     deadline = time.monotonic() + timeout
     answer = b""
-    with socket.create_connection((address.hostname or "", address.port or 80), timeout) as connection:
-        connection.sendall(f"GET {address.path} HTTP/1.0\r\nHost: {address.netloc}\r\n\r\n".encode())
+    with socket.create_connection((at or address.hostname or "", port), timeout) as plain:
+        connection = _encrypted(plain, address.hostname or "") if address.scheme == "https" else plain
+        shown = f"{PROBE_HEADER}: {probe}\r\n" if probe else ""
+        connection.sendall(f"GET {address.path} HTTP/1.0\r\nHost: {address.netloc}\r\n{shown}\r\n".encode())
         while len(answer) < LONGEST_ANSWER and (left := deadline - time.monotonic()) > 0:
             connection.settimeout(left)
             if not (part := connection.recv(LONGEST_ANSWER)):
                 break
             answer += part
     return answer
+
+
+def _encrypted(connection: socket.socket, host: str) -> socket.socket:
+    """Whoever it is that answers: whether browsers trust it is another question, and no secret of a seat is sent."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context.wrap_socket(connection, server_hostname=host)
 
 
 def healthcheck(port: int) -> dict[str, object]:

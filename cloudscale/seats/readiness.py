@@ -12,7 +12,6 @@ from cloudscale.engines.client import Engine, engine_errors
 from cloudscale.errors import CloudscaleError, SeatError, SlowSeat
 from cloudscale.fanout import WIDTH, fan_out
 from cloudscale.model import Outcome, Outcomes, Seat, last_lines
-from cloudscale.seats import jupyter
 from cloudscale.seats.address import Addresses
 from cloudscale.seats.services import Change, RunningSeat
 from cloudscale.seats.spec import covers
@@ -86,7 +85,7 @@ class _Wait:
     def _ask(self, tasks: Mapping[str, Sequence[Task]]) -> None:
         """Asks every seat that has a container whether it answers."""
         started = [seat for seat, change in self._pending if _has_container(tasks.get(change.service_id, []), change)]
-        answers = fan_out(lambda seat: jupyter.answers(self._addresses.url(seat)), started, width=2 * WIDTH)
+        answers = fan_out(lambda seat: self._addresses.answers(seat), started, width=2 * WIDTH)
         for seat, answer in zip(started, answers, strict=True):
             if answer.value:
                 self._results[seat.student.id] = Outcome(seat.student.full_name, "ready")
@@ -205,7 +204,7 @@ def seat_states(
 
     def one(running: RunningSeat) -> SeatState:
         machine = running.place.machine
-        if machine in engines and jupyter.answers(addresses.url(running)):
+        if machine in engines and addresses.answers(running):
             return SeatState("ready")
         seat = Seat(running.student, replace(running.place, machine=machine or running.node_id))
         if addresses.host(running) and machine not in engines:

@@ -173,6 +173,7 @@ class SeatServices:
                 path=naming.seat_path(key, student_id),
                 work=image.work,
                 hashed_password=hashed,
+                gateway_pass=naming.seat_pass(key, student_id),
                 as_root=image.uid == 0,
             )
 

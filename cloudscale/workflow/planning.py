@@ -17,6 +17,7 @@ from cloudscale.model import Kind, Machine, Order, Seat, Student, Survey, failur
 from cloudscale.plan.placing import Plan, Situation, make_plan
 from cloudscale.plan.ports import PortRange
 from cloudscale.plan.sizing import machines_to_make, seats_in
+from cloudscale.seats.address import Placed
 from cloudscale.seats.services import RunningSeat
 
 
@@ -165,11 +166,8 @@ def _chosen(plan: Plan, cluster: Cluster, session: Session) -> Plan:
     )
 
 
-def ports_in_use(cluster: Cluster, plan: Plan, *, pruned: bool) -> dict[str, set[int]]:
-    """The ports that seats use, by machine, once the plan is carried out."""
+def seats_after(cluster: Cluster, plan: Plan, *, pruned: bool) -> list[Placed]:
+    """The seats that there are once the plan is carried out."""
     planned = {seat.student.id for seat in plan.seats}
     going = {*planned, *(plan.leavers if pruned else ())}
-    ports = cluster.ports(seat for seat in cluster.seats if seat.student.id not in going)
-    for seat in plan.seats:
-        ports.setdefault(seat.place.machine, set()).add(seat.place.port)
-    return ports
+    return [*plan.seats, *(seat for seat in cluster.seats if seat.student.id not in going)]

@@ -15,12 +15,14 @@ from cloudscale.drivers.protocols import MakesMachines, SetsUpEngines
 from cloudscale.engines.client import Engine
 from cloudscale.errors import SwarmError
 from cloudscale.fanout import MACHINES_WIDTH, fan_out
+from cloudscale.gateway.volume import remove_volumes
 from cloudscale.images.delivery import remove_delivered
 from cloudscale.model import Machine, Outcome, Outcomes
 from cloudscale.seats import containers
 from cloudscale.seats.services import RunningSeat, SeatServices
 from cloudscale.swarm.leaving import dissolve, leave, shrink
 from cloudscale.swarm.nodes import membership, remove_node
+from cloudscale.workflow import gateway
 
 # --- the tasks -------------------------------------------------------------------------------
 
@@ -35,13 +37,12 @@ def containers_reset(session: Session, *, with_volumes: bool) -> Report:
         course = session.settings.course
         chosen = removable(cluster, session, with_volumes=with_volumes)
         problems = cluster.problems(session.selection)
-        if not chosen.seats and not chosen.volumes:
+        if not chosen.seats and not chosen.volumes and not cluster.gateway:
             session.progress.say(f"The course {course!r} has no seats: nothing to remove")
             return replace(report.removed(Outcomes(), session.common.format), problems=problems)
         extra = f" and {len(chosen.volumes)} volumes with the students' work" if with_volumes else ""
         session.ask(f"Remove {len(chosen.seats)} seats{extra} of the course {course!r}?")
-        outcomes = remove(cluster, session, chosen)
-        _close_ports(cluster, outcomes)
+        outcomes = _follow(cluster, session, remove(cluster, session, chosen))
         done = report.removed(outcomes, session.common.format)
         return replace(done, problems=(*problems, *done.problems))
 
@@ -55,8 +56,8 @@ def driver_reset(session: Session) -> Report:
         cluster = look(session, driver)
         chosen = removable(cluster, session, with_volumes=True)
         session.ask(_question(cluster, chosen, session.settings.course))
-        removed = remove(cluster, session, chosen)
-        _close_ports(cluster, removed)
+        leaving = {machine.name for machine in chosen.machines}
+        removed = _follow(cluster, session, remove(cluster, session, chosen), leaving)
         chosen = without_stuck(chosen, removed)
         outcomes = Outcomes([*removed, *release(cluster, session, chosen)])
         done = report.removed(outcomes, session.common.format)
@@ -85,6 +86,11 @@ def _sweep(session: Session, driver: MakesMachines) -> Report:
 def _forget(session: Session) -> None:
     session.course.forget()
     session.progress.say(f"Done: nothing of the course {session.settings.course!r} is left")
+    if session.course.keeps_certificates:
+        session.progress.say(
+            f"The gateway's certificates stay in {session.course.folder}, for the next class at that address:"
+            " an authority signs only a few in a week. If there will be none, delete the folder."
+        )
 
 
 def _question(cluster: Cluster, chosen: Removable, course: str) -> str:
@@ -97,11 +103,13 @@ def _question(cluster: Cluster, chosen: Removable, course: str) -> str:
     return f"Remove {what}{machines}, for good?"
 
 
-def _close_ports(cluster: Cluster, outcomes: Outcomes[str]) -> None:
-    """Leaves the ports open only of the seats that were not removed."""
-    if cluster.maker:
-        removed = {outcome.target for outcome in outcomes if outcome.ok}
-        cluster.maker.open_ports(cluster.ports(seat for seat in cluster.seats if seat.name not in removed))
+def _follow(cluster: Cluster, session: Session, removed: Outcomes[str], leaving: Collection[str] = ()) -> Outcomes[str]:
+    """Lets the gateway and the open ports lead to the seats alone that were not removed."""
+    gone = {outcome.target for outcome in removed if outcome.ok}
+    left = [seat for seat in cluster.seats if seat.name not in gone]
+    after, failed = gateway.follow(cluster, left, session, leaving=leaving)
+    after.open_ports(left)
+    return Outcomes([*removed, *failed])
 
 
 # --- seats and volumes -----------------------------------------------------------------------
@@ -212,6 +220,7 @@ def release(cluster: Cluster, session: Session, chosen: Removable) -> Outcomes[s
 def _clear(engine: Engine, cluster: Cluster, session: Session) -> str:
     """Removes what the course has on an engine beside its seats and volumes."""
     containers.remove_others(engine, session.settings.course)
+    remove_volumes(engine, session.settings.course)
     if not cluster.driver.adopts_swarm:
         remove_delivered(engine, session.settings.course)
     return "cleared"

@@ -15,7 +15,7 @@ from cloudscale.fanout import MACHINES_WIDTH, fan_out
 from cloudscale.images.on_engine import look_inside
 from cloudscale.model import Outcome, Outcomes, Row, Seat
 from cloudscale.plan.placing import Plan
-from cloudscale.seats import jupyter, readiness
+from cloudscale.seats import readiness
 from cloudscale.seats.address import Addresses
 from cloudscale.seats.services import Change, SeatServices
 from cloudscale.seats.spec import Template
@@ -44,7 +44,7 @@ def start(cluster: Cluster, plan: Plan, session: Session, launch: Launch) -> Sea
     changes = services.converge(seats, cluster.nodes, cluster.seats, template)
     done = [each.get().what for each in changes if each.ok]
     say("Seats: " + ", ".join(f"{done.count(what)} {what}" for what in ("created", "updated", "unchanged")))
-    addresses = Addresses(cluster.addresses, template.key)
+    addresses = cluster.seat_addresses(template.key)
     answers = _wait(cluster, seats, changes, addresses, session)
     services.remove_unused_secrets()
 
@@ -100,7 +100,7 @@ def _row(seat: Seat, outcome: Outcome[str], addresses: Addresses) -> Row:
 
 def _left_alone(seat: Seat, addresses: Addresses) -> Outcome[str]:
     """A seat on a machine that could not be made ready: it is as it is."""
-    if (url := addresses.url(seat)) and jupyter.answers(url):
+    if addresses.answers(seat):
         return Outcome(seat.student.full_name, "ready")
     error = SeatError(
         f"{seat.student.full_name}: the machine {seat.place.machine} is lost, and the seat with it.",

@@ -8,7 +8,6 @@ from cloudscale.cluster.look import look
 from cloudscale.course.session import Session
 from cloudscale.model import Machine, Seat
 from cloudscale.seats import readiness, services
-from cloudscale.seats.address import Addresses
 
 
 def status(session: Session) -> Report:
@@ -19,7 +18,7 @@ def status(session: Session) -> Report:
     seats = [target for target in chosen if not isinstance(target, Machine)]
     key = session.course.key(create=False)
     services.check_key(seats, key, session.course.folder)
-    addresses = Addresses(cluster.addresses, key or b"")
+    addresses = cluster.seat_addresses(key or b"")
     states = readiness.seat_states(cluster.manager, seats, addresses, cluster.engines) if seats else []
     rows = []
     problems = list(cluster.problems(session.selection))

@@ -24,8 +24,8 @@ from cloudscale.images.recipes import full_reference, is_ours, short_name
 from cloudscale.model import Machine, Student, Survey, failures
 from cloudscale.phases import Phases
 from cloudscale.seats.services import check_key
-from cloudscale.workflow import machines, recovery, seats
-from cloudscale.workflow.planning import check_some_usable, place, ports_in_use, size, usable_machines
+from cloudscale.workflow import gateway, machines, recovery, seats
+from cloudscale.workflow.planning import check_some_usable, place, seats_after, size, usable_machines
 
 
 def themachine(session: Session, launch: Launch) -> Report:
@@ -42,9 +42,11 @@ def themachine(session: Session, launch: Launch) -> Report:
         lost = recovery.decide(cluster, usable, session, launch)  # what is given up for good
         session = _with_image(session, cluster)
         students = [] if launch.onlycreate else students
+        wish = gateway.wish(cluster, session, launch)
         plan = place(cluster, usable, students, session, launch, given_up=lost.machines)
         for warning in plan.warnings:
             session.progress.say(f"Warning: {warning}")
+        gateway.say_change(wish, cluster, session)
         problems = _problems(cluster, session)
         if launch.plan:
             text = report.plan(plan, cluster.machines, order.demands, session.common.format)
@@ -64,9 +66,11 @@ def themachine(session: Session, launch: Launch) -> Report:
                 return _written(Report(report.machine_table(ready.cluster, session.common.format), problems), launch)
             with phases.timed("seats"):
                 plan = place(ready.cluster, ready.names, students, session, launch, given_up=given_up, preferred=plan)
-                if ready.cluster.maker:
-                    ready.cluster.maker.open_ports(ports_in_use(ready.cluster, plan, pruned=launch.prune))
-                seated = seats.start(ready.cluster, plan, session, launch)
+                after = seats_after(ready.cluster, plan, pruned=launch.prune)
+                entered = gateway.bring_up(ready.cluster, wish, after, session)
+                entered.open_ports(after)
+                seated = seats.start(entered, plan, session, launch)
+                gateway.settle(entered, session)
         session.progress.say(str(phases))
         table = report.seats(seated.rows, session.common.format, passwords=True)
         return _written(Report(table, (*problems, *seated.problems)), launch)

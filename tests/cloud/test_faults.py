@@ -126,7 +126,7 @@ class Laboratory:
         maker.server("machine-1", port)
         group = security.ensure_group(cloud, mark)
         base = security.base_rules(settings)
-        security.add_rules(cloud, mark, group, base | security.seat_rules([4321], settings))
+        security.add_rules(cloud, mark, group, base | security.seat_rules([4321], settings.student_cidr))
         security.remove_others(cloud, mark, group, base)
         made = {what: len(things) for what, things in self._project.marked(mark).items()}
         removed = sweep.sweep(cloud, mark)

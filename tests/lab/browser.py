@@ -18,16 +18,19 @@ WAITING = 120.0  # seconds for a page to be as it should be
 
 
 class Browser:
-    """Driven by its DevTools protocol over a pipe (descriptors 3 and 4). `folder`: for its profile."""
+    """Driven by its DevTools protocol over a pipe (descriptors 3 and 4).
 
-    def __init__(self, network: Namespace, folder: Path) -> None:
+    `folder`: for its profile. `switches`: of its command line, beside those that it always gets.
+    """
+
+    def __init__(self, network: Namespace, folder: Path, *switches: str) -> None:
         program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
         if not program:
             raise RuntimeError("Chromium is missing: apt-get install chromium")
         to_browser, self._to = os.pipe()
         self._from, from_browser = os.pipe()
-        switches = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--remote-debugging-pipe"]
-        command = network.wrap(program, *switches, f"--user-data-dir={folder}", "about:blank")
+        always = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--remote-debugging-pipe"]
+        command = network.wrap(program, *always, *switches, f"--user-data-dir={folder}", "about:blank")
         pipes = [(os.POSIX_SPAWN_DUP2, to_browser, 13), (os.POSIX_SPAWN_DUP2, from_browser, 14)]
         pipes += [(os.POSIX_SPAWN_DUP2, 13, 3), (os.POSIX_SPAWN_DUP2, 14, 4)]
         log = (os.POSIX_SPAWN_OPEN, 2, str(folder.parent / "browser.log"), os.O_WRONLY | os.O_CREAT, 0o600)
@@ -78,7 +81,8 @@ class Browser:
         deadline = time.monotonic() + WAITING
         while not self.run(condition):
             if time.monotonic() > deadline:
-                raise RuntimeError(f"The page is not as it should be after {WAITING:.0f} s: {condition}")
+                shown = self.run("location.href + ' ' + document.title + ' ' + document.body.innerText.slice(0, 500)")
+                raise RuntimeError(f"The page is not as it should be after {WAITING:.0f} s: {condition}\n{shown}")
             time.sleep(0.3)
 
     def screenshot(self, width: int = 0, height: int = 0) -> bytes:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -68,6 +69,7 @@ class Class:
         self.kind = "local" if machines == 1 else "generic"
         self.image = IMAGE
         self.columns: dict[str, str] = {}
+        self.gateway: Json = {}
         monkeypatch.setattr(look, "load_driver", lambda *given: self.driver(*given))
         monkeypatch.setattr(client, "from_environment", self._trainers_client)
         monkeypatch.setattr(jupyter, "answers", self._answers)
@@ -94,10 +96,27 @@ class Class:
             raise EngineError("No Docker Engine answers on this computer.")
         return fake_engine(self.trainer).client
 
-    def _answers(self, url: str) -> bool:
-        host, port = place_of(url)
-        (api,) = [self.driver.apis[machine.name] for machine in self.driver.machines() if machine.address == host]
+    def _answers(self, url: str, *, at: str = "", probe: str = "") -> bool:
+        if at and probe:
+            host, port = self._behind(url)
+            (api,) = [api for api in self.apis if host in (api.address, "127.0.0.1")]
+        else:
+            host, port = place_of(url)
+            (api,) = [self.driver.apis[machine.name] for machine in self.driver.machines() if machine.address == host]
         return not api.is_down and port in api.open_ports - self.mute
+
+    def _behind(self, url: str) -> tuple[str, int]:
+        """The seat that the gateway leads to from an address."""
+        (files,) = [files for api in self.apis for files in api.files.values() if "caddy.json" in files]
+        ways = json.loads(files["caddy.json"])["apps"]["http"]["servers"]["gateway"]["routes"][0]["handle"][0]
+        address = urlsplit(url)
+        (upstream,) = [
+            way["outputs"][0]
+            for way in ways["mappings"]
+            if way["input"] in (address.path, f"{address.netloc}{address.path}")
+        ]
+        host, _, port = upstream.rpartition(":")
+        return host, int(port)
 
     def session(self, **common: Any) -> Session:
         settings = read_settings(
@@ -107,6 +126,7 @@ class Class:
                 "image": self.image,
                 "students": str(self.roster),
                 "columns": self.columns,
+                "gateway": self.gateway,
             }
         )
         self.said.lines.clear()

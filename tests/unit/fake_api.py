@@ -11,6 +11,7 @@ from tests.unit.api_schema import Json, api_error
 from tests.unit.fake_calls import call, labelled
 from tests.unit.fake_services import FakeServices
 from tests.unit.fake_swarm import LEADERLESS, FakeNetwork, FakeSwarm
+from tests.unit.fake_volumes import FakeVolumes
 from tests.unit.images.fake_images import FakeImages
 
 BRIDGE = "docker_gwbridge"
@@ -20,7 +21,7 @@ LATE = (
 )
 
 
-class FakeApi(FakeImages, FakeServices):
+class FakeApi(FakeImages, FakeVolumes, FakeServices):
     """The API of one engine as docker-py's low-level client gives it; alone in its swarm, or in none.
 
     `changes` are the calls that changed something, in order. `joining` says what comes of the next attempts
@@ -41,7 +42,6 @@ class FakeApi(FakeImages, FakeServices):
         self.address = address
         self.memory, self.cpus = memory, cpus
         self.network.engines.setdefault(address, self)
-        self.volumes_: dict[str, Json] = {}
         self.networks_: list[str] = []
         self.logs_: dict[str, bytes] = {}
         self.keeps_containers = False  # as an engine that does not get rid of them
@@ -104,20 +104,6 @@ class FakeApi(FakeImages, FakeServices):
         return b"\n".join(self.logs_[container].splitlines()[-tail:])
 
     @call
-    def volumes(self, filters: Mapping[str, Any] | None = None) -> Json:
-        found = labelled(list(self.volumes_.values()), filters, lambda volume: volume["Labels"])
-        return {"Volumes": deepcopy(found) or None}
-
-    @call
-    def remove_volume(self, name: str) -> None:
-        if name not in self.volumes_:
-            raise api_error(404, f"get {name}: no such volume")
-        if any(name in container["Volumes"] for container in self.containers_):
-            raise api_error(409, f"remove {name}: volume is in use")
-        self._changed(f"remove volume {name}")
-        del self.volumes_[name]
-
-    @call
     def networks(self, names: Sequence[str] | None = None, filters: Mapping[str, Any] | None = None) -> list[Json]:
         """The engine's own bridge by name, and what lies in the swarm by its scope."""
         if filters is not None:
@@ -133,12 +119,6 @@ class FakeApi(FakeImages, FakeServices):
             raise api_error(403, f"error while removing network: network {net_id} has active endpoints")
         self.networks_.remove(net_id)
         self._changed(f"remove network {net_id}")
-
-    @call
-    def remove_container(self, container: str, force: bool, v: bool) -> None:
-        assert force and v
-        self.containers_ = [known for known in self.containers_ if known["Id"] != container]
-        self._changed(f"remove container {container}")
 
     # --- the swarm ---
 
@@ -256,7 +236,7 @@ class FakeApi(FakeImages, FakeServices):
     def run(self, service_id: str, spec: Json) -> str:
         """The container of a service, with its volumes."""
         template = spec["TaskTemplate"]
-        mounts = template["ContainerSpec"].get("Mounts", [])
+        mounts = [each for each in template["ContainerSpec"].get("Mounts", []) if each["Type"] == "volume"]
         for mount in mounts:
             labels = dict(mount["VolumeOptions"]["Labels"])
             made = {"Name": mount["Source"], "Labels": labels, "CreatedAt": self.network.time()}
@@ -271,6 +251,8 @@ class FakeApi(FakeImages, FakeServices):
             "Service": service_id,
         }
         self.containers_.append(container)
+        if "cloudscale.program" in container["Labels"]:
+            self.read_gateway(self.files.setdefault(mounts[0]["Source"], {}))
         return str(container["Id"])
 
     def end(self, services: Collection[str]) -> None:

@@ -179,7 +179,7 @@ class FakeCloud(FakeHosts):
     def check_nodes(self, nodes: int) -> None:
         pass
 
-    def open_ports(self, ports: Mapping[str, Collection[int]]) -> None:
+    def open_ports(self, ports: Mapping[str, Collection[int]], inner: Collection[int] = (), source: str = "") -> None:
         self.running_before.append({port for api in self.apis.values() for port in api.open_ports})
         self.opened.append({*itertools.chain(*ports.values())})
         self.opened_on = {name: {*numbers} for name, numbers in ports.items()}
@@ -226,7 +226,7 @@ class CloudClass(Class):
     def folder(self) -> Path:
         return CourseFolder.named(self.course, self.kind).folder
 
-    def _answers(self, url: str) -> bool:
+    def _answers(self, url: str, *, at: str = "", probe: str = "") -> bool:
         host, port = place_of(url)
         reached = [machine.name for machine in self.driver.machines() if machine.address == host]
         (name,) = [name for name in reached if name in self.driver.apis]

@@ -92,11 +92,13 @@ class FakeServices(FakeCalls):
     @call
     def tasks(self, filters: Mapping[str, Any] | None = None) -> list[Json]:
         self._manager()
-        assert set(filters or ()) <= {"node", "desired-state"}
+        assert set(filters or ()) <= {"node", "desired-state", "service"}
+        names = {id: service["Spec"].get("Name", "") for id, service in self.swarm.services.items()}
         return [
             deepcopy(task)
             for task in self.swarm.tasks
-            if (filters or {}).get("node", task["NodeID"]) == task["NodeID"]
+            if (filters or {}).get("service", names.get(task["ServiceID"])) == names.get(task["ServiceID"])
+            and (filters or {}).get("node", task["NodeID"]) == task["NodeID"]
             and (filters or {}).get("desired-state", task["DesiredState"]) == task["DesiredState"]
         ]
 

@@ -19,6 +19,7 @@ LAYERS = (
     {"workflow"},
     {"cli"},
     {"cluster"},
+    {"gateway"},
     {"drivers", "seats", "swarm"},
     {"images"},
     {"engines"},
@@ -30,7 +31,10 @@ LAYERS = (
 )
 LIBRARIES = {  # and the modules that import them
     "paramiko": {"hosts.ssh", "hosts.running", "hosts.known_hosts", "hosts.private_keys", "hosts.credentials"},
-    "cryptography": {"engines.certificates", "hosts.login_key", "hosts.private_keys"},
+    "cryptography": {
+        *("engines.certificates", "gateway.authority", "gateway.certificates", "gateway.setup"),
+        *("hosts.login_key", "hosts.private_keys"),
+    },
     "invoke": {"cli.configuration", "cli.invocation"},
     "rich": {"progress"},
     "tabulate": {"cli.report", "course.settings"},

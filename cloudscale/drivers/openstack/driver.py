@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import itertools
 import threading
 from collections.abc import Collection, Mapping
@@ -247,13 +248,15 @@ class OpenStack(MadeMachines):
             self._up.add(name)
         return address
 
-    def open_ports(self, ports: Mapping[str, Collection[int]]) -> None:
+    def open_ports(self, ports: Mapping[str, Collection[int]], inner: Collection[int] = (), source: str = "") -> None:
         self._remove_duplicates()
         group = security.ensure_group(self._cloud, self._mark)
         seat_ports = {*itertools.chain(*ports.values())}
         families = self._choices().families
         rules = security.base_rules(self._settings, families)
-        rules |= security.seat_rules(seat_ports, self._settings, families)
+        rules |= security.seat_rules(seat_ports, self._settings.student_cidr, families)
+        if inner:
+            rules |= security.seat_rules(inner, [str(ipaddress.ip_network(source))], families)
         security.add_rules(self._cloud, self._mark, group, rules)
         security.remove_others(self._cloud, self._mark, group, rules)
 

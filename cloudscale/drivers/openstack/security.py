@@ -47,13 +47,9 @@ def base_rules(settings: OpenStackSettings, families: Collection[str] = V4_ONLY)
     )
 
 
-def seat_rules(
-    ports: Collection[int], settings: OpenStackSettings, families: Collection[str] = V4_ONLY
-) -> frozenset[Rule]:
-    """Opens exactly these ports to students, with one rule for each range and run of consecutive ports."""
-    return frozenset(
-        rule for first, last in runs(ports) for rule in _open(first, last, settings.student_cidr, families)
-    )
+def seat_rules(ports: Collection[int], cidrs: Collection[str], families: Collection[str] = V4_ONLY) -> frozenset[Rule]:
+    """Opens exactly these ports, with one rule for each range of addresses and run of consecutive ports."""
+    return frozenset(rule for first, last in runs(ports) for rule in _open(first, last, cidrs, families))
 
 
 def _open(first: int, last: int, cidrs: Iterable[str], families: Collection[str]) -> Iterable[Rule]:
@@ -62,7 +58,7 @@ def _open(first: int, last: int, cidrs: Iterable[str], families: Collection[str]
 
 def count(settings: OpenStackSettings, families: Collection[str] = V4_ONLY) -> int:
     """The number of rules in a new group, with those for seats that have consecutive ports."""
-    return DEFAULT_RULES + len(base_rules(settings, families) | seat_rules([1], settings, families))
+    return DEFAULT_RULES + len(base_rules(settings, families) | seat_rules([1], settings.student_cidr, families))
 
 
 def runs(numbers: Iterable[int]) -> list[tuple[int, int]]:

@@ -245,7 +245,8 @@ class LocalVms(MadeMachines):
                 ) from None
             self._vms = {**self._vms, vm.name: vm}
 
-    def open_ports(self, ports: Mapping[str, Collection[int]]) -> None:
+    def open_ports(self, ports: Mapping[str, Collection[int]], inner: Collection[int] = (), source: str = "") -> None:
+        # the VMs' own network is closed to this computer's anyway, so `inner` needs nothing
         new = {name: {*ports.get(name, ())} for name in self._vms}
         kept = {name: {*vm.seat_ports} & new[name] for name, vm in self._vms.items()}
         # first close ports on all VMs, because another VM may get them

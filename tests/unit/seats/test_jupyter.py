@@ -23,7 +23,11 @@ SALT = bytes(range(16))
 
 
 def test_the_configuration_is_json_that_jupyter_reads() -> None:
-    config = json.loads(jupyter.server_config(port=8888, path="/kw4h", work="/home/ann", hashed_password="argon2:x"))
+    config = json.loads(
+        jupyter.server_config(
+            port=8888, path="/kw4h", work="/home/ann", hashed_password="argon2:x", gateway_pass="secret"
+        )
+    )
     assert config["ServerApp"] == {
         "ip": "0.0.0.0",
         "port": 8888,
@@ -34,6 +38,7 @@ def test_the_configuration_is_json_that_jupyter_reads() -> None:
         "open_browser": False,
         "root_dir": "/home/ann",
         "allow_root": False,
+        "trust_xheaders": True,
     }
     assert config["PasswordIdentityProvider"]["hashed_password"] == "argon2:x"
     assert config["PasswordIdentityProvider"]["password_required"] is True
@@ -42,12 +47,18 @@ def test_the_configuration_is_json_that_jupyter_reads() -> None:
 
 @pytest.mark.parametrize("as_root", [True, False])
 def test_only_an_image_of_root_runs_as_root(as_root: bool) -> None:
-    config = json.loads(jupyter.server_config(port=80, path="/", work="/", hashed_password="argon2:x", as_root=as_root))
+    config = json.loads(
+        jupyter.server_config(
+            port=80, path="/", work="/", hashed_password="argon2:x", gateway_pass="secret", as_root=as_root
+        )
+    )
     assert config["ServerApp"]["allow_root"] is as_root
 
 
 def test_the_token_is_off_and_a_login_ends_with_the_day_or_the_browser() -> None:
-    config = json.loads(jupyter.server_config(port=8888, path="/", work="/", hashed_password="argon2:x"))
+    config = json.loads(
+        jupyter.server_config(port=8888, path="/", work="/", hashed_password="argon2:x", gateway_pass="secret")
+    )
     assert config["IdentityProvider"] == {
         "token": "",
         "cookie_options": {"expires_days": None, "samesite": "Lax"},

@@ -82,7 +82,7 @@ class RealDriverClass(Class):
             self.apis.append(api)
         return SimpleNamespace(api=self._engines[server.id], containers=FakeContainers())
 
-    def _answers(self, url: str) -> bool:
+    def _answers(self, url: str, *, at: str = "", probe: str = "") -> bool:
         host, port = place_of(url)
         server = self.testbed.at(host)
         return server is not None and port in self._engines[server.id].open_ports

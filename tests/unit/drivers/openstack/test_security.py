@@ -31,7 +31,7 @@ def opened(cloud: Cloud, ports: set[int], given: OpenStackSettings | None = None
     """The same as the driver does, with or without existing rules."""
     given, families = given or settings(), families or ("IPv4",)
     group = ensure_group(cloud, MARK)
-    rules = base_rules(given, families) | seat_rules(ports, given, families)
+    rules = base_rules(given, families) | seat_rules(ports, given.student_cidr, families)
     security.add_rules(cloud, MARK, group, rules)
     security.remove_others(cloud, MARK, group, rules)
     return group
@@ -286,7 +286,7 @@ def test_one_that_another_run_made_at_the_same_time_is_none(stand_in: OwnCloud, 
                 stand_in.network.rules.make(dict(given))
 
     stand_in.seen = meanwhile
-    security.add_rules(cloud, MARK, group, seat_rules({4321}, settings()))
+    security.add_rules(cloud, MARK, group, seat_rules({4321}, settings().student_cidr))
     assert len(let_in(stand_in, group)) == 1
 
 

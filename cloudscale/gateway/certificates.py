@@ -1,0 +1,128 @@
+"""Where the gateway's certificates come from: the choice by gateway.tls, and the trainer's own files."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import socket
+import ssl
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from cloudscale.course.settings import GatewaySettings
+from cloudscale.errors import RequestError
+from cloudscale.networks import is_public
+from cloudscale.seats.address import HTTPS, Entrance
+
+HANDSHAKE = 5.0  # seconds
+SOON = datetime.timedelta(days=14)  # files that expire within these are reported
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """Where the certificates come from: an authority on the internet, that of the course, or files of the trainer's.
+
+    `acme`: the authority's directory; `short`: its certificates are for an address, which live for a few days only.
+    `version`: changes with their files, so that they are read again.
+    """
+
+    source: Literal["acme", "internal", "files"]
+    acme: str = ""
+    email: str = ""
+    short: bool = False
+    version: str = ""
+
+
+def choose(settings: GatewaySettings, entrance: Entrance) -> Certificates:
+    """By gateway.tls. Raises RequestError if no authority on the internet would sign for that address."""
+    if settings.files:
+        return Certificates("files")
+    is_name = not _is_address(entrance.host)
+    is_known = is_name or is_public(entrance.host)
+    if settings.tls == "acme" and not is_known:
+        raise RequestError(
+            f"gateway.tls is acme, and {entrance.host} is no address of the internet: nobody signs for it.",
+            "Set gateway.domain to a name of yours, or gateway.tls to internal.",
+        )
+    # the authority comes to port 443 or 80 to see who has the name
+    if settings.tls == "acme" or (settings.tls == "auto" and is_known and entrance.port == HTTPS):
+        return Certificates("acme", settings.acme, settings.email, short=not is_name)
+    return Certificates("internal")
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def shown(address: str, entrance: Entrance) -> x509.Certificate | None:
+    """The certificate that browsers get at this address; None if there is none yet."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        with (
+            socket.create_connection((address, entrance.port), HANDSHAKE) as plain,
+            context.wrap_socket(plain, server_hostname=entrance.host) as connection,
+        ):
+            return x509.load_der_x509_certificate(connection.getpeercert(binary_form=True) or b"")
+    except (OSError, ValueError):
+        return None
+
+
+@dataclass(frozen=True)
+class Files:
+    """The trainer's certificate and its key (PEM); and what is to be said of them."""
+
+    chain: bytes
+    key: bytes
+    warning: str
+
+
+def read_files(certificate: Path, key: Path, names: Iterable[str]) -> Files:
+    """The trainer's certificate and key, for these names. Raises RequestError if they are wrong."""
+    try:
+        chain = certificate.read_bytes()
+        private = key.read_bytes()
+    except OSError as error:
+        raise RequestError(f"gateway.tls: {error.filename} can't be read: {error.strerror}.") from None
+    try:
+        own = x509.load_pem_x509_certificates(chain)[0]
+        loaded = serialization.load_pem_private_key(private, password=None)
+    except (ValueError, TypeError) as error:
+        raise RequestError(
+            f"gateway.tls: {certificate} and {key} are not a certificate and its key: {error}.",
+            "Both should be PEM files; the key without a passphrase.",
+        ) from None
+    if loaded.public_key() != own.public_key():
+        raise RequestError(f"gateway.tls: {key} is not the key of {certificate}.")
+    if missing := [name for name in names if not _covers(own, name)]:
+        raise RequestError(
+            f"gateway.tls: {certificate} is not for {', '.join(missing)}.",
+            "Browsers would refuse it. Set gateway.domain to a name that it is for.",
+        )
+    left = own.not_valid_after_utc - datetime.datetime.now(datetime.UTC)
+    if left <= datetime.timedelta():
+        raise RequestError(f"gateway.tls: {certificate} expired on {own.not_valid_after_utc:%Y-%m-%d}.")
+    warning = f"{certificate} expires on {own.not_valid_after_utc:%Y-%m-%d}." if left < SOON else ""
+    return Files(chain, private, warning)
+
+
+def _covers(certificate: x509.Certificate, name: str) -> bool:
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return False
+    try:
+        return ipaddress.ip_address(name) in names.get_values_for_type(x509.IPAddress)
+    except ValueError:
+        wildcard = f"*.{name.partition('.')[2]}"
+        known = {each.lower() for each in names.get_values_for_type(x509.DNSName)}
+        return name.lower() in known or wildcard.lower() in known

@@ -1,0 +1,107 @@
+"""What the gateway runs: Caddy, and the login service of scripts/. Both get into the gateway's volume."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from importlib import resources
+from importlib.resources.abc import Traversable
+
+from docker.errors import APIError
+
+from cloudscale.course import naming
+from cloudscale.engines.client import Engine, engine_errors
+from cloudscale.errors import EngineError, ImageError
+from cloudscale.gateway.routes import FOLDER
+from cloudscale.gateway.volume import OpenVolume
+from cloudscale.images.on_engine import find_image, pull_image
+from cloudscale.images.packages import fetch_file
+from cloudscale.model import Say
+
+IMAGE = "caddy:2.11.2"  # hub.docker.com/_/caddy
+DEBIAN = "deb http://deb.debian.org/debian trixie-backports main"  # the same version
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}  # the kernel's names, and Debian's
+COPYING = 120  # seconds
+NOTE = "caddy.txt"  # written after it: what it came from
+
+
+def login_program() -> Mapping[str, bytes]:
+    """The files of the login service, by their names in the volume."""
+    return dict(_files(resources.files("cloudscale.gateway").joinpath("scripts"), ""))
+
+
+def _files(folder: Traversable, above: str) -> Iterator[tuple[str, bytes]]:
+    for each in sorted(folder.iterdir(), key=lambda each: each.name):
+        if each.is_dir() and each.name != "__pycache__":
+            yield from _files(each, f"{above}{each.name}/")
+        elif each.is_file():
+            yield f"{above}{each.name}", each.read_bytes()
+
+
+def identify(files: Mapping[str, bytes]) -> str:
+    """Identifies a program by the content of its files."""
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def ensure_caddy(engine: Engine, course: str, files: OpenVolume, say: Say) -> None:
+    """Caddy in the gateway's volume: that of an earlier run, of its official image, or of Debian.
+
+    Raises ImageError, EngineError.
+    """
+    if files.read(NOTE):
+        return
+    had_it = find_image(engine, IMAGE) is not None
+    try:
+        if not had_it:
+            pull_image(engine, IMAGE)
+    except ImageError as error:
+        say(f"{error.message}. Caddy comes from Debian instead.")
+        files.write({"caddy": _of_debian(engine)}, programs=frozenset({"caddy"}))
+        files.write({NOTE: DEBIAN.encode()})
+        return
+    _copy(engine, course)
+    files.write({NOTE: IMAGE.encode()})
+    if not had_it:  # what the engine had before stays
+        with engine_errors(engine.name):
+            engine.api.remove_image(IMAGE)
+
+
+def _of_debian(engine: Engine) -> bytes:
+    with engine_errors(engine.name):
+        machine = str(engine.api.info()["Architecture"])
+    try:
+        return fetch_file(
+            "caddy", "usr/bin/caddy", sources=f"{DEBIAN}\n", architecture=ARCHITECTURES.get(machine, machine)
+        )
+    except ImageError as error:
+        raise ImageError(
+            f"The gateway needs Caddy. Neither its image {IMAGE} can be pulled on {engine.name}, nor Debian's package"
+            f" downloaded here: {error.message}",
+            "Check the network, then run again; or load the image there (docker load).",
+        ) from None
+
+
+def _copy(engine: Engine, course: str) -> None:
+    """Copies Caddy from its image into the volume, on the engine itself."""
+    api = engine.api
+    with engine_errors(engine.name):
+        created = api.create_container(
+            IMAGE,
+            entrypoint=["cp", "/usr/bin/caddy", f"{FOLDER}/caddy"],
+            user="0:0",
+            host_config=api.create_host_config(
+                binds=[f"{naming.gateway_name(course)}:{FOLDER}"], network_mode="none", cap_drop=["ALL"]
+            ),
+            labels=naming.gateway_labels(course),
+        )
+        try:
+            api.start(created["Id"])
+            code = api.wait(created["Id"], timeout=COPYING)["StatusCode"]
+        except APIError as error:
+            raise EngineError(f"{engine.name}: Caddy can't be copied from {IMAGE}: {error.explanation}.") from None
+        finally:
+            api.remove_container(created["Id"], force=True)
+        if code:
+            raise EngineError(f"{engine.name}: Caddy can't be copied from {IMAGE} (exit code {code}).")

@@ -1,0 +1,132 @@
+"""The volumes of a fake engine, what is in them, and the one program that reads it: the gateway."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from typing import Any
+
+from tests.unit.api_schema import Json, api_error
+from tests.unit.fake_calls import FakeCalls, call, labelled
+from tests.unit.fake_swarm import FakeNetwork
+
+
+class FakeVolumes(FakeCalls):
+    """`files`: of each volume. `gateway_error`: what the gateway says of its configuration."""
+
+    def __init__(self, name: str, network: FakeNetwork) -> None:
+        super().__init__(name, network)
+        self.volumes_: dict[str, Json] = {}
+        self.files: dict[str, dict[str, bytes]] = {}
+        self.signals: list[str] = []
+        self.gateway_error = ""
+
+    @call
+    def volumes(self, filters: Mapping[str, Any] | None = None) -> Json:
+        found = labelled(list(self.volumes_.values()), filters, lambda volume: volume["Labels"])
+        return {"Volumes": deepcopy(found) or None}
+
+    @call
+    def create_volume(self, name: str, labels: Mapping[str, str]) -> None:
+        made = {"Name": name, "Labels": dict(labels), "CreatedAt": self.network.time()}
+        self.volumes_.setdefault(name, made)
+
+    @call
+    def remove_volume(self, name: str) -> None:
+        if name not in self.volumes_:
+            raise api_error(404, f"get {name}: no such volume")
+        if any(name in container["Volumes"] for container in self.containers_):
+            raise api_error(409, f"remove {name}: volume is in use")
+        self._changed(f"remove volume {name}")
+        del self.volumes_[name]
+        self.files.pop(name, None)
+
+    # --- containers that are no service's ---
+
+    @call
+    def create_host_config(self, *, binds: Sequence[str], network_mode: str, cap_drop: Sequence[str] = ()) -> Json:
+        assert network_mode == "none"
+        return {"Binds": list(binds)}
+
+    @call
+    def create_container(
+        self, image: str, entrypoint: Sequence[str], host_config: Json, labels: Mapping[str, str], user: str = ""
+    ) -> Json:
+        (bind,) = host_config["Binds"]
+        container = {
+            "Id": f"{self.name}-{len(self.containers_)}-{self.network.time()}",
+            "State": "created",
+            "Image": image,
+            "Labels": dict(labels),
+            "Ports": [],
+            "Volumes": [bind.partition(":")[0]],
+            "Entrypoint": list(entrypoint),
+        }
+        self.containers_.append(container)
+        return {"Id": container["Id"]}
+
+    @call
+    def start(self, container: str) -> None:
+        program, source, target = self._container(container)["Entrypoint"]
+        assert (program, source) == ("cp", "/usr/bin/caddy")
+        self._files(container)[target.rpartition("/")[2]] = b"Caddy"
+
+    @call
+    def wait(self, container: str, timeout: int) -> Json:
+        return {"StatusCode": 0 if self._container(container) else 1}
+
+    @call
+    def remove_container(self, container: str, force: bool, v: bool = False) -> None:
+        assert force
+        gone = [known for known in self.containers_ if known["Id"] == container]
+        self.containers_ = [known for known in self.containers_ if known not in gone]
+        if any(known["State"] != "created" for known in gone):
+            self._changed(f"remove container {container}")
+
+    @call
+    def kill(self, container: str, signal: str) -> None:
+        if self._container(container)["State"] != "running":
+            raise api_error(409, f"Container {container} is not running")
+        self.signals.append(signal)
+        self.read_gateway(self._files(container))
+
+    @call
+    def put_archive(self, container: str, path: str, data: bytes) -> None:
+        with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+            for entry in archive:
+                if file := archive.extractfile(entry):
+                    self._files(container)[entry.name] = file.read()
+
+    @call
+    def get_archive(self, container: str, path: str) -> tuple[Iterator[bytes], Json]:
+        name = path.removeprefix("/gateway/")
+        found = {key: data for key, data in self._files(container).items() if key == name or key.startswith(f"{name}/")}
+        if not found:
+            raise api_error(404, f"Could not find the file {path} in container {container}")
+        archive = io.BytesIO()
+        with tarfile.open(fileobj=archive, mode="w") as tar:
+            for key, data in found.items():
+                entry = tarfile.TarInfo(key)
+                entry.size = len(data)
+                tar.addfile(entry, io.BytesIO(data))
+        return iter([archive.getvalue()]), {}
+
+    def _container(self, container: str) -> Json:
+        for known in self.containers_:
+            if known["Id"] == container:
+                return known
+        raise api_error(404, f"No such container: {container}")
+
+    def _files(self, container: str) -> dict[str, bytes]:
+        (volume,) = self._container(container)["Volumes"]
+        return self.files.setdefault(volume, {})
+
+    def read_gateway(self, files: dict[str, bytes]) -> None:
+        """What the program of a gateway does when it starts, and with a signal."""
+        names = ("caddy", "login")
+        state = {name: hashlib.sha256(files.get(f"{name}.json", b"")).hexdigest() for name in names}
+        files["state.json"] = json.dumps({**state, "error": self.gateway_error}).encode()

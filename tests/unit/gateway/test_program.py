@@ -1,0 +1,66 @@
+"""What the gateway runs, and how it gets there."""
+
+from __future__ import annotations
+
+import pytest
+
+from cloudscale.engines.client import Engine
+from cloudscale.errors import ImageError
+from cloudscale.gateway import program
+from cloudscale.gateway.volume import GatewayVolume
+from tests.unit.fake_api import FakeApi
+
+CADDY = {"Id": "sha256:cadd", "RepoDigests": ["caddy@sha256:cadd"]}
+
+
+def test_all_files_of_the_login_service_go_along() -> None:
+    files = program.login_program()
+    assert {"serve.py", "login.py", "limits.py", "pages/start.html", "pages/style.css"} <= {*files}
+    assert not any("__pycache__" in name for name in files)
+    assert program.identify(files) != program.identify({**files, "serve.py": b"changed"})
+
+
+def test_caddy_comes_from_its_image_which_does_not_stay(volume: GatewayVolume, engine: Engine, api: FakeApi) -> None:
+    api.registry = {program.IMAGE: CADDY}
+    with volume.opened() as files:
+        program.ensure_caddy(engine, "bio", files, print)
+        assert files.read("caddy") == b"Caddy"
+        api.registry = {}
+        program.ensure_caddy(engine, "bio", files, print)  # once is enough
+    assert api.images_ == {} and api.containers_ == []
+
+
+def test_an_image_that_was_there_before_stays(volume: GatewayVolume, engine: Engine, api: FakeApi) -> None:
+    api.receive(program.IMAGE, CADDY)
+    with volume.opened() as files:
+        program.ensure_caddy(engine, "bio", files, print)
+    assert len(api.images_) == 1
+
+
+def test_without_a_registry_it_comes_from_debian(
+    volume: GatewayVolume, engine: Engine, api: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def fetch(package: str, path: str, *, sources: str, architecture: str) -> bytes:
+        asked.append(f"{package} {path} {architecture}")
+        return b"Debian's"
+
+    said: list[str] = []
+    monkeypatch.setattr(program, "fetch_file", fetch)
+    with volume.opened() as files:
+        program.ensure_caddy(engine, "bio", files, said.append)
+        assert files.read("caddy") == b"Debian's"
+    assert asked == ["caddy usr/bin/caddy amd64"]
+    assert "Debian" in said[0]
+
+
+def test_where_neither_can_be_had_both_are_named(
+    volume: GatewayVolume, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetch(*args: object, **options: object) -> bytes:
+        raise ImageError("no route to deb.debian.org")
+
+    monkeypatch.setattr(program, "fetch_file", fetch)
+    with volume.opened() as files, pytest.raises(ImageError, match=r"caddy:.*no route to deb\.debian\.org"):
+        program.ensure_caddy(engine, "bio", files, print)

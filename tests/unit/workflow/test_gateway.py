@@ -1,0 +1,191 @@
+"""A class with a gateway, from end to end on fake machines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from cloudscale.cli.report import Report
+from cloudscale.errors import CloudscaleError, RequestError
+from cloudscale.gateway import certificates, program
+from cloudscale.workflow import gateway, reset, status
+from tests.unit.api_schema import Json
+from tests.unit.classroom import Class, messages
+
+CADDY: Json = {"Id": "sha256:cadd", "RepoDigests": ["caddy@sha256:cadd"]}
+
+
+@pytest.fixture
+def lab(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Class:
+    return _class(monkeypatch, tmp_path)
+
+
+@pytest.fixture
+def two(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Class:
+    return _class(monkeypatch, tmp_path, machines=2)
+
+
+def _class(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, **machines: int) -> Class:
+    made = Class(monkeypatch, tmp_path, **machines)
+    made.registry[program.IMAGE] = CADDY
+    made.gateway = {"tls": "internal"}
+    monkeypatch.setattr(certificates, "shown", lambda address, entrance: object())
+    monkeypatch.setattr(gateway, "addresses_of", lambda name: {name} if name[0].isdigit() else set())
+    return made
+
+
+def urls(lab: Class, report: Report) -> dict[str, str]:
+    return {row["student"]: row["url"] for row in lab.rows(report)}
+
+
+def gateways(lab: Class) -> list[Json]:
+    return [
+        each for each in lab.api.swarm.services.values() if each["Spec"]["Labels"].get("cloudscale.role") == "gateway"
+    ]
+
+
+def config(lab: Class, name: str = "caddy") -> Any:
+    (files,) = [files for api in lab.apis for volume, files in api.files.items() if volume in api.volumes_]
+    return json.loads(files[f"{name}.json"])
+
+
+def is_said(lab: Class, text: str) -> bool:
+    return any(text in line for line in lab.said.lines)
+
+
+# --- up and down -----------------------------------------------------------------------------
+
+
+def test_all_seats_are_at_its_address(lab: Class) -> None:
+    report = lab.launch(gateway="path")
+    assert not report.problems
+    host = lab.rows(report)[0]["host"]
+    assert {f"{urlsplit(url).scheme}://{urlsplit(url).netloc}" for url in urls(lab, report).values()} == {
+        f"https://{host}"
+    }
+    assert len(set(urls(lab, report).values())) == 2
+    assert is_said(lab, "one HTTPS address for all seats")
+    assert is_said(lab, "web-ca.pem")  # who signed, and what to trust
+    (service,) = gateways(lab)
+    assert service["Spec"]["TaskTemplate"]["Placement"]["Constraints"] == [f"node.id=={lab.api.node_id}"]
+    assert {row["state"] for row in lab.rows(status.status(lab.session()))} == {"ready"}
+
+
+def test_again_nothing_changes_and_it_need_not_be_asked_for(lab: Class) -> None:
+    first = lab.launch(gateway="path")
+    again = lab.launch()
+    assert urls(lab, again) == urls(lab, first)
+    assert lab.changes == []
+    assert is_said(lab, "Gateway: unchanged") and not is_said(lab, "No seat restarts")
+
+
+def test_it_comes_and_goes_without_a_restart_of_a_seat(lab: Class) -> None:
+    before = urls(lab, lab.launch())
+    lab.launch(gateway="path")
+    assert "update service" not in lab.changes
+    after = lab.launch(gateway="none")
+    assert urls(lab, after) == before
+    assert is_said(lab, "each seat is reached at its machine's address again")
+    assert lab.changes == ["remove service", "remove volume"]
+    assert gateways(lab) == []
+
+
+def test_the_configuration_takes_it_away_again_only_in_so_many_words(lab: Class) -> None:
+    lab.gateway = {"mode": "path", "tls": "internal"}
+    lab.launch()
+    lab.gateway = {"tls": "internal"}
+    lab.launch()
+    assert len(gateways(lab)) == 1
+    lab.gateway = {"mode": "none"}
+    lab.launch()
+    assert gateways(lab) == []
+
+
+def test_a_seat_that_comes_or_goes_changes_no_container(lab: Class) -> None:
+    lab.launch(gateway="path")
+    (before,) = gateways(lab)
+    lab.enrol(4)
+    lab.launch()
+    assert gateways(lab) == [before]
+    assert len(config(lab, "login")["seats"]) == 4
+    lab.enrol(2)
+    lab.launch(prune=True)
+    assert gateways(lab) == [before]
+    assert len(config(lab, "login")["seats"]) == 2
+    assert "HUP" in lab.api.signals
+
+
+def test_a_name_for_each_seat(lab: Class) -> None:
+    lab.gateway = {"domain": "class.example.org", "tls": "internal"}
+    lab.launch(gateway="path")
+    report = lab.launch(gateway="subdomain")
+    hosts = {urlsplit(url).netloc for url in urls(lab, report).values()}
+    assert len(hosts) == 2
+    assert all(host.endswith(".class.example.org") and "ann" not in host and "bob" not in host for host in hosts)
+    assert is_said(lab, "from path to subdomain. No seat restarts")
+    assert "remove service" not in lab.changes
+
+
+def test_seats_of_all_machines_are_reached_through_the_first(two: Class) -> None:
+    two.enrol(8)
+    report = two.launch(gateway="path")
+    assert len(set(two.nodes_of(report))) == 2
+    assert len({urlsplit(url).netloc for url in urls(two, report).values()}) == 1
+    ways = config(two)["apps"]["http"]["servers"]["gateway"]["routes"][0]["handle"][0]["mappings"]
+    assert {way["outputs"][0].rpartition(":")[0] for way in ways} == {api.address for api in two.apis}
+
+
+# --- resets ----------------------------------------------------------------------------------
+
+
+def test_it_leads_only_to_the_seats_that_are_left_and_goes_with_the_last(lab: Class) -> None:
+    lab.launch(gateway="path")
+    reset.containers_reset(lab.session(only=("1",)), with_volumes=False)
+    assert [seat["path"] for seat in config(lab, "login")["seats"]] and len(config(lab, "login")["seats"]) == 1
+    done = reset.containers_reset(lab.session(), with_volumes=False)
+    assert not done.problems
+    assert gateways(lab) == []
+    assert not any("gateway" in name for name in lab.api.volumes_)
+
+
+def test_a_reset_of_the_course_leaves_nothing_of_it(lab: Class) -> None:
+    lab.launch(gateway="path")
+    done = reset.driver_reset(lab.session())
+    assert not done.problems
+    assert lab.api.volumes_ == {} and lab.api.containers_ == []
+
+
+def test_a_gateway_that_fails_to_follow_is_reported_with_the_reset(lab: Class) -> None:
+    lab.launch(gateway="path")
+    lab.api.gateway_error = "no such module"
+    done = reset.containers_reset(lab.session(only=("1",)), with_volumes=False)
+    assert "no such module" in messages(done)
+    assert len(lab.api.open_ports) == 2 + 1  # Bob's and the gateway's
+
+
+# --- what can't be ---------------------------------------------------------------------------
+
+
+def test_a_name_for_each_seat_needs_a_domain(lab: Class) -> None:
+    with pytest.raises(RequestError, match="domain"):
+        lab.launch(gateway="subdomain")
+    assert lab.changes == []
+
+
+def test_a_port_that_is_taken_is_named_before_anything_is_made(lab: Class) -> None:
+    lab.driver.held = frozenset({443})
+    with pytest.raises(RequestError, match="443") as refused:
+        lab.launch(gateway="path")
+    assert "gateway.port" in str(refused.value)
+    assert lab.changes == []
+
+
+def test_a_configuration_that_it_refuses_is_an_error_with_its_words(lab: Class) -> None:
+    lab.api.gateway_error = "listen tcp :443: bind: address already in use"
+    with pytest.raises(CloudscaleError, match=r"can't listen: listen tcp :443") as refused:
+        lab.launch(gateway="path")
+    assert "gateway.port" in (refused.value.remedy or "")
