@@ -209,12 +209,12 @@ class Cluster:
         own = (host for host in self.hosts if host.name == name or (host.node and host.node.id == self.gateway.node_id))
         return next(own, None)
 
-    def seat_addresses(self, key: bytes) -> Addresses:
-        """The addresses that students open. `key`: the course's."""
+    def seat_addresses(self, key: bytes, names: bytes) -> Addresses:
+        """The addresses that students open. `key`: the course's; `names`: that of the seats' host names."""
         if not self.gateway:
             return Addresses(self.addresses, key)
         host = self.gateway_host
-        return Addresses(self.addresses, key, self.gateway.entrance, host.machine.address if host else "")
+        return Addresses(self.addresses, key, self.gateway.entrance, host.machine.address if host else "", names)
 
     def with_gateway(self, gateway: Gateway | None) -> Cluster:
         return replace(self, gateway=gateway)

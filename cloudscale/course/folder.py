@@ -23,6 +23,7 @@ from cloudscale.errors import CloudscaleError, RequestError
 from cloudscale.files import make_once
 
 KEY_BYTES = 32
+NAMES = "gateway-names"  # the secret of the seats' host names
 STORE_COPY = "gateway-store.tar"  # the gateway's account at an authority on the internet, and its certificates
 OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 ATTEMPTS = 100  # to lock a folder that other runs remove at their end
@@ -56,7 +57,14 @@ class CourseFolder:
 
         Raises RequestError if the folder or its key can't be used.
         """
-        path = self.folder / "key"
+        return self._secret("key", "All passwords depend on it.", create=create)
+
+    def names_key(self, *, create: bool = True) -> bytes | None:
+        """The same for the host names of the seats, in a file of its own: it stays with their certificates."""
+        return self._secret(NAMES, "The addresses of all seats depend on it.", create=create)
+
+    def _secret(self, name: str, why: str, *, create: bool) -> bytes | None:
+        path = self.folder / name
         self.check()
         try:
             if not path.exists():
@@ -71,7 +79,7 @@ class CourseFolder:
         if len(key) != KEY_BYTES:
             raise RequestError(
                 f"{path} does not contain the course's key: {2 * KEY_BYTES} hexadecimal digits.",
-                "Restore the file from which this course was started. All passwords depend on it.",
+                f"Restore the file from which this course was started. {why}",
             )
         return key
 
@@ -162,7 +170,7 @@ class CourseFolder:
             for path in self.folder.iterdir():
                 if path.is_dir():
                     shutil.rmtree(path, ignore_errors=True)
-                elif path.name != STORE_COPY:
+                elif path.name not in (STORE_COPY, NAMES):
                     path.unlink(missing_ok=True)
         else:
             shutil.rmtree(self.folder, ignore_errors=True)

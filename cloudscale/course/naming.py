@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import re
 
 from slugify import slugify
 
@@ -84,6 +85,13 @@ def delivered_repository(course: str) -> str:
 def keyed_digest(key: bytes, purpose: str, *parts: str) -> bytes:
     """32 bytes that can be computed only with the course's key."""
     return hmac.digest(key, json.dumps([purpose, *parts]).encode(), "sha256")
+
+
+def natural(name: str) -> tuple[str, int]:
+    """A sort key that puts course-2 before course-10."""
+    match = re.fullmatch(r"(.*?)(\d*)", name)
+    assert match
+    return match[1], int(match[2] or 0)
 
 
 def key_id(key: bytes) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 import threading
 from abc import abstractmethod
 from collections.abc import Collection
@@ -11,6 +10,7 @@ from collections.abc import Collection
 from slugify import slugify
 
 from cloudscale.course.folder import CourseFolder
+from cloudscale.course.naming import natural
 from cloudscale.drivers.over_ssh import OverSsh
 from cloudscale.errors import RequestError
 from cloudscale.hosts.first_login import Booting, NoLogin, log_in
@@ -107,10 +107,3 @@ def survey_not_up(
         held_ports=held_ports,
         state=MachineState.OFF if has_answered else MachineState.COMING,
     )
-
-
-def natural(name: str) -> tuple[str, int]:
-    """A sort key that puts course-2 before course-10."""
-    match = re.fullmatch(r"(.*?)(\d*)", name)
-    assert match
-    return match[1], int(match[2] or 0)

@@ -52,6 +52,18 @@ class MakesMachines(Protocol):
     def kind(self) -> Kind:
         """What each machine will be. Raises RequestError, which names the wrong setting."""
 
+    def enter_by_first(self, wanted: bool | None) -> bool:
+        """Says whether the first machine alone is to have a public address, so that the others are reached through it.
+
+        To be called before anything is ordered or booted. None: as it is. Returns what holds from now on.
+        """
+
+    def settle_addresses(self) -> Mapping[str, str]:
+        """Gives and takes public addresses, until just those machines have one that should.
+
+        Returns the new addresses of the machines that got one. Raises CloudscaleError.
+        """
+
     def order(self, count: int, former: Collection[str]) -> Order:
         """Plans `count` more machines and their share of the quota; uses `former` names first. Makes nothing."""
 

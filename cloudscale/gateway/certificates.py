@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+import os
 import socket
 import ssl
 from collections.abc import Iterable
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import requests
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
@@ -19,6 +21,7 @@ from cloudscale.errors import RequestError
 from cloudscale.networks import is_public
 from cloudscale.seats.address import HTTPS, Entrance
 
+SYSTEM_ROOTS = "/etc/ssl/certs/ca-certificates.crt"  # of Debian
 HANDSHAKE = 5.0  # seconds
 SOON = datetime.timedelta(days=14)  # files that expire within these are reported
 
@@ -61,6 +64,18 @@ def _is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def trusted_roots() -> bytes:
+    """Whom this computer trusts: the gateway's image need not have any, and a company's own authority is among them."""
+    named = (os.environ.get("REQUESTS_CA_BUNDLE"), os.environ.get("SSL_CERT_FILE"), SYSTEM_ROOTS)
+    found = next(
+        (Path(path) for path in named if path and Path(path).is_file()), Path(requests.utils.DEFAULT_CA_BUNDLE_PATH)
+    )
+    try:
+        return found.read_bytes()
+    except OSError as error:
+        raise RequestError(f"{found} can't be read: {error.strerror}.", "It says which authorities to trust.") from None
 
 
 def shown(address: str, entrance: Entrance) -> x509.Certificate | None:

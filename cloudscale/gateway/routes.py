@@ -54,12 +54,15 @@ class Route:
     secret: str = field(repr=False)
 
 
-def seat_route(key: bytes, seat: Placed, host: str) -> Route:
-    """The way to a seat whose machine has the address `host` for the gateway's machine."""
+def seat_route(key: bytes, names: bytes, seat: Placed, host: str) -> Route:
+    """The way to a seat whose machine has the address `host` for the gateway's machine.
+
+    `key`: the course's; `names`: that of the seats' host names.
+    """
     student = seat.student.id
     return Route(
         path=naming.seat_path(key, student),
-        label=naming.seat_label(key, student),
+        label=naming.seat_label(names, student),
         upstream=endpoint(host, seat.place.port),
         password=naming.password(key, student),
         token=naming.seat_token(key, student),
@@ -251,22 +254,20 @@ def _tls(entrance: Entrance, routes: Sequence[Route], certificates: Certificates
     if certificates.source == "files":
         files: Json = {"certificate": f"{TLS}/certificate.pem", "key": f"{TLS}/key.pem", "tags": [certificates.version]}
         return {"tls": {"certificates": {"load_files": [files]}}}
-    own: Json = {
-        "module": "internal",
-        "ca": "course",
-        "lifetime": STANDING_IN if certificates.source == "acme" else "168h",
-    }
-    acme: Json = {"module": "acme", "ca": certificates.acme}
+    # under another name, so that what the course's own authority signed before is not taken for the other one's
+    ca, lifetime = ("stand-in", STANDING_IN) if certificates.source == "acme" else ("course", "168h")
+    own: Json = {"module": "internal", "ca": ca, "lifetime": lifetime}
+    acme: Json = {"module": "acme", "ca": certificates.acme, "trusted_roots_pem_files": [f"{TLS}/roots.pem"]}
     if certificates.email:
         acme["email"] = certificates.email
-    if certificates.short:
-        acme["profile"] = "shortlived"
+    # Let's Encrypt signs for a bare address with this profile alone; others may not know it
+    asked = [{**acme, "profile": "shortlived"}, acme] if certificates.short else [acme]
     of_seats = [f"{route.label}.{entrance.host}" for route in routes] if entrance.by_name else []
     if entrance.by_name and certificates.source == "internal":
         of_seats = [f"*.{entrance.host}"]
     names = [entrance.host, *of_seats]
     # the course's own authority stands in until the other one answers
-    issuers = [acme, own] if certificates.source == "acme" else [own]
+    issuers = [*asked, own] if certificates.source == "acme" else [own]
     authority = {
         "name": f"cloudscale {certificates.version}",
         "install_trust": False,
@@ -278,7 +279,7 @@ def _tls(entrance: Entrance, routes: Sequence[Route], certificates: Certificates
             "certificates": {"automate": names},
             "automation": {"policies": [{"subjects": names, "issuers": issuers}]},
         },
-        "pki": {"certificate_authorities": {"course": authority}},
+        "pki": {"certificate_authorities": {ca: authority}},
     }
 
 

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from cryptography import x509
-
 from cloudscale.course import naming
 from cloudscale.course.folder import STORE_COPY
 from cloudscale.course.settings import GatewaySettings
@@ -68,11 +66,9 @@ class GatewaySetup:
             return
         asks = source.source == "acme"
 
-        def look() -> x509.Certificate | None:
-            found = certificates.shown(address, entrance)
-            return None if asks and found and is_ours(found) else found
-
-        if poll(look, timeout=ISSUING if asks else HANDSHAKES) and asks:
+        # there is none until the first authority has signed, or has not
+        found = poll(lambda: certificates.shown(address, entrance), timeout=ISSUING if asks else HANDSHAKES)
+        if asks and found and not is_ours(found):
             self._keep_store()
             return
         if asks:
@@ -108,12 +104,13 @@ class GatewaySetup:
                 self.say(f"Warning: {own.warning}")
             return own.chain, {"tls/certificate.pem": own.chain, "tls/key.pem": own.key}
         authority = self.authority()
+        trusted = {"tls/roots.pem": certificates.trusted_roots()}
         certificate = files.read("tls/intermediate.pem")
         if certificate and is_valid(certificate, authority, entrance.host):
-            return certificate, {"tls/root.pem": authority.pem}
+            return certificate, {"tls/root.pem": authority.pem, **trusted}
         certificate, key = authority.intermediate([entrance.host])
         written = {"root.pem": authority.pem, "intermediate.pem": certificate, "intermediate.key": key}
-        return certificate, {f"tls/{name}": data for name, data in written.items()}
+        return certificate, {**{f"tls/{name}": data for name, data in written.items()}, **trusted}
 
     def authority(self) -> WebAuthority:
         return web_authority(self.folder, self.course)

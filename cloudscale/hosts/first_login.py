@@ -8,10 +8,11 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cloudscale.errors import ConnectionFailed, HostKeyChanged, LoginRefused
+from cloudscale.errors import ConnectionFailed, HostKeyChanged, LoginRefused, NotReached
 from cloudscale.hosts.known_hosts import KnownHosts
 from cloudscale.hosts.ssh import Connection, connect
 from cloudscale.hosts.target import Target
+from cloudscale.hosts.tunnel import End
 from cloudscale.model import Say
 from cloudscale.waiting import Clock, poll, retry
 
@@ -39,12 +40,14 @@ class _NoConsole(Exception):
 class Booting:
     """A machine that boots. `console`: reads its output, None if it can't be read; `clock`: measures the waits.
 
-    `check` raises an error if waiting any longer is pointless.
+    `check` raises an error if waiting any longer is pointless. `over`: the connection to the host through which it is
+    reached (`target.via`).
     """
 
     console: Callable[[], str | None]
     clock: Clock
     check: Callable[[], None] = lambda: None
+    over: Callable[[], Connection | None] = lambda: None
 
     def console_end(self) -> str:
         """The last lines of the console, for a message."""
@@ -72,11 +75,11 @@ def log_in(booting: Booting, target: Target, known: KnownHosts, timeout: float, 
 
     def answers() -> bool:
         booting.check()
-        return _answers(target)
+        return _answers(target, booting.over())
 
     def attempt() -> Connection:
         booting.check()
-        return connect(target, timeout=STEP, known=known)
+        return connect(target, timeout=STEP, known=known, over=booting.over())
 
     if not poll(answers, timeout=timeout, interval=1, clock=clock):
         raise NoLogin(f"nothing answers on {target.host}, port {target.port}, after {timeout:g} s")
@@ -106,9 +109,15 @@ class _Patience:
         return isinstance(error, ConnectionFailed) and not isinstance(error, HostKeyChanged)
 
 
-def _answers(target: Target) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection((target.host, target.port), timeout=PROBE) as probe:
-        return probe.recv(4) == b"SSH-"
+def _answers(target: Target, over: Connection | None) -> bool:
+    with contextlib.suppress(OSError, NotReached):
+        if over:
+            probe: End = over.open(target.host, target.port, PROBE)
+        else:
+            probe = socket.create_connection((target.host, target.port), timeout=PROBE)
+        with contextlib.closing(probe):
+            probe.settimeout(PROBE)
+            return probe.recv(4) == b"SSH-"
     return False
 
 

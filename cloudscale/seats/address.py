@@ -48,13 +48,15 @@ class Entrance:
 class Addresses:
     """The addresses of a course's seats. `hosts`: of the machines, by name. `key`: the course's.
 
-    Behind a gateway, `entrance` is the address that students open, and `gateway` that of its machine.
+    Behind a gateway, `entrance` is the address that students open, `gateway` that of its machine, and `names` the key
+    of the seats' host names.
     """
 
     hosts: Mapping[str, str]
     key: bytes = field(repr=False)
     entrance: Entrance | None = None
     gateway: str = ""
+    names: bytes = field(default=b"", repr=False)
 
     def host(self, seat: Placed) -> str:
         """Empty for a machine that the course does not have any more."""
@@ -72,7 +74,7 @@ class Addresses:
         """What the student opens; empty if the machine has no address."""
         path = naming.seat_path(self.key, seat.student.id)
         if self.entrance:
-            return f"https://{self.entrance.at(naming.seat_label(self.key, seat.student.id))}{path}"
+            return f"https://{self.entrance.at(naming.seat_label(self.names, seat.student.id))}{path}"
         if not (host := self.host(seat)):
             return ""
         return f"http://{endpoint(host, seat.place.port)}{path}"

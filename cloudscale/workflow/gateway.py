@@ -5,10 +5,11 @@ from __future__ import annotations
 import secrets
 import socket
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from cloudscale.cluster.state import Cluster, Host
+from cloudscale.course.naming import natural
 from cloudscale.course.session import Session
 from cloudscale.course.settings import Launch
 from cloudscale.errors import CloudscaleError, RequestError
@@ -16,7 +17,7 @@ from cloudscale.fanout import fan_out
 from cloudscale.gateway import routes, service
 from cloudscale.gateway.setup import GatewaySetup, trainers_files
 from cloudscale.gateway.volume import remove_volumes
-from cloudscale.model import Outcome, Outcomes
+from cloudscale.model import Machine, Outcome, Outcomes
 from cloudscale.seats.address import Entrance, Placed
 
 Mode = Literal["none", "path", "subdomain", "auto"]
@@ -24,10 +25,16 @@ Mode = Literal["none", "path", "subdomain", "auto"]
 
 @dataclass(frozen=True)
 class Wish:
-    """The gateway that a launch is to end with. `machine`: its name, the course's first."""
+    """The gateway that a launch is to end with. `machine`: its name, the course's first.
+
+    `is_kept`: nobody has asked for a mode. `spreads`: the machines had one public address, and each one is to have its
+    own again.
+    """
 
     mode: Mode
     machine: str = ""
+    is_kept: bool = False
+    spreads: bool = False
 
     @property
     def is_wanted(self) -> bool:
@@ -35,25 +42,33 @@ class Wish:
 
 
 def wish(cluster: Cluster, session: Session, launch: Launch) -> Wish:
-    """What the flag says, else the configuration; if neither does, what the class has stays.
-
-    Raises RequestError for what can't be, as far as it is known before the machines are up.
-    """
+    """What the flag says, else the configuration; else what the class has stays. The driver learns of it."""
     settings = session.settings.gateway
-    mode: Mode = launch.gateway or settings.mode
-    if not launch.gateway and "mode" not in settings.model_fields_set and cluster.gateway:
-        mode = cluster.gateway.mode
-    if mode == "none":
-        return Wish(mode)
+    mode: Mode | None = launch.gateway or (settings.mode if "mode" in settings.model_fields_set else None)
+    maker = cluster.maker
+    has_one_address = maker.enter_by_first(None) if maker else False
+    is_kept = mode is None
+    if mode is None:  # of a class whose first machine is lost, only the addresses of the others say that it had one
+        mode = cluster.gateway.mode if cluster.gateway else "auto" if has_one_address else "none"
     if mode == "subdomain" and not settings.domain:
         raise RequestError(
             "--gateway subdomain needs a domain name.",
             "Set gateway.domain to a name for which *.DOMAIN leads to the first machine; or use --gateway path.",
         )
-    first = cluster.hosts[0]
+    if maker:
+        maker.enter_by_first(mode != "none")
+    return Wish(mode, is_kept=is_kept, spreads=has_one_address and mode == "none")
+
+
+def on_first(wish: Wish, cluster: Cluster, session: Session) -> Wish:
+    """The wish, for the first of the course's machines. Raises RequestError if that one can't have it."""
+    if not wish.is_wanted:
+        return wish
+    first = min(cluster.hosts, key=lambda host: natural(host.name)) if cluster.maker else cluster.hosts[0]
+    settings = session.settings.gateway
     _check_port(first, cluster, settings.port)
-    trainers_files(settings, settings.domain or first.machine.address, by_name=mode == "subdomain")
-    return Wish(mode, first.name)
+    trainers_files(settings, settings.domain or first.machine.address, by_name=wish.mode == "subdomain")
+    return replace(wish, machine=first.name)
 
 
 def _check_port(first: Host, cluster: Cluster, port: int) -> None:
@@ -77,7 +92,11 @@ def _change(wish: Wish, cluster: Cluster) -> str:
     if now == wish.mode:
         return ""
     if not wish.is_wanted:
-        return "it is removed; each seat is reached at its machine's address again. No seat restarts."
+        restarts = "Machines that get a public address restart, and their seats with them."
+        return (
+            "it is removed; each seat is reached at its machine's address again."
+            f" {restarts if wish.spreads else 'No seat restarts.'}"
+        )
     if now == "none":
         return f"one HTTPS address for all seats, on {wish.machine} ({wish.mode}). No seat restarts."
     return f"from {now} to {wish.mode}. No seat restarts; everybody logs in again."
@@ -95,9 +114,25 @@ def bring_up(cluster: Cluster, wish: Wish, seats: Iterable[Placed], session: Ses
         if cluster.gateway:
             remove(cluster, session)
             session.progress.say("Gateway: removed")
-        return cluster.with_gateway(None)
+        return _spread(cluster.with_gateway(None), wish)
+    if wish.is_kept and cluster.gateway:  # which may not have been seen before its machine was up
+        wish = replace(wish, mode=cluster.gateway.mode)
     entrance = _entrance(cluster, wish, session)
     return _converge(cluster, wish.machine, entrance, seats, session)
+
+
+def _spread(cluster: Cluster, wish: Wish) -> Cluster:
+    """Gives each machine an address of its own. The engine's certificate has to be for it, so the engine restarts."""
+    if not cluster.maker or not wish.spreads:
+        return cluster
+    given = [Machine(name, address) for name, address in cluster.maker.settle_addresses().items()]
+    engines = fan_out(cluster.driver.prepare, given, name=lambda machine: machine.name).get()
+    hosts = {host.name: host for host in cluster.hosts}
+    changed = [
+        replace(hosts[machine.name], machine=machine, engine=engine)
+        for machine, engine in zip(given, engines, strict=True)
+    ]
+    return cluster.with_hosts(changed)
 
 
 def follow(
@@ -124,7 +159,7 @@ def _entrance(cluster: Cluster, wish: Wish, session: Session) -> Entrance:
     host = settings.domain or address
     if wish.mode == "auto":
         leads = addresses_of(f"cloudscale-{secrets.token_hex(4)}.{settings.domain}") if settings.domain else set()
-        by_name = bool(leads & addresses_of(address))
+        by_name = bool(leads) and bool(leads & addresses_of(address))
         why = f"*.{settings.domain} leads to {wish.machine}" if by_name else "no wildcard name leads to it"
         session.progress.say(f"Gateway: {'subdomain' if by_name else 'path'}, since {why} (--gateway says otherwise)")
     else:
@@ -148,7 +183,9 @@ def addresses_of(name: str) -> set[str]:
 
 def _converge(cluster: Cluster, machine: str, entrance: Entrance, seats: Iterable[Placed], session: Session) -> Cluster:
     setup = _setup(cluster, machine, session)
-    ways = [routes.seat_route(setup.key, seat, cluster.inner_address(seat.place.machine)) for seat in seats]
+    names = session.course.names_key()
+    assert names
+    ways = [routes.seat_route(setup.key, names, seat, cluster.inner_address(seat.place.machine)) for seat in seats]
     done = setup.converge(cluster.manager, cluster.gateway, entrance, ways)
     others = [engine for name, engine in cluster.engines.items() if name != machine]
     fan_out(lambda engine: remove_volumes(engine, setup.course), others, name=lambda engine: engine.name)
@@ -182,9 +219,14 @@ def _setup(cluster: Cluster, machine: str, session: Session) -> GatewaySetup:
 
 
 def settle(cluster: Cluster, session: Session) -> None:
-    """Says who has signed for the gateway, and keeps what the next machine needs of that."""
+    """Says who has signed for the gateway, and keeps what the next machine needs of that.
+
+    The other machines' public addresses are given back only here: this run has reached them there.
+    """
     if cluster.gateway and (host := cluster.gateway_host):
         _setup(cluster, host.name, session).settle(cluster.gateway.entrance, host.machine.address)
+        if cluster.maker:
+            cluster.maker.settle_addresses()
 
 
 def remove(cluster: Cluster, session: Session) -> Outcomes[str]:

@@ -44,7 +44,7 @@ def start(cluster: Cluster, plan: Plan, session: Session, launch: Launch) -> Sea
     changes = services.converge(seats, cluster.nodes, cluster.seats, template)
     done = [each.get().what for each in changes if each.ok]
     say("Seats: " + ", ".join(f"{done.count(what)} {what}" for what in ("created", "updated", "unchanged")))
-    addresses = cluster.seat_addresses(template.key)
+    addresses = cluster.seat_addresses(template.key, session.course.names_key(create=False) or b"")
     answers = _wait(cluster, seats, changes, addresses, session)
     services.remove_unused_secrets()
 

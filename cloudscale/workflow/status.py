@@ -18,7 +18,7 @@ def status(session: Session) -> Report:
     seats = [target for target in chosen if not isinstance(target, Machine)]
     key = session.course.key(create=False)
     services.check_key(seats, key, session.course.folder)
-    addresses = cluster.seat_addresses(key or b"")
+    addresses = cluster.seat_addresses(key or b"", session.course.names_key(create=False) or b"")
     states = readiness.seat_states(cluster.manager, seats, addresses, cluster.engines) if seats else []
     rows = []
     problems = list(cluster.problems(session.selection))

@@ -35,6 +35,7 @@ def themachine(session: Session, launch: Launch) -> Report:
     with session.locked(unless=launch.plan):  # --plan makes nothing, not even the course's folder
         cluster = look(session, driver, _survey_all(driver, session, phases))
         usable = usable_machines(cluster, session, launch)
+        wish = gateway.wish(cluster, session, launch)
         order = size(cluster, usable, students, session, launch)  # machines to make, checked against the quota
         cluster = cluster.with_hosts(Host(survey.machine, survey, is_made=False) for survey in order.surveys)
         usable += [survey.machine.name for survey in order.surveys]
@@ -42,11 +43,11 @@ def themachine(session: Session, launch: Launch) -> Report:
         lost = recovery.decide(cluster, usable, session, launch)  # what is given up for good
         session = _with_image(session, cluster)
         students = [] if launch.onlycreate else students
-        wish = gateway.wish(cluster, session, launch)
+        entry = gateway.on_first(wish, cluster, session)
         plan = place(cluster, usable, students, session, launch, given_up=lost.machines)
         for warning in plan.warnings:
             session.progress.say(f"Warning: {warning}")
-        gateway.say_change(wish, cluster, session)
+        gateway.say_change(entry, cluster, session)
         problems = _problems(cluster, session)
         if launch.plan:
             text = report.plan(plan, cluster.machines, order.demands, session.common.format)
@@ -67,7 +68,7 @@ def themachine(session: Session, launch: Launch) -> Report:
             with phases.timed("seats"):
                 plan = place(ready.cluster, ready.names, students, session, launch, given_up=given_up, preferred=plan)
                 after = seats_after(ready.cluster, plan, pruned=launch.prune)
-                entered = gateway.bring_up(ready.cluster, wish, after, session)
+                entered = gateway.bring_up(ready.cluster, entry, after, session)
                 entered.open_ports(after)
                 seated = seats.start(entered, plan, session, launch)
                 gateway.settle(entered, session)

@@ -8,11 +8,15 @@ import socket
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
+from cloudscale.engines.certificates import authority
+from cloudscale.engines.client import over_tls
 from tests.cloud.classroom import Project, Trainer, cloud_tool
 from tests.cloud.conftest import STATE
+from tests.lab.caddy_image import load_caddy_image
 from tests.lab.cloud import LabCloud
 from tests.lab.cloud_seed import BLANK, DOCKER, STOCK
 from tests.lab.engine import LabEngine
@@ -283,6 +287,33 @@ def test_what_is_misspelt_is_reported_with_what_is_available(room: Room, key: st
 
 
 # --- what happens to it ----------------------------------------------------------------------
+
+
+def test_behind_a_gateway_one_floating_ip_is_enough(room: Room) -> None:
+    folder = room.trainer.tool.home / "course" / "openstack"
+    address = next(row["host"] for row in room.rows if row["node"] == "course-1")
+    with room.cloud.namespace.entered():  # no registry is reached from there
+        signer = authority(folder, "course", create=False)
+        assert signer
+        engine = over_tls("course-1", address, 2376, ca=signer.ca_file, certificate=signer.client_files)
+        load_caddy_image(engine, STATE / "caddy")
+    room.trainer.tool.environment["INVOKE_CLOUDSCALE_GATEWAY_TLS"] = "internal"
+    first = room.trainer.launch("--gateway", "path")
+    assert [ip.floating_ip_address for ip in room.project.marked(MARK)["floating IPs"]] == [address]
+    assert {urlsplit(row["url"]).netloc for row in first.rows} == {address}
+    assert room.reaches(address, 443) and not room.reaches(address, 4321)
+
+    room.trainer.write(*STUDENTS, "4;Late;Comer;")
+    room.table = room.trainer.launch()  # the other machine is reached through the first one by now
+    assert "Gateway: unchanged" in room.table.err
+    assert [row["state"] for row in room.rows] == ["ready"] * 4
+    assert {row["node"] for row in room.rows} == {"course-1", "course-2"}
+    with room.cloud.namespace.entered():
+        trusted = str(folder / "web-ca.pem")
+        for row in room.rows:
+            assert Student(row["url"], row["password"], trusted).is_let_in
+        assert not Student(room.rows[0]["url"], room.rows[1]["password"], trusted).is_let_in
+    assert room.trainer.do("com_node", "hostname").out.count("course-") >= 2
 
 
 def test_a_machine_that_was_deleted_is_made_again_at_the_same_address(room: Room) -> None:

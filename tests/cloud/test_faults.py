@@ -123,7 +123,7 @@ class Laboratory:
         port = maker.port("machine-1")
         assert port
         assert maker.floating_ip("machine-1", port)
-        maker.server("machine-1", port)
+        maker.server("machine-1", port, inventory.FLOATING)
         group = security.ensure_group(cloud, mark)
         base = security.base_rules(settings)
         security.add_rules(cloud, mark, group, base | security.seat_rules([4321], settings.student_cidr))

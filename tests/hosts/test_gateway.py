@@ -80,7 +80,7 @@ http.server.ThreadingHTTPServer(("0.0.0.0", 9999), Hostile).serve_forever()
 
 @pytest.fixture(scope="module")
 def tool(engine: LabEngine, image: str) -> Iterator[Tool]:
-    load_caddy_image(engine, STATE / "caddy")
+    load_caddy_image(engine.client, STATE / "caddy")
     used = Tool(engine, STATE / "gateway", {"INVOKE_CLOUDSCALE_IMAGE": image})
     yield used
     left = used("driver_reset", "--yes")

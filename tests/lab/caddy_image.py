@@ -6,20 +6,21 @@ import io
 import tarfile
 from pathlib import Path
 
+import docker
+
 from cloudscale.gateway.program import DEBIAN, IMAGE
 from cloudscale.images.packages import fetch_file
-from tests.lab.engine import LabEngine
 from tests.lab.namespace import outside
 from tests.lab.stock import kept
 
 BOOKWORM = "deb http://deb.debian.org/debian bookworm main"
 
 
-def load_caddy_image(engine: LabEngine, folder: Path) -> str:
+def load_caddy_image(engine: docker.DockerClient, folder: Path) -> str:
     """The image on an engine. What it is made of is downloaded to a folder, or taken from the environment's cache."""
     archive = kept("caddy", folder, [Path(__file__)], _build) / "image.tar"
     repository, _, tag = IMAGE.partition(":")
-    engine.client.api.import_image_from_file(str(archive), repository=repository, tag=tag)
+    engine.api.import_image_from_file(str(archive), repository=repository, tag=tag)
     return IMAGE
 
 

@@ -179,6 +179,12 @@ class FakeCloud(FakeHosts):
     def check_nodes(self, nodes: int) -> None:
         pass
 
+    def enter_by_first(self, wanted: bool | None) -> bool:
+        return False
+
+    def settle_addresses(self) -> Mapping[str, str]:
+        return {}
+
     def open_ports(self, ports: Mapping[str, Collection[int]], inner: Collection[int] = (), source: str = "") -> None:
         self.running_before.append({port for api in self.apis.values() for port in api.open_ports})
         self.opened.append({*itertools.chain(*ports.values())})

@@ -32,7 +32,7 @@ LAYERS = (
 LIBRARIES = {  # and the modules that import them
     "paramiko": {"hosts.ssh", "hosts.running", "hosts.known_hosts", "hosts.private_keys", "hosts.credentials"},
     "cryptography": {
-        *("engines.certificates", "gateway.authority", "gateway.certificates", "gateway.setup"),
+        *("engines.certificates", "gateway.authority", "gateway.certificates"),
         *("hosts.login_key", "hosts.private_keys"),
     },
     "invoke": {"cli.configuration", "cli.invocation"},

@@ -6,21 +6,26 @@ import ipaddress
 import itertools
 import threading
 from collections.abc import Collection, Mapping
+from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 
 from cloudscale.course.folder import CourseFolder
+from cloudscale.course.naming import natural
 from cloudscale.course.settings import NO_FLOATING_IPS, OpenStackSettings
-from cloudscale.drivers.made import MadeMachines, natural, survey_not_up
+from cloudscale.drivers.made import MadeMachines, survey_not_up
 from cloudscale.drivers.openstack import inventory, quota, security, sweep
 from cloudscale.drivers.openstack.choices import Choices, choose
 from cloudscale.drivers.openstack.cloud import open_cloud
 from cloudscale.drivers.openstack.credential import check_credential
 from cloudscale.drivers.openstack.given_ips import check_given_ips
-from cloudscale.drivers.openstack.inventory import FLOATING, Inventory, Server, read_inventory, read_servers
-from cloudscale.drivers.openstack.making import DELETING, Blueprint, Faulty, Maker
+from cloudscale.drivers.openstack.inventory import FLOATING, INNER, OWN, Inventory, Server, read_inventory, read_servers
+from cloudscale.drivers.openstack.making import BOOTING, DELETING, Blueprint, Faulty, Maker
 from cloudscale.drivers.openstack.watch import Watch
+from cloudscale.drivers.over_ssh import LOGIN
 from cloudscale.engines.client import Engine
 from cloudscale.errors import MachineError, NotSetUp
+from cloudscale.fanout import fan_out
 from cloudscale.hosts.facts import Facts, usable_memory
 from cloudscale.hosts.first_login import Booting, NoLogin
 from cloudscale.hosts.target import Target
@@ -51,40 +56,59 @@ class OpenStack(MadeMachines):
         self._group_size: int | None = None
         self._up: set[str] = set()
         self._ordered: tuple[str, ...] = ()  # names of machines to make
+        self._by_first = False
+        self._entrance_up: Future[Target] = Future()
 
     # --- existing machines -------------------------------------------------------------------
 
     def machines(self) -> list[Machine]:
         self._inventory = read_inventory(self._cloud, self._mark, self._settings.floating_ips)
         machines = [self._machine(name) for name in self._inventory.servers]
-        self._targets = {
-            machine.name: self._server_target(machine.address, server)
-            for machine, server in zip(machines, self._inventory.servers.values(), strict=True)
-            if server.status == "ACTIVE" and machine.address
-        }
+        self._targets = {}
+        up = [machine for machine in machines if machine.address and self._server(machine).status == "ACTIVE"]
+        for inner in (False, True):  # first those through which the others are reached
+            for machine in [machine for machine in up if (self._reach(machine.name) == INNER) is inner]:
+                via = self._targets.get(self._entrance) if inner else None
+                if via or not inner:
+                    self._targets[machine.name] = self._server_target(machine.address, self._server(machine), via)
         return machines
 
-    def _machine(self, name: str) -> Machine:
-        return Machine(name, self._inventory.address(name, floating=self._has_floating_ip(name)))
+    def _server(self, machine: Machine) -> Server:
+        return self._inventory.servers[machine.name]
 
-    def _has_floating_ip(self, name: str) -> bool:
-        """Whether the machine is, or will be, reached by a floating IP."""
+    def _machine(self, name: str) -> Machine:
+        return Machine(name, self._inventory.address(name, floating=self._reach(name) == FLOATING))
+
+    @property
+    def _entrance(self) -> str:
+        """The machine through which the others are reached, if any are."""
+        return min({*self._inventory.servers, *self._ordered}, key=natural, default="")
+
+    def _reach(self, name: str) -> str:
+        """How the machine is, or will be, reached: FLOATING, OWN or INNER."""
         server = self._inventory.servers.get(name)
         if self._settings.external_network == NO_FLOATING_IPS:
-            return False
-        if server and server.reached:
-            return server.reached == FLOATING
-        return self._chosen is None or self._chosen.external_id is not None
+            return OWN
+        if server and server.reached and (server.reached, name) != (INNER, self._entrance):
+            return server.reached
+        if self._chosen and self._chosen.external_id is None:
+            return OWN
+        return INNER if self._by_first and name != self._entrance else FLOATING
 
-    def _server_target(self, address: str, server: Server) -> Target:
+    def _server_target(self, address: str, server: Server, via: Target | None = None) -> Target:
         user = self._given_user or server.user or (self._chosen.user if self._chosen else "")
-        return self._login_target(address, server.name, server.id, user=user)
+        return replace(self._login_target(address, server.name, server.id, user=user), via=via)
 
     def _target(self, machine: Machine) -> Target:
         server = self._inventory.servers.get(machine.name)
         if server:
             self._check_server_key(server)
         if machine.name not in self._targets:
+            if server and server.status == "ACTIVE" and self._reach(machine.name) == INNER:
+                raise MachineError(
+                    f"{machine.name}: it is reached through {self._entrance}, which is not up.",
+                    "Run invoke themachine to repair that one.",
+                )
             state = self._describe(server) if server else "missing"
             raise MachineError(f"{machine.name}: its server is {state}.", "Run invoke themachine to repair it.")
         return self._targets[machine.name]
@@ -159,7 +183,9 @@ class OpenStack(MadeMachines):
         with_volumes = bool(self._settings.boot_volume)
         allowances, self._group_size = quota.read_allowances(self._cloud, with_volumes=with_volumes, say=self._say)
         groups = quota.read_groups(self._cloud, self._mark)
-        recipe = quota.recipe(self._choices(), self._settings, self._inventory, groups, self._group_size)
+        recipe = quota.recipe(
+            self._choices(), self._settings, self._inventory, groups, self._group_size, one_ip=self._by_first
+        )
         demands = quota.demands(recipe, count, allowances)
         short = {demand.resource for demand in demands if not demand.is_met}
         extra = (
@@ -179,11 +205,22 @@ class OpenStack(MadeMachines):
     # --- booting a machine -------------------------------------------------------------------
 
     def _start(self, name: str) -> Machine:
+        try:
+            return self._start_server(name)
+        except BaseException:
+            if name == self._entrance:
+                self._entrance_up.set_exception(MachineError(f"{name} did not come up.", "See there."))
+            raise
+
+    def _start_server(self, name: str) -> Machine:
         maker = self._get_maker()
         existing = self._inventory.servers.get(name)
         for attempt in itertools.count(1):
             try:
-                return Machine(name, self._boot_server(name, maker))
+                machine = Machine(name, self._boot_server(name, maker))
+                if name == self._entrance:
+                    self._entrance_up.set_result(self._targets[name])
+                return machine
             except Faulty as fault:
                 if name in self._up or (existing and existing.has_answered):
                     raise MachineError(
@@ -221,32 +258,87 @@ class OpenStack(MadeMachines):
                 self._remove_duplicates()
                 blueprint = Blueprint(self._mark, self._settings, choices, key)
                 self._maker = Maker(self._cloud, blueprint, self._inventory, self._group_size)
-                self._maker.reserve_ips(sorted({*self._inventory.servers, *self._ordered}, key=natural))
+                names = sorted({*self._inventory.servers, *self._ordered}, key=natural)
+                self._maker.reserve_ips(name for name in names if self._reach(name) == FLOATING)
             return self._maker
 
     def _boot_server(self, name: str, maker: Maker) -> str:
         """Makes or starts the machine's server, logs in, and returns the machine's address. Raises Faulty."""
+        reach = self._reach(name)
         port = maker.port(name)
-        ip = maker.floating_ip(name, port) if port else None
-        server = maker.server(name, port)
+        ip = maker.floating_ip(name, port) if port and reach == FLOATING else None
+        server = maker.server(name, port, reach)
         maker.await_active(name, server)
         if port is None:  # compute made it with the server
             port = maker.port_of(name, server)
-            ip = maker.floating_ip(name, port)
+            ip = maker.floating_ip(name, port) if reach == FLOATING else None
         address = ip.address if ip else port.outer_address
-        target = self._server_target(address, server)
-        booting = Booting(partial(inventory.read_console, self._cloud, server.id), self._cloud.clock)
+        via = self._await_entrance(name) if reach == INNER else None
+        target = self._server_target(address, server, via)
+        console = partial(inventory.read_console, self._cloud, server.id)
+        booting = Booting(console, self._cloud.clock, over=lambda: self._login(via, LOGIN) if via else None)
         try:
             self._first_login(booting, target)
         except NoLogin as error:
             raise Faulty(str(error), server.id) from None
         maker.mark_answered(server)
+        maker.note_reached(server, reach)
         self._say(f"{name}: up, at {address}")
         with self._lock:
             self._ports[name] = port.address
             self._targets[name] = target
             self._up.add(name)
         return address
+
+    # --- one floating IP for all -------------------------------------------------------------
+
+    def enter_by_first(self, wanted: bool | None) -> bool:
+        inner = any(server.reached == INNER for server in self._inventory.servers.values())
+        self._by_first = inner if wanted is None else wanted
+        return self._by_first
+
+    def _await_entrance(self, name: str) -> Target:
+        """How to log in to the machine through which this one is reached, once it is up."""
+        entrance, limit = self._entrance, BOOTING + self._boot_timeout
+        if known := self._targets.get(entrance):
+            return known
+        try:
+            return self._entrance_up.result(limit)
+        except (MachineError, TimeoutError):
+            raise MachineError(
+                f"{name}: it is reached through {entrance}, which did not come up.",
+                f"Repair or delete {entrance}, then run again.",
+            ) from None
+
+    def settle_addresses(self) -> Mapping[str, str]:
+        if self._choices().external_id is None:
+            return {}
+        self._inventory = read_inventory(self._cloud, self._mark, self._settings.floating_ips)
+        self._ordered = ()
+        blueprint = Blueprint(self._mark, self._settings, self._choices(), self._key())
+        maker = Maker(self._cloud, blueprint, self._inventory, self._group_size)
+        settled = fan_out(partial(self._settle_address, maker), self._inventory.servers)
+        settled.get()
+        return {name: address for name, address in settled.values.items() if address}
+
+    def _settle_address(self, maker: Maker, name: str) -> str:
+        """Gives the machine a floating IP, or takes it. Returns a new one."""
+        server, port = self._inventory.servers[name], self._inventory.ports.get(name)
+        if port is None:
+            return ""
+        bound = next((ip for ip in self._inventory.ips if ip.port_id == port.id), None)
+        if self._by_first and name != self._entrance:
+            maker.note_reached(server, INNER)
+            if bound:
+                maker.take_ip(name, bound)
+                self._say(f"{name}: its floating IP {bound.address} is given back")
+            return ""
+        ip = bound or maker.floating_ip(name, port)
+        maker.note_reached(server, FLOATING)
+        if bound or not ip:
+            return ""
+        self._targets[name] = self._server_target(ip.address, server)
+        return ip.address
 
     def open_ports(self, ports: Mapping[str, Collection[int]], inner: Collection[int] = (), source: str = "") -> None:
         self._remove_duplicates()

@@ -10,7 +10,7 @@ from typing import Any
 
 from openstack.exceptions import raise_from_response
 
-from cloudscale.drivers.made import natural
+from cloudscale.course.naming import natural
 from cloudscale.drivers.openstack.cloud import MICROVERSION, Cloud
 from cloudscale.errors import CloudError
 from cloudscale.fanout import fan_out
@@ -19,7 +19,7 @@ from cloudscale.units import MIB
 
 # in the metadata of a server: the SSH key that it was made with, the user for logins, and how it is reached
 FINGERPRINT, USER, REACHED = "cloudscale.key", "cloudscale.user", "cloudscale.reached"
-FLOATING, OWN = "floating", "own"  # by a floating IP, or by its own address
+FLOATING, OWN, INNER = "floating", "own", "inner"  # by a floating IP, by its own address, through the first machine
 ANSWERED = "cloudscale.answered"  # tag of a server: it has been up, and may hold students' work
 CONSOLE = 20.0  # seconds to read a console, with all attempts
 

@@ -19,8 +19,6 @@ from cloudscale.drivers.openstack.cloud import MICROVERSION, Cloud, status
 from cloudscale.drivers.openstack.inventory import (
     ANSWERED,
     FINGERPRINT,
-    FLOATING,
-    OWN,
     REACHED,
     USER,
     FloatingIp,
@@ -199,6 +197,23 @@ class Maker:
         self._ips[port.id] = replace(ip, is_tagged=True, port_id=port.id)
         return self._ips[port.id]
 
+    def take_ip(self, name: str, ip: FloatingIp) -> None:
+        """Takes a floating IP from a machine: one of the course's is deleted, one that was given is free again."""
+        network = self._cloud.api.network
+        if ip.is_ours:
+            delete = partial(network.delete_ip, ip.id)
+            self._cloud.attempt(f"{name}: deleting its floating IP", delete)
+        else:
+            unbind = partial(network.update_ip, ip.id, port_id=None)
+            self._cloud.attempt(f"{name}: unbinding its floating IP", unbind)
+        self._ips.pop(ip.port_id, None)
+
+    def note_reached(self, server: Server, reached: str) -> None:
+        """Writes down how a machine is reached, for later runs."""
+        if server.reached != reached:
+            note = partial(self._cloud.api.compute.set_server_metadata, server.id, **{REACHED: reached})
+            self._cloud.attempt(f"{server.name}: noting how it is reached", note)
+
     def _tag(self, name: str, kind: str, id: str) -> None:
         """Sets the mark that users see. The description has it since the resource was created."""
         network, mark = self._cloud.api.network, self._plan.mark
@@ -207,10 +222,10 @@ class Maker:
             lambda: raise_from_response(network.put(f"/{kind}/{id}/tags/{mark}")),
         )
 
-    def server(self, name: str, port: Port | None) -> Server:
+    def server(self, name: str, port: Port | None, reached: str) -> Server:
         """The machine's server, existing or just requested; does not wait for it. Raises CloudError, MachineError.
 
-        Without a port, compute makes one.
+        Without a port, compute makes one. `reached`: what its metadata is to say of how it is reached.
         """
         existing = self._servers.get(name)
         if existing and existing.id not in self._deleted:
@@ -221,19 +236,18 @@ class Maker:
             servers = self._server_watch.now()
             return next((one for one in servers if one.name == name and one.id not in self._deleted), None)
 
-        request = self._request(name, port, volume)
+        request = self._request(name, port, volume, reached)
 
         def create() -> Server:
-            return Server(self._cloud.api.compute.create_server(**request).id, name, "BUILD")
+            return Server(self._cloud.api.compute.create_server(**request).id, name, "BUILD", reached=reached)
 
         self._servers[name] = self._cloud.attempt(f"{name}: creating its server", create, found=find)
         return self._servers[name]
 
-    def _request(self, name: str, port: Port | None, volume: str) -> dict[str, Any]:
+    def _request(self, name: str, port: Port | None, volume: str, reached: str) -> dict[str, Any]:
         """The arguments of the request to nova."""
         plan, settings = self._plan, self._plan.settings
         others = [{"uuid": network} for network in plan.choices.other_networks]
-        reached = FLOATING if plan.choices.external_id else OWN
         request: dict[str, Any] = {
             "name": name,
             "flavor_id": plan.choices.flavor_id,

@@ -61,12 +61,18 @@ class Recipe:
 
 
 def recipe(
-    choices: Choices, settings: OpenStackSettings, existing: Inventory, groups: Groups, group_size: int | None
+    choices: Choices,
+    settings: OpenStackSettings,
+    existing: Inventory,
+    groups: Groups,
+    group_size: int | None,
+    *,
+    one_ip: bool = False,
 ) -> Recipe:
-    """What machines of this course need, given what it already has."""
+    """What machines of this course need, given what it already has. `one_ip`: all of them share one floating IP."""
     ports = 1 + len(choices.other_networks)
     each = {"servers": 1, "cores": choices.kind.cpus, "memory (MiB)": choices.ram, "ports": ports}
-    if choices.external_id:
+    if choices.external_id and not one_ip:
         each[FLOATING_IPS] = 1
     if size := volume_size(settings):
         each |= {"volumes": 1, "volumes (GiB)": size}
@@ -78,7 +84,7 @@ def recipe(
     usable_ips = sum(ip.port_id in known for ip in existing.ips)  # the others belong to duplicate ports
     once = {"ports": len(existing.servers) - len(own_ports)}
     if choices.external_id:
-        once[FLOATING_IPS] = len(existing.servers) - used_ips
+        once[FLOATING_IPS] = int(not usable_ips) if one_ip else len(existing.servers) - used_ips
     if not groups.has_security_group:
         once |= {"security groups": 1, "security group rules": security.count(settings, choices.families)}
     return Recipe(

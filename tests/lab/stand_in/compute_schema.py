@@ -121,6 +121,7 @@ def _only(name: str, inner: Json) -> Json:
     return {"type": "object", "properties": {name: inner}, "required": [name], "additionalProperties": False}
 
 
+METADATA_OF_SERVER = _only("metadata", METADATA)
 PUT_TAGS = _only("tags", TAGS)
 REBOOT_TYPES = ["HARD", "Hard", "hard", "SOFT", "Soft", "soft"]
 LENGTH: Json = {"type": ["integer", "string", "null"], "pattern": "^-?[0-9]+$", "minimum": -1}

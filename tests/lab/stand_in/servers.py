@@ -35,6 +35,7 @@ class Servers:
         yield Route("GET", this, self._show)
         yield Route("DELETE", this, self._delete)
         yield Route("POST", f"{this}/action", self._act)
+        yield Route("POST", f"{this}/metadata", self._add_metadata)
         yield Route("GET", f"{this}/tags", self._tags)
         yield Route("PUT", f"{this}/tags", self._put_tags)
         yield Route("DELETE", f"{this}/tags", self._delete_tags)
@@ -123,6 +124,12 @@ class Servers:
         if not self.compute.looks_to_delete:
             self.compute.remove(server)
         return Answer(204)
+
+    def _add_metadata(self, request: Request, id: str) -> Answer:
+        body = self.compute.checked(request, schema.METADATA_OF_SERVER)
+        server = self.get(id)
+        server.metadata = {**server.metadata, **body["metadata"]}
+        return Answer(200, {"metadata": server.metadata})
 
     # --- actions ---
 

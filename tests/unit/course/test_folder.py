@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cloudscale.course.folder import CourseFolder
+from cloudscale.course.folder import NAMES, STORE_COPY, CourseFolder
 from cloudscale.errors import CloudscaleError, RequestError
 
 
@@ -277,3 +277,16 @@ def test_forgetting_twice_or_under_the_lock_is_fine(course: CourseFolder, tmp_pa
         course.forget()
         course.forget()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_certificates_that_an_authority_has_signed_outlive_the_course(course: CourseFolder) -> None:
+    course.key()
+    names = course.names_key()
+    (course.folder / "inner").mkdir()
+    (course.folder / STORE_COPY).write_bytes(b"signed")
+    course.forget()
+    assert {path.name for path in course.folder.iterdir()} == {STORE_COPY, NAMES}
+    assert course.keeps_certificates and course.names_key() == names
+    (course.folder / STORE_COPY).unlink()
+    course.forget()
+    assert not course.folder.exists()

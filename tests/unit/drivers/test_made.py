@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudscale.course.folder import CourseFolder
-from cloudscale.drivers.made import BOOTED, INSTALLING, MadeMachines, natural, survey_not_up
+from cloudscale.course.naming import natural
+from cloudscale.drivers.made import BOOTED, INSTALLING, MadeMachines, survey_not_up
 from cloudscale.errors import RequestError
 from cloudscale.fanout import fan_out
 from cloudscale.hosts import first_login, ssh
@@ -46,7 +47,7 @@ def host(monkeypatch: pytest.MonkeyPatch) -> FakeHost:
     """The one machine; it answers as soon as it was started."""
     host = FakeHost()
     host.target = Target("192.0.2.11")
-    monkeypatch.setattr(first_login, "_answers", lambda target: True)
+    monkeypatch.setattr(first_login, "_answers", lambda target, over: True)
     for module in (first_login, ssh):
         monkeypatch.setattr(module, "connect", lambda target, **given: host)
     return host
@@ -142,7 +143,7 @@ def test_the_connection_of_the_first_login_is_kept(host: FakeHost, monkeypatch: 
 def test_a_machine_that_does_not_answer_is_reported_with_the_end_of_its_console(
     host: FakeHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(first_login, "_answers", lambda target: False)
+    monkeypatch.setattr(first_login, "_answers", lambda target, over: False)
     with pytest.raises(NoLogin) as raised:
         Made().boot(Machine("bio-1", ""))
     assert str(raised.value) == (

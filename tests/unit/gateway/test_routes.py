@@ -21,7 +21,7 @@ INTERNAL = Certificates("internal", version="v1")
 
 @pytest.fixture
 def routes() -> list[Route]:
-    return [seat_route(KEY, seat, "10.0.0.1") for seat in (ANN, BOB)]
+    return [seat_route(KEY, b"names", seat, "10.0.0.1") for seat in (ANN, BOB)]
 
 
 def config(entrance: Entrance, routes: list[Route], certificates: Certificates = INTERNAL) -> Json:
@@ -79,7 +79,7 @@ def test_the_port_for_http_leads_to_https_only_from_the_usual_one(routes: list[R
     [
         (INTERNAL, ["internal"]),
         (Certificates("acme", "https://acme.test/dir", "t@example.org"), ["acme", "internal"]),
-        (Certificates("acme", "https://acme.test/dir", short=True), ["acme", "internal"]),
+        (Certificates("acme", "https://acme.test/dir", short=True), ["acme", "acme", "internal"]),
     ],
 )
 def test_the_courses_own_authority_stands_in_for_the_other(

@@ -70,7 +70,7 @@ def client(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> type[Client]:
     """A host that shows KEY, and lets everybody in."""
     client = own_client(monkeypatch, tmp_path)
     meet(client, monkeypatch, KEY)
-    monkeypatch.setattr(first_login, "_answers", lambda target: True)
+    monkeypatch.setattr(first_login, "_answers", lambda target, over: True)
     return client
 
 
@@ -227,13 +227,13 @@ def test_one_that_can_never_be_read_is_none(stand_in: OwnCloud, machine: Machine
 
 
 def test_a_machine_that_is_slow_is_waited_for(machine: Machine, monkeypatch: pytest.MonkeyPatch, clock: Time) -> None:
-    monkeypatch.setattr(first_login, "_answers", lambda target: clock.now() > 100)
+    monkeypatch.setattr(first_login, "_answers", lambda target, over: clock.now() > 100)
     machine.enter()
     assert 100 < clock.now() < 103
 
 
 def test_one_that_never_answers_is_reported(machine: Machine, monkeypatch: pytest.MonkeyPatch, clock: Time) -> None:
-    monkeypatch.setattr(first_login, "_answers", lambda target: False)
+    monkeypatch.setattr(first_login, "_answers", lambda target, over: False)
     with pytest.raises(NoLogin, match=r"^nothing answers on 192\.0\.2\.7, port 22, after 90 s$"):
         machine.enter(timeout=90)
     assert 90 <= clock.now() < 92
@@ -284,13 +284,13 @@ def test_a_refusal_is_reported_as_one_however_short_the_timeout_is(
 def test_the_last_login_is_given_its_time_however_late_the_machine_is(
     machine: Machine, client: type[Client], monkeypatch: pytest.MonkeyPatch, clock: Time
 ) -> None:
-    monkeypatch.setattr(first_login, "_answers", lambda target: clock.now() > 89)
+    monkeypatch.setattr(first_login, "_answers", lambda target, over: clock.now() > 89)
     failing(client, monkeypatch, EOFError(), EOFError(), EOFError())
     assert machine.enter(timeout=90)
 
 
 def test_one_that_has_ended_is_not_waited_for(machine: Machine, monkeypatch: pytest.MonkeyPatch, clock: Time) -> None:
-    monkeypatch.setattr(first_login, "_answers", lambda target: False)
+    monkeypatch.setattr(first_login, "_answers", lambda target, over: False)
 
     def check() -> None:
         if clock.now() > 10:
@@ -370,11 +370,11 @@ def test_what_answers_is_an_ssh_server_or_nothing(
     listen: Callable[[bytes | None], Target], monkeypatch: pytest.MonkeyPatch, words: bytes | None, is_ssh: bool
 ) -> None:
     monkeypatch.setattr(first_login, "PROBE", 30 if words else 0.05)  # only silence is waited for
-    assert first_login._answers(listen(words)) == is_ssh
+    assert first_login._answers(listen(words), None) == is_ssh
 
 
 def test_where_nothing_listens_nothing_answers(loopback: str) -> None:
-    assert not first_login._answers(Target(loopback, 1))
+    assert not first_login._answers(Target(loopback, 1), None)
 
 
 def test_the_stand_ins_own_console_shows_a_key_of_its_form(stand_in: OwnCloud, machine: Machine) -> None:

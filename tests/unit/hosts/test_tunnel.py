@@ -93,6 +93,9 @@ def test_the_end_of_the_whole_connection_is_the_end_of_one_through_the_tunnel() 
         def sendall(self, data: bytes) -> None:
             raise EOFError
 
+        def settimeout(self, seconds: float) -> None:
+            pass
+
         def shutdown(self, how: int) -> None:
             raise EOFError
 

@@ -54,6 +54,7 @@ class RealDriverClass(Class):
                 "students": str(self.roster),
                 "seat": {"reserve": "512M"},
                 "openstack": self.openstack,
+                "gateway": self.gateway,
             }
         )
         self.said.lines.clear()
@@ -66,13 +67,22 @@ class RealDriverClass(Class):
     def reset(self) -> None:
         reset.driver_reset(self.session(yes=True))
 
+    def lose(self, name: str) -> None:
+        """The machine's server is deleted by somebody else."""
+        server = self.stand_in.compute.server(name)
+        self.stand_in.compute.remove(server)
+        lost = self._engines.pop(server.id)
+        lost.go_down()
+        self.apis.remove(lost)
+
     @property
     def notes(self) -> str:
         """What was said in the last run."""
         return "\n".join(self.said.lines)
 
     def _over_tls(self, machine: str, host: str, port: int, *, ca: Path, certificate: tuple[Path, Path]) -> Any:
-        server = self.testbed.at(host)
+        # a tunnel of this computer leads to a machine that is reached through another one
+        server = self.stand_in.compute.server(machine) if host == "127.0.0.1" else self.testbed.at(host)
         assert server, f"{machine}: no server at {host}"
         if server.id not in self._engines:
             inner = self.testbed.addresses(server)[0]
@@ -83,7 +93,7 @@ class RealDriverClass(Class):
         return SimpleNamespace(api=self._engines[server.id], containers=FakeContainers())
 
     def _answers(self, url: str, *, at: str = "", probe: str = "") -> bool:
-        host, port = place_of(url)
+        host, port = self._behind(url) if at and probe else place_of(url)
         server = self.testbed.at(host)
         return server is not None and port in self._engines[server.id].open_ports
 

@@ -8,7 +8,7 @@ from typing import Any
 from cloudscale.course.settings import OpenStackSettings
 from cloudscale.drivers.openstack.choices import Choices
 from cloudscale.drivers.openstack.cloud import Cloud
-from cloudscale.drivers.openstack.inventory import FloatingIp, Inventory, Port, Server, read_inventory
+from cloudscale.drivers.openstack.inventory import FLOATING, FloatingIp, Inventory, Port, Server, read_inventory
 from cloudscale.drivers.openstack.making import Blueprint, Maker
 from cloudscale.hosts.facts import usable_memory
 from cloudscale.hosts.login_key import SshKey
@@ -52,7 +52,7 @@ def parts(maker: Maker, name: str = "bio-1") -> tuple[Port, FloatingIp | None, S
     port = maker.port(name)
     assert port
     ip = maker.floating_ip(name, port)
-    return port, ip, maker.server(name, port)
+    return port, ip, maker.server(name, port, FLOATING)
 
 
 def machine(maker: Maker, name: str = "bio-1") -> Server:

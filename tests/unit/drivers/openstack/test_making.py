@@ -11,7 +11,7 @@ from openstack.exceptions import HttpException
 
 from cloudscale.drivers.openstack import making
 from cloudscale.drivers.openstack.cloud import Cloud, open_cloud
-from cloudscale.drivers.openstack.inventory import ANSWERED, FINGERPRINT, FLOATING, REACHED, USER
+from cloudscale.drivers.openstack.inventory import ANSWERED, FINGERPRINT, FLOATING, OWN, REACHED, USER
 from cloudscale.drivers.openstack.making import COPYING
 from cloudscale.drivers.openstack.watch import INTERVAL
 from cloudscale.errors import CloudError, MachineError
@@ -259,7 +259,7 @@ def test_volumes_are_awaited_with_one_list_for_all(stand_in: OwnCloud) -> None:
         maker = new_maker(stand_in, cloud, boot_volume="1G", external_network="none")
         ports = [port for number in range(count) if (port := maker.port(f"bio-{count}-{number}"))]
         stand_in.requests.clear()
-        clock.run(*(partial(maker.server, port.name, port) for port in ports))
+        clock.run(*(partial(maker.server, port.name, port, OWN) for port in ports))
         cloud.api.close()
         assert not stand_in.count("GET", "/volumes/[0-9a-f]{8}-")
         return stand_in.count("GET", "/volumes/detail")

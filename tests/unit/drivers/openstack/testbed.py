@@ -45,6 +45,7 @@ class CloudTestbed:
         self.messages: list[str] = []
         self.mute: set[str] = set()
         self.always: set[str] = set()
+        self.hides_inner = False
         self.refusals: dict[str, CloudscaleError] = {}
         self.hosts: dict[str, FakeHost] = {}
         self.logins: list[Target] = []
@@ -57,7 +58,7 @@ class CloudTestbed:
         monkeypatch.setattr(security, "base_rules", lambda given, families=(): few)
         if cloud:
             monkeypatch.setattr(module, "choose", lambda cloud, given, say: chosen(stand_in, given))
-        monkeypatch.setattr(first_login, "_answers", lambda target: self._serving(target) is not None)
+        monkeypatch.setattr(first_login, "_answers", lambda target, over: self._serving(target) is not None)
         monkeypatch.setattr(first_login, "connect", self._connect)
         monkeypatch.setattr(ssh, "connect", self._connect)
         monkeypatch.setattr(over_ssh, "over_tls", self._over_tls)
@@ -96,8 +97,19 @@ class CloudTestbed:
                 return compute.servers.get(port["device_id"])
         return None
 
+    def is_inner(self, address: str) -> bool:
+        """Whether an address is one of a network behind a router, with floating IPs in front of it."""
+        network = self.stand_in.network
+        fixed = [
+            port for port in network.ports.items.values() if address in [ip["ip_address"] for ip in port["fixed_ips"]]
+        ]
+        outer = {ip["floating_ip_address"] for ip in network.floating_ips.items.values()}
+        return self.hides_inner and bool(fixed) and address not in outer
+
     def _serving(self, target: Target) -> Server | None:
         server = self.at(target.host)
+        if server and target.via is None and self.is_inner(target.host):
+            return None  # from the outside, there is no way to it
         if server is None or server.status != "ACTIVE" or server.id in self._mute_ids:
             return None
         if server.name in self.mute:
@@ -107,8 +119,9 @@ class CloudTestbed:
             return None
         return server
 
-    def _connect(self, target: Target, *, timeout: float, known: KnownHosts) -> FakeHost:
+    def _connect(self, target: Target, *, timeout: float, known: KnownHosts, over: FakeHost | None = None) -> FakeHost:
         assert timeout > 0
+        assert (over.target if over else None) == target.via
         assert known.path == self.course.known_hosts
         assert target.key_file == self.course.folder / "id_ed25519"
         self.logins.append(target)

@@ -184,7 +184,7 @@ class VmTestbed:
         monkeypatch.setattr(module, "SystemClock", lambda: self.clock)
         monkeypatch.setattr(module, "listening_here", lambda: frozenset(self.listening))
         monkeypatch.setattr(psutil, "virtual_memory", lambda: self.memory)
-        monkeypatch.setattr(first_login, "_answers", lambda target: self._serving(target) is not None)
+        monkeypatch.setattr(first_login, "_answers", lambda target, over: self._serving(target) is not None)
         monkeypatch.setattr(first_login, "connect", self._connect)
         monkeypatch.setattr(ssh, "connect", self._connect)
         monkeypatch.setattr(over_ssh, "over_tls", self._over_tls)
@@ -208,7 +208,7 @@ class VmTestbed:
                 return id
         return None
 
-    def _connect(self, target: Target, *, timeout: float, known: KnownHosts) -> FakeHost:
+    def _connect(self, target: Target, *, timeout: float, known: KnownHosts, over: FakeHost | None = None) -> FakeHost:
         assert timeout > 0
         assert known.path == self.course.known_hosts
         assert target.key_file == self.course.folder / "id_ed25519"
