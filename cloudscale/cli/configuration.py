@@ -6,12 +6,13 @@ The environment goes before all files. Invoke would convert its text to the type
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,10 @@ OWN = "cloudscale"
 ENVIRONMENT = f"{PREFIX}{OWN.upper()}_"
 KEYS = "docs/configuration.md lists all keys."
 YAML_FORM = "A configuration is YAML, with all keys of this project under cloudscale, as in invoke.yaml."
+FORMS = {  # by the end of the file's name
+    "json": 'It should be JSON: {"cloudscale": {"driver": "local"}}, with all keys of this project under cloudscale.',
+    "py": 'It should be Python that only sets values, such as cloudscale = {"driver": "local"}.',
+}
 
 PLAN = "invoke themachine --plan shows what a launch would do, and changes nothing."
 TIMEOUT = "Add --timeout SECONDS after the task: invoke com_node --timeout 60 …"
@@ -49,6 +54,32 @@ def install() -> None:
     # load-bearing: it refuses to merge `seat:` without a value with a section
     invoke.config.merge_dicts = _merge
     logging.getLogger("invoke").addFilter(_without_passwords)
+
+    for name in ("_load_yaml", "_load_yml", "_load_json", "_load_py"):
+        setattr(invoke.config.Config, name, _named(getattr(invoke.config.Config, name)))
+
+
+def _named(load: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
+    """Invoke's way to load a file, with errors that name the file."""
+
+    @functools.wraps(load)
+    def load_named(config: Any, path: str) -> Any:
+        try:
+            return load(config, path)
+        except FileNotFoundError:
+            raise
+        except (Exception, SystemExit) as error:  # a file may be a program
+            text = (
+                f"it ends with exit code {error.code}"
+                if isinstance(error, SystemExit)
+                else " ".join(str(error).split())
+            )
+            form = FORMS.get(str(path).rpartition(".")[2], YAML_FORM)
+            raise RequestError(
+                f"The configuration {path} can't be read ({type(error).__name__}: {text}).", form
+            ) from None
+
+    return load_named
 
 
 def _merge(base: dict[str, Any], updates: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -205,19 +205,26 @@ def _last_resort(kind: type[BaseException], error: BaseException, traceback: Any
         return
     if isinstance(error, BrokenPipeError):  # the reader of --list or --help (such as head) has ended
         _end(0)
+    if isinstance(error, OSError):
+        _say(f"Error: The output can't be written ({error.strerror}).\n  Make room there, or write it elsewhere.")
+        _end(1)
+    if isinstance(error, CloudscaleError):  # also of a task, where invoke.yaml does not name the Executor
+        text, code = _message(error)
+        _say(text)
+        _end(code)
     text = " ".join(str(error).split())
-    print(
-        f"Error: The configuration can't be read ({kind.__name__}: {text}).\n  {configuration.YAML_FORM}",
-        file=sys.stderr,
-        flush=True,
-    )
+    _say(f"Error: The configuration can't be read ({kind.__name__}: {text}).\n  {configuration.YAML_FORM}")
     _end(RequestError.exit_code)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _flush() -> None:
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError:  # the reader has ended, or the disk is full, which has been reported
         terminal.silence(sys.stdout)
 
 

@@ -154,3 +154,53 @@ def test_a_reader_that_has_ended_changes_nothing_but_the_output(
     assert done.returncode == (1 if "remote_com" in words else 0)
     assert "Broken" not in done.stderr and "Traceback" not in done.stderr
     assert ("port 9" in done.stderr) == ("remote_com" in words)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "form"),
+    [("own.json", "{no json", "JSON"), ("own.py", "import sys; sys.exit(3)", "Python"), ("own.yml", "a: [", "YAML")],
+)
+def test_a_configuration_that_can_not_be_read_is_named_with_its_form(
+    invoke: Callable[..., Result], tmp_path: Path, name: str, text: str, form: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    done = invoke("-f", name, "status")
+    assert done.code == 2
+    assert f"{name} can't be read" in done.err and form in done.err
+
+
+def test_an_output_that_can_not_be_written_is_reported_as_such(processes: None, tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "invoke", "--search-root", str(PROJECT), "--list"],
+            env={**os.environ, "HOME": str(tmp_path)},
+            stdin=subprocess.DEVNULL,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert "output can't be written (No space left on device)" in done.stderr
+
+
+def test_a_tasks_error_is_reported_as_such_where_the_configuration_names_no_executor(
+    processes: None, tmp_path: Path
+) -> None:
+    (tmp_path / "tasks.py").write_text((PROJECT / "tasks.py").read_text())
+    done = subprocess.run(
+        [sys.executable, "-m", "invoke", "status", "--driver", "local"],
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "HOME": str(tmp_path),
+            "PYTHONPATH": str(PROJECT),
+            "DOCKER_HOST": f"unix://{tmp_path}/docker.sock",
+        },
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: No Docker Engine answers")
