@@ -40,17 +40,18 @@ def _files(folder: Traversable, above: str) -> Iterator[tuple[str, bytes]]:
 
 
 def identify(files: Mapping[str, bytes]) -> str:
-    """Identifies a program by the content of its files."""
+    """Identifies what runs: Caddy, and these files."""
+    files = {**files, "caddy": IMAGE.encode()}
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def ensure_caddy(engine: Engine, course: str, files: OpenVolume, say: Say) -> None:
-    """Caddy in the gateway's volume: that of an earlier run, of its official image, or of Debian.
+    """Caddy in the gateway's volume: that of an earlier run with the same version, of its official image, or of Debian.
 
     Raises ImageError, EngineError.
     """
-    if files.read(NOTE):
+    if files.read(NOTE) in (IMAGE.encode(), DEBIAN.encode()):
         return
     had_it = find_image(engine, IMAGE) is not None
     try:
@@ -89,7 +90,7 @@ def _copy(engine: Engine, course: str) -> None:
     with engine_errors(engine.name):
         created = api.create_container(
             IMAGE,
-            entrypoint=["cp", "/usr/bin/caddy", f"{FOLDER}/caddy"],
+            entrypoint=["cp", "-f", "/usr/bin/caddy", f"{FOLDER}/caddy"],
             user="0:0",
             host_config=api.create_host_config(
                 binds=[f"{naming.gateway_name(course)}:{FOLDER}"], network_mode="none", cap_drop=["ALL"]

@@ -123,7 +123,8 @@ def caddy_config(entrance: Entrance, routes: Sequence[Route], certificates: Cert
         }
     return {
         "admin": {"listen": ADMIN, "config": {"persist": False}},
-        "logging": {"logs": {"default": {"level": "WARN"}}},
+        # each request to a seat that does not answer is logged there, with what it shows
+        "logging": {"logs": {"default": {"level": "WARN", "exclude": ["http.log.error"]}}},
         "storage": {"module": "file_system", "root": STORE},
         "apps": {
             "http": {"http_port": HTTP, "https_port": entrance.port, "servers": servers},
@@ -268,6 +269,7 @@ def _tls(entrance: Entrance, routes: Sequence[Route], certificates: Certificates
     names = [entrance.host, *of_seats]
     # the course's own authority stands in until the other one answers
     issuers = [*asked, own] if certificates.source == "acme" else [own]
+    # Caddy makes an authority of its own, `local`, whether it is needed or not
     authority = {
         "name": f"cloudscale {certificates.version}",
         "install_trust": False,
@@ -279,7 +281,7 @@ def _tls(entrance: Entrance, routes: Sequence[Route], certificates: Certificates
             "certificates": {"automate": names},
             "automation": {"policies": [{"subjects": names, "issuers": issuers}]},
         },
-        "pki": {"certificate_authorities": {ca: authority}},
+        "pki": {"certificate_authorities": {ca: authority, "local": {"install_trust": False}}},
     }
 
 

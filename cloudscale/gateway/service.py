@@ -213,6 +213,11 @@ def _failed(manager: Engine, name: str) -> list[dict[str, Any]]:
     return [task for task in _tasks(manager, name) if task["Status"]["State"] in ("failed", "rejected")]
 
 
+def is_running(manager: Engine, gateway: Gateway) -> bool:
+    """Whether a container of the gateway runs, as far as the swarm knows. Raises EngineError."""
+    return any(task["Status"]["State"] == "running" for task in _tasks(manager, gateway.spec["Name"]))
+
+
 def _waits_for(manager: Engine, name: str) -> str:
     return next((_error(task) for task in _tasks(manager, name)), "")
 

@@ -72,13 +72,16 @@ def on_first(wish: Wish, cluster: Cluster, session: Session) -> Wish:
 
 
 def _check_port(first: Host, cluster: Cluster, port: int) -> None:
-    held = first.capacity.taken_ports if first.capacity else frozenset()
+    taken = first.capacity.taken_ports if first.capacity else frozenset()
     has_gateway = cluster.gateway and first.node and cluster.gateway.node_id == first.node.id
-    if port in held and not (has_gateway and cluster.gateway and cluster.gateway.entrance.port == port):
-        raise RequestError(
-            f"Port {port} of {first.name} is held by something else: the gateway can't have it.",
-            f"Stop that (ss -ltnp 'sport = :{port}' shows it), or set gateway.port in the configuration, such as 8443.",
-        )
+    own = cluster.gateway.ports if cluster.gateway and has_gateway else ()
+    for needed in service.listening(Entrance("", port)):
+        if needed in taken and needed not in own:
+            raise RequestError(
+                f"Port {needed} of {first.name} is held by something else: the gateway can't have it.",
+                f"Stop that (ss -ltnp 'sport = :{needed}' shows it), or set gateway.port in the configuration, such as"
+                " 8443.",
+            )
 
 
 def say_change(wish: Wish, cluster: Cluster, session: Session) -> None:
@@ -227,6 +230,14 @@ def settle(cluster: Cluster, session: Session) -> None:
         _setup(cluster, host.name, session).settle(cluster.gateway.entrance, host.machine.address)
         if cluster.maker:
             cluster.maker.settle_addresses()
+
+
+def problems(cluster: Cluster) -> tuple[str, ...]:
+    """Why students can't come in, if they can't."""
+    if not cluster.gateway or service.is_running(cluster.manager, cluster.gateway):
+        return ()
+    where = cluster.gateway_host.name if cluster.gateway_host else "a machine that the course does not have any more"
+    return (f"The gateway on {where} does not run: no student reaches a seat.\n  Run invoke themachine.",)
 
 
 def remove(cluster: Cluster, session: Session) -> Outcomes[str]:

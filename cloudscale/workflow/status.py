@@ -8,6 +8,7 @@ from cloudscale.cluster.look import look
 from cloudscale.course.session import Session
 from cloudscale.model import Machine, Seat
 from cloudscale.seats import readiness, services
+from cloudscale.workflow import gateway
 
 
 def status(session: Session) -> Report:
@@ -21,7 +22,7 @@ def status(session: Session) -> Report:
     addresses = cluster.seat_addresses(key or b"", session.course.names_key(create=False) or b"")
     states = readiness.seat_states(cluster.manager, seats, addresses, cluster.engines) if seats else []
     rows = []
-    problems = list(cluster.problems(session.selection))
+    problems = [*cluster.problems(session.selection), *gateway.problems(cluster)]
     if cluster.without_quorum:
         problems.append(str(cluster.quorum_lost()))
     for running, state in zip(seats, states, strict=True):

@@ -15,6 +15,12 @@ import docker
 import pytest
 import requests
 
+from cloudscale.engines.client import Engine
+from cloudscale.gateway.certificates import shown
+from cloudscale.gateway.volume import GatewayVolume
+from cloudscale.model import Machine
+from cloudscale.seats.address import Entrance
+from cloudscale.waiting import poll
 from tests.hosts.conftest import EMMETT, JENNIFER, MARTY, STATE, Roster, seat_containers
 from tests.lab.browser import Browser
 from tests.lab.caddy_image import load_caddy_image
@@ -188,6 +194,40 @@ def test_nobodys_line_drops_when_others_come_and_go(tool: Tool, seats: dict[str,
         for line in lines:
             line.close()
 
+    asyncio.run(lesson())
+
+
+def test_nor_does_it_when_a_certificate_is_renewed(
+    tool: Tool, seats: dict[str, Seat], client: docker.DockerClient, image: str
+) -> None:
+    host = seats[MARTY_]["host"]
+    serials: list[int] = []
+
+    def has_another() -> bool:
+        found = shown(host, Entrance(host))
+        if found and found.serial_number not in serials:
+            serials.append(found.serial_number)
+            return True
+        return False
+
+    async def lesson() -> None:
+        lines = await open_lines(seats[MARTY_], 5, authority(tool))
+        assert await asyncio.to_thread(poll, has_another, timeout=60)
+        assert [await line.answers() for line in lines] == [True] * 5
+        for line in lines:
+            line.close()
+
+    assert has_another()
+    with GatewayVolume(Engine(Machine("m1", host), client), "course", image).opened() as files:
+        config = json.loads(files.read("caddy.json") or b"")
+        automation = config["apps"]["tls"]["automation"]
+        automation["renew_interval"] = "1s"  # counts from the start on
+        automation["policies"][0]["issuers"][0]["lifetime"] = "15s"
+        # another authority's, so that the one that is there does not count
+        files.write({"caddy.json": json.dumps(config).replace('"course"', '"short"').encode()})
+    (gateway,) = client.containers.list(filters={"label": "cloudscale.role=gateway"})
+    gateway.kill()
+    assert poll(has_another, timeout=60)
     asyncio.run(lesson())
 
 

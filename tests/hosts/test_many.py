@@ -13,15 +13,19 @@ import ssl
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from cloudscale.engines.certificates import authority
+from cloudscale.engines.client import over_tls
 from cloudscale.images.recipes import RECIPE, reference
 from tests.hosts.classroom import STUDENTS, Classroom, docker, generic_tool, snapshot
 from tests.hosts.conftest import STATE
+from tests.lab.caddy_image import load_caddy_image
 from tests.lab.engine import LabEngine
 from tests.lab.hosts import LabHost, LabHosts
+from tests.lab.jupyter_client import Student
 
 PATIENCE = 120  # seconds for what happens by itself: a host that boots, a swarm that notices
 
@@ -226,6 +230,26 @@ def test_a_command_runs_in_every_seat_of_every_machine(room: Classroom) -> None:
     done = room.on("com_containers", "id -u; yes | head -c 300000")
     assert done.code == 0, done.err
     assert [len(row["stdout"]) for row in done.rows] == [300005] * 6
+
+
+def test_behind_a_gateway_all_machines_have_one_address(room: Classroom) -> None:
+    first = room.hosts[0]
+    with room.lab.namespace.entered():
+        files = room.authority.client_files
+        engine = over_tls(first.address, first.address, 2376, ca=room.authority.ca_file, certificate=files)
+        caddy = load_caddy_image(engine, STATE / "caddy")
+    rows = room.launch("--gateway", "path").rows
+    assert {urlsplit(row["url"]).netloc for row in rows} == {first.address}
+    assert {row["node"] for row in rows} == {host.address for host in room.hosts}
+    with room.lab.namespace.entered():
+        trusted = str(room.tool.home / "course" / "generic" / "web-ca.pem")
+        assert all(Student(row["url"], row["password"], trusted).is_let_in for row in rows)
+        assert not Student(rows[0]["url"], rows[1]["password"], trusted).is_let_in
+    assert room.launch("--gateway", "none").out == room.table.out
+    assert docker(first, "volume", "ls", "--quiet", "--filter", "label=cloudscale.role=gateway") == ""
+    with room.lab.namespace.entered():
+        engine.images.remove(caddy)
+    engine.close()
 
 
 def test_a_host_key_that_changed_is_refused_loudly(room: Classroom) -> None:

@@ -189,3 +189,21 @@ def test_a_configuration_that_it_refuses_is_an_error_with_its_words(lab: Class) 
     with pytest.raises(CloudscaleError, match=r"can't listen: listen tcp :443") as refused:
         lab.launch(gateway="path")
     assert "gateway.port" in (refused.value.remedy or "")
+
+
+def test_one_that_does_not_run_is_reported_with_the_status(lab: Class) -> None:
+    lab.launch(gateway="path")
+    assert not status.status(lab.session()).problems
+    (service,) = gateways(lab)
+    for task in lab.api.swarm.tasks:
+        if task["ServiceID"] == service["ID"]:
+            task["Status"]["State"] = "failed"
+    assert "The gateway on m1 does not run" in messages(status.status(lab.session()))
+
+
+def test_the_port_for_http_is_needed_too(lab: Class) -> None:
+    lab.driver.held = frozenset({80})
+    with pytest.raises(RequestError, match="Port 80"):
+        lab.launch(gateway="path")
+    lab.gateway = {"tls": "internal", "port": 8443}
+    assert not lab.launch(gateway="path").problems
