@@ -9,7 +9,8 @@ import shlex
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import paramiko
 
@@ -75,10 +76,18 @@ def _way(
     """What carries the connection: a channel through another host, a command, or a socket."""
     if target.via:
         assert over
-        return over.open(target.host, target.port, timeout)
+        channel = over.open(target.host, target.port, timeout)
+        channel.close = partial(_close, channel.close)  # type: ignore[method-assign]
+        return channel
     if target.proxy:
         return resources.enter_context(ProxyCommand(target.name, target.proxy)).socket
     return socket.create_connection((target.host, target.port), timeout, all_errors=True)
+
+
+def _close(close: Callable[[], None]) -> None:
+    """Closes a channel. paramiko does so in a thread of its own, and the connection may be lost or closed by then."""
+    with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+        close()
 
 
 def _start(transport: paramiko.Transport, target: Target, timeout: float, known: KnownHosts) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import paramiko
 
+from cloudscale.waiting import poll
 from tests.unit.hosts.fake_ssh import KEY
 
 
@@ -76,6 +77,7 @@ class _Session(paramiko.ServerInterface):
         self._server = server
         self._transport = transport
         self._wrong = 0
+        self._destinations: dict[int, socket.socket] = {}  # by the id of the channel to it
 
     def get_allowed_auths(self, username: str) -> str:
         return "publickey,password"
@@ -105,12 +107,15 @@ class _Session(paramiko.ServerInterface):
             inner = socket.create_connection(("127.0.0.1", destination[1]), 5)
         except OSError:
             return paramiko.common.OPEN_FAILED_CONNECT_FAILED
-        threading.Thread(target=self._pump, args=(inner,), daemon=True).start()
+        self._destinations[chanid] = inner
+        threading.Thread(target=self._pump, daemon=True).start()
         return paramiko.common.OPEN_SUCCEEDED
 
-    def _pump(self, inner: socket.socket) -> None:
-        channel = self._transport.accept(5)
+    def _pump(self) -> None:
+        # of two that wait at once, one may be woken for the channel of the other, and then gets none
+        channel = poll(lambda: self._transport.accept(1), timeout=20)
         assert channel
+        inner = self._destinations.pop(channel.get_id())
 
         def copy(source: socket.socket | paramiko.Channel, target: socket.socket | paramiko.Channel) -> None:
             with contextlib.suppress(OSError, EOFError):

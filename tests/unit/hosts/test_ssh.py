@@ -317,6 +317,24 @@ def test_a_jump_host_that_forwards_nothing_is_reported_with_its_setting(
     assert "AllowTcpForwarding" in raised.value.remedy
 
 
+def test_a_way_may_end_before_the_connection_through_it(
+    jump: SshServer, inner: SshServer, key_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def send(*_: object) -> None:
+        raise EOFError
+
+    logins = Logins(known_hosts(tmp_path))
+    target = through(jump, inner, key_file)
+    logins(target, 10)
+    assert target.via
+    over = logins(target.via, 10)
+    with contextlib.ExitStack() as resources:
+        way = ssh._way(target, 10, over, resources)
+        with monkeypatch.context() as lost:
+            lost.setattr(over._transport, "_send_user_message", send)
+            way.close()  # paramiko does so in a thread, whose error would be shown
+
+
 def test_the_whole_way_has_one_deadline(jump: SshServer, inner: SshServer, key_file: Path, tmp_path: Path) -> None:
     inner.silent.set()
     begun = time.monotonic()
