@@ -192,6 +192,11 @@ class Connection:
                 f"Check that {host} is up, and that this host knows its name and reaches its port.",
             ) from None
         except (paramiko.SSHException, OSError, EOFError) as error:
+            if self._transport.is_active():  # nothing came of it in time
+                raise NotReached(
+                    f"{self.target.name}: no connection from there to {host}, port {port}, in {timeout:g} s.",
+                    f"Check that {host} is up, and that no firewall blocks its port {port}.",
+                ) from None
             raise ConnectionFailed(f"{self.target.name}: the connection is lost ({error}).", "Run again.") from None
 
     def run(

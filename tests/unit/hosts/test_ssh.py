@@ -14,9 +14,9 @@ from typing import Any
 import paramiko
 import pytest
 
-from cloudscale.errors import ConnectionFailed, HostKeyChanged, LoginRefused
+from cloudscale.errors import ConnectionFailed, HostKeyChanged, LoginRefused, NotReached
+from cloudscale.hosts import first_login, ssh
 from cloudscale.hosts import known_hosts as module
-from cloudscale.hosts import ssh
 from cloudscale.hosts.known_hosts import KnownHosts, fingerprint
 from cloudscale.hosts.ssh import Connection, Logins, connect
 from cloudscale.hosts.target import Target
@@ -304,6 +304,22 @@ def test_a_host_that_the_jump_host_does_not_reach_is_named_with_it(
     inner.close()
     with pytest.raises(ConnectionFailed, match=r"^jump host lab1: no connection from there to node1, port"):
         Logins(known_hosts(tmp_path))(through(jump, inner, key_file), 10)
+
+
+def test_a_host_that_does_not_answer_the_jump_host_in_time_may_do_so_later(
+    jump: SshServer, inner: SshServer, key_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = through(jump, inner, key_file)
+    assert target.via
+    over = Logins(known_hosts(tmp_path))(target.via, 10)
+
+    def wait(*_: object, timeout: float, **given: object) -> None:
+        raise paramiko.SSHException("Timeout opening channel.")
+
+    monkeypatch.setattr(over._transport, "open_channel", wait)
+    with pytest.raises(NotReached, match=f"no connection from there to {target.host}, port {target.port}, in 3 s"):
+        over.open(target.host, target.port, 3)
+    assert not first_login._answers(target, over)
 
 
 def test_a_jump_host_that_forwards_nothing_is_reported_with_its_setting(
