@@ -192,7 +192,7 @@ def test_nobodys_line_drops_when_others_come_and_go(tool: Tool, seats: dict[str,
         assert (await reset).code == 0
         assert [await line.answers() for line in lines] == [True] * 40
         for line in lines:
-            line.close()
+            await line.close()
 
     asyncio.run(lesson())
 
@@ -215,7 +215,7 @@ def test_nor_does_it_when_a_certificate_is_renewed(
         assert await asyncio.to_thread(poll, has_another, timeout=60)
         assert [await line.answers() for line in lines] == [True] * 5
         for line in lines:
-            line.close()
+            await line.close()
 
     assert has_another()
     with GatewayVolume(Engine(Machine("m1", host), client), "course", image).opened() as files:

@@ -40,8 +40,10 @@ class Line:
                 return True
         return False
 
-    def close(self) -> None:
+    async def close(self) -> None:
         self.connection.close()
+        while await asyncio.wait_for(self.connection.read_message(), TIMEOUT) is not None:
+            pass  # until the other end has closed it too
 
 
 async def open_lines(seat: dict[str, Any], count: int, authority: str) -> list[Line]:
