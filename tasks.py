@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from cloudscale.cli.invocation import VM_FLAGS, cloudscale_task, install
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cloudscale.cli.report import Report
     from cloudscale.course.session import Session
 
@@ -26,6 +28,9 @@ install()
     replace_lost="give the students of lost machines seats on the other machines",
     output="also write the result to this file, which only you can read (mode 0600)",
     gateway="one HTTPS address for the whole class: path, subdomain, auto, or none",
+    check="do in every seat what its student will do, as the task check, before the table is printed",
+    material="files for the students: a file, a folder or a git repository, as with distribute",
+    until="the deadline that all tasks warn of once it is past: 18:00, 2026-12-01, 2026-12-01 18:00; or none",
 )
 def themachine(
     session: Session,
@@ -40,9 +45,12 @@ def themachine(
     replace_lost: bool = False,
     output: str | None = None,
     gateway: str | None = None,
+    check: bool = False,
+    material: str | None = None,
+    until: str | None = None,
 ) -> Report:
     """Start a Jupyter server for each student, on machines that form a Docker Swarm; safe to run again."""
-    from cloudscale.course.settings import Launch, read_flags
+    from cloudscale.course.flags import Launch, read_flags
     from cloudscale.workflow import themachine
 
     launch = read_flags(
@@ -58,6 +66,9 @@ def themachine(
         replace_lost=replace_lost,
         output=output,
         gateway=gateway,
+        check=check,
+        material=material,
+        until=until,
     )
     return themachine.themachine(session, launch)
 
@@ -78,20 +89,70 @@ def com_containers(session: Session, command: str) -> Report:
     return commands.com_containers(session, command)
 
 
-@cloudscale_task(volumes="also remove the volumes with the students' work")
-def containers_reset(session: Session, volumes: bool = False) -> Report:
+@cloudscale_task(
+    settings=("image",),
+    volumes="also remove the volumes with the students' work",
+    collect="before, collect the work into this folder; if not all of it can be, remove nothing",
+)
+def containers_reset(session: Session, volumes: bool = False, collect: str | None = None) -> Report:
     """Remove the seats. The machines stay, and so does the students' work unless --volumes is given."""
     from cloudscale.workflow import reset
 
-    return reset.containers_reset(session, with_volumes=volumes)
+    return reset.containers_reset(session, with_volumes=volumes, collect=_folder(collect))
 
 
-@cloudscale_task()
-def driver_reset(session: Session) -> Report:
+@cloudscale_task(
+    settings=("image",), collect="before, collect the work into this folder; if not all of it can be, remove nothing"
+)
+def driver_reset(session: Session, collect: str | None = None) -> Report:
     """Permanently remove all that was made for the course with this driver, including the students' work."""
     from cloudscale.workflow import reset
 
-    return reset.driver_reset(session)
+    return reset.driver_reset(session, collect=_folder(collect))
+
+
+def _folder(path: str | None) -> Path | None:
+    from pathlib import Path
+
+    return Path(path).expanduser() if path else None
+
+
+@cloudscale_task(
+    settings=("image",),
+    output="the folder for the work, on this computer (default: work-COURSE)",
+    limit="the most that is collected of one student (default: 10G)",
+)
+def collect(session: Session, output: str | None = None, limit: str | None = None) -> Report:
+    """Collect every student's work into a folder of this computer, with a manifest; run again, only what is new."""
+    from cloudscale.course.flags import Collect, read_flags
+    from cloudscale.workflow import collect
+
+    flags = read_flags(Collect, output=output, limit=limit)
+    return collect.collect(session, flags.output, flags.limit)
+
+
+@cloudscale_task(
+    settings=("image",),
+    dir="the folder that collect made",
+    force="overwrite files that are different in the students' work",
+)
+def restore(session: Session, dir: str, force: bool = False) -> Report:
+    """Put collected work back into the students' work folders; what differs there is not overwritten."""
+    from pathlib import Path
+
+    from cloudscale.workflow import restore
+
+    return restore.restore(session, Path(dir).expanduser(), force=force)
+
+
+@cloudscale_task(
+    settings=("image",), output="the folder for the students' work, with a folder for each course; it has to be given"
+)
+def reap(session: Session, output: str | None = None) -> Report:
+    """Collect and then remove the courses whose deadline is over, and only those; made for cron. Needs --yes."""
+    from cloudscale.workflow import reap
+
+    return reap.reap(session, output)
 
 
 @cloudscale_task(settings=VM_FLAGS, name="the name of the new machine; with --driver local, any name")
@@ -110,12 +171,108 @@ def machine_rm(session: Session, name: str) -> Report:
     return single_machine.machine_rm(session, name)
 
 
-@cloudscale_task()
-def status(session: Session) -> Report:
+@cloudscale_task(
+    details="also show memory, CPU, kernels, the last activity and restarts of each seat, and the machines' free disk",
+    watch="show all of that on the terminal until Ctrl-C, and refresh it",
+)
+def status(session: Session, details: bool = False, watch: bool = False) -> Report:
     """Show the machines and seats as they are now, each seat as its student would find it."""
+    if watch:
+        from cloudscale.workflow import watch as watching
+
+        return watching.watch(session)
     from cloudscale.workflow import status
 
-    return status.status(session)
+    return status.status(session, with_details=details)
+
+
+@cloudscale_task()
+def check(session: Session) -> Report:
+    """Log in to all seats at once as their students will, run a cell and save a file; leave nothing behind."""
+    from cloudscale.workflow import check
+
+    return check.check(session)
+
+
+@cloudscale_task(
+    output="the file with all cards, an HTML page to print; only you can read it (default: cards.html)",
+    per_student="a folder for a file with each student's own card; without --output, these are the only ones",
+    title="the title on each card (default: the course's name)",
+    note="the line of help on each card, in place of the usual one",
+    logo="a picture for each card: a PNG, JPEG, WebP or SVG file of at most 1 MiB",
+)
+def cards(
+    session: Session,
+    output: str | None = None,
+    per_student: str | None = None,
+    title: str | None = None,
+    note: str | None = None,
+    logo: str | None = None,
+) -> Report:
+    """Make a card with address, password and QR code for each student's seat, in alphabetical order, to print."""
+    from cloudscale.course.flags import CardFlags, read_flags
+    from cloudscale.workflow import cards
+
+    flags = read_flags(CardFlags, output=output, per_student=per_student, title=title, note=note, logo=logo)
+    return cards.cards(session, flags)
+
+
+@cloudscale_task(settings=("students", "columns", "image", *VM_FLAGS), tolerant=True)
+def doctor(session: Session) -> Report:
+    """Show what this computer, the configuration, the account and the machines lack; changes nothing."""
+    from cloudscale.workflow import doctor
+
+    return doctor.doctor(session)
+
+
+@cloudscale_task(student="the student: id, full name, or a part of it that no other student has")
+def seat_restart(session: Session, student: str) -> Report:
+    """Restart one student's server. Address, password and work stay."""
+    from cloudscale.workflow import one_seat
+
+    return one_seat.seat_restart(session, student)
+
+
+@cloudscale_task(student="the student: id, full name, or a part of it that no other student has")
+def seat_password(session: Session, student: str) -> Report:
+    """Give one student another password, and show it. The student's server restarts; nobody else's does."""
+    from cloudscale.workflow import one_seat
+
+    return one_seat.seat_password(session, student)
+
+
+@cloudscale_task(
+    student="the student: id, full name, or a part of it that no other student has",
+    to="the name of the machine, as in status",
+)
+def seat_move(session: Session, student: str, to: str | None = None) -> Report:
+    """Move one student's server to another machine, with the work."""
+    from cloudscale.workflow import seat_move
+
+    return seat_move.seat_move(session, student, to)
+
+
+@cloudscale_task(
+    source="what to distribute: a file, a folder, or the address of a git repository",
+    branch="the branch or tag of the repository (default: its own default)",
+    path="the file or folder in the repository (default: all of it)",
+    into="the folder in the work folder (default: the work folder itself)",
+    force="overwrite files that students have changed",
+)
+def distribute(
+    session: Session,
+    source: str,
+    branch: str | None = None,
+    path: str | None = None,
+    into: str | None = None,
+    force: bool = False,
+) -> Report:
+    """Copy files into every student's work folder. What a student has changed is not overwritten."""
+    from cloudscale.course.flags import Distribution, read_flags
+    from cloudscale.workflow import material
+
+    order = read_flags(Distribution, source=source, branch=branch, path=path, into=into, force=force)
+    return material.distribute(session, order)
 
 
 @cloudscale_task(
@@ -138,7 +295,7 @@ def remote_com(
     path: str | None = None,
 ) -> Report:
     """Run a shell command on any hosts over SSH, in parallel, with a password or a key."""
-    from cloudscale.course.settings import Remote, read_flags
+    from cloudscale.course.flags import Remote, read_flags
     from cloudscale.workflow import commands
 
     remote = read_flags(Remote, hosts=hosts, com=com, port=port, user=user, pwd=pwd, kfile=kfile, path=path)

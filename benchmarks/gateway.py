@@ -2,8 +2,9 @@
 there, configurable-http-proxy (which JupyterHub uses).
 
 The seat is a stand-in that answers at once, with a page of the size and the number of requests of JupyterLab's; so what
-is measured is the way to it. All of it is on loopback, and nothing needs an engine. The proxy has the configuration
-that a class of `--seats` has.
+is measured is the way to it. With `--jupyterlab PYTHON`, one that has JupyterLab, its real page is measured too: every
+request that Chromium makes for it. All of it is on loopback, and nothing needs an engine. The proxy has the
+configuration that a class of `--seats` has.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import re
 import shutil
 import socket
 import ssl
@@ -22,6 +24,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -78,20 +81,20 @@ class Way:
 # --- what is measured ------------------------------------------------------------------------
 
 
-async def fetch(way: Way, sizes: Sequence[int], connections: int) -> None:
-    """Requests answers of these sizes, over a number of connections that stay open."""
-    left = list(reversed(sizes))
+async def fetch(way: Way, paths: Sequence[str], connections: int) -> None:
+    """Requests these paths, over a number of connections that stay open."""
+    left = list(reversed(paths))
 
     async def one() -> None:
         host = "127.0.0.1" if way.context else None
         reader, writer = await asyncio.open_connection("127.0.0.1", way.port, ssl=way.context, server_hostname=host)
         while left:
-            size = left.pop()
-            head = f"GET {PATH}/bytes/{size} HTTP/1.1\r\nHost: 127.0.0.1\r\nCookie: {COOKIE}={TOKEN}\r\n\r\n"
+            head = f"GET {PATH}{left.pop()} HTTP/1.1\r\nHost: 127.0.0.1\r\nCookie: {COOKIE}={TOKEN}\r\n\r\n"
             writer.write(head.encode())
             answer = await reader.readuntil(b"\r\n\r\n")
-            assert b" 200 " in answer.split(b"\r\n")[0], answer
-            await reader.readexactly(size)
+            size = re.search(rb"(?i)\r\ncontent-length: *(\d+)", answer)
+            assert b" 200 " in answer.split(b"\r\n")[0] and size, answer
+            await reader.readexactly(int(size[1]))
         writer.close()
 
     await asyncio.gather(*(one() for _ in range(connections)))
@@ -209,9 +212,43 @@ def _listens(port: int) -> bool:
     return False
 
 
-def ways(folder: Path, seats: int, stack: contextlib.ExitStack) -> list[Way]:
+def stand_in(folder: Path, stack: contextlib.ExitStack) -> int:
+    """The port of a seat that answers at once."""
+    port = free_port()
+    stack.enter_context(running([sys.executable, "-c", SEAT, str(port)], port, folder / "seat.log"))
+    return port
+
+
+def jupyterlab(python: str, folder: Path, stack: contextlib.ExitStack) -> int:
+    """The port of a real one."""
+    port = free_port()
+    settings = {
+        "ServerApp.port": port,
+        "ServerApp.base_url": PATH,
+        "ServerApp.root_dir": folder,
+        "IdentityProvider.token": "",
+        "LabApp.news_url": "",
+    }
+    flags = [f"--{name}={value}" for name, value in settings.items()]
+    command = [python, "-m", "jupyterlab", "--no-browser", "--allow-root", *flags]
+    stack.enter_context(running(command, port, folder / "jupyterlab.log"))
+    return port
+
+
+def page_of(port: int, folder: Path) -> list[str]:
+    """The paths that a browser fetches for JupyterLab's page, in its order."""
+    log = folder / "network.json"
+    where = f"http://127.0.0.1:{port}{PATH}/lab"
+    flags = ["--headless", "--no-sandbox", f"--user-data-dir={folder}/browser", f"--log-net-log={log}"]
+    command = ["chromium", *flags, "--virtual-time-budget=30000", "--dump-dom", where]
+    subprocess.run(command, check=True, capture_output=True, timeout=180)
+    asked = re.findall(rf'"line":"GET {PATH}(/[^ "]*) HTTP', log.read_text())
+    return [path for path in dict.fromkeys(asked) if "subscribe" not in path]  # which is a WebSocket
+
+
+def ways(folder: Path, seat: int, seats: int, stack: contextlib.ExitStack) -> list[Way]:
     """Straight to the seat, ours, and those peers that are there."""
-    (folder / "tls").mkdir()
+    (folder / "tls").mkdir(parents=True)
     pair = ["-keyout", str(folder / "tls/key.pem"), "-out", str(folder / "tls/certificate.pem")]
     subject = ["-subj", "/CN=benchmark", "-addext", "subjectAltName=IP:127.0.0.1"]
     kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
@@ -219,8 +256,6 @@ def ways(folder: Path, seats: int, stack: contextlib.ExitStack) -> list[Way]:
     both = (folder / "tls/certificate.pem").read_bytes() + (folder / "tls/key.pem").read_bytes()
     (folder / "both.pem").write_bytes(both)
     context = ssl.create_default_context(cafile=str(folder / "tls/certificate.pem"))
-    seat = free_port()
-    stack.enter_context(running([sys.executable, "-c", SEAT, str(seat)], seat, folder / "seat.log"))
     found = [Way("straight", seat)]
     makers: dict[str, Callable[[], tuple[list[str], int]]] = {"gateway": lambda: caddy(folder, seat, seats)}
     if shutil.which("haproxy"):
@@ -234,31 +269,47 @@ def ways(folder: Path, seats: int, stack: contextlib.ExitStack) -> list[Way]:
     return found
 
 
+def compare(what: str, work: Callable[[Way], Awaitable[None]], all_ways: Sequence[Way], rounds: int) -> None:
+    taken: dict[str, list[float]] = {way.name: [] for way in all_ways}
+    for at in range(rounds + 1):
+        for way in all_ways if at % 2 else reversed(all_ways):
+            spent = seconds(partial(work, way))
+            if at:  # the first round warms up
+                taken[way.name].append(spent)
+    straight = taken["straight"]
+    for way in all_ways:
+        ratios = [mine / floor for mine, floor in zip(taken[way.name], straight, strict=True)]
+        middle = statistics.median(taken[way.name])
+        print(f"{what}, {way.name}: {middle:.3f} s, ratio to straight {statistics.median(ratios):.2f}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seats", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--sockets", type=int, default=1000)
+    parser.add_argument("--jupyterlab", metavar="PYTHON", default="")
     chosen = parser.parse_args()
     measures: dict[str, Callable[[Way], Awaitable[None]]] = {
-        "a page (52 requests, 8 MB)": lambda way: fetch(way, PAGE, CONNECTIONS),
-        "2,000 small requests": lambda way: fetch(way, [200] * 2000, 16),
+        "a page (52 requests, 8 MB)": lambda way: fetch(way, [f"/bytes/{size}" for size in PAGE], CONNECTIONS),
+        "2,000 small requests": lambda way: fetch(way, ["/bytes/200"] * 2000, 16),
         "4,000 WebSocket echoes": lambda way: echo(way, 20, 200),
     }
-    with tempfile.TemporaryDirectory(prefix="cloudscale-benchmark-") as folder, contextlib.ExitStack() as stack:
-        all_ways = ways(Path(folder), chosen.seats, stack)
+    with tempfile.TemporaryDirectory(prefix="cloudscale-benchmark-") as name, contextlib.ExitStack() as stack:
+        folder = Path(name)
+        if chosen.jupyterlab:
+            real = jupyterlab(chosen.jupyterlab, folder, stack)
+            paths = page_of(real, folder)
+            what = f"JupyterLab's page ({len(paths)} requests)"
+            compare(
+                what,
+                lambda way: fetch(way, paths, CONNECTIONS),
+                ways(folder / "real", real, chosen.seats, stack),
+                chosen.rounds,
+            )
+        all_ways = ways(folder / "stand-in", stand_in(folder, stack), chosen.seats, stack)
         for what, work in measures.items():
-            taken: dict[str, list[float]] = {way.name: [] for way in all_ways}
-            for at in range(chosen.rounds + 1):
-                for way in all_ways if at % 2 else reversed(all_ways):
-                    spent = seconds(lambda: work(way))  # noqa: B023
-                    if at:  # the first round warms up
-                        taken[way.name].append(spent)
-            straight = taken["straight"]
-            for way in all_ways:
-                ratios = [mine / floor for mine, floor in zip(taken[way.name], straight, strict=True)]
-                middle = statistics.median(taken[way.name])
-                print(f"{what}, {way.name}: {middle:.3f} s, ratio to straight {statistics.median(ratios):.2f}")
+            compare(what, work, all_ways, chosen.rounds)
         for way in all_ways[1:]:
             each = asyncio.run(idle(way, chosen.sockets))
             sockets = f"{chosen.sockets} idle WebSockets, {way.name}"

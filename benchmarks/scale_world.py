@@ -26,8 +26,9 @@ from unittest import mock
 from openstack.config import OpenStackConfig
 from openstack.connection import Connection
 
+from cloudscale.course.flags import Common, Launch, read_flags
 from cloudscale.course.session import Session
-from cloudscale.course.settings import Common, Launch, read_flags, read_settings
+from cloudscale.course.settings import read_settings
 from cloudscale.drivers import over_ssh
 from cloudscale.drivers.openstack import inventory, watch
 from cloudscale.drivers.openstack.driver import OpenStack

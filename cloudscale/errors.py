@@ -14,6 +14,7 @@ CloudscaleError              1  something failed; the message names it, and ever
 │   └── HostKeyChanged       1  the host's key is not the known one, so it may be another host
 ├── CloudError               1  the cloud could not do what was requested
 └── RequestError             2  the request itself is wrong; nothing was changed
+    ├── Declined             2  the user's answer to a question is no
     ├── SettingsError        2  the configuration or a flag is wrong
     ├── RosterError          2  the students' file is wrong; the message names the line
     ├── AccessError          2  the cloud refuses the credentials
@@ -89,6 +90,10 @@ class CloudError(CloudscaleError):
 
 class RequestError(CloudscaleError):
     exit_code = 2
+
+
+class Declined(RequestError):
+    pass
 
 
 class SettingsError(RequestError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
@@ -22,11 +23,14 @@ def fan_out(
     *,
     name: Callable[[T], str] = str,
     width: int = WIDTH,
+    patience: float | None = None,
 ) -> Outcomes[R]:
     """Calls `function` on every item, at most `width` at a time, and returns the outcomes in the order of the items.
 
     Ctrl-C ends the wait at once. The workers are daemon threads, so the interpreter does not wait for a call that
     hangs. (concurrent.futures joins its threads at exit and can't be used here.)
+
+    With `patience`, a call that has not ended after so many seconds has the outcome TimeoutError, and is left alone.
     """
     work = list(items)
     todo: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -39,12 +43,17 @@ def fan_out(
             finished.put((index, _call(function, work[index], name(work[index]))))
 
     results: dict[int, Outcome[R]] = {}
+    deadline = None if patience is None else time.monotonic() + patience
     try:
         for _ in range(min(width, len(work))):
             threading.Thread(target=worker, daemon=True).start()
         while len(results) < len(work):
-            index, outcome = finished.get()
+            index, outcome = finished.get(timeout=None if deadline is None else max(deadline - time.monotonic(), 0))
             results[index] = outcome
+    except queue.Empty:
+        list(_take_all(todo))
+        late = TimeoutError(f"no answer in {patience:g} s")
+        results = {at: results.get(at, Outcome(name(item), error=late)) for at, item in enumerate(work)}
     except BaseException:
         list(_take_all(todo))  # no worker starts another call after an interrupt
         raise

@@ -5,7 +5,8 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Generic, TypeVar, cast
+from datetime import datetime
+from typing import Generic, Literal, TypeVar, cast
 
 T = TypeVar("T", covariant=True)
 
@@ -257,6 +258,33 @@ def last_lines(text: str, count: int = 1) -> str:
     return " / ".join([line.strip() for line in text.splitlines() if line.strip()][-count:])
 
 
+@dataclass(frozen=True)
+class Finding:
+    """What `doctor` found of one thing that a launch needs. `remedy`: what to do; empty where all is well.
+
+    `state`: `ok`; `warning`, with which a launch goes on; `wrong`, with which it stops or does a part only; `unknown`,
+    because it can be seen only once something else is right.
+    """
+
+    check: str
+    state: Literal["ok", "warning", "wrong", "unknown"]
+    finding: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class WorkVolume:
+    """A volume of a cloud for the students' work of one machine. It survives the machine.
+
+    `is_used`: there may be work on it. `is_attached`: a machine has it now, so that the work can be collected.
+    """
+
+    machine: str
+    name: str
+    is_used: bool
+    is_attached: bool
+
+
 TIMED_OUT = 124  # exit code of a command that exceeded its time limit, as in timeout(1)
 NOT_STARTED = 127  # exit code of a program that can't be started, as in sh(1)
 UNREACHED = 255  # exit code for a target on which the command did not run, as in ssh(1)
@@ -274,3 +302,28 @@ class Row:
     node: str
     state: str
     password: str | None = None
+
+
+@dataclass(frozen=True)
+class SeatDetails:
+    """How a seat is doing. None: it is not known.
+
+    `memory`: bytes, of `limit`. `cpu`: cores in use. `kernels` and `last_activity` (UTC) are what its server says.
+    `restarts`: how often it has ended by itself, as far as Swarm remembers.
+    """
+
+    memory: int | None = None
+    limit: int | None = None
+    cpu: float | None = None
+    kernels: int | None = None
+    last_activity: datetime | None = None
+    restarts: int = 0
+
+
+@dataclass(frozen=True)
+class MachineDetails:
+    """What the seats of a machine take of it: cores, and memory in bytes; and its free disk in bytes. None: unknown."""
+
+    cpu: float | None = None
+    memory: int | None = None
+    free_disk: int | None = None

@@ -35,6 +35,15 @@ def family(network: str) -> str:
     return "IPv6" if ":" in network else "IPv4"
 
 
+def is_address(text: str) -> bool:
+    """Whether a text is an IP address, and not a name."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
 def is_public(network: str) -> bool:
     """Whether an address or an address range is one of the internet's, and none of those for use inside a site."""
     block = ipaddress.ip_network(network, strict=False)

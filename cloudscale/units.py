@@ -24,3 +24,12 @@ def mib(size: float) -> str:
 def gib(size: float, digits: int = 1) -> str:
     """Bytes as text, such as `1.5 GiB`."""
     return f"{size / GIB:.{digits}f} GiB"
+
+
+def amount(size: int) -> str:
+    """Bytes as text in the unit that suits them, such as `3 KiB`."""
+    if size < 1024:
+        return f"{size} bytes"
+    if size < MIB:
+        return f"{size / 1024:.0f} KiB"
+    return mib(size) if size < GIB else gib(size)

@@ -21,7 +21,7 @@ from invoke.parser.argument import Argument
 from invoke.tasks import Task
 
 from cloudscale.cli.invocation import COMMON_FLAGS
-from cloudscale.course import settings, values
+from cloudscale.course import flags, settings, values
 from cloudscale.course.settings import Section, Settings
 from cloudscale.units import GIB, MIB
 
@@ -29,12 +29,19 @@ PROJECT = Path(__file__).parents[1]
 DOCS = PROJECT / "docs"
 MARKS = re.compile(r"(.*<!-- script/docs writes [^>]*-->\n).*(<!-- end -->.*)", re.DOTALL)
 STATED = re.compile(r" \(default: ([^ ,)]+)\)$")  # at the end of a flag's help
-FLAGS_OF: Mapping[str, type[Section]] = {"themachine": settings.Launch, "remote_com": settings.Remote}
+FLAGS_OF: Mapping[str, type[Section]] = {
+    "themachine": flags.Launch,
+    "remote_com": flags.Remote,
+    "collect": flags.Collect,
+    "distribute": flags.Distribution,
+}
 TYPES: Sequence[tuple[Any, str]] = (
     (values.Size, "size"),
     (values.Cidrs, "address ranges"),
     (values.Ipv4s, "addresses"),
+    (values.Reach, "addresses"),
     (values.Columns, "`COLUMN: HEADING`"),
+    (values.When, "time"),
     (values.Integer, "whole number"),
     (values.Number, "number"),
     (bool, "`true` or `false`"),
@@ -159,7 +166,7 @@ def _default(task: str, argument: Argument) -> str:
     if argument.default not in (None, "", []):
         return f"`{argument.default}`"
     key = str(argument.name).replace("-", "_")
-    for kind in (FLAGS_OF.get(task), settings.Common, settings.VmSettings, Settings):
+    for kind in (FLAGS_OF.get(task), flags.Common, settings.VmSettings, Settings):
         if kind and (field := kind.model_fields.get(key)):
             default = field.get_default(call_default_factory=True)
             hint = get_type_hints(kind, include_extras=True)[key]

@@ -12,13 +12,14 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import invoke.config
 from invoke.config import merge_dicts
 from invoke.parser.context import ParserContext
+from invoke.vendor import yaml
 
 from cloudscale.errors import RequestError, SettingsError
 
@@ -46,6 +47,7 @@ CORE_FLAGS = {  # Invoke's own flags without an effect on these tasks, and what 
 }
 CORE_KEYS = {("run", "dry"): PLAN, ("timeouts", "command"): TIMEOUT}  # the same as keys of the configuration
 PASSWORD = re.compile(r"""(['"]?pwd['"]?:)\s*('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\d+)""")
+OTHER_BASE = re.compile(r"[-+]?(0[0-9_]|[0-9_]+:)")  # 010 is 8 and 1:30 is 90, in YAML 1.1
 OFF = ("", "0", "false", "no", "off")
 
 
@@ -65,8 +67,10 @@ def _named(load: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
     @functools.wraps(load)
     def load_named(config: Any, path: str) -> Any:
         try:
+            if load.__name__ == "_load_yaml":
+                check_yaml(path)
             return load(config, path)
-        except FileNotFoundError:
+        except (FileNotFoundError, SettingsError):
             raise
         except (Exception, SystemExit) as error:  # a file may be a program
             text = (
@@ -80,6 +84,35 @@ def _named(load: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
             ) from None
 
     return load_named
+
+
+def check_yaml(path: str) -> None:
+    """Refuses what YAML reads without a word, and otherwise than it was meant. Raises SettingsError."""
+    with open(path, encoding="utf-8-sig") as file:
+        root = yaml.compose(file, Loader=yaml.SafeLoader)  # type: ignore[no-untyped-call]
+    if isinstance(root, yaml.MappingNode):
+        _check_keys([(key, value) for key, value in root.value if key.value == OWN], path, (root,))
+
+
+def _check_keys(pairs: Sequence[tuple[Any, Any]], path: str, above: tuple[Any, ...]) -> None:
+    lines: dict[str, int] = {}
+    for key, value in pairs:
+        line = key.start_mark.line + 1
+        where, name = f"{path}, line {line}", key.value
+        if isinstance(name, str) and name in lines:
+            raise SettingsError(f"{where}: the key {name} is on line {lines[name]} already.", "Remove one of the two.")
+        lines[str(name)] = line
+        if value in above:
+            raise SettingsError(f"{where}: {name} refers to what it is a part of.", YAML_FORM)
+        if isinstance(value, yaml.MappingNode):
+            _check_keys(value.value, path, (*above, value))
+        elif name == OWN and value.tag != "tag:yaml.org,2002:null":
+            raise SettingsError(f"{where}: {OWN} must contain keys and values.", YAML_FORM)
+        elif value.tag.endswith((":int", ":float")) and OTHER_BASE.match(value.value):
+            raise SettingsError(
+                f"{where}: {name}: YAML reads {value.value} as another number.",
+                "Write a number without zeros in front and without a colon, and a text in quotation marks.",
+            )
 
 
 def _merge(base: dict[str, Any], updates: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import functools
 import inspect
 import os
@@ -23,12 +24,13 @@ from invoke.tasks import Task
 
 from cloudscale import terminal
 from cloudscale.cli import configuration
-from cloudscale.errors import CloudscaleError, RequestError, SettingsError
+from cloudscale.errors import CloudscaleError, Declined, RequestError, SettingsError
 
 if TYPE_CHECKING:
     from cloudscale.cli.report import Report
     from cloudscale.course.session import Session
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # of what the output is written to
 INTERRUPTED = 130
 
 COMMON_FLAGS = {
@@ -36,7 +38,7 @@ COMMON_FLAGS = {
     "course": "the name of the class; everything that is made for the class carries it",
     "only": "only these machines, seats or students: a,b",
     "skip": "leave out these machines, seats or students: a,b",
-    "timeout": "seconds that a command, or the start of a seat, may take before it counts as failed",
+    "timeout": "seconds that a command, the start of a seat or a visit to it may take before it counts as failed",
     "format": "the format of the result: table, csv, json, or another format of tabulate",
     "yes": "remove without asking for confirmation",
 }
@@ -55,19 +57,23 @@ SETTINGS_FLAGS = {  # flags that set a key of the configuration
 }
 
 
-def cloudscale_task(settings: Iterable[str] = (), **help: str) -> Callable[[Callable[..., Report]], Task[Any]]:
+def cloudscale_task(
+    settings: Iterable[str] = (), *, tolerant: bool = False, **help: str
+) -> Callable[[Callable[..., Report]], Task[Any]]:
     """Turns a function of (session, own flags…) that returns a Report into an Invoke task.
 
     Two kinds of flags are added to the function's signature: those that all tasks share, and those of SETTINGS_FLAGS
     that `settings` names. The session carries their values. `help` describes the function's own flags. For Invoke,
     each flag is text or on/off; the values are validated together with the configuration, so a wrong one is a
-    SettingsError.
+    SettingsError. A `tolerant` task runs without the parts of the configuration that are wrong.
     """
     added = {name: SETTINGS_FLAGS[name] for name in settings} | COMMON_FLAGS
-    return functools.partial(_make_task, added, help)
+    return functools.partial(_make_task, added, help, tolerant)
 
 
-def _make_task(added: Mapping[str, str], help: Mapping[str, str], body: Callable[..., Report]) -> Task[Any]:
+def _make_task(
+    added: Mapping[str, str], help: Mapping[str, str], tolerant: bool, body: Callable[..., Report]
+) -> Task[Any]:
     own = list(inspect.signature(body).parameters.values())[1:]
     others = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False if name == "yes" else None)
@@ -78,7 +84,7 @@ def _make_task(added: Mapping[str, str], help: Mapping[str, str], body: Callable
     def run(context: Context, *args: Any, **flags: Any) -> None:
         bound = {**dict(zip((parameter.name for parameter in own), args, strict=False)), **flags}
         _refuse_empty(bound)
-        session = _session(context, {name: bound.pop(name) for name in added})
+        session = _session(context, {name: bound.pop(name) for name in added}, tolerant=tolerant)
         present(body(session, **bound))
 
     context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -93,22 +99,31 @@ def _make_task(added: Mapping[str, str], help: Mapping[str, str], body: Callable
     )
 
 
-def _session(context: Context, flags: Mapping[str, Any]) -> Session:
+def _session(context: Context, flags: Mapping[str, Any], *, tolerant: bool) -> Session:
+    from cloudscale.course.flags import Common, read_flags
     from cloudscale.course.session import Session
-    from cloudscale.course.settings import Common, read_flags, read_settings
+    from cloudscale.course.settings import read_settings
+    from cloudscale.course.usable_settings import Usable, read_usable
     from cloudscale.progress import progress_on
 
     configured = {name: flags[name] for name in ("driver", "course", "students", "columns", "image") if name in flags}
     of_vms = {f"vm.{name}": name for name in VM_FLAGS if flags.get(name) is not None}
     given = configuration.read(context.config).override({key: flags[name] for key, name in of_vms.items()})
     common = read_flags(Common, **{name: flags[name] for name in Common.model_fields})
+    if tolerant:
+        usable = read_usable(given.values, given.origins, **configured)
+    else:
+        usable = Usable(read_settings(given.values, given.origins, **configured))
     return Session(
-        settings=read_settings(given.values, given.origins, **configured),
+        settings=usable.settings,
         common=common,
         progress=progress_on(sys.stderr),
         ask=functools.partial(_ask, common.yes),
         names_driver=flags["driver"] is not None,
+        names_course=flags["course"] is not None,
         vm_flags=tuple(f"--{name.replace('_', '-')}" for name in of_vms.values()),
+        refused=usable.refused,
+        left_out=usable.left_out,
     )
 
 
@@ -117,10 +132,6 @@ def _refuse_empty(flags: Mapping[str, object]) -> None:
     if empty := [name for name, value in flags.items() if value == ""]:
         names = ", ".join(f"--{name.strip('_').replace('_', '-')}" for name in empty)
         raise SettingsError(f"{names}: the value is empty.", "Give a value, or leave it out.")
-
-
-class Declined(RequestError):
-    """The user's answer to a question is no."""
 
 
 def _ask(yes: bool, question: str) -> None:
@@ -205,9 +216,8 @@ def _last_resort(kind: type[BaseException], error: BaseException, traceback: Any
         return
     if isinstance(error, BrokenPipeError):  # the reader of --list or --help (such as head) has ended
         _end(0)
-    if isinstance(error, OSError):
-        _say(f"Error: The output can't be written ({error.strerror}).\n  Make room there, or write it elsewhere.")
-        _end(1)
+    if isinstance(error, OSError) and error.errno in FULL:
+        _end_full(error)
     if isinstance(error, CloudscaleError):  # also of a task, where invoke.yaml does not name the Executor
         text, code = _message(error)
         _say(text)
@@ -222,10 +232,19 @@ def _say(text: str) -> None:
 
 
 def _flush() -> None:
+    """Writes what is still in memory, such as a short --list: at the very end, Python would report it its own way."""
     try:
         sys.stdout.flush()
-    except OSError:  # the reader has ended, or the disk is full, which has been reported
+    except OSError as error:
         terminal.silence(sys.stdout)
+        if error.errno in FULL:  # else the reader has ended
+            _end_full(error)
+
+
+def _end_full(error: OSError) -> NoReturn:
+    terminal.silence(sys.stdout)
+    _say(f"Error: The output can't be written ({error.strerror}).\n  Make room there, or write it elsewhere.")
+    os._exit(1)
 
 
 def _end(code: int) -> NoReturn:

@@ -6,23 +6,29 @@ import csv
 import io
 import json
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
 from cloudscale.cluster.state import Cluster, Host
 from cloudscale.errors import SwarmError
-from cloudscale.images.listing import ImageRow
-from cloudscale.model import UNREACHED, CommandResult, Demand, Machine, Outcome, Outcomes, Row, Seat
+from cloudscale.model import UNREACHED, CommandResult, Demand, Finding, Machine, Outcome, Outcomes, Row, Seat
 from cloudscale.plan.placing import Plan
 from cloudscale.seats.address import Addresses
 from cloudscale.terminal import json_safe, visible
 from cloudscale.units import gib, mib
 
+if TYPE_CHECKING:
+    from cloudscale.images.listing import ImageRow
+
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # a spreadsheet takes the wide ones too
 LIKE_HEADING = re.compile(r"^(?=\s*[=＝═﹦꞊⹀]{2})", re.MULTILINE)
+LEAST_WIDTH = 24  # characters of a text that goes on in the next line
 SEAT_KEYS = ("student", "email", "url", "host", "port", "password", "node", "state")
+CHECK_KEYS = ("student", "url", "state", "step", "seconds", "cause")
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,29 @@ class CommandRow:
 
 
 @dataclass(frozen=True)
+class CheckRow:
+    """How a student's visit went. `state`: `ok` or `failed`; `step`: the one that failed, and `cause` why."""
+
+    student: str
+    url: str
+    state: str
+    step: str
+    seconds: float
+    cause: str
+
+
+@dataclass(frozen=True)
+class Reaped:
+    """What became of a course: `removed`, `kept` or `failed`, and why."""
+
+    course: str
+    driver: str
+    state: str
+    deadline: str = ""
+    cause: str = ""
+
+
+@dataclass(frozen=True)
 class Report:
     """What a task has to say: `text` for standard output, `problems` for standard error (any of them: exit code 1)."""
 
@@ -43,8 +72,13 @@ class Report:
     problems: tuple[str, ...] = ()
 
 
-def records(rows: Sequence[Mapping[str, object]], keys: Sequence[str], format: str) -> str:
-    """Rows as a table in one of tabulate's formats, as csv, or as json."""
+def records(
+    rows: Sequence[Mapping[str, object]], keys: Sequence[str], format: str, *, widths: Mapping[str, int] | None = None
+) -> str:
+    """Rows as a table in one of tabulate's formats, as csv, or as json.
+
+    `widths`: characters, by key, after which the cells of a `table` go on in the next line.
+    """
     if format == "json":
         return _json([{key: row[key] for key in keys} for row in rows])
     if format == "csv":
@@ -55,8 +89,14 @@ def records(rows: Sequence[Mapping[str, object]], keys: Sequence[str], format: s
         return out.getvalue().rstrip("\n")
     in_cell = _harmless if format == "tsv" else str
     # nothing here is a number to calculate with: a password of digits and an e stays as it is
+    limits = widths if widths and format == "table" else {}
+
+    def cell(row: Mapping[str, object], key: str) -> str:
+        text = str(in_cell(row[key]))
+        return _in_lines(text, limits[key]) if key in limits else _on_one_line(text)
+
     return tabulate(
-        [[_on_one_line(str(in_cell(row[key]))) for key in keys] for row in rows],
+        [[cell(row, key) for key in keys] for row in rows],
         headers=list(keys),
         tablefmt="simple" if format == "table" else format,
         disable_numparse=True,
@@ -65,6 +105,12 @@ def records(rows: Sequence[Mapping[str, object]], keys: Sequence[str], format: s
 
 def _on_one_line(cell: str) -> str:
     return visible(cell).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def _in_lines(cell: str, width: int) -> str:
+    # a path or an address stays whole, so that it can be copied
+    fill = textwrap.TextWrapper(width, break_long_words=False, break_on_hyphens=False).fill
+    return "\n".join(fill(_on_one_line(line)) for line in cell.split("\n"))
 
 
 def _json(value: object) -> str:
@@ -81,6 +127,10 @@ def _harmless(cell: object) -> object:
 def seats(rows: Sequence[Row], format: str, *, passwords: bool) -> str:
     keys = [key for key in SEAT_KEYS if passwords or key != "password"]
     return records([asdict(row) for row in rows], keys, format)
+
+
+def checks(rows: Sequence[CheckRow], format: str) -> str:
+    return records([asdict(row) for row in rows], CHECK_KEYS, format)
 
 
 def command_rows(outcomes: Sequence[Outcome[CommandResult]], unreached: int) -> list[CommandRow]:
@@ -115,6 +165,26 @@ def removed(outcomes: Outcomes[str], format: str) -> Report:
     if format in ("csv", "json"):
         return Report(records(rows, ("target", "state"), format), outcomes.problems)
     return Report("\n".join(f"{row['state']} {row['target']}" for row in rows), outcomes.problems)
+
+
+@dataclass(frozen=True)
+class WorkRow:
+    """What became of a student's work: `files` and `bytes` of it, and what is wrong with the rest."""
+
+    student: str
+    state: str
+    files: int
+    bytes: int
+    cause: str = ""
+
+
+def work(rows: Sequence[WorkRow], format: str) -> str:
+    return records([asdict(row) for row in rows], ("student", "state", "files", "bytes", "cause"), format)
+
+
+def reaped(rows: Sequence[Reaped], format: str) -> str:
+    on_one_line = [{**asdict(row), "cause": " ".join(row.cause.split())} for row in rows]
+    return records(on_one_line, ("course", "driver", "state", "deadline", "cause"), format)
 
 
 def quotas(demands: Sequence[Demand], format: str) -> str:
@@ -191,6 +261,17 @@ def _mebibytes(size: int | None) -> str:
     return mib(size) if size else ""
 
 
+def examination(findings: Sequence[Finding], format: str, width: int) -> Report:
+    """What `doctor` found, in a table of so many characters. What is wrong is a failure."""
+    rows = [asdict(finding) for finding in findings]
+    keys = ("check", "state", "finding", "remedy")
+    first, second = (max(len(key), *(len(str(row[key])) for row in rows)) for key in keys[:2])
+    half = max((width - first - second - 6) // 2, LEAST_WIDTH)
+    text = records(rows, keys, format, widths={"finding": half, "remedy": half})
+    wrong = list(dict.fromkeys(finding.check for finding in findings if finding.state == "wrong"))
+    return Report(text, (f"{', '.join(wrong)}: see the table.",) if wrong else ())
+
+
 def command_report(outcomes: Outcomes[CommandResult], format: str) -> Report:
     """The blocks of a command's targets, and the targets on which it failed."""
     rows = command_rows(outcomes, UNREACHED)
@@ -218,6 +299,10 @@ def seat_row(seat: Seat, addresses: Addresses, state: str, password: str | None 
 
 def machine_table(cluster: Cluster, format: str) -> str:
     """The course's machines, each with what it is in the swarm."""
+    return machines(machine_rows(cluster), format)
+
+
+def machine_rows(cluster: Cluster) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     for host in cluster.hosts:
         node = host.node
@@ -232,7 +317,7 @@ def machine_table(cluster: Cluster, format: str) -> str:
                 "seats": "" if cluster.without_quorum else count,  # without a quorum it is not known
             }
         )
-    return machines(rows, format)
+    return rows
 
 
 def _engine_state(host: Host, cluster: Cluster) -> str:

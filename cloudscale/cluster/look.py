@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from cloudscale.cluster.state import Cluster, Host
+from cloudscale.course import deadline
+from cloudscale.course.passwords import latest
 from cloudscale.course.session import Session
 from cloudscale.drivers import load_driver
-from cloudscale.drivers.protocols import Driver
+from cloudscale.drivers.protocols import Driver, KeepsDeadline
 from cloudscale.engines.client import Engine, describe
 from cloudscale.errors import CloudscaleError, EngineError, MachineError, NotSetUp, RequestError, SwarmError
 from cloudscale.fanout import fan_out
 from cloudscale.gateway.service import running_gateway
 from cloudscale.model import Machine, MachineState, Node, Place, Survey
+from cloudscale.seats.changes import password_changes
 from cloudscale.seats.containers import remembered_places
 from cloudscale.seats.services import RunningSeat, running_seats
+from cloudscale.swarm.deadline import read_deadline
 from cloudscale.swarm.nodes import Membership, SwarmNode, check_ours, check_usable, membership, swarm_nodes
 
 
@@ -43,16 +47,16 @@ def driver_of(session: Session) -> Driver:
             "For the limits of a seat use seat.cpus and seat.memory; for the size of a cloud's machines"
             " openstack.flavor.",
         )
-    return load_driver(session.settings, session.course, session.progress.say)
+    return load_driver(session.settings, session.course, session.progress.say, session.patience)
 
 
 def look(
     session: Session, driver: Driver | None = None, surveys: Mapping[str, Survey | CloudscaleError] | None = None
 ) -> Cluster:
-    """The course as it is now. Raises RequestError, EngineError, SwarmError.
+    """The course as it is now. Warns if its deadline is over. Raises RequestError, EngineError, SwarmError.
 
     With `surveys`, by machine, engines that do not run are not asked, and a machine with an error, or with nothing,
-    counts as lost.
+    counts as lost; and the launch that has them warns by itself.
     """
     driver = driver or driver_of(session)
     course = session.settings.course
@@ -70,6 +74,9 @@ def look(
         errors |= _of_others({name: known[name] for name in known.keys() - without_quorum}, course, nodes)
     hosts = [_host(machine, known.get(machine.name), surveys, errors.get(machine.name)) for machine in machines]
     hosts = [replace(host, has_quorum=host.name not in without_quorum) for host in hosts]
+    until = _deadline(driver, managers, course)
+    if surveys is None and (warning := deadline.warning(until, deadline.now(), course)):
+        session.progress.say(f"Warning: {warning}")
     return Cluster(
         driver=driver,
         hosts=tuple(hosts),
@@ -78,7 +85,19 @@ def look(
         seats=tuple(_seats(managers[0], course, hosts, nodes)) if managers else (),
         gateway=running_gateway(managers[0], course) if managers else None,
         quorum_is_gone=_quorum_is_gone(hosts, known, without_quorum),
+        # a new swarm knows of none until the first launch
+        password_changes=latest(
+            session.course.password_changes(), password_changes(managers[0], course) if managers else {}
+        ),
+        until=until,
     )
+
+
+def _deadline(driver: Driver, managers: Sequence[Engine], course: str) -> datetime | None:
+    """The later one of the swarm's and the cloud's: a run that was cut off has changed only one of them."""
+    marked = [driver.deadline()] if isinstance(driver, KeepsDeadline) else []
+    marked += [read_deadline(managers[0], course)] if managers else []
+    return max(filter(None, marked), default=None)
 
 
 def _view(

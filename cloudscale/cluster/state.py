@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import chain
 
+from cloudscale.course.passwords import Passwords
 from cloudscale.course.selection import Selection
 from cloudscale.drivers.protocols import Driver, MakesMachines
 from cloudscale.engines.client import Engine
@@ -67,7 +68,8 @@ class Cluster:
     """The course as it is now.
 
     `managers` are the engines that manage the swarm, `swarm` has its nodes by id. `quorum_is_gone`: the swarm has
-    lost its quorum, and the managers that it lacks do not exist any more.
+    lost its quorum, and the managers that it lacks do not exist any more. `password_changes`: how often those of
+    students were changed, by id. `until`: the deadline, if it has one.
     """
 
     driver: Driver
@@ -77,6 +79,8 @@ class Cluster:
     seats: tuple[RunningSeat, ...] = ()
     quorum_is_gone: bool = False
     gateway: Gateway | None = None
+    password_changes: Mapping[str, int] = field(default_factory=dict)
+    until: datetime | None = None
 
     # --- the machines ------------------------------------------------------------------------
 
@@ -173,6 +177,10 @@ class Cluster:
     def names_of(self, seat: RunningSeat) -> tuple[str, ...]:
         """The names that a seat answers to in --only and --skip."""
         return (seat.name, seat.student.id, seat.student.full_name, seat.place.machine)
+
+    def passwords(self, key: bytes) -> Passwords:
+        """The students' passwords as they are now. `key`: the course's."""
+        return Passwords(key, self.password_changes)
 
     def open_ports(self, seats: Iterable[Placed]) -> None:
         """Lets the world reach these seats, or the gateway alone where there is one; and nothing else."""

@@ -83,7 +83,8 @@ def _split(text: str, delimiter: str, source: str, first: int) -> list[Line]:
                 lines.append(Line(number, cleaned, broken))
             number = reader.line_num + first
     except csv.Error as error:
-        raise RosterError(f"{source}, line {number}: {error}.", SHOULD_BE) from None
+        cause = "a field is too long. Is a quotation mark not closed?" if "limit" in str(error) else f"{error}."
+        raise RosterError(f"{source}, line {number}: {cause}", SHOULD_BE) from None
     return lines
 
 
@@ -102,8 +103,9 @@ def clean(cell: str) -> str:
 
     An id with such a character would look like another one, and a name could turn the text around it.
     """
-    visible = "".join(c for at, c in enumerate(cell) if _is_visible(cell, at))
-    text = " ".join(unicodedata.normalize("NFC", INVISIBLE.sub("", visible)).split())
+    if not cell.isprintable():  # as each character without width and each change of direction
+        cell = "".join(c for at, c in enumerate(cell) if _is_visible(cell, at))
+    text = " ".join(unicodedata.normalize("NFC", INVISIBLE.sub("", cell)).split())
     return quoted[1].strip() if (quoted := EXCELS_TEXT.match(text)) else text
 
 

@@ -40,9 +40,14 @@ class Text:
 
 
 def decode(data: bytes, source: str) -> Text:
-    """UTF-8 and UTF-16 with or without a byte-order mark, or what Windows wrote before. Raises RosterError."""
+    """UTF-8 and UTF-16 with or without a byte-order mark, UTF-32 with one, or what Windows wrote before.
+
+    Raises RosterError.
+    """
     if data.startswith(SPREADSHEETS):
         raise RosterError(f"{source}, line 1: this is a spreadsheet's own file, not a CSV.", SAVE_AS)
+    if data.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):  # the first one begins as that of UTF-16
+        return Text(_read(data, "utf-32", source))
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return Text(_read(data, "utf-16", source))
     if data.count(0) > 2:  # in UTF-16, delimiters and line ends have a zero byte, whatever the script

@@ -9,20 +9,22 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import json
 import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from platformdirs import user_state_dir
 
 from cloudscale.errors import CloudscaleError, RequestError
-from cloudscale.files import make_once
+from cloudscale.files import make_once, replace_file
 
 KEY_BYTES = 32
+CHANGES = "passwords.json"  # how often students' passwords were changed
 NAMES = "gateway-names"  # the secret of the seats' host names
 STORE_COPY = "gateway-store.tar"  # the gateway's account at an authority on the internet, and its certificates
 OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
@@ -31,16 +33,23 @@ ATTEMPTS = 100  # to lock a folder that other runs remove at their end
 
 @dataclass(frozen=True)
 class CourseFolder:
-    """The folder for one course and one driver. `name` is the course's name."""
+    """The folder for one course and one driver. `name` is the course's name.
+
+    `read_only`: whoever has it changes nothing in it.
+    """
 
     name: str
     folder: Path
+    read_only: bool = False
 
     @classmethod
-    def named(cls, name: str, driver: str) -> CourseFolder:
-        home = os.environ.get("CLOUDSCALE_HOME") or user_state_dir("cloudscale")
-        # VirtualBox takes a relative path as one of its own folder
-        return cls(name, Path(home).expanduser().absolute() / name / driver)
+    def named(cls, name: str, driver: str, *, read_only: bool = False) -> CourseFolder:
+        return cls(name, _home() / name / driver, read_only)
+
+    @staticmethod
+    def courses(driver: str) -> list[str]:
+        """The names of the courses that have a folder for the driver."""
+        return sorted(path.parent.name for path in _home().glob(f"*/{driver}") if path.is_dir())
 
     @property
     def known_hosts(self) -> Path:
@@ -83,8 +92,35 @@ class CourseFolder:
             )
         return key
 
+    def password_changes(self) -> dict[str, int]:
+        """How often students' passwords were changed, by id, as far as this computer knows. The swarm may know more.
+
+        Raises RequestError if the file can't be used.
+        """
+        path = self.folder / CHANGES
+        try:
+            changes = json.loads(path.read_bytes())
+            return {str(id): int(count) for id, count in changes.items()}
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        except OSError as error:
+            raise self._unusable(error) from None
+        except (ValueError, TypeError, AttributeError):
+            raise RequestError(f"{path} is damaged.", "Remove it: the swarm has its own copy.") from None
+
+    def note_password_changes(self, changes: Mapping[str, int]) -> None:
+        """Keeps these numbers for a swarm that has to be created again. Raises RequestError."""
+        if changes == self.password_changes():
+            return
+        try:
+            self.make_folder()
+            replace_file(self.folder / CHANGES, json.dumps(changes, indent=1).encode())
+        except OSError as error:
+            raise self._unusable(error) from None
+
     def make_folder(self) -> None:
         """Creates the folder, so that only its owner can ever enter it. Raises OSError, RequestError."""
+        assert not self.read_only
         self.check()
         # one by one: of `parents`, those above get the mode of the umask
         for folder in (self.folder.parent.parent, self.folder.parent, self.folder):
@@ -109,6 +145,20 @@ class CourseFolder:
                     f"If you are sure of what is in it: make it a file or folder of your own (no link), and chmod go-w"
                     f" {path}. Else choose another folder with CLOUDSCALE_HOME.",
                 )
+
+    def check_writable(self) -> None:
+        """Raises RequestError if a launch could not make the folder, or write to it."""
+        try:
+            above = next(path for path in (self.folder, *self.folder.parents) if path.exists())
+        except OSError as error:
+            raise self._unusable(error) from None
+        number = 0
+        if not above.is_dir():
+            number = errno.EEXIST if above in (self.folder, *self.folder.parents[:2]) else errno.ENOTDIR
+        elif not os.access(above, os.W_OK | os.X_OK):
+            number = errno.EACCES
+        if number:
+            raise self._unusable(OSError(number, os.strerror(number)))
 
     def _secrets(self) -> list[Path]:
         """The files in the folder, without the public keys of hosts, and without what is not a file."""
@@ -184,6 +234,12 @@ class CourseFolder:
         for folder in (self.folder, self.folder.parent):
             with contextlib.suppress(OSError):  # rmdir removes empty folders only
                 folder.rmdir()
+
+
+def _home() -> Path:
+    home = os.environ.get("CLOUDSCALE_HOME") or user_state_dir("cloudscale")
+    # VirtualBox takes a relative path as one of its own folder
+    return Path(home).expanduser().absolute()
 
 
 def _is_file(path: Path) -> bool:

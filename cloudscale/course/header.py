@@ -27,7 +27,7 @@ from cloudscale.course.headings import (
 from cloudscale.errors import RosterError
 
 OWN = ("id", "name", "surname", "email")  # the columns of a file without a header
-ADDRESS = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
+ADDRESS = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s.]+\.?")
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,13 @@ def parse_columns(text: str) -> dict[str, str]:
     return columns
 
 
+def is_address(cell: str) -> bool:
+    return bool(ADDRESS.fullmatch(cell))
+
+
 def is_header(cells: Sequence[str], body: Sequence[Line]) -> bool:
     """Whether a line is a header, and says which column is the id (or the e-mail) and which one the name."""
-    if not _has_id_and_name(cells) or any(map(ADDRESS.fullmatch, cells)):
+    if not has_id_and_name(cells) or any(map(is_address, cells)):
         return False
     found = find_columns(cells)
     if 0 in found:
@@ -97,7 +101,7 @@ def check_is_student(first: Line, body: Sequence[Line], source: str) -> None:
 
 
 def _may_be_header(cells: Sequence[str], body: Sequence[Line]) -> bool:
-    if any(map(ADDRESS.fullmatch, cells)):
+    if any(map(is_address, cells)):
         return False
     found = find_columns(cells)
     if 0 not in found and _has_digit(cells[0]) and {_form(line.cell(0)) for line in body} <= {_form(cells[0])}:
@@ -115,7 +119,8 @@ def _form(cell: str) -> str:
     return re.sub(r"\d+", "0", re.sub(r"[^\W\d_]+", "a", cell))
 
 
-def _has_id_and_name(cells: Sequence[str]) -> bool:
+def has_id_and_name(cells: Sequence[str]) -> bool:
+    """Whether a line has a heading of an id (or an e-mail) and one of a name."""
     roles = {role for role, _ in find_columns(cells).values()}
     return not roles.isdisjoint(IDS) and not roles.isdisjoint(NAMES)
 
@@ -235,12 +240,20 @@ def _position(heading: str, header: Line, source: str) -> int:
 
 def _not_understood(header: Line, id_: int | None, name: int | None, source: str) -> RosterError:
     """The refusal of a line that may be a header. `id_` and `name` are the columns that are known, if any."""
+    where, cells = f"{source}, line {header.number}", [cell for cell in header.cells if cell]
+    if len(cells) == 1 and id_ is None and name is None and (sign := re.search(r"\w[;,|]\s*\w", cells[0])):
+        in_quotes = sign[0][1] != "|"
+        cause = "in quotation marks as a whole" if in_quotes else "separated by |"
+        return RosterError(
+            f"{where}: the fields are {cause}, and not separated by ; , or tab.", "Export the file again."
+        )
     known = {"id": id_, "name": name}
     lacking = " and ".join(f"the {role}" for role, at in known.items() if at is None)
     what = f"a header, and no column is known to be {lacking}" if lacking else "a header, and like a student"
-    example = ",".join(f"{role}={'…' if at is None else header.cells[at]}" for role, at in known.items())
+    only = cells[0] if len(cells) == 1 and lacking in ("the id", "the name") else "…"  # one column may be both
+    example = ",".join(f"{role}={only if at is None else header.cells[at]}" for role, at in known.items())
     return RosterError(
-        f"{source}, line {header.number}: this looks like {what}.",
+        f"{where}: this looks like {what}.",
         f'{_columns(header.cells)} Say which they are: --columns "{example}".'
         f" If line {header.number} is a student, put the line {';'.join(OWN)} above it.",
     )

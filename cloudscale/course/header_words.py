@@ -54,6 +54,7 @@ ID = """
     תעודת זהות | ת ז | رقم الطالب | الرقم الجامعي
     id d'étudiant | n matricule | code apprenant | num matricola | id de alumno | id de estudiante | stud id | stud nr
     roster identifier | account id | personal number | matriculation | prüfungsnummer | sis nutzer id
+    unique user id | mã sinh viên | mã số sinh viên | mssv | студентський квиток
     id utilisateur sis | id de usuario del sis | id utente sis | id uživatele
 """
 
@@ -107,6 +108,7 @@ EMAIL = """
     эл почта | электронная почта | адрес электронной почты | почта | メールアドレス | メール | 邮箱 | 电子邮件
     电子邮箱
     이메일 | ηλεκτρονικό ταχυδρομείο | דואר אלקטרוני | כתובת דואר אלקטרוני | البريد الإلكتروني
+    електронна пошта | адреса електронної пошти | ел пошта
     uni mail adresse | e mail der universität | mail der universität
 """
 
@@ -130,7 +132,7 @@ GIVEN = """
     voornaam | voornamen | roepnaam | primeiro nome | prenome
     imię | imiona | pierwsze imię | imię pierwsze
     fornavn | förnamn | tilltalsnamn | etunimi | etunimet | kutsumanimi | keresztnév | utónév | prenume | ime
-    имя | имена | όνομα | 名 | 이름 | שם פרטי | الاسم الأول
+    ім'я | имя | имена | όνομα | 名 | 이름 | שם פרטי | الاسم الأول
 """
 
 SURNAME = """
@@ -147,7 +149,7 @@ SURNAME = """
     nazwisko | nazwiska
     efternavn | etternavn | efternamn | sukunimi | vezetéknév | családnév | családi név | soyad | soyadı
     nume de familie
-    prezime | priimek | фамилия | επώνυμο | επίθετο | 姓 | 姓氏 | 苗字 | 성 | שם משפחה | اسم العائلة
+    prezime | priimek | фамилия | прізвище | επώνυμο | επίθετο | 姓 | 姓氏 | 苗字 | 성 | שם משפחה | اسم العائلة
     sn | nachname des teilnehmers
 """
 
@@ -194,6 +196,7 @@ FULL = """
     nume și prenume | nume complet | ime i prezime | prezime i ime | ime in priimek | фио | полное имя
     имя и фамилия
     фамилия имя | ονοματεπώνυμο | 氏名 | 姓名 | 성명 | שם מלא | الاسم الكامل | اسم الطالب
+    sort name | real name | họ và tên | họ tên | прізвище та ім'я | піб
     cn | name des teilnehmers | who are you | vorname und familienname
 """
 

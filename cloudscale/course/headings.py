@@ -29,6 +29,9 @@ IDS = (ID, LOGIN, EMAIL, COUNT)  # what can be a student's id, the best first
 NAMES = (GIVEN, SURNAME, FULL, NAME)
 
 LETTERS = str.maketrans({"#": "no", "ı": "i", "ł": "l", "ø": "o", "đ": "d", "æ": "ae", "œ": "oe", "þ": "th", "ð": "d"})
+BRACKETS = re.compile(r"[(\[{<][^()\[\]{}<>]*[)\]}>]")
+LANGUAGES = re.compile(r"[/|]|\s[-–—]\s")  # `Name / Nom`
+SIGNS = re.compile(rf"{BRACKETS.pattern}|{LANGUAGES.pattern}")
 SHORTEST = 4  # letters of a word that is looked for inside a longer one: else Jen would be "je" and "n"
 
 Rank = tuple[int, int, str]  # the lower, the better
@@ -38,7 +41,7 @@ Found = Mapping[int, tuple[str, Rank]]  # position of a column → meaning and r
 def fold(text: str) -> str:
     """The letters and digits of a text, without case and accents: `E-Mail *` becomes `email`."""
     plain = unicodedata.normalize("NFKD", text.casefold().translate(LETTERS))
-    return "".join(c for c in plain if c.isalnum())
+    return "".join(filter(str.isalnum, plain))
 
 
 def words(text: str) -> Iterator[str]:
@@ -54,9 +57,10 @@ def find_columns(cells: Sequence[str]) -> Found:
 
 def meaning(heading: str) -> tuple[str, Rank] | None:
     """What a column with that heading has, and how well the heading says so. None: unknown."""
-    without_brackets = re.sub(r"[(\[{<][^)\]}>]*[)\]}>]", " ", heading)
-    in_two_languages = re.split(r"[/|]|\s[-–—]\s", heading)
-    for attempt, texts in enumerate(([heading], [without_brackets], in_two_languages)):
+    attempts = [[heading]]
+    if SIGNS.search(heading):  # seldom: each line of a file is looked at, in case it is a header
+        attempts += [[BRACKETS.sub(" ", heading)], LANGUAGES.split(heading)]
+    for attempt, texts in enumerate(attempts):
         found = [_look_up(word) for word in map(fold, texts) if word]
         if found and found[0] and len({known and known[0] for known in found}) == 1:
             role, place, is_inside = found[0]
@@ -68,6 +72,8 @@ def _look_up(word: str) -> tuple[str, int, bool] | None:
     """The meaning of a word, its place in the list, and whether it was found inside the word."""
     if word in _places():
         return *_places()[word], False
+    if not (word.startswith(header_words.BEFORE) or word.endswith(header_words.AFTER)):
+        return None
     starts = [word, *(word.removeprefix(prefix) for prefix in header_words.BEFORE if word.startswith(prefix))]
     for inner in (start.removesuffix(suffix) for start in starts for suffix in ("", *header_words.AFTER)):
         if len(inner) >= SHORTEST and inner in _places():

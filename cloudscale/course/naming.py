@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import json
 import re
+import unicodedata
 
 from slugify import slugify
 
@@ -23,6 +24,9 @@ KEY = "cloudscale.key"
 PORT = "cloudscale.port"
 ROLE = "cloudscale.role"
 MODE = "cloudscale.mode"
+COUNT = "cloudscale.count"  # how often a student's password was changed
+MOVED = "cloudscale.moved"  # of a seat: the machine that it has left, and that still has a volume of it
+COPYING = "cloudscale.copying"  # the id of a student whose volume on this machine is an unfinished copy
 HOST = "cloudscale.host"
 PROGRAM = "cloudscale.program"
 
@@ -67,14 +71,53 @@ def volume_name(course: str, student_id: str) -> str:
     return _name(f"{slugify(course, max_length=20)} {slugify(student_id, max_length=20)}", "volume", course, student_id)
 
 
+def card_name(student: Student) -> str:
+    """The name of the file with a student's card, without its suffix."""
+    return _name(student.full_name, "card", student.id)
+
+
+def unfinished_name(volume: str) -> str:
+    """The volume that says of another one that it is an unfinished copy."""
+    return f"{volume}-copying"
+
+
+def change_name(course: str, student_id: str, count: int) -> str:
+    """The Swarm config that says that a student's password was changed that often."""
+    stem = _name(
+        f"{slugify(course, max_length=20)} {slugify(student_id, max_length=20)}", "password", course, student_id
+    )
+    return f"{stem}-{count}"
+
+
+def work_folder(course: str, student: Student) -> str:
+    """The folder of a student's collected work. A corrected name changes it; `owns_work_folder` still knows it."""
+    return _name(f"{student.full_name} {slugify(student.id, max_length=20)}", "work", course, student.id)
+
+
+def owns_work_folder(course: str, student_id: str, folder: str) -> bool:
+    """Whether a folder of collected work is this student's in this course."""
+    return folder.endswith("-" + _digest("work", course, student_id)[:10])
+
+
 def code_name(course: str) -> str:
     """What the secret of the code that all seats share is called after."""
     return _name(f"{slugify(course, max_length=20)} server", "server", course)
 
 
+def collected_name(course: str) -> str:
+    """What the config that says when work was collected is called after."""
+    return _name(f"{slugify(course, max_length=20)} collected", "collected", course)[:45]
+
+
 def secret_name(seat: str, fingerprint: str) -> str:
     """Swarm secrets can't be changed or read, so the fingerprint of the content is part of the name."""
     return f"{seat[:45]}-{fingerprint[:16]}"
+
+
+def deadline_name(course: str, deadline: str) -> str:
+    """The config in the swarm that says when the course ends. Two deadlines have two names."""
+    readable = re.sub("[^0-9tz]", "", deadline.lower())
+    return f"{_name(f'{slugify(course, max_length=20)} until', 'until', course)}-{readable}"
 
 
 def delivered_repository(course: str) -> str:
@@ -94,14 +137,23 @@ def natural(name: str) -> tuple[str, int]:
     return match[1], int(match[2] or 0)
 
 
+def alphabetical(name: str) -> tuple[str, str]:
+    """A sort key that puts Émile between Emil and Emma: without regard to case and accents."""
+    parts = unicodedata.normalize("NFKD", name.casefold())
+    return "".join(part for part in parts if not unicodedata.combining(part)), name
+
+
 def key_id(key: bytes) -> str:
     """Identifies a course's key without revealing it."""
     return keyed_digest(key, "key id").hex()[:16]
 
 
-def password(key: bytes, student_id: str) -> str:
-    """The student's password, the same in every run: at least 50 bits, such as `kw4h-7txe-cdrp`."""
-    text = _readable(keyed_digest(key, "password", student_id), PASSWORD_LENGTH)
+def password(key: bytes, student_id: str, changes: int = 0) -> str:
+    """The student's password, the same in every run: at least 50 bits, such as `kw4h-7txe-cdrp`.
+
+    `changes`: how often it was changed. Ask course/passwords.py for it, which knows.
+    """
+    text = _readable(keyed_digest(key, "password", student_id, *_changed(changes)), PASSWORD_LENGTH)
     return "-".join(text[at : at + 4] for at in range(0, PASSWORD_LENGTH, 4))
 
 
@@ -119,14 +171,30 @@ def seat_label(key: bytes, student_id: str) -> str:
     return _readable(keyed_digest(key, "label", student_id), PATH_LENGTH)
 
 
-def seat_token(key: bytes, student_id: str) -> str:
-    """What a browser shows to the gateway after the login with the seat's password, the same in every run."""
-    return keyed_digest(key, "token", student_id).hex()
+def seat_token(key: bytes, student_id: str, changes: int = 0) -> str:
+    """What a browser shows to the gateway after the login with the seat's password, as long as that one counts."""
+    return keyed_digest(key, "token", student_id, *_changed(changes)).hex()
 
 
-def seat_pass(key: bytes, student_id: str) -> str:
-    """What the gateway shows to the seat's server, so that the student need not log in there again."""
-    return keyed_digest(key, "pass", student_id).hex()
+def seat_pass(key: bytes, student_id: str, changes: int = 0) -> str:
+    """What the gateway shows to the seat's server, so that the student need not log in there again.
+
+    Who is logged in to a seat can read it there: it changes with the password.
+    """
+    return keyed_digest(key, "pass", student_id, *_changed(changes)).hex()
+
+
+def _changed(changes: int) -> tuple[str, ...]:
+    """What is derived for the first time has no number."""
+    return (str(changes),) if changes else ()
+
+
+def status_pass(gateway_pass: str) -> str:
+    """What the tool shows to the seat's server to learn when it was last used. It opens nothing else.
+
+    The server computes it from its `seat_pass`, which does not follow from it.
+    """
+    return hmac.digest(gateway_pass.encode(), b"status", "sha256").hex()
 
 
 def gateway_probe(key: bytes) -> str:
@@ -138,9 +206,32 @@ def gateway_labels(course: str) -> dict[str, str]:
     return {MARK: course, ROLE: "gateway"}
 
 
+def gateway_filter(course: str) -> dict[str, list[str]]:
+    """The Engine API's filter for what is the gateway's."""
+    return {"label": [f"{key}={value}" for key, value in gateway_labels(course).items()]}
+
+
 def gateway_name(course: str) -> str:
     """The gateway's service, and the volume with its files."""
     return _name(f"{slugify(course, max_length=20)} gateway", "gateway", course)
+
+
+def material_labels(course: str) -> dict[str, str]:
+    return {MARK: course, ROLE: "material"}
+
+
+def material_name(course: str) -> str:
+    """The volume on each machine with what was distributed."""
+    return _name(f"{slugify(course, max_length=20)} material", "material", course)
+
+
+def shared_labels(course: str) -> dict[str, str]:
+    return {MARK: course, ROLE: "shared"}
+
+
+def shared_name(course: str) -> str:
+    """The volume on each machine with the folder that all seats can read."""
+    return _name(f"{slugify(course, max_length=20)} shared", "shared", course)
 
 
 def _readable(digest: bytes, length: int) -> str:

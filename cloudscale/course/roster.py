@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cloudscale.course.csv_text import SHOULD_BE, Line, listed, read_lines
 from cloudscale.course.encoding import decode
-from cloudscale.course.header import OWN, WITHOUT_HEADER, Columns, check_is_student, is_header, read_header
+from cloudscale.course.header import (
+    OWN,
+    WITHOUT_HEADER,
+    Columns,
+    check_is_student,
+    has_id_and_name,
+    is_address,
+    is_header,
+    read_header,
+)
 from cloudscale.course.headings import find_columns, fold, is_about_columns
 from cloudscale.errors import RosterError
 from cloudscale.model import Student
@@ -32,6 +42,8 @@ SUFFIXES = {
     "esq",
     "csc",
 }
+ROUNDED = re.compile(r"\d[.,]\d+E\+\d+", re.IGNORECASE)  # 1.23457E+11, as Excel shows a long number
+SUMS = {"total", "totals", "sum", "count", "gesamt", "summe", "anzahl", "somme", "totale", "somma", "suma", "summa"}
 
 
 @dataclass(frozen=True)
@@ -90,7 +102,7 @@ def _columns_and_body(
 ) -> tuple[Columns, Sequence[Line], list[str]]:
     """The columns, the students' lines, and how they were found. Raises RosterError."""
     first, body = lines[0], lines[1:]
-    headers = (line for at, line in enumerate(lines) if _is_header(line, lines[at + 1 :], wanted))
+    headers = (line for at, line in enumerate(lines) if _is_header(lines, at, wanted))
     header = next(headers, first if wanted else None)
     if header is None and not _is_title(first, body):
         check_is_student(first, body, source)
@@ -110,9 +122,11 @@ def _columns_and_body(
     return columns, body, remarks
 
 
-def _is_header(line: Line, body: Sequence[Line], wanted: Mapping[str, str]) -> bool:
+def _is_header(lines: Sequence[Line], at: int, wanted: Mapping[str, str]) -> bool:
     """Whether a line is a header: one with the columns that the user named, or one in known words."""
-    return set(map(fold, wanted.values())) <= set(_folded(line)) if wanted else is_header(line.cells, body)
+    if wanted:
+        return set(map(fold, wanted.values())) <= set(_folded(lines[at]))
+    return has_id_and_name(lines[at].cells) and is_header(lines[at].cells, lines[at + 1 :])
 
 
 def _is_another_header(line: Line, first: Line) -> bool:
@@ -152,7 +166,9 @@ def _student(line: Line, columns: Columns, source: str) -> Student:
     where, needed = f"{source}, line {line.number}", max(columns.id, *columns.names) + 1
     if len(line.cells) < needed:
         fields = "1 field" if len(line.cells) == 1 else f"{len(line.cells)} fields"
-        raise RosterError(f"{where}: {fields}, and {needed} are needed.", SHOULD_BE)
+        raise RosterError(
+            f"{where}: {fields}, and {needed} are needed.", SHOULD_BE if columns.headings else _hint(line)
+        )
     if columns.headings and any(line.cells[len(columns.headings) :]):
         raise RosterError(
             f"{where}: {len(line.cells)} fields, and the header has {len(columns.headings)} columns.",
@@ -160,12 +176,33 @@ def _student(line: Line, columns: Columns, source: str) -> Student:
         )
     if line.broken.intersection(columns.used):
         raise RosterError(f"{where}: a line break inside a field. Is a quotation mark not closed?", SHOULD_BE)
+    if not columns.headings and (address := next(filter(is_address, line.cells[1:3]), None)):
+        raise RosterError(f"{where}: {address} is where a name should be.", _hint(line))
     student = _person(line, columns)
     if not student.id:
         raise RosterError(f"{where}: the id is missing.", _remedy("id", columns))
     if not student.full_name:
         raise RosterError(f"{where}: the student {student.id!r} has no name.", _remedy("name", columns))
+    if ROUNDED.fullmatch(student.id):
+        raise RosterError(
+            f"{where}: the id {student.id} was rounded by a spreadsheet.",
+            "Export the students again. In the spreadsheet, format the column as text before you put the ids in.",
+        )
     return student
+
+
+def _hint(line: Line) -> str:
+    """What to do about a line without a header that is not id;name;surname;email."""
+    cells = [cell for cell in line.cells if cell]
+    if all(map(is_address, cells)):
+        return (
+            "For e-mail addresses only, write one on each line, with the line email above them, "
+            'and add --columns "id=email,name=email": the address is then the name, too.'
+        )
+    if len(cells) == 1:
+        return f'{SHOULD_BE} For names only, put the line name above them, and add --columns "id=name,name=name".'
+    header = ";".join("email" if is_address(cell) else "…" for cell in line.cells)
+    return f"{SHOULD_BE} Put a header above the first line, such as {header}, where … is id, name or surname."
 
 
 def _person(line: Line, columns: Columns) -> Student:
@@ -207,3 +244,7 @@ def _remarks(students: Sequence[Student], numbers: Mapping[str, int], columns: C
         if columns.is_full and student.full_name == "Test Student":
             where, remedy = f"line {numbers[student.id]}", f"To leave it out: --skip {student.id}"
             yield f"{where}: Test Student may be the platform's own, and gets a seat. {remedy}"
+    last = students[-1]
+    if fold(last.id) in SUMS and not any(map(str.isalpha, last.full_name)):
+        where, remedy = f"line {numbers[last.id]}", f"To leave it out: --skip {last.id}"
+        yield f"{where}: {last.id} may be a sum, and gets a seat. {remedy}"

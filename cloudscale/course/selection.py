@@ -50,6 +50,31 @@ class Selection:
         return {_folded(name) for name in self.only}, {_folded(name) for name in self.skip}
 
 
+def find_one(text: str, targets: Sequence[T], names: Callable[[T], Sequence[str]]) -> T:
+    """The one target that is meant by its id, its full name, or a part of either that no other one has.
+
+    `names`: as of a seat. Raises RequestError, with those that may be meant.
+    """
+    wanted = _folded(text)
+    folded = [(target, [_folded(name) for name in names(target)[1:3]]) for target in targets]
+    for is_meant in (
+        lambda own: own[0] == wanted,
+        lambda own: wanted in own,
+        lambda own: any(wanted in name for name in own),
+    ):
+        found = [target for target, own in folded if is_meant(own)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise RequestError(
+                f"{text!r} may be {len(found)} students: {_available([tuple(names(each)[:3]) for each in found])}.",
+                "Give the id.",
+            )
+    raise RequestError(
+        f"No seat has the student {text!r}.", f"Available: {_available([tuple(names(each)[:3]) for each in targets])}."
+    )
+
+
 def _folded(name: str) -> str:
     """The name without what a user can't see or need not type: case, blanks, accents as characters of their own."""
     return " ".join(unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold()).split())

@@ -7,14 +7,15 @@ of the fields.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
+from datetime import date
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from cloudscale.course.values import Cidrs, Columns, File, FileOrUrl, Integer, Ipv4s, Listed, Names, Number, Size
+from cloudscale.course.values import Cidrs, Columns, File, FileOrUrl, Integer, Ipv4s, Names, Number, Reach, Size
 from cloudscale.errors import SettingsError
 from cloudscale.units import GIB, MIB
 
@@ -61,6 +62,16 @@ class SeatSettings(Section):
     )
     per_core: Number = Field(
         4, gt=0, description="the number of seats that a plan counts for each core; more than that is a warning"
+    )
+    reach: Reach = Field(
+        (),
+        description="what seats may reach in the networks of their machine, such as `[192.0.2.7:5432, 192.0.2.64/26]`; "
+        "the internet they reach anyway",
+    )
+    shared: File | None = Field(
+        None,
+        description="a folder on your computer whose files all seats can read, in `shared` in the work folder; "
+        "it is sent once to each machine",
     )
 
     @field_validator("reserve", mode="before")
@@ -135,6 +146,11 @@ class OpenStackSettings(Section):
         None,
         description="the size of a volume that each machine boots from, such as `20G`; "
         "if empty, machines boot from the flavor's disk",
+    )
+    work_volume: Size | None = Field(
+        None,
+        description="the size of a volume for the students' work on each machine, such as `50G`: it survives the "
+        "machine, and the one in its place gets it; if empty, the work is on the machine's disk and goes with it",
     )
     volume_type: str | None = Field(None, description="the type of these volumes; if empty, the cloud chooses it")
     volume_zone: str | None = Field(
@@ -259,6 +275,15 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
+TYPES = {  # pydantic's name of a problem → how it is said to those who write YAML
+    "string_type": "should be text; YAML reads it as something else, unless it is in quotation marks",
+    "path_type": "should be text; YAML reads it as something else, unless it is in quotation marks",
+    "model_type": "should be keys and values",
+    "dict_type": "should be keys and values",
+    "tuple_type": "should be a list",
+}
+
+
 class Settings(Section):
     """The whole configuration."""
 
@@ -285,71 +310,6 @@ class Settings(Section):
     gateway: GatewaySettings = Field(GatewaySettings(), description="one HTTPS address for the whole class")
 
 
-class Launch(Section):
-    """The flags of `themachine` that are not keys of the configuration. tasks.py has their help texts."""
-
-    nodes: Integer = Field(0, ge=0)
-    port: Integer = Field(8888, ge=1, le=65535)
-    start: Integer = Field(4321, ge=1, le=65535)
-    end: Integer = Field(0, ge=0, le=65535)
-    env: dict[str, str] = Field(default_factory=dict)
-    onlycreate: bool = False
-    plan: bool = False
-    prune: bool = False
-    replace_lost: bool = False
-    output: File | None = None
-    gateway: GatewayMode | None = None
-
-    @field_validator("env", mode="before")
-    @classmethod
-    def _pairs(cls, value: object) -> object:
-        if not isinstance(value, (list, tuple)):
-            return value
-        for pair in value:
-            if not re.match(r"[A-Za-z_][A-Za-z0-9_]*=", str(pair)):
-                raise ValueError(f"{pair!r} is not of the form NAME=VALUE")
-        return dict(str(pair).split("=", 1) for pair in value)
-
-    @field_validator("end")
-    @classmethod
-    def _after_start(cls, end: int, info: Any) -> int:
-        if end and end < info.data.get("start", 0):
-            raise ValueError("should not be less than --start")
-        return end
-
-
-class Remote(Section):
-    """The flags of `remote_com`."""
-
-    hosts: Listed
-    com: str = Field(min_length=1)
-    port: Integer | None = Field(None, ge=1, le=65535)
-    user: str | None = Field(None, min_length=1)
-    pwd: str | None = Field(None, repr=False)
-    kfile: File | None = None
-    path: str | None = None
-
-
-class Common(Section):
-    """The flags that all tasks share and that are not keys of the configuration."""
-
-    only: Listed = ()
-    skip: Listed = ()
-    timeout: Number | None = Field(None, gt=0)
-    format: str = "table"
-    yes: bool = False
-
-    @field_validator("format")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        from tabulate import tabulate_formats
-
-        known = ["table", "csv", "json", *(name for name in tabulate_formats if name not in ("csv", "json"))]
-        if value not in known:
-            raise ValueError(f"should be one of {', '.join(known)}")
-        return value
-
-
 def key_paths(model: type[Section] | None = None) -> Iterator[tuple[str, ...]]:
     """The path to each key of the configuration, such as ("seat", "memory")."""
     for name, field in (model or Settings).model_fields.items():
@@ -373,15 +333,11 @@ def read_settings(
         origin = next((sources[name] for name in sources if f"{key}.".startswith(f"{name}.")), None)
         return origin or f"the configuration, key cloudscale.{key}"
 
-    return _validate(Settings, {**configuration, **given}, where, f"docs/configuration.md lists all keys. {HELP}")
+    return validate(Settings, {**configuration, **given}, where, f"docs/configuration.md lists all keys. {HELP}")
 
 
-def read_flags(model: type[M], **flags: object) -> M:
-    """A task's flags as Launch, Remote or Common; those that are None keep their default. Raises SettingsError."""
-    return _validate(model, flags, lambda key: f"flag --{key.replace('_', '-')}", HELP)
-
-
-def _validate(model: type[M], values: Mapping[str, Any], where: Callable[[str], str], remedy: str) -> M:
+def validate(model: type[M], values: Mapping[str, Any], where: Callable[[str], str], remedy: str) -> M:
+    """The values as a model. `where` names the origin of a key in messages. Raises SettingsError with every problem."""
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -393,8 +349,19 @@ def _problem(details: Mapping[str, Any], where: Callable[[str], str]) -> str:
     """`seat.pids: should be …`, with the value unless that could be a password."""
     key, kind = ".".join(map(str, details["loc"])), details["type"]
     if kind == "extra_forbidden":
-        return f"{where(key)}: unknown key."
-    text = details["msg"].removeprefix("Value error, ")
+        return f"{where(key)}: unknown key.{_near(details['loc'])}"
+    text = TYPES.get(kind) or details["msg"].removeprefix("Value error, ")
     # for a missing key, pydantic's input is the whole section, which may contain a password
     is_secret = kind == "missing" or key.endswith("pwd")
-    return f"{where(key)}: {text}." if is_secret else f"{where(key)}: {text} (it is {details['input']!r})."
+    given = details["input"]
+    shown = str(given) if isinstance(given, date) else repr(given)
+    return f"{where(key)}: {text}." if is_secret else f"{where(key)}: {text} (it is {shown})."
+
+
+def _near(unknown: tuple[int | str, ...]) -> str:
+    """The keys that may be meant: those that are written nearly so, or that are so called in another section."""
+    *section, name = map(str, unknown)
+    beside = {path[len(section)] for path in key_paths() if list(path[: len(section)]) == section}
+    near = [".".join((*section, key)) for key in get_close_matches(name.lower(), sorted(beside), 1)]
+    meant = near or [".".join(path) for path in key_paths() if path[-1] == name]
+    return f" Is {' or '.join(meant[:3])} meant?" if meant else ""

@@ -5,12 +5,15 @@ from __future__ import annotations
 import ipaddress
 import os
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, PlainValidator
 
+from cloudscale.course import deadline
 from cloudscale.course.header import OWN, parse_columns
+from cloudscale.terminal import CONTROL
 from cloudscale.units import MIB, parse_size
 
 
@@ -87,13 +90,49 @@ def _ipv4s(value: object) -> object:
     return addresses
 
 
+def _reach(value: object) -> object:
+    """Places in IPv4, each an address or a range, with a port or for all of them (0): 192.0.2.0/24:5432."""
+    found = []
+    places = _names(value)
+    for one in places if isinstance(places, (list, tuple)) else (places,):
+        network, _, port = str(one).partition(":")
+        try:
+            if not 0 <= int(port or 0) <= 65535:
+                raise ValueError
+            found.append(f"{ipaddress.IPv4Network(network.strip(), strict=False)}:{int(port or 0)}")
+        except ValueError:
+            raise ValueError(
+                f"{str(one)!r} should be an address or a range, such as 192.0.2.7:5432 or 192.0.2.0/24"
+            ) from None
+    return tuple(dict.fromkeys(found))
+
+
+def _inside(value: object) -> object:
+    """A path below some folder, without `.` and `..` in it."""
+    if not isinstance(value, str):
+        return value
+    parts = [part for part in value.split("/") if part not in ("", ".")]
+    if value.startswith(("/", "~")) or ".." in parts or not parts or CONTROL.search(value) or "\n" in value:
+        raise ValueError("should be a path inside the folder, such as data/day1")
+    return "/".join(parts)
+
+
+def _when(value: object) -> object:
+    """`18:00` → the time that it means now, on the trainer's clock."""
+    return deadline.read_when(str(value), deadline.now())
+
+
 Size = Annotated[int, BeforeValidator(_size), Field(ge=6 * MIB)]  # bytes; Docker's own lower limit
 Integer = Annotated[int, BeforeValidator(_number)]
 Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
 Listed = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+Inside = Annotated[str, BeforeValidator(_inside)]
 File = Annotated[Path, BeforeValidator(_path)]
+ShortText = Annotated[str, Field(max_length=200)]
 FileOrUrl = Annotated[str, BeforeValidator(_image)]
 Columns = Annotated[dict[str, Annotated[str, Field(min_length=1)]], BeforeValidator(_columns)]
 Cidrs = Annotated[tuple[str, ...], BeforeValidator(_cidrs)]
+Reach = Annotated[tuple[str, ...], BeforeValidator(_reach)]
 Ipv4s = Annotated[tuple[str, ...], BeforeValidator(_ipv4s)]
+When = Annotated[datetime | Literal["none"], PlainValidator(_when)]

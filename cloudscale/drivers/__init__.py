@@ -13,7 +13,7 @@ from cloudscale.model import Say
 
 
 class Row(NamedTuple):
-    """`module` has a function `load(settings, course, say)`; it gets the `section` of the settings."""
+    """`module` has a function `load(settings, course, say, patience)`; it gets the `section` of the settings."""
 
     module: str
     section: str
@@ -28,8 +28,11 @@ DRIVERS: Mapping[str, Row] = {
 }
 
 
-def load_driver(settings: Settings, course: CourseFolder, say: Say) -> Driver:
-    """The driver that the settings name. Raises RequestError if it can't work here."""
+def load_driver(settings: Settings, course: CourseFolder, say: Say, patience: float | None = None) -> Driver:
+    """The driver that the settings name. Raises RequestError if it can't work here.
+
+    `patience`: seconds for each answer of a cloud or an SSH server, if less than usual.
+    """
     row = DRIVERS[settings.driver]
-    driver: Driver = importlib.import_module(row.module).load(getattr(settings, row.section), course, say)
+    driver: Driver = importlib.import_module(row.module).load(getattr(settings, row.section), course, say, patience)
     return driver

@@ -21,8 +21,10 @@ from cloudscale.model import Machine, Say
 class Generic(OverSsh):
     """Hosts that stay when a course ends: this driver neither makes nor deletes machines."""
 
-    def __init__(self, targets: Mapping[str, Target], course: CourseFolder, say: Say) -> None:
-        super().__init__(course, say)
+    def __init__(
+        self, targets: Mapping[str, Target], course: CourseFolder, say: Say, patience: float | None = None
+    ) -> None:
+        super().__init__(course, say, patience)
         self._targets = targets
 
     def machines(self) -> list[Machine]:
@@ -39,7 +41,7 @@ class Generic(OverSsh):
             )
 
 
-def load(settings: GenericSettings, course: CourseFolder, say: Say) -> Generic:
+def load(settings: GenericSettings, course: CourseFolder, say: Say, patience: float | None = None) -> Generic:
     """The driver for the hosts in the settings. Raises RequestError if a setting is missing or wrong."""
     if not settings.hosts:
         raise RequestError(
@@ -66,7 +68,7 @@ def load(settings: GenericSettings, course: CourseFolder, say: Say) -> Generic:
     targets = {name: replace(target, password=password) for name, target in targets.items()}
     for target in targets.values():
         check_key_file(target)
-    return Generic(targets, course, say)
+    return Generic(targets, course, say, patience)
 
 
 def _is_same(one: Target, other: Target) -> bool:

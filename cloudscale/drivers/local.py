@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
+from collections.abc import Sequence
 
 from cloudscale.course.folder import CourseFolder
 from cloudscale.course.settings import LocalSettings
 from cloudscale.engines import own
-from cloudscale.engines.client import Engine, engine_errors, from_environment
+from cloudscale.engines.client import REQUEST_TIMEOUT, Engine, engine_errors, from_environment
 from cloudscale.engines.endpoint import Endpoint, own_endpoint
 from cloudscale.errors import EngineError, RequestError
 from cloudscale.hosts.facts import listening_here
@@ -18,21 +20,25 @@ from cloudscale.model import CommandResult, Machine, Say, Survey
 LOOPBACK = "127.0.0.1"
 
 
-def load(settings: LocalSettings, course: CourseFolder, say: Say) -> Local:
+def load(settings: LocalSettings, course: CourseFolder, say: Say, patience: float | None = None) -> Local:
     endpoint = own_endpoint()
     if endpoint.note:
         say(endpoint.note)
-    return Local(settings, endpoint)
+    return Local(settings, endpoint, patience)
 
 
 class Local:
     adopts_swarm = True
 
-    def __init__(self, settings: LocalSettings, endpoint: Endpoint | None = None) -> None:
+    def __init__(
+        self, settings: LocalSettings, endpoint: Endpoint | None = None, patience: float | None = None
+    ) -> None:
         self._settings = settings
         self._endpoint = endpoint or own_endpoint()
+        self._patience = max(patience or REQUEST_TIMEOUT, 1.0)
         self._engine: Engine | None = None
         self._restores_live = False
+        self._data_root = ""
 
     def machines(self) -> list[Machine]:
         return [self._connected().machine]
@@ -49,9 +55,19 @@ class Local:
                 " command line of dockerd; then: sudo systemctl reload docker.",
             )
         # a swarm of one node: no other machine has to reach its ports
-        return Survey(machine, LOOPBACK, held_ports=frozenset() if self._endpoint.host else listening_here())
+        held_ports = frozenset[int]() if self._endpoint.host else listening_here()
+        return Survey(machine, LOOPBACK, held_ports=held_ports, free_disk=self._free_disk())
 
-    def prepare(self, machine: Machine) -> Engine:
+    def _free_disk(self) -> int | None:
+        """Where the engine keeps its data, if that is on this computer."""
+        if self._endpoint.host or not self._data_root:
+            return None
+        try:
+            return shutil.disk_usage(self._data_root).free
+        except OSError:  # the engine runs in a VM, as Docker Desktop's does
+            return None
+
+    def prepare(self, machine: Machine, reach: Sequence[str] = ()) -> Engine:
         return self._connected()
 
     def run(self, machine: Machine, command: str, timeout: float) -> CommandResult:
@@ -89,12 +105,13 @@ class Local:
 
     def _connected(self) -> Engine:
         if self._engine is None:
-            client = from_environment(endpoint=self._endpoint)
+            client = from_environment(timeout=self._patience, endpoint=self._endpoint)
             with engine_errors("this computer"):
                 info = client.info()
             # a swarm that is there already shows that it is not in effect
             is_in_swarm = (info.get("Swarm") or {}).get("LocalNodeState", "inactive") != "inactive"
             self._restores_live = bool(info.get("LiveRestoreEnabled")) and not is_in_swarm
+            self._data_root = str(info.get("DockerRootDir") or "")
             address = self._settings.address or own_address(self._endpoint)
             self._engine = Engine(Machine(info["Name"], address), client)
         return self._engine

@@ -26,8 +26,10 @@ BOOTED = "[ ! -e /var/lib/cloudscale/course/begun ] || flock -w 1800 /var/lib/cl
 class MadeMachines(OverSsh):
     """`user`: the account for logins; `boot_timeout`: seconds for a machine to answer after it was started."""
 
-    def __init__(self, course: CourseFolder, say: Say, *, user: str, boot_timeout: float) -> None:
-        super().__init__(course, say)
+    def __init__(
+        self, course: CourseFolder, say: Say, *, user: str, boot_timeout: float, patience: float | None = None
+    ) -> None:
+        super().__init__(course, say, patience)
         self._user = user
         self._boot_timeout = boot_timeout
         self._key_lock = threading.Lock()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 from cloudscale.course.folder import CourseFolder
 from cloudscale.engines import setup as provision
@@ -28,14 +29,15 @@ def _state(facts: Facts) -> MachineState:
 
 
 class OverSsh(ABC):
-    """Keeps logins and facts of the machines until the run ends."""
+    """Keeps logins and facts of the machines until the run ends. `patience`: seconds for a login, if not the usual."""
 
     adopts_swarm = False
 
-    def __init__(self, course: CourseFolder, say: Say) -> None:
+    def __init__(self, course: CourseFolder, say: Say, patience: float | None = None) -> None:
         self._course = course
+        self._patience = patience or LOGIN
         self._say = say
-        self._known = KnownHosts(course.known_hosts, say)
+        self._known = KnownHosts(course.known_hosts, say, keeps=not course.read_only)
         self._login = Logins(self._known)
         self._facts: dict[str, Facts] = {}
         self._authority_lock = threading.Lock()
@@ -72,13 +74,13 @@ class OverSsh(ABC):
             return self._tunnels[machine.name]
 
     def _connection(self, machine: Machine, timeout: float = LOGIN) -> Connection:
-        return self._login(self._target(machine), min(timeout, LOGIN))
+        return self._login(self._target(machine), min(timeout, self._patience))
 
     def _authority(self, *, create: bool = False) -> Authority | None:
         with self._authority_lock:
             if create:
                 self._course.make_folder()
-            return authority(self._course.folder, self._course.name, create=create)
+            return authority(self._course.folder, self._course.name, create=create, renew=not self._course.read_only)
 
     def survey(self, machine: Machine) -> Survey:
         facts = self._read_facts(machine)
@@ -97,19 +99,31 @@ class OverSsh(ABC):
     def _address(self, machine: Machine, facts: Facts) -> str:
         return facts.own_address(machine.address, self._connection(machine).peer)
 
+    def _confirmed(self, machine: Machine) -> set[str]:
+        """The machine's addresses that are known from others than itself."""
+        return {self._connection(machine).peer}
+
     def _read_facts(self, machine: Machine) -> Facts:
         facts = read_facts(self._connection(machine))
         provision.check(facts, machine.name, self._course.name, self._authority())
         self._facts[machine.name] = facts
         return facts
 
-    def prepare(self, machine: Machine) -> Engine:
+    def prepare(self, machine: Machine, reach: Sequence[str] = ()) -> Engine:
         facts = self._facts.get(machine.name) or self._read_facts(machine)
         signer = self._authority(create=True)
         assert signer
-        setup = provision.wanted_setup(facts, machine.address, self._address(machine, facts), self._course.name, signer)
+        setup = provision.wanted_setup(
+            facts,
+            machine.address,
+            self._address(machine, facts),
+            self._course.name,
+            signer,
+            self._confirmed(machine),
+            reach,
+        )
         if setup:
-            action = "setting up and restarting" if facts.engine_runs else "setting up"
+            action = "setting up and restarting" if facts.engine_runs and setup.restarts else "setting up"
             self._say(f"{machine.name}: {action} its engine ({'; '.join(setup.reasons)})")
             if setup.warning:
                 self._say(f"Warning: {machine.name}: {setup.warning}")
@@ -124,6 +138,8 @@ class OverSsh(ABC):
                 f"{machine.name}: the course {self._course.name!r} has not set it up, or did so from another computer.",
                 f"Run invoke themachine. Or copy the course's folder from that computer to {self._course.folder}.",
             )
+        if self._course.read_only and (fault := signer.client_fault()):
+            raise NotSetUp(f"{machine.name}: your certificate for its engine {fault}.", "invoke themachine renews it.")
         files = signer.client_files
         try:
             client = over_tls(machine.name, *self._endpoint(machine), ca=signer.ca_file, certificate=files)

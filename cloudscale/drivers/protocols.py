@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Protocol, runtime_checkable
 
 from cloudscale.engines.client import Engine
-from cloudscale.model import CommandResult, Kind, Machine, OnOutput, Order, Outcomes, Survey
+from cloudscale.model import CommandResult, Finding, Kind, Machine, OnOutput, Order, Outcomes, Survey, WorkVolume
 
 
 class Driver(Protocol):
@@ -24,8 +25,11 @@ class Driver(Protocol):
     def survey(self, machine: Machine) -> Survey:
         """What the machine is. Changes nothing. Raises CloudscaleError if it is lost, or in use by others."""
 
-    def prepare(self, machine: Machine) -> Engine:
-        """Installs, sets up and starts the machine's engine, as far as necessary, and returns it. Idempotent."""
+    def prepare(self, machine: Machine, reach: Sequence[str] = ()) -> Engine:
+        """Installs, sets up and starts the machine's engine, as far as necessary, and returns it. Idempotent.
+
+        `reach`: what seats may reach in the machine's networks; a machine that is not the course's alone has no walls.
+        """
 
     def connect(self, machine: Machine) -> Engine:
         """The machine's engine as it is. Raises EngineError if there is none, or if it can't be used."""
@@ -64,6 +68,9 @@ class MakesMachines(Protocol):
         Returns the new addresses of the machines that got one. Raises CloudscaleError.
         """
 
+    def check_port(self, port: int) -> None:
+        """Raises RequestError if no machine's port of this number can be reached by students, whatever runs there."""
+
     def order(self, count: int, former: Collection[str]) -> Order:
         """Plans `count` more machines and their share of the quota; uses `former` names first. Makes nothing."""
 
@@ -80,7 +87,40 @@ class MakesMachines(Protocol):
         """Describes everything that was made for the course; "" for nothing."""
 
     def sweep(self, only: Collection[str] | None = None) -> Outcomes[str]:
-        """Permanently deletes everything that was made for the course, or for the machines of these names."""
+        """Permanently deletes everything that was made for the course, or for the machines of these names.
+
+        Work volumes stay (KeepsWork).
+        """
+
+
+@runtime_checkable
+class KeepsWork(Protocol):
+    """Machines whose students' work may be on volumes that survive them."""
+
+    def work_volumes(self) -> Sequence[WorkVolume]:
+        """The work volumes of the course, whether or not their machines exist."""
+
+    def sweep_work(self) -> Outcomes[str]:
+        """Permanently deletes the work volumes, once their machines are gone."""
+
+
+@runtime_checkable
+class Examines(Protocol):
+    """What only the driver knows of, and a launch would meet only after it has begun."""
+
+    def examine(self) -> Iterable[Finding]:
+        """What is wrong or worth knowing, for `doctor`. Changes nothing. Raises CloudscaleError."""
+
+
+@runtime_checkable
+class KeepsDeadline(Protocol):
+    """Machines that cost money: the course's deadline can be read even if none of their engines answers."""
+
+    def deadline(self) -> datetime | None:
+        """The course's deadline, as `machines` read it."""
+
+    def mark_deadline(self, until: datetime | None) -> None:
+        """Marks what was made with it, before any machine is made; None takes the mark away. Idempotent."""
 
 
 @runtime_checkable

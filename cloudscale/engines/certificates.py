@@ -100,10 +100,8 @@ class Authority:
 
     def fault(self, certificate: bytes, addresses: Iterable[str] = ()) -> str:
         """Why a certificate has to be renewed, as a predicate; empty if it is valid for all these addresses."""
-        try:
-            own = x509.load_pem_x509_certificate(certificate)
-            own.verify_directly_issued_by(self.certificate)
-        except (ValueError, TypeError, InvalidSignature):
+        own = self._signed(certificate)
+        if own is None:
             return "is not signed by this course"
         now = _now()
         if own.not_valid_after_utc - now < RENEWAL:
@@ -116,12 +114,34 @@ class Authority:
         missing = sorted(addresses)
         return f"does not name {', '.join(missing)}" if missing else ""
 
+    def client_fault(self) -> str:
+        """The same of the trainer's own certificate. Raises OSError."""
+        client = self.client_files[0]
+        return self.fault(client.read_bytes()) if client.exists() else "is missing"
 
-def authority(folder: Path, course: str, *, create: bool = True) -> Authority | None:
+    def names(self, certificate: bytes) -> frozenset[str]:
+        """The addresses and names that a certificate of this authority is for; of another's, none count."""
+        own = self._signed(certificate)
+        with contextlib.suppress(x509.ExtensionNotFound):
+            if own:
+                held = own.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+                of_type = held.get_values_for_type
+                return frozenset([*of_type(x509.DNSName), *map(str, of_type(x509.IPAddress))])
+        return frozenset()
+
+    def _signed(self, certificate: bytes) -> x509.Certificate | None:
+        with contextlib.suppress(ValueError, TypeError, InvalidSignature):
+            own = x509.load_pem_x509_certificate(certificate)
+            own.verify_directly_issued_by(self.certificate)
+            return own
+        return None
+
+
+def authority(folder: Path, course: str, *, create: bool = True, renew: bool = True) -> Authority | None:
     """The course's authority, with the trainer's certificate. Without one, it is made (`create`) or the result is None.
 
-    If several runs make it at the same time, all of them get the same one. Raises RequestError if the files in the
-    folder can't be used.
+    With `renew` false, the trainer's certificate stays as it is. If several runs make the authority at the same time,
+    all of them get the same one. Raises RequestError if the files in the folder can't be used.
     """
     try:
         if not create and not (folder / "ca.pem").exists():
@@ -137,10 +157,9 @@ def authority(folder: Path, course: str, *, create: bool = True) -> Authority | 
         signer = Authority(folder, x509.load_pem_x509_certificate(pem), key)
         if key.public_key() != signer.certificate.public_key():
             raise ValueError("ca.pem and ca-key.pem do not belong together")
-        client = signer.client_files[0]
-        if not client.exists() or signer.fault(client.read_bytes()):
+        if renew and signer.client_fault():
             pair = signer.client("cloudscale trainer")
-            replace_file(client, pair.certificate + pair.key)
+            replace_file(signer.client_files[0], pair.certificate + pair.key)
         return signer
     except (OSError, ValueError, TypeError) as error:
         raise RequestError(

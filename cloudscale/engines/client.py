@@ -185,6 +185,14 @@ def describe(engine: Engine, course: str, *, manages: bool) -> Node:
     )
 
 
+def close_stream(stream: Any) -> None:
+    """Closes what docker-py's `exec_start(socket=True)` returned, with the answer that it is a part of.
+
+    Closed without it, Python 3.13 and newer print a traceback when the answer is collected ("Exception ignored in").
+    """
+    getattr(stream, "_response", stream).close()
+
+
 def _published(containers: Iterable[Mapping[str, Any]]) -> frozenset[int]:
     """The machine's ports that lead to containers."""
     return frozenset(port["PublicPort"] for each in containers for port in each["Ports"] if "PublicPort" in port)

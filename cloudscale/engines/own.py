@@ -161,7 +161,8 @@ def _stop_daemon() -> None:
         return
     if not running:  # another process has this id by now
         return
-    run_root(["kill", pid], "Stopping the engine")
+    # the shell's own: a small Debian has no program of that name
+    run_root(["sh", "-c", f"kill {int(pid)}"], "Stopping the engine")
     if not poll(lambda: not (PROCESSES / pid).exists(), timeout=60):
         raise CloudscaleError(
             f"The Docker Engine (process {pid}) does not stop.",

@@ -10,7 +10,7 @@ import io
 import json
 import tarfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 from cloudscale.engines.certificates import Authority
 from cloudscale.errors import MachineError, in_others_swarm
 from cloudscale.hosts.facts import Facts, script_failure
+from cloudscale.hosts.firewall import SCRIPT, firewall
 from cloudscale.hosts.ssh import Connection
 from cloudscale.model import TIMED_OUT
 from cloudscale.networks import ENGINE_NETWORKS, spare_network
@@ -33,6 +34,12 @@ SETTINGS = "/etc/docker/daemon.json"
 UNIT = "/etc/systemd/system/docker.service.d/zz-cloudscale.conf"  # sorts last, so that it overrides the owner's
 MARK = "/var/lib/cloudscale/course/mark.json"
 ALWAYS = ("hosts", "tlsverify", "tlscacert", "tlscert", "tlskey")  # settings that a course always overrides
+LOOPBACK = "127.0.0.1"
+WALLS = "firewall"  # a reason for a setup
+OPEN = (
+    "its seats can reach the machine, the networks around and each other, because the machine has containers or"
+    " settings of its own"
+)
 FIREWALL = "firewall-backend"
 CHOOSING_FIREWALL = (29, 0)  # the first version that can use nftables
 # without a path, which differs between the packages; systemd searches for the program since version 239
@@ -47,6 +54,11 @@ class Setup:
     files: Mapping[str, bytes] = field(repr=False)
     reasons: tuple[str, ...]
     warning: str = ""
+
+    @property
+    def restarts(self) -> bool:
+        """Whether the engine has to restart for it, and the seats with it."""
+        return self.reasons != (WALLS,)
 
 
 def check(facts: Facts, name: str, course: str, authority: Authority | None) -> None:
@@ -83,30 +95,37 @@ def check(facts: Facts, name: str, course: str, authority: Authority | None) -> 
     _settings(facts.settings_text, name)
 
 
-def wanted_setup(facts: Facts, host: str, address: str, course: str, authority: Authority) -> Setup | None:
+def wanted_setup(
+    facts: Facts,
+    host: str,
+    address: str,
+    course: str,
+    authority: Authority,
+    confirmed: Iterable[str] = (),
+    reach: Iterable[str] = (),
+) -> Setup | None:
     """What has to be done so that the engine serves the course; None if nothing. Pure, but for new keys.
 
-    `host`: its name or address for the trainer; `address`: its address for its neighbours.
+    `host`: its name or address for the trainer; `address`: its address for its neighbours, as it says itself;
+    `confirmed`: addresses of it that are known from others. Only for these is the certificate: a host could claim to be
+    another one. Loopback is the end of a connection through SSH. `reach`: the setting `seat.reach`.
     """
     files: dict[str, bytes] = {}
     reasons = []
-    is_whole = facts.is_ready or facts.installed_at_boot or not facts.installed_by_course
-    install = facts.engine is None or not is_whole
-    if install:
-        reasons.append("no engine" if facts.engine is None else "interrupted installation")
-    names = {host, address, "127.0.0.1", *(own.address for own in facts.addresses)}
-    fault = authority.fault(facts.certificate, names) if facts.has_key else "is missing"
-    if fault:
+    if install := _why_install(facts):
+        reasons.append(install)
+    names = {host, *confirmed, LOOPBACK}
+    if fault := authority.fault(facts.certificate, names) if facts.has_key else "is missing":
         reasons.append(f"certificate {fault}")
-        pair = authority.server(host, names)
-        files |= {f"{TLS}/cert.pem": pair.certificate, f"{TLS}/key.pem": pair.key}
+        files |= _new_certificate(facts, host, names, authority)
     if facts.authority != authority.pem:
         reasons.append("certificate authority")
         files[f"{TLS}/ca.pem"] = authority.pem
     theirs = _settings(facts.settings_text, host)
-    ours = _course_settings(facts, _without(theirs, facts), host, address)
-    if install or facts.installed_by_course:  # an engine of the owner has its networks already
-        ours |= _networks(facts, _without(theirs, facts))
+    own = _without(theirs, facts)
+    # an engine of the owner has its networks already
+    networks = _networks(facts, own) if install or facts.installed_by_course else {}
+    ours = _course_settings(facts, own, host, address) | networks
     if theirs != {**theirs, **ours}:
         reasons.append("settings")
         files[SETTINGS] = _json({**theirs, **ours})
@@ -115,14 +134,31 @@ def wanted_setup(facts: Facts, host: str, address: str, course: str, authority: 
         files[UNIT] = _unit(facts.start_command or START, course)
     if not facts.engine_runs:
         reasons.append("engine stopped")
+    walls = firewall(reach) if _can_have_walls(facts, theirs) else ""
+    if walls and walls != facts.firewall:
+        reasons.append(WALLS)
+        files[SCRIPT] = walls.encode()
     mark = {"course": course, "authority": authority.fingerprint, "settings": ours}
     if facts.mark != mark or not facts.is_ready:
         reasons.append("record")
     if not reasons:
         return None
-    open_to_all = {**theirs, **ours}.get("icc") is not False
-    warning = "its seats can reach each other over the network, because of its own settings or containers (icc)"
-    return Setup(install, {MARK: _json(mark), **files}, tuple(reasons), warning if open_to_all else "")
+    return Setup(bool(install), {MARK: _json(mark), **files}, tuple(reasons), "" if walls else OPEN)
+
+
+def _why_install(facts: Facts) -> str:
+    if facts.engine is None:
+        return "no engine"
+    is_whole = facts.is_ready or facts.installed_at_boot or not facts.installed_by_course
+    return "" if is_whole else "interrupted installation"
+
+
+def _new_certificate(facts: Facts, host: str, names: set[str], authority: Authority) -> dict[str, bytes]:
+    # another trainer may call the host by another name, and each change restarts the engine. But what a host shows
+    # may be a copy of another one's certificate, which everybody can read: that has none of this host's names
+    earlier = authority.names(facts.certificate)
+    pair = authority.server(host, names | earlier if earlier & (names - {LOOPBACK}) else names)
+    return {f"{TLS}/cert.pem": pair.certificate, f"{TLS}/key.pem": pair.key}
 
 
 def _settings(text: str, name: str) -> dict[str, Any]:
@@ -153,10 +189,8 @@ def _without(settings: Mapping[str, Any], facts: Facts) -> dict[str, Any]:
 def _course_settings(facts: Facts, own: Mapping[str, Any], host: str, address: str) -> dict[str, Any]:
     """Our part of daemon.json. `own`: the owner's part."""
     anywhere = "[::]" if ":" in host + address else "0.0.0.0"
-    earlier = facts.mark.get("settings", {})
+    earlier = _earlier_settings(facts)
     through_systemd = facts.engine is None or facts.installed_by_course or facts.uses_socket_unit
-    if facts.unit and not earlier:  # the record is damaged
-        earlier = json.loads(facts.settings_text.strip() or "{}")
     socket = (
         earlier["hosts"][0] if "hosts" in earlier else "fd://" if through_systemd else "unix:///var/run/docker.sock"
     )
@@ -174,8 +208,7 @@ def _course_settings(facts: Facts, own: Mapping[str, Any], host: str, address: s
     if own.get(FIREWALL, "iptables") != "iptables" or FIREWALL in earlier or (not earlier and _chooses_firewall(facts)):
         must[FIREWALL] = "iptables"
     may: dict[str, Any] = {"mtu": facts.mtu(address)}
-    isolating = {"no-new-privileges", "icc"}
-    if isolating & earlier.keys() if earlier else not facts.own_containers:  # containers of others keep their network
+    if _is_alone(facts):
         may |= {"no-new-privileges": True, "icc": False}
     if "log-opts" not in own and own.get("log-driver", "json-file") == "json-file":
         may |= {"log-driver": "json-file", "log-opts": {"max-size": "10m", "max-file": "3"}}
@@ -183,6 +216,26 @@ def _course_settings(facts: Facts, own: Mapping[str, Any], host: str, address: s
     if flags & {"log-driver", "log-opt"}:
         flags |= {"log-driver", "log-opts"}
     return {**must, **{key: value for key, value in may.items() if key not in own and key not in flags}}
+
+
+def _earlier_settings(facts: Facts) -> Mapping[str, Any]:
+    """What an earlier run added to daemon.json; where the record is damaged, all that is in there."""
+    earlier: Mapping[str, Any] = facts.mark.get("settings", {})
+    return json.loads(facts.settings_text.strip() or "{}") if facts.unit and not earlier else earlier
+
+
+def _is_alone(facts: Facts) -> bool:
+    """Whether all containers of the host are the course's own; those of others keep their network as it is."""
+    if earlier := _earlier_settings(facts):
+        return bool({"no-new-privileges", "icc"} & earlier.keys())
+    return not facts.own_containers
+
+
+def _can_have_walls(facts: Facts, settings: Mapping[str, Any]) -> bool:
+    """Whether a firewall for the seats is nobody else's, and the engine has rules and a bridge that it goes with."""
+    off = {"--iptables=false", "--bridge=none", "-b=none"} & {*facts.start_command}
+    has_bridge = settings.get("iptables", True) is not False and settings.get("bridge") != "none" and not off
+    return has_bridge and _is_alone(facts)
 
 
 def _chooses_firewall(facts: Facts) -> bool:
@@ -208,7 +261,7 @@ def _json(value: Mapping[str, Any]) -> bytes:
 
 def apply(connection: Connection, setup: Setup) -> None:
     """Carries out the setup; the engine starts once. Raises MachineError with the engine's own message."""
-    what = "install" if setup.install else "keep"
+    what = "install" if setup.install else "keep" if setup.restarts else WALLS
     name = connection.target.name
     done = connection.run_root(_script("engine-up"), what, timeout=INSTALLING, data=tar(setup.files))
     if done.exit_code == TIMED_OUT:

@@ -17,8 +17,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from cloudscale.course.settings import GatewaySettings
-from cloudscale.errors import RequestError
-from cloudscale.networks import is_public
+from cloudscale.errors import CloudscaleError, RequestError
+from cloudscale.gateway.authority import ROOT, is_ours
+from cloudscale.networks import is_address, is_public
 from cloudscale.seats.address import HTTPS, Entrance
 
 SYSTEM_ROOTS = "/etc/ssl/certs/ca-certificates.crt"  # of Debian
@@ -45,7 +46,7 @@ def choose(settings: GatewaySettings, entrance: Entrance) -> Certificates:
     """By gateway.tls. Raises RequestError if no authority on the internet would sign for that address."""
     if settings.files:
         return Certificates("files")
-    is_name = not _is_address(entrance.host)
+    is_name = not is_address(entrance.host)
     is_known = is_name or is_public(entrance.host)
     if settings.tls == "acme" and not is_known:
         raise RequestError(
@@ -58,14 +59,6 @@ def choose(settings: GatewaySettings, entrance: Entrance) -> Certificates:
     return Certificates("internal")
 
 
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
-
-
 def trusted_roots() -> bytes:
     """Whom this computer trusts: the gateway's image need not have any, and a company's own authority is among them."""
     named = (os.environ.get("REQUESTS_CA_BUNDLE"), os.environ.get("SSL_CERT_FILE"), SYSTEM_ROOTS)
@@ -76,6 +69,36 @@ def trusted_roots() -> bytes:
         return found.read_bytes()
     except OSError as error:
         raise RequestError(f"{found} can't be read: {error.strerror}.", "It says which authorities to trust.") from None
+
+
+def browsers_trust(settings: GatewaySettings, entrance: Entrance, folder: Path) -> ssl.SSLContext:
+    """Whose certificates count at the gateway: what a student's browser accepts, if only after a warning.
+
+    That is the course's own authority, which signs or stands in; else those on the internet, and the trainer's own
+    files. `folder`: the course's. Raises CloudscaleError if the authority can't be read.
+    """
+    source = choose(settings, entrance).source
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # the trainer's own need not lead to an authority
+    try:
+        trusted = b"" if source == "internal" else trusted_roots()
+        if source == "internal" or (source == "acme" and (folder / ROOT).exists()):
+            trusted += b"\n" + (folder / ROOT).read_bytes()
+        if settings.files and settings.files[0].is_file():  # it may be on another trainer's computer
+            trusted += b"\n" + settings.files[0].read_bytes()
+        context.load_verify_locations(cadata=trusted.decode("ascii", errors="ignore"))
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        raise CloudscaleError(
+            f"The authority that signs for the gateway can't be read ({error}).",
+            f"It is {ROOT} in the course's folder {folder}, or the certificate that gateway.tls names.",
+        ) from None
+    return context
+
+
+def own_stands_in(settings: GatewaySettings, entrance: Entrance, address: str) -> bool:
+    """Whether the gateway, at this address, shows a certificate of the course's own authority, and should not."""
+    found = shown(address, entrance) if choose(settings, entrance).source == "acme" else None
+    return found is not None and is_ours(found)
 
 
 def shown(address: str, entrance: Entrance) -> x509.Certificate | None:
@@ -135,9 +158,8 @@ def _covers(certificate: x509.Certificate, name: str) -> bool:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         return False
-    try:
+    if is_address(name):
         return ipaddress.ip_address(name) in names.get_values_for_type(x509.IPAddress)
-    except ValueError:
-        wildcard = f"*.{name.partition('.')[2]}"
-        known = {each.lower() for each in names.get_values_for_type(x509.DNSName)}
-        return name.lower() in known or wildcard.lower() in known
+    wildcard = f"*.{name.partition('.')[2]}"
+    known = {each.lower() for each in names.get_values_for_type(x509.DNSName)}
+    return name.lower() in known or wildcard.lower() in known

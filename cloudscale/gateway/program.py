@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import json
+import tarfile
 from collections.abc import Iterator, Mapping
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -11,15 +14,16 @@ from importlib.resources.abc import Traversable
 from docker.errors import APIError
 
 from cloudscale.course import naming
-from cloudscale.engines.client import Engine, engine_errors
-from cloudscale.errors import EngineError, ImageError
+from cloudscale.engines.client import Engine, engine_errors, trainers_engine
+from cloudscale.errors import EngineError, ImageError, RequestError
 from cloudscale.gateway.routes import FOLDER
 from cloudscale.gateway.volume import OpenVolume
-from cloudscale.images.on_engine import find_image, pull_image
+from cloudscale.images.on_engine import find_image, other_architecture, pull_image
 from cloudscale.images.packages import fetch_file
 from cloudscale.model import Say
 
 IMAGE = "caddy:2.11.2"  # hub.docker.com/_/caddy
+PROGRAM = "/usr/bin/caddy"  # in the image as in the package
 DEBIAN = "deb http://deb.debian.org/debian trixie-backports main"  # the same version
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}  # the kernel's names, and Debian's
 COPYING = 120  # seconds
@@ -49,7 +53,7 @@ def identify(files: Mapping[str, bytes]) -> str:
 def ensure_caddy(engine: Engine, course: str, files: OpenVolume, say: Say) -> None:
     """Caddy in the gateway's volume: that of an earlier run with the same version, of its official image, or of Debian.
 
-    Raises ImageError, EngineError.
+    The image may be the engine's, a registry's, or that of the trainer's own engine. Raises ImageError, EngineError.
     """
     if files.read(NOTE) in (IMAGE.encode(), DEBIAN.encode()):
         return
@@ -58,9 +62,10 @@ def ensure_caddy(engine: Engine, course: str, files: OpenVolume, say: Say) -> No
         if not had_it:
             pull_image(engine, IMAGE)
     except ImageError as error:
-        say(f"{error.message}. Caddy comes from Debian instead.")
-        files.write({"caddy": _of_debian(engine)}, programs=frozenset({"caddy"}))
-        files.write({NOTE: DEBIAN.encode()})
+        own = _of_trainers_engine(engine, course)
+        say(f"{error.message}. Caddy comes from {'Docker on this computer' if own else 'Debian'} instead.")
+        files.write({"caddy": own or _of_debian(engine)}, programs=frozenset({"caddy"}))
+        files.write({NOTE: (IMAGE if own else DEBIAN).encode()})
         return
     _copy(engine, course)
     files.write({NOTE: IMAGE.encode()})
@@ -69,18 +74,44 @@ def ensure_caddy(engine: Engine, course: str, files: OpenVolume, say: Say) -> No
             engine.api.remove_image(IMAGE)
 
 
+def _of_trainers_engine(engine: Engine, course: str) -> bytes:
+    """The program in the image that the trainer's own engine has; b"" if it has none that runs on the machine."""
+    with contextlib.suppress(EngineError, RequestError):  # it need not run, or may be anything
+        own = trainers_engine()
+        image = find_image(own, IMAGE)
+        if image and not other_architecture(engine, image):
+            return _read(own, course)
+    return b""
+
+
+def _read(engine: Engine, course: str) -> bytes:
+    """The program in the image on an engine. The container that it is read from never starts."""
+    api = engine.api
+    with engine_errors(engine.name):
+        created = api.create_container(IMAGE, entrypoint=["caddy"], labels=naming.gateway_labels(course))
+        try:
+            chunks, _ = api.get_archive(created["Id"], PROGRAM)
+            with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as archive:
+                (entry,) = archive.getmembers()
+                file = archive.extractfile(entry)
+                return file.read() if file else b""
+        finally:
+            api.remove_container(created["Id"], force=True)
+
+
 def _of_debian(engine: Engine) -> bytes:
     with engine_errors(engine.name):
         machine = str(engine.api.info()["Architecture"])
     try:
         return fetch_file(
-            "caddy", "usr/bin/caddy", sources=f"{DEBIAN}\n", architecture=ARCHITECTURES.get(machine, machine)
+            "caddy", PROGRAM.lstrip("/"), sources=f"{DEBIAN}\n", architecture=ARCHITECTURES.get(machine, machine)
         )
     except ImageError as error:
         raise ImageError(
             f"The gateway needs Caddy. Neither its image {IMAGE} can be pulled on {engine.name}, nor Debian's package"
             f" downloaded here: {error.message}",
-            "Check the network, then run again; or load the image there (docker load).",
+            f"Check the network, then run again; or fetch the image where there is one: docker pull {IMAGE} on this"
+            " computer.",
         ) from None
 
 
@@ -90,7 +121,7 @@ def _copy(engine: Engine, course: str) -> None:
     with engine_errors(engine.name):
         created = api.create_container(
             IMAGE,
-            entrypoint=["cp", "-f", "/usr/bin/caddy", f"{FOLDER}/caddy"],
+            entrypoint=["cp", "-f", PROGRAM, f"{FOLDER}/caddy"],
             user="0:0",
             host_config=api.create_host_config(
                 binds=[f"{naming.gateway_name(course)}:{FOLDER}"], network_mode="none", cap_drop=["ALL"]

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cloudscale.course import naming
+from cloudscale.course.passwords import Passwords
 from cloudscale.gateway.certificates import Certificates
 from cloudscale.networks import endpoint
 from cloudscale.seats.address import HTTPS, Entrance, Placed
@@ -33,6 +34,7 @@ HTTP = 80
 COOKIE = "__Host-Http-seat"
 STARTING = "/.gateway/starting"  # the login service's page for a seat that does not answer
 STANDING_IN = "2h"  # for so long counts a certificate of the course's, where another one could not be had
+BUSY = "10s"  # for so long a login waits if more have come at once than its service's socket holds
 CLOSING = "24h"  # a WebSocket survives a change of the configuration for this long
 
 # A server's answer counts for its own seat only. These count for the whole address, and would outlive the visit.
@@ -54,19 +56,19 @@ class Route:
     secret: str = field(repr=False)
 
 
-def seat_route(key: bytes, names: bytes, seat: Placed, host: str) -> Route:
+def seat_route(passwords: Passwords, names: bytes, seat: Placed, host: str) -> Route:
     """The way to a seat whose machine has the address `host` for the gateway's machine.
 
-    `key`: the course's; `names`: that of the seats' host names.
+    `passwords`: the course's; `names`: the key of the seats' host names.
     """
     student = seat.student.id
     return Route(
-        path=naming.seat_path(key, student),
+        path=naming.seat_path(passwords.key, student),
         label=naming.seat_label(names, student),
         upstream=endpoint(host, seat.place.port),
-        password=naming.password(key, student),
-        token=naming.seat_token(key, student),
-        secret=naming.seat_pass(key, student),
+        password=passwords.of(student),
+        token=passwords.token(student),
+        secret=passwords.gateway_pass(student),
     )
 
 
@@ -147,11 +149,16 @@ def _routes(entrance: Entrance, routes: Sequence[Route], probe: str) -> list[Jso
                 _map(f"{place} {{http.request.cookie.{COOKIE}}}", ("seat", "pass"), seat),
             ]
         },
-        # the tool's own look at whether a server runs. Nobody else's: what answers is a student's, and a browser would
-        # take it for a page of the whole class
+        # the tool's own look at whether a server runs, and how it is used. Nobody else's: what answers is a student's,
+        # and a browser would take it for a page of the whole class
         {
             "match": [
-                {"method": ["GET"], "path": ["/*/api"], "header": {PROBE_HEADER: [probe]}, **_is_set("probed")},
+                {
+                    "method": ["GET"],
+                    "path": ["/*/api", "/*/api/status"],
+                    "header": {PROBE_HEADER: [probe]},
+                    **_is_set("probed"),
+                },
             ],
             "handle": [_proxy("{probed}")],
             "terminal": True,
@@ -233,6 +240,7 @@ def _to_login(rewrite: str = "") -> Json:
     proxy: Json = {
         "handler": "reverse_proxy",
         "upstreams": [{"dial": LOGIN}],
+        "load_balancing": {"try_duration": BUSY},
         "headers": {"request": {"set": {"X-Forwarded-Host": ["{http.request.hostport}"]}}},
     }
     if rewrite:

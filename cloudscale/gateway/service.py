@@ -16,7 +16,7 @@ from cloudscale.errors import CloudscaleError, EngineError
 from cloudscale.gateway.routes import FOLDER, HTTP
 from cloudscale.gateway.volume import STATE, GatewayVolume, OpenVolume
 from cloudscale.seats.address import HTTPS, Entrance
-from cloudscale.seats.spec import Spec, covers
+from cloudscale.seats.spec import SECOND, Spec, covers
 from cloudscale.units import MIB
 from cloudscale.waiting import poll
 
@@ -24,7 +24,6 @@ STARTING = 120.0  # seconds for the gateway to work with its files
 ENOUGH = 3  # starts that failed: one more would too
 MEMORY = 1024 * MIB  # bytes: a thousand WebSockets take a hundred megabytes
 PROCESSES = 512
-SECOND = 10**9  # the API's times are nanoseconds
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Gateway:
     entrance: Entrance
     service_id: str
     node_id: str
-    version: int
+    version: int = field(compare=False)  # the swarm counts its own bookkeeping, too
     spec: Spec = field(repr=False)
 
     @property
@@ -58,9 +57,8 @@ def listening(entrance: Entrance) -> list[int]:
 
 def running_gateway(manager: Engine, course: str) -> Gateway | None:
     """The gateway of the course, read back from the swarm; None if there is none."""
-    labels = [f"{key}={value}" for key, value in naming.gateway_labels(course).items()]
     with engine_errors(manager.name):
-        for service in manager.api.services(filters={"label": labels}):
+        for service in manager.api.services(filters=naming.gateway_filter(course)):
             spec, labels_of = service["Spec"], service["Spec"]["Labels"]
             pins = spec["TaskTemplate"].get("Placement", {}).get("Constraints", [])
             return Gateway(
@@ -168,18 +166,25 @@ def remove(manager: Engine, gateway: Gateway) -> None:
 
 
 def take_effect(
-    manager: Engine, files: OpenVolume, volume: GatewayVolume, digests: Mapping[str, str], timeout: float = STARTING
+    manager: Engine,
+    files: OpenVolume,
+    volume: GatewayVolume,
+    digests: Mapping[str, str],
+    program: str,
+    timeout: float = STARTING,
 ) -> None:
     """Tells the gateway to read its files again, and waits until those of these digests are in effect.
 
-    Raises EngineError with what is wrong.
+    `program`: as in `wanted_spec`; a container that runs an earlier one is ending. Raises EngineError with what is
+    wrong.
     """
     signalled: set[str] = set()
     earlier = {task["ID"] for task in _failed(manager, volume.name)}
 
     def look() -> Mapping[str, Any]:
         """What the gateway says of itself, if it is about these files; or that it does not stay up."""
-        for container in _containers(volume.engine, volume.course):
+        running = _containers(volume.engine, volume.course)
+        for container in [each["Id"] for each in running if each["Labels"].get(naming.PROGRAM) == program]:
             if container not in signalled:
                 with contextlib.suppress(APIError):  # it may be just ending
                     volume.engine.api.kill(container, signal="HUP")
@@ -226,9 +231,8 @@ def _error(task: Mapping[str, Any]) -> str:
     return str(task["Status"].get("Err") or "").rstrip(".")
 
 
-def _containers(engine: Engine, course: str) -> list[str]:
-    labels = [f"{key}={value}" for key, value in naming.gateway_labels(course).items()]
-    return [each["Id"] for each in engine.api.containers(filters={"label": labels})]
+def _containers(engine: Engine, course: str) -> list[Any]:
+    return list(engine.api.containers(filters=naming.gateway_filter(course)))
 
 
 def _decoded(data: bytes | None) -> dict[str, Any]:
@@ -253,6 +257,6 @@ def _refused(error: str, volume: GatewayVolume) -> EngineError:
 def _last_words(volume: GatewayVolume) -> str:
     with contextlib.suppress(CloudscaleError), engine_errors(volume.engine.name):
         for container in _containers(volume.engine, volume.course):
-            log: bytes = volume.engine.api.logs(container, tail=2)
+            log: bytes = volume.engine.api.logs(container["Id"], tail=2)
             return " ".join(log.decode(errors="replace").split())[:500]
     return ""

@@ -53,7 +53,7 @@ class GatewaySetup:
             code = program.identify(program.login_program())
             wanted = service.wanted_spec(self.course, entrance, self.node_id, self.image, code)
             done = service.ensure(manager, present, wanted)
-            service.take_effect(manager, files, self.volume, digests)
+            service.take_effect(manager, files, self.volume, digests, code)
         return done
 
     def settle(self, entrance: Entrance, address: str) -> None:
@@ -71,10 +71,14 @@ class GatewaySetup:
         if asks and found and not is_ours(found):
             self._keep_store()
             return
+        why = f"Why: docker service logs {self.volume.name}"
+        if not found:
+            self.say(f"Warning: the gateway has no certificate for {entrance.host} yet. {why}")
+            return
         if asks:
             self.say(
                 f"Warning: {source.acme} has signed no certificate for {entrance.host} yet. The course's own authority"
-                f" stands in, and the gateway goes on asking. Why: docker service logs {self.volume.name}"
+                f" stands in, and the gateway goes on asking. {why}"
             )
         self.say(
             f"Gateway: browsers warn of its certificate once, unless they trust {self.folder / ROOT}"

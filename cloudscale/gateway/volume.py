@@ -10,7 +10,6 @@ import contextlib
 import io
 import tarfile
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from docker.errors import APIError, NotFound
 
@@ -41,7 +40,12 @@ class GatewayVolume:
         api = self.engine.api
         labels = naming.gateway_labels(self.course)
         with engine_errors(self.engine.name):
-            api.create_volume(self.name, labels=labels)  # the same name and labels again: nothing happens
+            volume = api.create_volume(self.name, labels=labels)  # one that is there is returned as it is
+            if not labels.items() <= (volume["Labels"] or {}).items():
+                raise EngineError(
+                    f"{self.engine.name}: a volume {self.name} exists that does not carry this course's mark.",
+                    f"Remove it (docker volume rm {self.name}) or choose another --course.",
+                )
             created = api.create_container(
                 self._image,
                 entrypoint=["true"],
@@ -107,22 +111,21 @@ class OpenVolume:
 
 def remove_volumes(engine: Engine, course: str, timeout: float = STOPPING) -> str:
     """Removes the course's gateway volumes from an engine, once nothing uses them any more. Raises EngineError."""
-    labels = [f"{key}={value}" for key, value in naming.gateway_labels(course).items()]
-
-    def left() -> list[Any]:
-        found = engine.api.volumes(filters={"label": labels})["Volumes"] or []
-        for volume in found:
-            with contextlib.suppress(NotFound):
-                engine.api.remove_volume(volume["Name"])
-        return list(found)
+    ours = naming.gateway_filter(course)
 
     def is_gone() -> bool:
+        for container in engine.api.containers(all=True, filters=ours):
+            if container["State"] == "created":  # of a run that was killed while it wrote
+                engine.api.remove_container(container["Id"], force=True)
         try:
-            return not left()
+            for volume in engine.api.volumes(filters=ours)["Volumes"] or []:
+                with contextlib.suppress(NotFound):
+                    engine.api.remove_volume(volume["Name"])
         except APIError as error:
             if error.status_code != 409:
                 raise
             return False
+        return True
 
     with engine_errors(engine.name):
         if not poll(is_gone, timeout=timeout):

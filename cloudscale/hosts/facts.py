@@ -42,7 +42,7 @@ class Address:
 class Facts:
     """A host as it is now. Sizes are in bytes; the text of a file that does not exist is empty.
 
-    `free_disk`: where the engine keeps its data and its images; of two disks, that of the fuller one.
+    `free_disk`: where the engine keeps its data, its volumes and its images; of several disks, that of the fullest one.
     """
 
     system: str
@@ -68,6 +68,7 @@ class Facts:
     certificate: bytes
     has_key: bool
     mark: Mapping[str, Any]
+    firewall: str
     is_ready: bool
     installed_by_course: bool
     installed_at_boot: bool  # and not started yet
@@ -147,6 +148,7 @@ def parse_facts(text: str, name: str) -> Facts:
             certificate=values["certificate"].encode(),
             has_key=bool(values["key"]),
             mark=_mark(values["mark"]),
+            firewall=values["firewall"],
             is_ready=bool(values["ready"]),
             installed_by_course=bool(values["installed_by_course"]),
             installed_at_boot=bool(values["installed_at_boot"]),

@@ -7,6 +7,10 @@ from email.mime.multipart import MIMEMultipart
 from email.mime.text import MIMEText
 from importlib import resources
 
+from cloudscale.hosts.firewall import firewall
+
+FIREWALL = "@firewall.sh@\n"  # its place in the script
+
 
 def user_data(public_key: str) -> str:
     """cloud-init's input: it authorizes the course's SSH key and runs scripts/boot.sh.
@@ -14,10 +18,15 @@ def user_data(public_key: str) -> str:
     Only two types of host keys: generating an RSA key takes a small machine seconds.
     """
     config = {"ssh_authorized_keys": [public_key], "ssh_genkeytypes": ["ed25519", "ecdsa"]}
-    script = resources.files("cloudscale.hosts").joinpath("scripts", "boot.sh").read_text()
     parts = MIMEMultipart(boundary="==cloudscale==")
     # JSON is YAML
     parts.attach(MIMEText(f"#cloud-config\n{json.dumps(config)}\n", "cloud-config", "utf-8"))
     # a boothook runs before everything else (cloudinit.readthedocs.io, "User data formats")
-    parts.attach(MIMEText(f"#cloud-boothook\n{script}", "cloud-boothook", "utf-8"))
+    parts.attach(MIMEText(f"#cloud-boothook\n{boot_script()}", "cloud-boothook", "utf-8"))
     return parts.as_string()
+
+
+def boot_script() -> str:
+    """scripts/boot.sh, with the firewall in it."""
+    text = resources.files("cloudscale.hosts").joinpath("scripts", "boot.sh").read_text()
+    return text.replace(FIREWALL, firewall())

@@ -54,10 +54,15 @@ class Booting:
         text = self.console()
         if text is None:
             return "Its console can't be read."
-        lines = [line.rstrip() for line in CONTROL.sub("", text).splitlines() if line.strip()]
+        lines = plain(text)
         if not lines:
             return "Its console is empty."
         return "\n".join(["The end of its console:", *(f"  | {line}" for line in lines[-LINES:])])
+
+
+def plain(console: str) -> list[str]:
+    """The lines of a console that are not empty, without control characters."""
+    return [line.rstrip() for line in CONTROL.sub("", console).splitlines() if line.strip()]
 
 
 def host_keys(console: str) -> list[str]:

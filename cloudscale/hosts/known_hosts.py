@@ -53,12 +53,15 @@ class KnownHosts:
 
     OpenSSH's files come first: what ssh would refuse is refused. A key that no file has is shown with `say` and written
     to the course's file. If a password is to be sent to the host, the user is asked before, unless `yes`.
+
+    With `keeps` false, nothing is written, and such a password is never sent.
     """
 
-    def __init__(self, path: Path, say: Say, *, yes: bool = False) -> None:
+    def __init__(self, path: Path, say: Say, *, yes: bool = False, keeps: bool = True) -> None:
         self.path = path
         self._say = say
         self._yes = yes
+        self._keeps = keeps
         self._lock = threading.Lock()
         self._asking = threading.Lock()
         self._files: dict[Path, list[Entry]] = {}
@@ -95,7 +98,8 @@ class KnownHosts:
                 self._confirm(target, key)
         with self._lock:
             self._add(target.entry, [key])
-        self._say(f"{target.name}: new host key {fingerprint(key)}, stored in {self.path}")
+        stored = f"stored in {self.path}" if self._keeps else "which a launch stores"
+        self._say(f"{target.name}: new host key {fingerprint(key)}, {stored}")
 
     def trust(self, entry: str, lines: Iterable[str]) -> bool:
         """Stores keys from a trusted source, in the format of .pub files; returns whether any was valid."""
@@ -151,7 +155,7 @@ class KnownHosts:
 
     def _confirm(self, target: Target, key: paramiko.PKey) -> None:
         unknown = f"{target.name}: its host key is not known ({fingerprint(key)})"
-        if not on_terminal():
+        if not self._keeps or not on_terminal():
             raise ConnectionFailed(
                 f"{unknown}, so the password is not sent.",
                 f"Log in once with ssh and compare the key: ssh {_destination(target)}. Or use a key.",
@@ -161,7 +165,13 @@ class KnownHosts:
             raise ConnectionFailed(f"{unknown}, and the password was not sent.", "Compare the key with the host's own.")
 
     def _add(self, entry: str, keys: Iterable[paramiko.PKey]) -> None:
+        keys = [*keys]
         self._read(self.path)
+        if self._keeps:
+            self._write(entry, keys)
+        self._files[self.path] += [Entry(self.path, 0, "", entry, key) for key in keys]
+
+    def _write(self, entry: str, keys: Iterable[paramiko.PKey]) -> None:
         text = "".join(f"{entry} {key.get_name()} {key.get_base64()}\n" for key in keys)
         try:
             for folder in reversed([folder for folder in self.path.parents if not folder.exists()]):
@@ -173,7 +183,6 @@ class KnownHosts:
                 f"{self.path} can't be written ({error.strerror}).",
                 "Host keys are stored in this file: make it writable for you.",
             ) from None
-        self._files[self.path] += [Entry(self.path, 0, "", entry, key) for key in keys]
 
 
 def _entries(file: Path, data: bytes) -> Iterator[Entry]:

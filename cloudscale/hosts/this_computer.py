@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import functools
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -21,12 +22,20 @@ from cloudscale.model import MOST_OUTPUT, NOT_STARTED, TIMED_OUT, CommandResult,
 CUTTING = 0.1  # seconds between two looks at how much a command has printed
 
 
-def run_shell(command: str, timeout: float) -> CommandResult:
-    """Runs a shell command. After `timeout` seconds it and its children are ended, with exit code 124."""
+def run_shell(command: str, timeout: float, *, environment: Mapping[str, str] | None = None) -> CommandResult:
+    """Runs a shell command. After `timeout` seconds it and its children are ended, with exit code 124.
+
+    `environment` is added to that of this process.
+    """
     # files rather than pipes: a child in the background may keep a pipe open without limit
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         process = subprocess.Popen(
-            ["sh", "-c", command], stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
+            ["sh", "-c", command],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            start_new_session=True,
+            env={**os.environ, **(environment or {})},
         )
         late = ""
         end = functools.partial(_kill_group, process.pid)
@@ -122,6 +131,6 @@ def run_root(command: Sequence[str], what: str, timeout: float = 900, *, remedy:
     # interactive: sudo may ask for a password
     done = run_program(full, timeout, environment={"DEBIAN_FRONTEND": "noninteractive"}, interactive=True)
     if done.exit_code:
-        remedy = remedy or f"Run this command yourself to see more: {' '.join(full)}"
+        remedy = remedy or f"Run this command yourself to see more: {shlex.join(full)}"
         raise CloudscaleError(f"{what} failed: {done.last_words(3)}", remedy)
     return done.stdout

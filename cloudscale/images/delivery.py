@@ -21,7 +21,7 @@ from docker.errors import APIError
 from cloudscale.course import naming
 from cloudscale.engines.client import Engine, engine_errors, failure
 from cloudscale.errors import CloudscaleError, EngineError, ImageError
-from cloudscale.images.on_engine import BytesDone, EngineImage, find_image, only_here, pull_image
+from cloudscale.images.on_engine import BytesDone, EngineImage, find_image, only_here, other_architecture, pull_image
 from cloudscale.images.recipes import is_ours, short_name
 from cloudscale.model import Machine, OnOutput, Say, Survey
 from cloudscale.units import GIB, gib, mib
@@ -201,7 +201,7 @@ class Delivery:
                 f"Build it here first: invoke image_build {short_name(self._reference)}.",
             )
         own, image = trainer
-        if architecture := _other_architecture(engine, image):
+        if architecture := other_architecture(engine, image):
             raise ImageError(
                 f"The image {self._reference} on this computer is built for {image.architecture},"
                 f" but {engine.name} has {architecture}.",
@@ -226,7 +226,7 @@ class Delivery:
 
     def _only_the_trainer_has_it(self, engine: Engine) -> bool:
         trainer = self._image_of_trainer()
-        return bool(trainer and self._is_only_here(*trainer) and not _other_architecture(engine, trainer[1]))
+        return bool(trainer and self._is_only_here(*trainer) and not other_architecture(engine, trainer[1]))
 
     def _is_only_here(self, own: Engine, image: EngineImage) -> bool:
         """Whether no registry has the trainer's image; asked once."""
@@ -261,13 +261,6 @@ class Delivery:
                 self._report(*map(sum, zip(*self._bytes.values(), strict=True)))
 
         return advance
-
-
-def _other_architecture(engine: Engine, image: EngineImage) -> str:
-    """The machine's architecture, if an image is built for another one."""
-    with engine_errors(engine.name):
-        architecture = str(engine.api.version()["Arch"])
-    return architecture if image.architecture not in ("", architecture) else ""
 
 
 def _counted(chunks: Iterable[bytes], size: int, advance: BytesDone, source: str, deadline: float) -> Iterator[bytes]:

@@ -6,12 +6,12 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from docker.errors import APIError, ImageNotFound, NotFound
+from docker.errors import APIError, ImageNotFound
 from docker.utils import parse_repository_tag
 
 from cloudscale.course import naming
 from cloudscale.engines.client import Engine, engine_errors, explain_text, failure
-from cloudscale.errors import EngineError, ImageError, RequestError
+from cloudscale.errors import CloudscaleError, EngineError, ImageError, RequestError
 
 # [registry/]repository[:tag][@digest], as in the reference implementation (github.com/distribution/reference)
 _PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
@@ -60,7 +60,8 @@ class EngineImage:
 
     `layers` and `created` are the same on every engine. The id may differ: it is the digest of the image's
     configuration, or where containerd keeps the images that of its manifest. There every image has a `digest`
-    (REPOSITORY@SHA256), so that it does not show that the image came from a registry. `size` in bytes.
+    (REPOSITORY@SHA256), so that it does not show that the image came from a registry. `size` in bytes. `names`: those
+    that it has on the engine, with their tags.
     """
 
     id: str
@@ -69,6 +70,7 @@ class EngineImage:
     created: str
     size: int
     architecture: str
+    names: tuple[str, ...] = ()
 
     @property
     def from_registry(self) -> bool:
@@ -116,6 +118,7 @@ def find_image(engine: Engine, reference: str) -> EngineImage | None:
         created="" if created.startswith(NEVER) else created,
         size=int(details.get("Size", 0)),
         architecture=str(details.get("Architecture", "")),
+        names=tuple(details.get("RepoTags") or ()),
     )
 
 
@@ -131,10 +134,32 @@ def only_here(engine: Engine, image: EngineImage) -> bool:
     return False
 
 
+def other_architecture(engine: Engine, image: EngineImage) -> str:
+    """The machine's architecture, if an image is built for another one; else "". Raises EngineError."""
+    with engine_errors(engine.name):
+        architecture = str(engine.api.version()["Arch"])
+    return architecture if image.architecture not in ("", architecture) else ""
+
+
 def pull_image(engine: Engine, reference: str, bytes_done: BytesDone | None = None) -> None:
     """Makes the engine pull the image. Raises ImageError if it can't, and RequestError if the name is not valid."""
     with engine_errors(engine.name):
         _pull(engine, reference, bytes_done)
+
+
+def check_pullable(engine: Engine, reference: str) -> str:
+    """Makes the engine ask the registry for the image, without a download. Raises the errors of `pull_image`.
+
+    Returns what the engine says where it did not reach the registry; "" if it did, and all is well.
+    """
+    with engine_errors(engine.name):
+        try:
+            engine.api.inspect_distribution(reference)
+        except APIError as problem:
+            if problem.is_server_error():
+                return str(problem.explanation).strip()
+            raise _refused(reference, problem, engine.name) from None
+    return ""
 
 
 def look_inside(engine: Engine, reference: str, pinned: str, course: str) -> NotebookImage:
@@ -172,17 +197,19 @@ def _pull(engine: Engine, reference: str, bytes_done: BytesDone | None) -> None:
     try:
         for event in engine.api.pull(repository, tag=tag or "latest", stream=True, decode=True):
             if error := failure(event):
-                raise _not_pulled(reference, error, engine.name)
+                raise not_pulled(reference, error, engine.name)
             if event.get("status") == "Downloading" and event.get("progressDetail", {}).get("total"):
                 layers[event["id"]] = (event["progressDetail"]["current"], event["progressDetail"]["total"])
                 if bytes_done:
                     bytes_done(sum(have for have, _ in layers.values()), sum(all_ for _, all_ in layers.values()))
-    except NotFound as problem:
-        raise _not_pulled(reference, str(problem.explanation), engine.name) from None
     except APIError as problem:
-        if problem.status_code == 400:
-            raise _invalid_reference(reference, str(problem.explanation)) from None
-        raise _not_pulled(reference, str(problem.explanation), engine.name) from None
+        raise _refused(reference, problem, engine.name) from None
+
+
+def _refused(reference: str, problem: APIError, machine: str) -> CloudscaleError:
+    if problem.status_code == 400:
+        return _invalid_reference(reference, str(problem.explanation))
+    return not_pulled(reference, str(problem.explanation), machine)
 
 
 def _invalid_reference(reference: str, text: str) -> RequestError:
@@ -192,7 +219,8 @@ def _invalid_reference(reference: str, text: str) -> RequestError:
     )
 
 
-def _not_pulled(reference: str, text: str, machine: str) -> ImageError | EngineError:
+def not_pulled(reference: str, text: str, machine: str) -> ImageError | EngineError:
+    """What to say of an image that a registry, or an engine, refuses with this text."""
     if "no space left" in text:
         return explain_text(text, machine)
     return ImageError(

@@ -70,6 +70,14 @@ class Addresses:
             self.url(seat), at=self.gateway, probe=naming.gateway_probe(self.key)
         )
 
+    def activity(self, seat: Placed, status: str) -> jupyter.Activity:
+        """What the seat's server says of its use; nothing, if it does not answer. `status`: the pass for that."""
+        if not self.entrance:
+            return jupyter.activity(self.url(seat), status=status)
+        probe = naming.gateway_probe(self.key)
+        url = self.url(seat) if self.gateway else ""
+        return jupyter.activity(url, at=self.gateway, probe=probe, status=status)
+
     def url(self, seat: Placed) -> str:
         """What the student opens; empty if the machine has no address."""
         path = naming.seat_path(self.key, seat.student.id)
@@ -78,3 +86,7 @@ class Addresses:
         if not (host := self.host(seat)):
             return ""
         return f"http://{endpoint(host, seat.place.port)}{path}"
+
+    def to_type(self, seat: Placed) -> str:
+        """The shortest address that leads the student there: behind a gateway that of the login page."""
+        return self.entrance.url if self.entrance else self.url(seat)

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import struct
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, BinaryIO
 
 from docker.errors import APIError, NotFound
-from docker.utils.socket import frames_iter
 
 from cloudscale.course import naming
-from cloudscale.engines.client import Engine, engine_errors
+from cloudscale.engines.client import Engine, close_stream, engine_errors
 from cloudscale.errors import EngineError, SeatError
 from cloudscale.model import TIMED_OUT, CommandResult, Outcome, Place, Printed, command_result
 from cloudscale.waiting import poll
 
 SERVICE = "com.docker.swarm.service.name"  # a label that Swarm sets
+UNFINISHED = datetime.min.replace(tzinfo=UTC)
 STOPPING = 60  # seconds for a container to disappear after its service was removed; the engine kills it after 10
+PIECE = 65536  # bytes of a command's output that are taken at once
 ENDING = 10  # seconds for a command to end after its deadline
 KILLED = frozenset({137, 143})  # exit codes of a command that timeout(1) had to kill, and that BusyBox's ended
 
@@ -87,14 +89,28 @@ def _output(stream: Any, timeout: float) -> tuple[Printed, Printed]:
     ending.start()
     printed = {1: Printed(), 2: Printed()}
     try:
-        for channel, data in frames_iter(stream, tty=False):  # type: ignore[no-untyped-call]
+        for channel, data in _frames(stream):
             printed[channel].add(data)
     except OSError:
         pass  # the timer closed it in the middle of a frame
     finally:
         ending.cancel()
-        stream.close()
+        close_stream(stream)
     return printed[1], printed[2]
+
+
+def _frames(stream: Any) -> Iterator[tuple[int, bytes]]:
+    """What a command prints, out of the engine's frames (Engine API, "Stream format").
+
+    docker-py's own reader takes the socket, and loses what came in one packet with the headers of the answer: that is
+    in their buffer.
+    """
+    reader: BinaryIO = stream._response.raw._fp.fp
+    while len(head := reader.read(8)) == 8:
+        channel, left = struct.unpack(">BxxxL", head)
+        while left and (piece := reader.read(min(left, PIECE))):
+            yield channel, piece
+            left -= len(piece)
 
 
 def _shut(connection: socket.socket) -> None:
@@ -127,37 +143,76 @@ def wait_gone(engine: Engine, course: str, students: Collection[str], timeout: f
 
 def volumes(engine: Engine, course: str) -> list[Any]:
     """The students' volumes on this machine, as the engine describes them."""
+    return [volume for volume in _volumes(engine, course) if naming.STUDENT in volume["Labels"]]
+
+
+def _volumes(engine: Engine, course: str) -> list[Any]:
     with engine_errors(engine.name):
-        listed = engine.api.volumes(filters={"label": f"{naming.MARK}={course}"})["Volumes"] or []
-    return [volume for volume in listed if naming.STUDENT in volume["Labels"]]
+        return list(engine.api.volumes(filters={"label": f"{naming.MARK}={course}"})["Volumes"] or [])
+
+
+def let_count(engine: Engine, course: str, students: Collection[str]) -> None:
+    """What these students have on this machine counts from now on: their seats are here. Raises EngineError."""
+    for volume in _volumes(engine, course):
+        if volume["Labels"].get(naming.COPYING) in students:
+            with engine_errors(engine.name), contextlib.suppress(NotFound):
+                engine.api.remove_volume(volume["Name"])
 
 
 def remembered_places(engine: Engine, course: str) -> dict[str, tuple[datetime, Place]]:
     """Where students sat whose seats were removed, and since when, from the labels of their volumes on this machine.
 
-    The engine knows no date of a volume whose folder somebody removed; that volume is left out.
+    The engine knows no date of a volume whose folder somebody removed; that volume is left out. A copy that does not
+    count (seats/moving.py) has the date UNFINISHED, so that every other volume counts more.
     """
+    listed = _volumes(engine, course)
+    unfinished = {volume["Labels"].get(naming.COPYING) for volume in listed}
     return {
-        volume["Labels"][naming.STUDENT]: (
-            datetime.fromisoformat(volume["CreatedAt"]),
+        student: (
+            UNFINISHED if student in unfinished else datetime.fromisoformat(volume["CreatedAt"]),
             Place(engine.name, int(volume["Labels"].get(naming.PORT, 0))),
         )
-        for volume in volumes(engine, course)
-        if volume.get("CreatedAt")
+        for volume in listed
+        if (student := volume["Labels"].get(naming.STUDENT)) and volume.get("CreatedAt")
     }
 
 
 def remove_volume(engine: Engine, volume: str) -> str:
     """Removes a volume with everything in it. Raises EngineError if a container uses it."""
     with engine_errors(engine.name):
-        try:
-            engine.api.remove_volume(volume)
-        except NotFound:
-            pass
-        except APIError as error:
-            if error.status_code != 409:
-                raise
-            raise EngineError(
-                f"The volume {volume} on {engine.name} is in use.", "Remove the container that uses it, then run again."
-            ) from None
+        # A manager that lacks a volume asks the swarm for one of that name, which a leader before 23.0 can't answer.
+        listed = engine.api.volumes(filters={"label": naming.MARK})["Volumes"] or []
+        present = {each["Name"] for each in listed}
+        for name in (name for name in (volume, naming.unfinished_name(volume)) if name in present):
+            try:
+                engine.api.remove_volume(name)
+            except NotFound:
+                pass
+            except APIError as error:
+                if error.status_code != 409:
+                    raise
+                raise EngineError(
+                    f"The volume {name} on {engine.name} is in use.",
+                    "Remove the container that uses it, then run again.",
+                ) from None
     return "removed"
+
+
+def wait_stopped(engine: Engine, course: str, student_id: str, timeout: float = STOPPING) -> None:
+    """Waits until no container of a student runs on this machine. Raises SeatError, EngineError."""
+    if not poll(lambda: student_id not in seat_containers(engine, course), timeout=timeout):
+        raise SeatError(
+            f"The container of student {student_id!r} still runs on {engine.name} after {timeout:.0f} s.",
+            "Restart the Docker Engine of that machine, then run again.",
+        )
+
+
+def remove_stopped(engine: Engine, course: str, student_id: str) -> None:
+    """Removes a student's containers that have ended: they hold the volume. Raises EngineError."""
+    marks = naming.student_labels(course, student_id)
+    with engine_errors(engine.name):
+        filters = {"label": [f"{key}={value}" for key, value in marks.items()]}
+        for container in engine.api.containers(all=True, filters=filters):
+            if container["State"] != "running":
+                with contextlib.suppress(NotFound):
+                    engine.api.remove_container(container["Id"], force=True)

@@ -1,4 +1,4 @@
-"""What is specific to Jupyter: the server's configuration, the hash of its password, and how to see that it runs."""
+"""What is specific to Jupyter: the server's configuration, the hash of its password, and what it says of itself."""
 
 from __future__ import annotations
 
@@ -6,18 +6,26 @@ import json
 import socket
 import ssl
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from importlib import resources
+from typing import Any
 from urllib.parse import urlsplit
 
 from cloudscale.units import MIB
 
 CONFIG_PATH = "/etc/jupyter/jupyter_server_config.json"
 CODE_PATH = "/etc/jupyter/jupyter_config.py"  # Jupyter runs it before it reads the other file
+COOKIE_SECRET = "/tmp/cloudscale-cookie-secret"
 PROBE_TIMEOUT = 5.0  # seconds for the whole answer
 LONGEST_ANSWER = 65536  # bytes
 LARGEST_BODY = 256 * MIB  # bytes of one request; JupyterLab uploads larger files in parts
 PASS_HEADER = "X-Cloudscale-Seat"  # in which the gateway shows that it has checked the password
 PROBE_HEADER = "X-Cloudscale-Probe"  # in which the tool shows the gateway that it is the tool
+STATUS_HEADER = "X-Cloudscale-Status"  # in which the tool shows a server that it may know when it was last used
+MOST_KERNELS = 9999  # that are believed; each is a process
+CLOCKS_DIFFER = timedelta(minutes=5)  # by which a machine's clock may be ahead of this computer's
 COOKIE_DAYS = 1.0  # a login counts for a day at most
 
 
@@ -42,6 +50,8 @@ def server_config(
                 "root_dir": work,
                 "allow_root": as_root,
                 "trust_xheaders": True,  # of the gateway: https, and the address of who asks
+                # Not on the volume: logins end when the seat restarts, so that none outlives its password.
+                "cookie_secret_file": COOKIE_SECRET,
             },
             # a password hash turns the token off, except when JUPYTER_TOKEN is in the environment
             "IdentityProvider": {
@@ -84,29 +94,65 @@ def answers(url: str, timeout: float = PROBE_TIMEOUT, *, at: str = "", probe: st
 
     An empty address has none. Behind a gateway, `at` is the host to connect to, since that of the address
     may not lead there yet, and `probe` what the gateway knows the tool by.
+    """
+    return "version" in _object(url, "/api", timeout, at, {PROBE_HEADER: probe})
+
+
+@dataclass(frozen=True)
+class Activity:
+    """How a server is used: its kernels, and when it last was (UTC). None: it does not say so, or what can't be."""
+
+    kernels: int | None = None
+    last: datetime | None = None
+
+
+def activity(url: str, timeout: float = PROBE_TIMEOUT, *, at: str = "", probe: str = "", status: str = "") -> Activity:
+    """What a server says of its use, which this question does not count as. `status`: what it knows the tool by.
+
+    The rest as for `answers`. A server that does not answer, or started before it knew this question, says nothing.
+    """
+    answer = _object(url, "/api/status", timeout, at, {PROBE_HEADER: probe, STATUS_HEADER: status})
+    kernels = answer.get("kernels")
+    is_count = type(kernels) is int and 0 <= kernels <= MOST_KERNELS
+    return Activity(kernels if is_count else None, _past(answer.get("last_activity")))
+
+
+def _past(text: object) -> datetime | None:
+    """A date that a server sent, if it is one that can be."""
+    try:
+        date = datetime.fromisoformat(str(text)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+    now = datetime.now(UTC)
+    return min(date, now) if date.year >= 2000 and date <= now + CLOCKS_DIFFER else None
+
+
+def _object(url: str, path: str, timeout: float, at: str, headers: Mapping[str, str]) -> Mapping[str, Any]:
+    """The JSON object that a server answers with; an empty one if it does not.
 
     A student's own program may answer anything instead, as slowly as it likes: after `timeout` seconds in all, or
     LONGEST_ANSWER bytes, what came counts.
     """
     if not url:  # else the name of no host would mean this computer
-        return False
+        return {}
     try:
-        head, _, body = _get(f"{url}/api", timeout, at, probe).partition(b"\r\n\r\n")
+        head, _, body = _get(url + path, timeout, at, headers).partition(b"\r\n\r\n")
         protocol, status = head.split(maxsplit=2)[:2]
         answer = json.loads(body)
     except (OSError, ValueError, RecursionError):
-        return False
-    return protocol.startswith(b"HTTP/") and status == b"200" and isinstance(answer, dict) and "version" in answer
+        return {}
+    is_answer = protocol.startswith(b"HTTP/") and status == b"200" and isinstance(answer, dict)
+    return answer if is_answer else {}
 
 
-def _get(url: str, timeout: float, at: str, probe: str) -> bytes:
+def _get(url: str, timeout: float, at: str, headers: Mapping[str, str]) -> bytes:
     address = urlsplit(url)
     port = address.port or (443 if address.scheme == "https" else 80)
     deadline = time.monotonic() + timeout
     answer = b""
     with socket.create_connection((at or address.hostname or "", port), timeout) as plain:
         connection = _encrypted(plain, address.hostname or "") if address.scheme == "https" else plain
-        shown = f"{PROBE_HEADER}: {probe}\r\n" if probe else ""
+        shown = "".join(f"{name}: {value}\r\n" for name, value in headers.items() if value)
         connection.sendall(f"GET {address.path} HTTP/1.0\r\nHost: {address.netloc}\r\n{shown}\r\n".encode())
         while len(answer) < LONGEST_ANSWER and (left := deadline - time.monotonic()) > 0:
             connection.settimeout(left)

@@ -22,6 +22,7 @@ Task = Mapping[str, Any]
 INTERVAL = 0.5  # seconds between two looks at all seats
 TRIES = 3  # failed starts of one seat, one after another, that make waiting on useless
 STARTING = 600  # seconds for which a server that does not answer counts as starting
+CLOSED = 5  # seconds that a container may be without its port
 UNPLACED = 15  # seconds that the scheduler may find no place: a port is free only when its last holder is gone
 
 
@@ -32,15 +33,16 @@ def wait_ready(
     *,
     engines: Mapping[str, Engine],
     timeout: float,
+    restart: Callable[[Seat, Change], Change] | None = None,
     ready: Callable[[int], None] = lambda count: None,
     clock: Clock | None = None,
 ) -> Outcomes[str]:
     """Waits until every seat answers over HTTP. `engines`: by machine; `timeout`: in seconds.
 
-    A seat that can't come up any more is given up at once, with its cause; the others go on. `ready`
-    gets the number of those that answer so far.
+    A seat that can't come up any more is given up at once, with its cause; the others go on. `restart` gets one whose
+    container has no port; `ready` gets the number of those that answer so far.
     """
-    return _Wait(manager, changes, addresses, engines, clock or SystemClock()).run(timeout, ready)
+    return _Wait(manager, changes, addresses, engines, clock or SystemClock(), restart).run(timeout, ready)
 
 
 class _Wait:
@@ -51,7 +53,10 @@ class _Wait:
         addresses: Addresses,
         engines: Mapping[str, Engine],
         clock: Clock,
+        restart: Callable[[Seat, Change], Change] | None,
     ) -> None:
+        self._restart = restart
+        self._closed_since: dict[str, float] = {}
         self._manager = manager
         self._changes = changes
         self._addresses = addresses
@@ -63,11 +68,12 @@ class _Wait:
 
     def run(self, timeout: float, ready: Callable[[int], None]) -> Outcomes[str]:
         # failures from before this run are not held against a seat
-        earlier = {task["ID"] for tasks in _all_tasks(self._manager).values() for task in tasks if _failed(task)}
+        earlier = {task["ID"] for tasks in all_tasks(self._manager).values() for task in tasks if _failed(task)}
 
         def look() -> bool:
-            tasks = _all_tasks(self._manager)
+            tasks = all_tasks(self._manager)
             self._ask(tasks)
+            self._reopen(tasks)
             for seat, change in self._pending:
                 fresh = [task for task in tasks.get(change.service_id, []) if task["ID"] not in earlier]
                 if seat.student.id not in self._results and (task := self._hopeless(fresh)):
@@ -77,7 +83,7 @@ class _Wait:
             return not self._pending
 
         if not poll(look, timeout=timeout, interval=INTERVAL, clock=self._clock):
-            tasks = _all_tasks(self._manager)
+            tasks = all_tasks(self._manager)
             for seat, change in self._pending:
                 self._settle(seat, self._overdue(seat, tasks.get(change.service_id, []), timeout))
         return Outcomes(self._results[seat.student.id] for seat, _ in self._changes)
@@ -89,6 +95,19 @@ class _Wait:
         for seat, answer in zip(started, answers, strict=True):
             if answer.value:
                 self._results[seat.student.id] = Outcome(seat.student.full_name, "ready")
+
+    def _reopen(self, tasks: Mapping[str, Sequence[Task]]) -> None:
+        """Restarts seats whose container stays without its port, each container once."""
+        now = self._clock.now()
+        for at, (seat, change) in enumerate(self._pending):
+            for task in filter(_is_closed, tasks.get(change.service_id, [])):
+                since = self._closed_since.setdefault(task["ID"], now)
+                if self._restart and now - since >= CLOSED:
+                    self._closed_since[task["ID"]] = float("inf")
+                    try:
+                        self._pending[at] = (seat, self._restart(seat, change))
+                    except CloudscaleError as error:
+                        self._settle(seat, SeatError(f"{_who(seat)}: its container has no port. {error}"))
 
     def _settle(self, seat: Seat, error: SeatError) -> None:
         self._results[seat.student.id] = Outcome(seat.student.full_name, error=error)
@@ -115,7 +134,7 @@ class _Wait:
         )
 
 
-def _all_tasks(manager: Engine) -> dict[str, list[Task]]:
+def all_tasks(manager: Engine) -> dict[str, list[Task]]:
     """Every service's tasks, newest first; one request for the whole swarm."""
     with engine_errors(manager.name):
         tasks = sorted(manager.api.tasks(), key=lambda task: task["CreatedAt"], reverse=True)
@@ -143,6 +162,17 @@ def _last_words(engine: Engine | None, task: Task) -> str:
 
 def _failed(task: Task) -> bool:
     return task["Status"]["State"] in ("failed", "rejected")
+
+
+def _ended(task: Task) -> bool:
+    """Whether it ended by itself; one that was to end is `shutdown`."""
+    return task["Status"]["State"] in ("failed", "rejected", "complete")
+
+
+def _is_closed(task: Task) -> bool:
+    """Whether its container runs without its port: Docker 20.10 was seen to forget it while the leader changed."""
+    status = task["Status"]
+    return (task["DesiredState"], status["State"], status.get("PortStatus")) == ("running", "running", {})
 
 
 def _has_container(tasks: Sequence[Task], change: Change) -> bool:
@@ -187,10 +217,14 @@ def failure(seat: Seat, error: str, last_words: str = "") -> SeatError:
 
 @dataclass(frozen=True)
 class SeatState:
-    """A seat as its student would find it: `ready`, `starting`, or `failed` with the cause."""
+    """A seat as its student would find it: `ready`, `starting`, or `failed` with the cause.
+
+    `restarts`: how often it has ended by itself, as far as Swarm remembers (the latest four, by default).
+    """
 
     state: str
     cause: SeatError | None = None
+    restarts: int = 0
 
 
 def seat_states(
@@ -200,24 +234,38 @@ def seat_states(
     engines: Mapping[str, Engine],
 ) -> list[SeatState]:
     """The state of every seat now, asked side by side. `engines`: by machine; a lost one has none."""
-    tasks = _all_tasks(manager)
+    return states_by(all_tasks(manager), seats, addresses, engines)
 
-    def one(running: RunningSeat) -> SeatState:
-        machine = running.place.machine
-        if machine in engines and addresses.answers(running):
-            return SeatState("ready")
-        seat = Seat(running.student, replace(running.place, machine=machine or running.node_id))
-        if addresses.host(running) and machine not in engines:
-            return SeatState("failed", SeatError(f"{_who(seat)}: its machine is lost.", "Bring it back."))
-        own = tasks.get(running.service_id, [])
-        if not own:
-            return SeatState("failed", SeatError(f"{_who(seat)}: it has no container.", "Run invoke themachine."))
-        failed = [task for task in own if _failed(task)]
-        if len(failed) >= TRIES or (own[0]["Status"]["State"] == "pending" and own[0]["Status"].get("Err")):
-            return SeatState("failed", _cause(engines, seat, (failed or own)[0]))
-        age = datetime.now(UTC) - datetime.fromisoformat(own[0]["CreatedAt"][:19] + "+00:00")
-        if age.total_seconds() < STARTING:
-            return SeatState("starting")
-        return SeatState("failed", SeatError(f"{_who(seat)}: the server does not answer.", "Look at its log."))
+
+def states_by(
+    tasks: Mapping[str, Sequence[Task]],
+    seats: Sequence[RunningSeat],
+    addresses: Addresses,
+    engines: Mapping[str, Engine],
+) -> list[SeatState]:
+    """The same, with what a manager said of the services' tasks before: see all_tasks."""
+
+    def one(seat: RunningSeat) -> SeatState:
+        own = tasks.get(seat.service_id, [])
+        return replace(_state(seat, own, addresses, engines), restarts=sum(map(_ended, own)))
 
     return fan_out(one, seats, name=lambda seat: seat.name).get()
+
+
+def _state(running: RunningSeat, own: Sequence[Task], addresses: Addresses, engines: Mapping[str, Engine]) -> SeatState:
+    machine = running.place.machine
+    if machine in engines and addresses.answers(running):
+        return SeatState("ready")
+    seat = Seat(running.student, replace(running.place, machine=machine or running.node_id))
+    if addresses.host(running) and machine not in engines:
+        return SeatState("failed", SeatError(f"{_who(seat)}: its machine is lost.", "Bring it back."))
+    if not own or _is_closed(own[0]):
+        what = "port" if own else "container"
+        return SeatState("failed", SeatError(f"{_who(seat)}: it has no {what}.", "Run invoke themachine."))
+    failed = [task for task in own if _failed(task)]
+    if len(failed) >= TRIES or (own[0]["Status"]["State"] == "pending" and own[0]["Status"].get("Err")):
+        return SeatState("failed", _cause(engines, seat, (failed or own)[0]))
+    age = datetime.now(UTC) - datetime.fromisoformat(own[0]["CreatedAt"][:19] + "+00:00")
+    if age.total_seconds() < STARTING:
+        return SeatState("starting")
+    return SeatState("failed", SeatError(f"{_who(seat)}: the server does not answer.", "Look at its log."))

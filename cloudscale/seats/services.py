@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 import threading
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -14,13 +14,17 @@ from typing import Any
 from docker.errors import APIError, NotFound
 
 from cloudscale.course import naming
+from cloudscale.course.passwords import Passwords
 from cloudscale.engines.client import Engine, engine_errors
 from cloudscale.errors import RequestError, SeatError
 from cloudscale.fanout import fan_out
 from cloudscale.model import Node, Outcome, Outcomes, Place, Seat, Student
 from cloudscale.seats import jupyter
-from cloudscale.seats.containers import wait_gone
-from cloudscale.seats.spec import SeatFile, Spec, Template, covers, wanted_spec
+from cloudscale.seats.containers import let_count, wait_gone
+from cloudscale.seats.spec import SeatFile, Server, Spec, Template, covers, server_of, started, wanted_spec, with_files
+from cloudscale.waiting import retry
+
+AGREEING = 30.0  # seconds for a change of a service that the swarm changes, too
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,12 @@ class RunningSeat:
     node_id: str
     version: int
     spec: Spec = field(repr=False)
+
+    @property
+    def environment(self) -> frozenset[str]:
+        """The names of the variables that the trainer gave it."""
+        entries = self.spec["TaskTemplate"]["ContainerSpec"].get("Env") or []
+        return frozenset(entry.partition("=")[0] for entry in entries)
 
 
 @dataclass(frozen=True)
@@ -112,7 +122,9 @@ class SeatServices:
             with engine_errors(self._manager.name):
                 running, node = present.get(seat.student.id), nodes[seat.place.machine]
                 name = running.name if running else naming.seat_name(self.course, seat.student)
-                files = [self._ensure_config(seat, template, name, secrets), code]
+                server = Server(template.port, template.image.work, template.image.uid == 0)
+                config = self._ensure_config(seat.student.id, server, template.passwords, name, secrets)
+                files = [config, code]
                 return self._ensure(running, wanted_spec(seat, node, template, name, files))
 
         return fan_out(one, seats, name=lambda seat: seat.student.full_name)
@@ -123,16 +135,19 @@ class SeatServices:
             return Change("created", service_id, wanted["TaskTemplate"])
         if covers(present.spec, wanted):
             return Change("unchanged", present.service_id, wanted["TaskTemplate"])
+        self._update(present.service_id, present.version, wanted)
+        return Change("updated", present.service_id, wanted["TaskTemplate"])
+
+    def _update(self, service_id: str, version: int, wanted: Spec) -> None:
         self._api.update_service(
-            present.service_id,
-            present.version,
+            service_id,
+            version,
             name=wanted["Name"],
             task_template=wanted["TaskTemplate"],
             labels=wanted["Labels"],
             mode=wanted["Mode"],
             endpoint_spec=wanted["EndpointSpec"],
         )
-        return Change("updated", present.service_id, wanted["TaskTemplate"])
 
     def _create(self, wanted: Spec) -> str:
         try:
@@ -160,21 +175,21 @@ class SeatServices:
             secret_id = self._api.create_secret(secret, code, naming.labels(self.course))["ID"]
         return SeatFile(jupyter.CODE_PATH, str(secret_id), secret)
 
-    def _ensure_config(self, seat: Seat, template: Template, name: str, secrets: Mapping[str, str]) -> SeatFile:
+    def _ensure_config(
+        self, student_id: str, server: Server, passwords: Passwords, name: str, secrets: Mapping[str, str]
+    ) -> SeatFile:
         """The server's own configuration. The content of a secret can't be read back."""
-        key, student_id = template.key, seat.student.id
-        password = naming.password(key, student_id)
-        # what the content is made of decides the name; hashing (slow on purpose) only where it is new
-        image = template.image
+        key, password = passwords.key, passwords.of(student_id)
 
+        # what the content is made of decides the name; hashing (slow on purpose) only where it is new
         def config(hashed: str) -> bytes:
             return jupyter.server_config(
-                port=template.port,
+                port=server.port,
                 path=naming.seat_path(key, student_id),
-                work=image.work,
+                work=server.work,
                 hashed_password=hashed,
-                gateway_pass=naming.seat_pass(key, student_id),
-                as_root=image.uid == 0,
+                gateway_pass=passwords.gateway_pass(student_id),
+                as_root=server.as_root,
             )
 
         fingerprint = naming.keyed_digest(key, "secret", student_id, password, config("").decode()).hex()
@@ -186,6 +201,33 @@ class SeatServices:
             data = config(jupyter.hash_password(password, salt))
         created = self._api.create_secret(secret, data, naming.student_labels(self.course, student_id))
         return SeatFile(jupyter.CONFIG_PATH, str(created["ID"]), secret)
+
+    # --- one seat ----------------------------------------------------------------------------
+
+    def change(self, service_id: str, wanted: Callable[[Spec], Spec]) -> Change:
+        """Changes a seat: from what it is now to what is wanted. Raises EngineError."""
+
+        def attempt() -> Change:
+            now = self._api.inspect_service(service_id)
+            changed = wanted(now["Spec"])
+            if changed != now["Spec"]:
+                self._update(service_id, now["Version"]["Index"], changed)
+            # the engine adds Runtime to a service, and not to its tasks
+            form = {key: value for key, value in changed["TaskTemplate"].items() if key != "Runtime"}
+            return Change("unchanged" if changed == now["Spec"] else "updated", service_id, form)
+
+        with engine_errors(self._manager.name):
+            return retry(attempt, when=_is_outdated, timeout=AGREEING)
+
+    def set_password(self, seat: RunningSeat, passwords: Passwords) -> Change:
+        """Gives a seat the password that it should have, and starts it if it is stopped. Raises EngineError."""
+        with engine_errors(self._manager.name):
+            secrets = {secret["Spec"]["Name"]: secret["ID"] for secret in self._secrets()}
+            config = self._ensure_config(seat.student.id, server_of(seat.spec), passwords, seat.name, secrets)
+            files = [config, self._ensure_code(secrets)]
+        return self.change(seat.service_id, lambda spec: started(with_files(spec, files)))
+
+    # --- the end of seats --------------------------------------------------------------------
 
     def remove(self, seats: Iterable[RunningSeat]) -> Outcomes[str]:
         """Removes the seats' services, side by side. Volumes stay: they are the student's, not the seat's."""
@@ -199,6 +241,8 @@ class SeatServices:
 
     def remove_completely(self, seats: Sequence[RunningSeat], engines: Collection[Engine]) -> Outcomes[str]:
         """Removes services and waits until their containers are gone from the engines: ports and volumes are free."""
+        # where a seat is pinned is known for the last time
+        fan_out(lambda engine: let_count(engine, self.course, _on(engine, seats)), engines, name=lambda e: e.name)
         outcomes = self.remove(seats)
         students = {seat.student.id: seat.name for seat in seats}
         waits = fan_out(lambda engine: wait_gone(engine, self.course, students), engines, name=lambda e: e.name)
@@ -226,3 +270,13 @@ class SeatServices:
 
     def _secrets(self) -> list[Any]:
         return list(self._api.secrets(filters={"label": f"{naming.MARK}={self.course}"}))
+
+
+def _on(engine: Engine, seats: Iterable[RunningSeat]) -> set[str]:
+    """The students whose seats are on this machine."""
+    return {seat.student.id for seat in seats if seat.place.machine == engine.name}
+
+
+def _is_outdated(error: Exception) -> bool:
+    """Whether the swarm has changed a service since it was read: it notes how far an update has come."""
+    return isinstance(error, APIError) and "out of sequence" in str(error.explanation)

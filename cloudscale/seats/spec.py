@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
 from cloudscale.course import naming
+from cloudscale.course.passwords import Passwords
 from cloudscale.course.settings import SeatSettings
 from cloudscale.images.on_engine import NotebookImage
-from cloudscale.model import Node, Seat
+from cloudscale.model import Node, Place, Seat
 from cloudscale.seats import jupyter
 
 Spec = dict[str, Any]
 
+SHARED = "shared"  # in the work folder: what all seats can read
 SECOND = 10**9  # the API's times are nanoseconds
 OPEN_FILES = 2**20  # what engines before 29 gave to a container; new ones leave 1024, too few for Spark
 
@@ -23,16 +26,18 @@ class Template:
     """What all seats of a course have in common.
 
     `pinned`: machine → the image's pinned name on it. `open_files`: machine → how many a container may open there.
+    `has_shared`: the seats have the folder that all can read.
     """
 
     course: str
-    key: bytes = field(repr=False)
+    passwords: Passwords
     image: NotebookImage
     pinned: Mapping[str, str]
     limits: SeatSettings
     port: int
     env: Mapping[str, str]
     open_files: Mapping[str, int] = field(default_factory=dict)
+    has_shared: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,7 @@ def wanted_spec(seat: Seat, node: Node, template: Template, name: str, files: Se
             **naming.student_labels(template.course, seat.student.id),
             naming.NAME: seat.student.full_name,
             naming.EMAIL: seat.student.email,
-            naming.KEY: naming.key_id(template.key),
+            naming.KEY: naming.key_id(template.passwords.key),
         },
         "TaskTemplate": {
             "ContainerSpec": _container(seat, template, files),
@@ -100,24 +105,147 @@ def _container(seat: Seat, template: Template, files: Sequence[SeatFile]) -> Spe
                 "Target": image.work,
                 # the port is noted here, so that a student gets the same address again after a reset of the seats
                 "VolumeOptions": {"Labels": {**marks, naming.PORT: str(seat.place.port)}},
-            }
+            },
+            *([_shared(course, image.work)] if template.has_shared else []),
         ],
-        "Secrets": [
-            {
-                "SecretID": file.secret_id,
-                "SecretName": file.secret_name,
-                "File": {"Name": file.path, "UID": str(image.uid), "GID": str(image.gid), "Mode": 0o400},
-            }
-            for file in files
-        ],
+        "Secrets": [_secret(file, str(image.uid), str(image.gid)) for file in files],
         "Healthcheck": jupyter.healthcheck(template.port),
     }
     if image.uid != 0:
         container["CapabilityDrop"] = ["ALL"]
-    # no more than the engine has itself: it need not have the right to raise its own limit
-    if limit := min(template.open_files.get(seat.place.machine, 0), OPEN_FILES):
-        container["Ulimits"] = [{"Name": "nofile", "Soft": limit, "Hard": limit}]
+    if limits := _ulimits(template.open_files.get(seat.place.machine, 0)):
+        container["Ulimits"] = limits
     return container
+
+
+def _shared(course: str, work: str) -> Spec:
+    """What all seats can read, and none can change. An empty folder of that name comes into the student's volume."""
+    return {
+        "Type": "volume",
+        "Source": naming.shared_name(course),
+        "Target": f"{work.rstrip('/')}/{SHARED}",
+        "ReadOnly": True,
+        "VolumeOptions": {"NoCopy": True, "Labels": naming.shared_labels(course)},
+    }
+
+
+def _secret(file: SeatFile, uid: str, gid: str) -> Spec:
+    return {
+        "SecretID": file.secret_id,
+        "SecretName": file.secret_name,
+        "File": {"Name": file.path, "UID": uid, "GID": gid, "Mode": 0o400},
+    }
+
+
+def _ulimits(open_files: int) -> list[Spec]:
+    """No more than the engine has itself: it need not have the right to raise its own limit."""
+    limit = min(open_files, OPEN_FILES)
+    return [{"Name": "nofile", "Soft": limit, "Hard": limit}] if limit else []
+
+
+# --- one that runs ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Server:
+    """What a seat's server is configured with: its port, its root folder, and whether it runs as root."""
+
+    port: int
+    work: str
+    as_root: bool
+
+
+def server_of(spec: Spec) -> Server:
+    """The server of a seat that runs."""
+    container = container_of(spec)
+    (port,) = spec["EndpointSpec"]["Ports"]
+    return Server(port["TargetPort"], work_mount(container)["Target"], container["Secrets"][0]["File"]["UID"] == "0")
+
+
+def container_of(spec: Spec) -> Spec:
+    container: Spec = spec["TaskTemplate"]["ContainerSpec"]
+    return container
+
+
+def work_mount(container: Mapping[str, Any]) -> Spec:
+    """The mount of the student's own volume, which carries the student's mark."""
+    (mount,) = (each for each in container["Mounts"] if naming.STUDENT in _marks(each))
+    found: Spec = mount
+    return found
+
+
+def has_shared(spec: Spec) -> bool:
+    """Whether a seat has the folder that all can read."""
+    return any(_marks(mount).get(naming.ROLE) == "shared" for mount in container_of(spec)["Mounts"])
+
+
+def _marks(mount: Mapping[str, Any]) -> Mapping[str, str]:
+    return (mount.get("VolumeOptions") or {}).get("Labels") or {}
+
+
+def with_files(spec: Spec, files: Sequence[SeatFile]) -> Spec:
+    """The same seat with other files."""
+    changed = deepcopy(spec)
+    container = container_of(changed)
+    owner = container["Secrets"][0]["File"]
+    container["Secrets"] = [_secret(file, owner["UID"], owner["GID"]) for file in files]
+    return changed
+
+
+def restarted(spec: Spec) -> Spec:
+    """The same seat, in a new container."""
+    changed = started(spec)
+    changed["TaskTemplate"]["ForceUpdate"] = changed["TaskTemplate"].get("ForceUpdate", 0) + 1
+    return changed
+
+
+def stopped(spec: Spec) -> Spec:
+    """The same seat without a container."""
+    changed = deepcopy(spec)
+    changed["Mode"] = {"Replicated": {"Replicas": 0}}
+    return changed
+
+
+def started(spec: Spec) -> Spec:
+    """The same seat with a container."""
+    changed = deepcopy(spec)
+    changed["Mode"] = {"Replicated": {"Replicas": 1}}
+    return changed
+
+
+@dataclass(frozen=True)
+class Target:
+    """The place that a seat moves to: its node, the image's pinned name there, and how many files it may open there."""
+
+    place: Place
+    node_id: str
+    image: str
+    open_files: int
+
+
+def moved(spec: Spec, left: str, target: Target) -> Spec:
+    """The same seat at another place. A label names the machine that it leaves, where a volume of it still is."""
+    changed = started(spec)
+    changed["Labels"][naming.MOVED] = left
+    task, container = changed["TaskTemplate"], container_of(changed)
+    task["Placement"] = {"Constraints": [f"node.id=={target.node_id}"]}
+    container["Image"] = target.image
+    container["Ulimits"] = _ulimits(target.open_files)
+    work_mount(container)["VolumeOptions"]["Labels"][naming.PORT] = str(target.place.port)
+    (port,) = changed["EndpointSpec"]["Ports"]
+    port["PublishedPort"] = target.place.port
+    return changed
+
+
+def arrived(spec: Spec) -> Spec:
+    """The same seat without that label: nothing is left of it elsewhere."""
+    changed = deepcopy(spec)
+    changed["Labels"].pop(naming.MOVED, None)
+    return changed
+
+
+def is_stopped(spec: Spec) -> bool:
+    return not spec["Mode"]["Replicated"].get("Replicas")
 
 
 def covers(actual: Any, wanted: Any) -> bool:

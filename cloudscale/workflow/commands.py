@@ -9,8 +9,8 @@ from cloudscale.cli import report
 from cloudscale.cli.report import Report
 from cloudscale.cluster.look import driver_of, look
 from cloudscale.cluster.state import Cluster
+from cloudscale.course.flags import Remote
 from cloudscale.course.session import Session
-from cloudscale.course.settings import Remote
 from cloudscale.errors import CloudscaleError, RequestError
 from cloudscale.fanout import fan_out
 from cloudscale.hosts.credentials import check_key_file
@@ -22,6 +22,7 @@ from cloudscale.hosts.target import Target
 from cloudscale.hosts.this_computer import on_terminal
 from cloudscale.model import CommandResult
 from cloudscale.seats import containers
+from cloudscale.workflow import deadline
 
 COMMAND_TIMEOUT = 300.0  # seconds for a command on one target
 REMOTE_TIMEOUT = 5.0  # the same for remote_com, as in 2016
@@ -36,6 +37,8 @@ def com_node(session: Session, command: str) -> Report:
     for outcome in outcomes:
         if isinstance(outcome.error, RequestError):  # wrong for one is wrong for all
             raise outcome.error
+    if outcomes and outcomes[0].ok:  # else its engine does not answer, either
+        deadline.warn_without_look(driver, machines[0], session)
     return report.command_report(outcomes, session.common.format)
 
 

@@ -9,15 +9,16 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from cloudscale.cluster.state import Cluster, Host
+from cloudscale.course.flags import Launch
 from cloudscale.course.naming import natural
 from cloudscale.course.session import Session
-from cloudscale.course.settings import Launch
 from cloudscale.errors import CloudscaleError, RequestError
 from cloudscale.fanout import fan_out
-from cloudscale.gateway import routes, service
+from cloudscale.gateway import certificates, routes, service
 from cloudscale.gateway.setup import GatewaySetup, trainers_files
 from cloudscale.gateway.volume import remove_volumes
 from cloudscale.model import Machine, Outcome, Outcomes
+from cloudscale.networks import is_address
 from cloudscale.seats.address import Entrance, Placed
 
 Mode = Literal["none", "path", "subdomain", "auto"]
@@ -27,13 +28,14 @@ Mode = Literal["none", "path", "subdomain", "auto"]
 class Wish:
     """The gateway that a launch is to end with. `machine`: its name, the course's first.
 
-    `is_kept`: nobody has asked for a mode. `spreads`: the machines had one public address, and each one is to have its
-    own again.
+    `is_kept`: nobody has asked for a mode. `gathers`: machines that have public addresses of their own are to be
+    reached through the first one. `spreads`: the other way round.
     """
 
     mode: Mode
     machine: str = ""
     is_kept: bool = False
+    gathers: bool = False
     spreads: bool = False
 
     @property
@@ -55,9 +57,13 @@ def wish(cluster: Cluster, session: Session, launch: Launch) -> Wish:
             "--gateway subdomain needs a domain name.",
             "Set gateway.domain to a name for which *.DOMAIN leads to the first machine; or use --gateway path.",
         )
-    if maker:
-        maker.enter_by_first(mode != "none")
-    return Wish(mode, is_kept=is_kept, spreads=has_one_address and mode == "none")
+    will_have_one = maker.enter_by_first(mode != "none") if maker else False
+    return Wish(
+        mode,
+        is_kept=is_kept,
+        gathers=will_have_one and not has_one_address,
+        spreads=has_one_address and not will_have_one,
+    )
 
 
 def on_first(wish: Wish, cluster: Cluster, session: Session) -> Wish:
@@ -67,7 +73,10 @@ def on_first(wish: Wish, cluster: Cluster, session: Session) -> Wish:
     first = min(cluster.hosts, key=lambda host: natural(host.name)) if cluster.maker else cluster.hosts[0]
     settings = session.settings.gateway
     _check_port(first, cluster, settings.port)
-    trainers_files(settings, settings.domain or first.machine.address, by_name=wish.mode == "subdomain")
+    host = settings.domain or first.machine.address
+    trainers_files(settings, host, by_name=wish.mode == "subdomain")
+    if host:  # a machine that is not made yet has no address
+        certificates.choose(settings, Entrance(host, settings.port))
     return replace(wish, machine=first.name)
 
 
@@ -76,6 +85,8 @@ def _check_port(first: Host, cluster: Cluster, port: int) -> None:
     has_gateway = cluster.gateway and first.node and cluster.gateway.node_id == first.node.id
     own = cluster.gateway.ports if cluster.gateway and has_gateway else ()
     for needed in service.listening(Entrance("", port)):
+        if cluster.maker:
+            cluster.maker.check_port(needed)
         if needed in taken and needed not in own:
             raise RequestError(
                 f"Port {needed} of {first.name} is held by something else: the gateway can't have it.",
@@ -92,7 +103,7 @@ def say_change(wish: Wish, cluster: Cluster, session: Session) -> None:
 
 def _change(wish: Wish, cluster: Cluster) -> str:
     now = cluster.gateway.mode if cluster.gateway else "none"
-    if now == wish.mode:
+    if now == wish.mode or (wish.mode == "auto" and now != "none"):  # what auto comes to is said once it is known
         return ""
     if not wish.is_wanted:
         restarts = "Machines that get a public address restart, and their seats with them."
@@ -101,7 +112,9 @@ def _change(wish: Wish, cluster: Cluster) -> str:
             f" {restarts if wish.spreads else 'No seat restarts.'}"
         )
     if now == "none":
-        return f"one HTTPS address for all seats, on {wish.machine} ({wish.mode}). No seat restarts."
+        others = any(host.is_made and host.name != wish.machine for host in cluster.hosts)
+        given_back = " The other machines give back the floating IPs that they have." if wish.gathers and others else ""
+        return f"one HTTPS address for all seats, on {wish.machine} ({wish.mode}). No seat restarts.{given_back}"
     return f"from {now} to {wish.mode}. No seat restarts; everybody logs in again."
 
 
@@ -115,13 +128,16 @@ def bring_up(cluster: Cluster, wish: Wish, seats: Iterable[Placed], session: Ses
     """
     if not wish.is_wanted:
         if cluster.gateway:
-            remove(cluster, session)
-            session.progress.say("Gateway: removed")
+            left = remove(cluster, session).failed
+            session.progress.say("Gateway: removed" if not left else f"Warning: {left[0].problem}")
         return _spread(cluster.with_gateway(None), wish)
     if wish.is_kept and cluster.gateway:  # which may not have been seen before its machine was up
         wish = replace(wish, mode=cluster.gateway.mode)
-    entrance = _entrance(cluster, wish, session)
-    return _converge(cluster, wish.machine, entrance, seats, session)
+    try:
+        entrance = _entrance(cluster, wish, session)
+        return _converge(cluster, wish.machine, entrance, seats, session)
+    except RequestError as error:  # machines have been made by now: not a request that changed nothing
+        raise CloudscaleError(error.message, error.remedy) from None
 
 
 def _spread(cluster: Cluster, wish: Wish) -> Cluster:
@@ -167,13 +183,21 @@ def _entrance(cluster: Cluster, wish: Wish, session: Session) -> Entrance:
         session.progress.say(f"Gateway: {'subdomain' if by_name else 'path'}, since {why} (--gateway says otherwise)")
     else:
         by_name = wish.mode == "subdomain"
-    if settings.domain and not addresses_of(settings.domain) & addresses_of(address):
-        session.progress.say(
-            f"Warning: the name {settings.domain} does not lead to {wish.machine} ({address}) yet."
-            f" Make it so at whoever manages the domain: an A record{' for it and for *.' if by_name else ''}"
-            f"{settings.domain if by_name else ''}."
-        )
+    if wrong := name_fault(settings.domain, wish.machine, address, by_name=by_name):
+        session.progress.say("Warning: " + " ".join(wrong))
     return Entrance(host, settings.port, by_name)
+
+
+def name_fault(domain: str, machine: str, address: str, *, by_name: bool) -> tuple[str, ...]:
+    """What is wrong with the domain name of the gateway, and what to do; nothing if it leads to the machine."""
+    # an address may be that of a router before the machine
+    if not domain or is_address(domain) or addresses_of(domain) & addresses_of(address):
+        return ()
+    also = f" for it and for *.{domain}" if by_name else ""
+    return (
+        f"the name {domain} does not lead to {machine} ({address}) yet.",
+        f"Make it so at whoever manages the domain: an A record{also}.",
+    )
 
 
 def addresses_of(name: str) -> set[str]:
@@ -188,7 +212,8 @@ def _converge(cluster: Cluster, machine: str, entrance: Entrance, seats: Iterabl
     setup = _setup(cluster, machine, session)
     names = session.course.names_key()
     assert names
-    ways = [routes.seat_route(setup.key, names, seat, cluster.inner_address(seat.place.machine)) for seat in seats]
+    passwords = cluster.passwords(setup.key)
+    ways = [routes.seat_route(passwords, names, seat, cluster.inner_address(seat.place.machine)) for seat in seats]
     done = setup.converge(cluster.manager, cluster.gateway, entrance, ways)
     others = [engine for name, engine in cluster.engines.items() if name != machine]
     fan_out(lambda engine: remove_volumes(engine, setup.course), others, name=lambda engine: engine.name)
@@ -221,15 +246,19 @@ def _setup(cluster: Cluster, machine: str, session: Session) -> GatewaySetup:
 # --- after -----------------------------------------------------------------------------------
 
 
-def settle(cluster: Cluster, session: Session) -> None:
-    """Says who has signed for the gateway, and keeps what the next machine needs of that.
+def settle(cluster: Cluster, session: Session) -> tuple[str, ...]:
+    """Says who has signed for the gateway, and keeps what the next machine needs of that. Returns what went wrong.
 
     The other machines' public addresses are given back only here: this run has reached them there.
     """
-    if cluster.gateway and (host := cluster.gateway_host):
-        _setup(cluster, host.name, session).settle(cluster.gateway.entrance, host.machine.address)
-        if cluster.maker:
-            cluster.maker.settle_addresses()
+    try:
+        if cluster.gateway and (host := cluster.gateway_host):
+            _setup(cluster, host.name, session).settle(cluster.gateway.entrance, host.machine.address)
+            if cluster.maker:
+                cluster.maker.settle_addresses()
+    except CloudscaleError as error:  # the seats are ready, and their table is to be seen
+        return (str(error),)
+    return ()
 
 
 def problems(cluster: Cluster) -> tuple[str, ...]:

@@ -31,6 +31,30 @@ class Ready:
     problems: tuple[str, ...]
 
 
+def wake(cluster: Cluster, usable: Collection[str], session: Session, phases: Phases) -> Cluster:
+    """The course with its machines started, where some were asleep and none of the others manages its swarm.
+
+    Only then do they say whether the swarm's managers still exist. Those that are reached through a first machine that
+    was lost say nothing before it is made again. One that does not start is reported by the next stage.
+    """
+    maker = cluster.maker
+    hosts = [host for host in cluster.hosts if host.survey and host.name in usable]
+    if not maker or cluster.managers or not any(host.is_asleep for host in hosts):
+        return cluster
+
+    def boot(survey: Survey) -> Survey:
+        with phases.timed("boot", survey.machine.name):
+            return maker.boot(survey.machine)
+
+    surveys = {host.name: host.survey for host in hosts if host.survey}
+    dark = [survey for survey in surveys.values() if survey.state.needs_boot]
+    started = fan_out(boot, dark, name=lambda survey: survey.machine.name, width=MACHINES_WIDTH)
+    woken = look(session, cluster.driver, {**surveys, **started.values})
+    if woken.quorum_is_gone:
+        return woken
+    return cluster.with_hosts(replace(host, survey=started.values.get(host.name, host.survey)) for host in hosts)
+
+
 def bring_up(cluster: Cluster, usable: Collection[str], session: Session, phases: Phases) -> Outcomes[Host]:
     """Engine, swarm and image of each machine. Every machine's outcome is kept; the others go on.
 
@@ -103,7 +127,7 @@ def _bring_up_all(
                 with phases.timed("boot", name):
                     survey = cluster.maker.boot(survey.machine)
             with phases.timed("engine", name):
-                engine = driver.prepare(survey.machine)
+                engine = driver.prepare(survey.machine, session.settings.seat.reach)
             if name == order[0]:  # the others wait for its swarm, not for its image
                 with phases.timed("swarm", name):
                     swarm.join(engine, survey.address)

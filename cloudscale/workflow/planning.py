@@ -9,8 +9,8 @@ from dataclasses import replace
 from cloudscale.cli import report
 from cloudscale.cluster.state import Cluster
 from cloudscale.course import naming
+from cloudscale.course.flags import Launch
 from cloudscale.course.session import Session
-from cloudscale.course.settings import Launch
 from cloudscale.drivers.protocols import MakesMachines
 from cloudscale.errors import CapacityError, CloudscaleError, RequestError
 from cloudscale.model import Kind, Machine, Order, Seat, Student, Survey, failures
@@ -19,6 +19,9 @@ from cloudscale.plan.ports import PortRange
 from cloudscale.plan.sizing import machines_to_make, seats_in
 from cloudscale.seats.address import Placed
 from cloudscale.seats.services import RunningSeat
+from cloudscale.units import MIB, gib
+
+LITTLE = 512 * MIB  # of disk, for a seat
 
 
 def usable_machines(cluster: Cluster, session: Session, launch: Launch) -> list[str]:
@@ -164,6 +167,27 @@ def _chosen(plan: Plan, cluster: Cluster, session: Session) -> Plan:
         seats=tuple(target for target in chosen if isinstance(target, Seat)),
         leavers=tuple(target.student.id for target in chosen if isinstance(target, RunningSeat)),
     )
+
+
+def low_disks(cluster: Cluster, plan: Plan) -> tuple[str, ...]:
+    """Warns of machines whose disk may be too small for the seats on them: nothing limits what a student writes."""
+    seats = Counter(seat.place.machine for seat in plan.seats)
+    return disk_warnings({host.name: host.survey.free_disk for host in cluster.hosts if host.survey}, seats)
+
+
+def disk_warnings(free: Mapping[str, int | None], seats: Mapping[str, int]) -> tuple[str, ...]:
+    """The same for free disks in bytes (None: unknown), and numbers of seats, by machine."""
+    return tuple(
+        f"{name}: its disk has {gib(space)} free, which its seats ({seats[name]}) share. A full disk stops all of them."
+        " Make room there (docker system df shows what the engine has), or use a machine with a larger disk."
+        for name, space in free.items()
+        if space is not None and is_low(space, seats.get(name, 0))
+    )
+
+
+def is_low(free_disk: int, seats: int) -> bool:
+    """Whether a disk with so many bytes free has little room for its seats."""
+    return free_disk < seats * LITTLE
 
 
 def seats_after(cluster: Cluster, plan: Plan, *, pruned: bool) -> list[Placed]:

@@ -6,8 +6,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from cloudscale.cluster.state import Cluster
+from cloudscale.course.flags import Launch
 from cloudscale.course.session import Session
-from cloudscale.course.settings import Launch
 from cloudscale.fanout import fan_out
 from cloudscale.swarm import leaving
 from cloudscale.swarm.nodes import balance_managers, remove_node, swarm_nodes

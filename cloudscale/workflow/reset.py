@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from cloudscale.cli import report
 from cloudscale.cli.report import Report
@@ -11,24 +12,36 @@ from cloudscale.cluster.look import driver_of, look
 from cloudscale.cluster.state import Cluster
 from cloudscale.course import naming
 from cloudscale.course.session import Session
-from cloudscale.drivers.protocols import MakesMachines, SetsUpEngines
+from cloudscale.drivers.protocols import Driver, KeepsWork, MakesMachines, SetsUpEngines
 from cloudscale.engines.client import Engine
-from cloudscale.errors import SwarmError
+from cloudscale.errors import Declined, SwarmError
 from cloudscale.fanout import MACHINES_WIDTH, fan_out
 from cloudscale.gateway.volume import remove_volumes
 from cloudscale.images.delivery import remove_delivered
+from cloudscale.material.handout import remove_kept
+from cloudscale.material.marks import forget_marks
+from cloudscale.material.shared import remove_shared
+from cloudscale.material.volumes import remove_helpers
 from cloudscale.model import Machine, Outcome, Outcomes
-from cloudscale.seats import containers
+from cloudscale.seats import containers, moving
+from cloudscale.seats.changes import forget_changes
 from cloudscale.seats.services import RunningSeat, SeatServices
+from cloudscale.swarm.deadline import write_deadline
 from cloudscale.swarm.leaving import dissolve, leave, shrink
 from cloudscale.swarm.nodes import membership, remove_node
 from cloudscale.workflow import gateway
+from cloudscale.workflow.collect import collected_first
+from cloudscale.workflow.uncollected import say_uncollected
+from cloudscale.workflow.work_volumes import check_attached, delete_question, work_volumes
 
 # --- the tasks -------------------------------------------------------------------------------
 
 
-def containers_reset(session: Session, *, with_volumes: bool) -> Report:
-    """Removes the seats, keeps the machines; the students' volumes stay unless they are asked for too."""
+def containers_reset(session: Session, *, with_volumes: bool, collect: Path | None = None) -> Report:
+    """Removes the seats, keeps the machines; the students' volumes stay unless they are asked for too.
+
+    `collect`: a folder of this computer that gets the students' work first.
+    """
     with session.locked():
         cluster = look(session)
         cluster.check_quorum(
@@ -37,24 +50,37 @@ def containers_reset(session: Session, *, with_volumes: bool) -> Report:
         course = session.settings.course
         chosen = removable(cluster, session, with_volumes=with_volumes)
         problems = cluster.problems(session.selection)
-        if not chosen.seats and not chosen.volumes and not cluster.gateway:
+        if not cluster.seats and cluster.gateway:  # of a reset that was cut off
+            gateway.follow(cluster, [], session)[1].get()
+        if not chosen.seats and not chosen.volumes:
             session.progress.say(f"The course {course!r} has no seats: nothing to remove")
             return replace(report.removed(Outcomes(), session.common.format), problems=problems)
+        _save_work(session, cluster, collect, removes=with_volumes)
         extra = f" and {len(chosen.volumes)} volumes with the students' work" if with_volumes else ""
         session.ask(f"Remove {len(chosen.seats)} seats{extra} of the course {course!r}?")
         outcomes = _follow(cluster, session, remove(cluster, session, chosen))
+        if with_volumes:
+            outcomes = Outcomes([*outcomes, *_remove_material(cluster, chosen, course).failed])
         done = report.removed(outcomes, session.common.format)
         return replace(done, problems=(*problems, *done.problems))
 
 
-def driver_reset(session: Session) -> Report:
-    """Removes everything that was made for the course with this driver, for good."""
-    with session.locked():
+def driver_reset(session: Session, *, collect: Path | None = None, unattended: bool = False) -> Report:
+    """Removes everything that was made for the course with this driver, for good.
+
+    `collect`: a folder of this computer that gets the students' work first. `unattended`: by `reap`, which holds the
+    lock.
+    """
+    with session.locked(unless=unattended):
         driver = driver_of(session)
         if isinstance(driver, MakesMachines) and not (session.common.only or session.common.skip):
-            return _sweep(session, driver)
+            return _sweep(session, driver, collect, unattended=unattended)
         cluster = look(session, driver)
         chosen = removable(cluster, session, with_volumes=True)
+        kept = _kept_work(chosen, driver, session)
+        chosen = replace(chosen, volumes=tuple(v for v in chosen.volumes if v.engine.name not in kept))
+        if chosen.volumes or collect:
+            _save_work(session, cluster, collect, unattended=unattended)
         session.ask(_question(cluster, chosen, session.settings.course))
         leaving = {machine.name for machine in chosen.machines}
         removed = _follow(cluster, session, remove(cluster, session, chosen), leaving)
@@ -66,21 +92,63 @@ def driver_reset(session: Session) -> Report:
             left = {machine.name for machine in driver.machines()}
             released |= {machine.name for machine in chosen.machines if machine.name not in left}
         done = replace(done, problems=(*cluster.problems(session.selection, but=released), *done.problems))
-        if len(chosen.machines) == len(cluster.hosts) and not done.problems:
+        if len(chosen.machines) == len(cluster.hosts) and not (done.problems or work_volumes(driver)):
             _forget(session)
         return done
 
 
-def _sweep(session: Session, driver: MakesMachines) -> Report:
+def _sweep(session: Session, driver: MakesMachines, collect: Path | None, *, unattended: bool) -> Report:
     """All at once: what is on machines that are deleted needs no removing."""
-    if resources := driver.resources():
-        course = session.settings.course
-        session.ask(f"Delete {resources} of the course {course!r}, with all of the students' work, for good?")
+    course = session.settings.course
+    volumes = work_volumes(driver)
+    resources = driver.resources()
+    if collect:
+        check_attached(volumes)
+    if resources:
+        _save_work(session, None, collect, unattended=unattended)
+        whose = "" if volumes else ", with all of the students' work"
+        session.ask(f"Delete {resources} of the course {course!r}{whose}, for good?")
+    removes_work = bool(volumes) and _agrees(session, delete_question(volumes, course, more=bool(resources)))
     with session.progress.bar("Deleting", 0):
-        done = report.removed(driver.sweep(), session.common.format)
-    if not done.problems:
+        outcomes = driver.sweep()
+        if removes_work and isinstance(driver, KeepsWork):
+            outcomes = Outcomes([*outcomes, *driver.sweep_work()])
+    done = report.removed(outcomes, session.common.format)
+    if volumes and not removes_work:
+        session.progress.say(
+            f"Kept, with the students' work: {', '.join(volume.name for volume in volumes)}. The next invoke themachine"
+            " of the course makes their machines again, and the students find their work. To delete them: invoke"
+            " driver_reset. The course's folder stays as well."
+        )
+    elif not done.problems:
         _forget(session)
     return done
+
+
+def _agrees(session: Session, question: str) -> bool:
+    try:
+        session.ask(question)
+    except Declined:
+        return False
+    return True
+
+
+def _save_work(
+    session: Session,
+    cluster: Cluster | None,
+    folder: Path | None,
+    *,
+    removes: bool = True,
+    unattended: bool = False,
+) -> None:
+    """Collects the work into a folder, if one is given; else says what of it was not collected.
+
+    Raises CloudscaleError if it was to be collected, and not all of it could be.
+    """
+    if folder:
+        collected_first(cluster or look(session), session, folder, unattended=unattended)
+    elif removes:
+        say_uncollected(session, lambda: cluster or look(session))
 
 
 def _forget(session: Session) -> None:
@@ -180,10 +248,35 @@ def remove(cluster: Cluster, session: Session, chosen: Removable) -> Outcomes[st
         services = SeatServices(cluster.manager, session.settings.course)
         outcomes += services.remove_completely(chosen.seats, cluster.engines.values())
         services.remove_unused_secrets()
-    outcomes += fan_out(
-        lambda volume: containers.remove_volume(volume.engine, volume.name), chosen.volumes, name=lambda v: v.name
-    )
+    outcomes += _forget_work(cluster, session, chosen)
+    outcomes += fan_out(lambda volume: _remove_volume(volume, session), chosen.volumes, name=lambda v: v.name)
     return Outcomes(outcomes)
+
+
+def _forget_work(cluster: Cluster, session: Session, chosen: Removable) -> Outcomes[str]:
+    """Removes what would keep the volumes in use, and what the swarm knows of their collection."""
+    course = session.settings.course
+    engines = {volume.engine.name: volume.engine for volume in chosen.volumes}
+    cleared = fan_out(lambda engine: remove_helpers(engine, course), engines.values(), name=lambda e: e.name)
+    if cluster.in_swarm and chosen.volumes:
+        forget_marks(cluster.manager, course, {volume.student_id for volume in chosen.volumes})
+    return cleared.failed
+
+
+def _remove_volume(volume: Volume, session: Session) -> str:
+    moving.remove_helpers(volume.engine, session.settings.course, volume.student_id)
+    return containers.remove_volume(volume.engine, volume.name)
+
+
+def _remove_material(cluster: Cluster, chosen: Removable, course: str) -> Outcomes[str]:
+    """Removes what was distributed, and the shared folder, from machines on which no student's work is kept."""
+    engines = [cluster.engines[machine.name] for machine in chosen.machines if machine.name in cluster.engines]
+
+    def remove(engine: Engine) -> str:
+        remove_shared(engine, course)
+        return remove_kept(engine, course)
+
+    return fan_out(remove, engines, name=lambda engine: engine.name)
 
 
 def without_stuck(chosen: Removable, outcomes: Outcomes[str]) -> Removable:
@@ -192,6 +285,20 @@ def without_stuck(chosen: Removable, outcomes: Outcomes[str]) -> Removable:
     stuck = {seat.place.machine for seat in chosen.seats if seat.name in failed}
     stuck |= {volume.engine.name for volume in chosen.volumes if volume.name in failed}
     return replace(chosen, machines=tuple(m for m in chosen.machines if m.name not in stuck | failed))
+
+
+def _kept_work(chosen: Removable, driver: Driver, session: Session) -> set[str]:
+    """The chosen machines whose students' work survives them, on volumes of the cloud; that is reported."""
+    going = {machine.name for machine in chosen.machines}
+    kept = [
+        volume for volume in work_volumes(driver) if volume.machine in going and volume.is_used and volume.is_attached
+    ]
+    if kept:
+        session.progress.say(
+            f"The students' work stays, on {', '.join(volume.name for volume in kept)}: the machine that invoke"
+            " themachine makes in its place gets it"
+        )
+    return {volume.machine for volume in kept}
 
 
 # --- machines --------------------------------------------------------------------------------
@@ -221,6 +328,8 @@ def _clear(engine: Engine, cluster: Cluster, session: Session) -> str:
     """Removes what the course has on an engine beside its seats and volumes."""
     containers.remove_others(engine, session.settings.course)
     remove_volumes(engine, session.settings.course)
+    remove_kept(engine, session.settings.course)
+    remove_shared(engine, session.settings.course)
     if not cluster.driver.adopts_swarm:
         remove_delivered(engine, session.settings.course)
     return "cleared"
@@ -235,6 +344,8 @@ def _leave_swarm(
         cluster = _without_lost(cluster, names)
     if len(leaving) < len(names & cluster.engines.keys()) or len(chosen.machines) < len(cluster.hosts):
         return shrink(cluster.managers, cluster.engines, cluster.swarm.values(), leaving), Outcomes()
+    forget_changes(cluster.manager, session.settings.course)
+    write_deadline(cluster.manager, session.settings.course, None)  # a swarm that others use stays
     done, left = dissolve(cluster.manager, leaving, session.settings.course)
     if done:
         session.progress.say(done)

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from cloudscale.cli import report
 from cloudscale.cluster.state import Cluster
-from cloudscale.course import naming
+from cloudscale.course.flags import Launch
+from cloudscale.course.passwords import Passwords
 from cloudscale.course.session import Session
-from cloudscale.course.settings import Launch
 from cloudscale.errors import SeatError, SlowSeat
-from cloudscale.fanout import MACHINES_WIDTH, fan_out
+from cloudscale.fanout import MACHINES_WIDTH, WIDTH, fan_out
 from cloudscale.images.on_engine import look_inside
-from cloudscale.model import Outcome, Outcomes, Row, Seat
+from cloudscale.model import Outcome, Outcomes, Row, Seat, failures
 from cloudscale.plan.placing import Plan
 from cloudscale.seats import readiness
 from cloudscale.seats.address import Addresses
+from cloudscale.seats.changes import note_changes
 from cloudscale.seats.services import Change, SeatServices
-from cloudscale.seats.spec import Template
+from cloudscale.seats.spec import Template, restarted
+from cloudscale.workflow import shared
 
 READY_TIMEOUT = 600.0  # seconds for all seats to answer
 
@@ -31,29 +33,60 @@ class Seated:
     problems: tuple[str, ...]
 
 
-def start(cluster: Cluster, plan: Plan, session: Session, launch: Launch) -> Seated:
+def left_out(cluster: Cluster, plan: Plan, session: Session, launch: Launch) -> tuple[str, ...]:
+    """Warns of what makes running seats restart: the shared folder, which comes or goes, and variables that they have
+    and that this launch does not name. Their values may be secret.
+    """
+    return (*shared.restarts(cluster, plan, session), *_missing_variables(cluster, plan, launch))
+
+
+def _missing_variables(cluster: Cluster, plan: Plan, launch: Launch) -> tuple[str, ...]:
+    planned = {seat.student.id for seat in plan.seats}
+    running = [seat for seat in cluster.seats if seat.student.id in planned]
+    present = {name for seat in running for name in seat.environment}
+    if not (missing := sorted(present - launch.env.keys())):
+        return ()
+    flags = " ".join(f"--env {name}=…" for name in missing)
+    return (
+        f"the running seats have {', '.join(missing)} in their environment, and this run leaves it out: they restart"
+        f" without it. To keep it, give it again: {flags}.",
+    )
+
+
+def start(cluster: Cluster, plan: Plan, session: Session, launch: Launch, *, has_changed: bool = False) -> Seated:
     """Creates what is missing, updates what differs, and waits until all seats answer; failures are reported.
 
-    A seat on a machine without the image is left as it is. Raises ImageError, EngineError.
+    A seat on a machine without the image is left as it is. `has_changed`: whether this run changed anything before.
+    Raises ImageError, EngineError.
     """
     say = session.progress.say
     template = _template(cluster, session, launch)
     services = SeatServices(cluster.manager, session.settings.course)
+    note_changes(cluster.manager, session.settings.course, cluster.password_changes)
+    session.course.note_password_changes(cluster.password_changes)
     pruned = _prune(cluster, plan, services, session, launch)
-    seats = [seat for seat in plan.seats if seat.place.machine in template.pinned]
+    brought = shared.bring(cluster, plan, session)  # before a seat starts that is to have it
+    without = brought.without
+    ready_machines = template.pinned.keys() - without.keys()
+    seats = [seat for seat in plan.seats if seat.place.machine in ready_machines]
     changes = services.converge(seats, cluster.nodes, cluster.seats, template)
     done = [each.get().what for each in changes if each.ok]
     say("Seats: " + ", ".join(f"{done.count(what)} {what}" for what in ("created", "updated", "unchanged")))
-    addresses = cluster.seat_addresses(template.key, session.course.names_key(create=False) or b"")
-    answers = _wait(cluster, seats, changes, addresses, session)
+    addresses = cluster.seat_addresses(template.passwords.key, session.course.names_key(create=False) or b"")
+    answers = wait(cluster, seats, changes, addresses, session)
     services.remove_unused_secrets()
+    left = shared.remove_unwanted(cluster, session)
 
-    outcomes = {seat.student.id: answers.get(seat.student.id) or _left_alone(seat, addresses) for seat in plan.seats}
-    rows = tuple(_row(seat, outcomes[seat.student.id], addresses) for seat in plan.seats)
+    others = [seat for seat in plan.seats if seat.student.id not in answers]
+    alone = fan_out(lambda seat: _left_alone(seat, addresses, without), others, width=2 * WIDTH).get()
+    answers |= dict(zip((seat.student.id for seat in others), alone, strict=True))
+    outcomes = {seat.student.id: answers[seat.student.id] for seat in plan.seats}
+    rows = tuple(row(seat, outcomes[seat.student.id], addresses, template.passwords) for seat in plan.seats)
     ready = sum(row.state == "ready" for row in rows)
-    untouched = set(done) <= {"unchanged"} and not (launch.prune and plan.leavers)
-    say(f"Done: {ready} of {len(rows)} seats are ready" + ("; nothing was changed" if untouched else ""))
-    return Seated(rows, (*pruned, *Outcomes(outcomes.values()).problems))
+    has_changed |= not set(done) <= {"unchanged"} or bool(brought.changed) or bool(launch.prune and plan.leavers)
+    say(f"Done: {ready} of {len(rows)} seats are ready" + ("" if has_changed else "; nothing was changed"))
+    problems = (*pruned, *failures(without).problems, *Outcomes(outcomes.values()).problems, *left)
+    return Seated(rows, problems)
 
 
 def _template(cluster: Cluster, session: Session, launch: Launch) -> Template:
@@ -69,18 +102,34 @@ def _template(cluster: Cluster, session: Session, launch: Launch) -> Template:
     open_files = {name: inside.open_files for name, inside in looks.values.items()}
     key = session.course.key()
     assert key
+    passwords = cluster.passwords(key)
+    image, limits = looks[0].get(), settings.seat
     return Template(
-        settings.course, key, looks[0].get(), pinned, settings.seat, launch.port, launch.env, open_files=open_files
+        settings.course,
+        passwords,
+        image,
+        pinned,
+        limits,
+        launch.port,
+        launch.env,
+        open_files=open_files,
+        has_shared=limits.shared is not None,
     )
 
 
-def _wait(
+def wait(
     cluster: Cluster, seats: Sequence[Seat], changes: Outcomes[Change], addresses: Addresses, session: Session
 ) -> dict[str, Outcome[str]]:
     """By student's id, what became of each seat: it answers, or why it does not."""
     pairs = list(zip(seats, changes, strict=True))
     failed = {seat.student.id: Outcome[str](each.target, error=each.error) for seat, each in pairs if not each.ok}
     started = [(seat, each.get()) for seat, each in pairs if each.ok]
+    services = SeatServices(cluster.manager, session.settings.course)
+
+    def restart(seat: Seat, change: Change) -> Change:
+        session.progress.say(f"{seat.student.full_name}: the engine has given the seat no port, so it is restarted")
+        return services.change(change.service_id, restarted)
+
     with session.progress.bar("Seats ready", len(started)) as advance:
         answers = readiness.wait_ready(
             cluster.manager,
@@ -88,20 +137,27 @@ def _wait(
             addresses,
             engines=cluster.engines,
             timeout=session.common.timeout or READY_TIMEOUT,
+            restart=restart,
             ready=lambda count: advance(count, len(started)),
         )
     return failed | dict(zip((seat.student.id for seat, _ in started), answers, strict=True))
 
 
-def _row(seat: Seat, outcome: Outcome[str], addresses: Addresses) -> Row:
+def row(seat: Seat, outcome: Outcome[str], addresses: Addresses, passwords: Passwords) -> Row:
+    """A seat's line, after the wait for it."""
     state = "ready" if outcome.ok else "starting" if isinstance(outcome.error, SlowSeat) else "failed"
-    return report.seat_row(seat, addresses, state, naming.password(addresses.key, seat.student.id))
+    return report.seat_row(seat, addresses, state, passwords.of(seat.student.id))
 
 
-def _left_alone(seat: Seat, addresses: Addresses) -> Outcome[str]:
-    """A seat on a machine that could not be made ready: it is as it is."""
+def _left_alone(seat: Seat, addresses: Addresses, without: Collection[str]) -> Outcome[str]:
+    """A seat on a machine that could not be made ready, or is `without` the shared folder: it is as it is."""
     if addresses.answers(seat):
         return Outcome(seat.student.full_name, "ready")
+    if seat.place.machine in without:
+        cause = (
+            f"{seat.student.full_name}: the shared folder is not on {seat.place.machine}, so the seat does not start."
+        )
+        return Outcome(seat.student.full_name, error=SeatError(cause, "Fix that (see there), then run again."))
     error = SeatError(
         f"{seat.student.full_name}: the machine {seat.place.machine} is lost, and the seat with it.",
         "Bring the machine back and run again; or use --replace-lost to move its students to other machines"

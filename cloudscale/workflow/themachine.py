@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 
 from cloudscale.cli import report
@@ -11,9 +11,9 @@ from cloudscale.cli.output import check_writable
 from cloudscale.cli.report import Report
 from cloudscale.cluster.look import driver_of, look
 from cloudscale.cluster.state import Cluster, Host
+from cloudscale.course.flags import Launch
 from cloudscale.course.roster import read_roster
 from cloudscale.course.session import Session
-from cloudscale.course.settings import Launch
 from cloudscale.drivers.protocols import Driver, MakesMachines
 from cloudscale.engines.client import Engine, trainers_engine
 from cloudscale.errors import CloudscaleError, EngineError, RequestError
@@ -21,19 +21,26 @@ from cloudscale.fanout import fan_out
 from cloudscale.files import replace_file
 from cloudscale.images.on_engine import check_reference, find_image
 from cloudscale.images.recipes import full_reference, is_ours, short_name
+from cloudscale.material.sources import Material
 from cloudscale.model import Machine, Student, Survey, failures
 from cloudscale.phases import Phases
 from cloudscale.seats.services import check_key
-from cloudscale.workflow import gateway, machines, recovery, seats
-from cloudscale.workflow.planning import check_some_usable, place, seats_after, size, usable_machines
+from cloudscale.workflow import check, deadline, gateway, machines, material, recovery, seats, shared
+from cloudscale.workflow.planning import check_some_usable, low_disks, place, seats_after, size, usable_machines
 
 
 def themachine(session: Session, launch: Launch) -> Report:
     """Roster → machines → engines → swarm → seats → table. A second run makes only what is missing."""
+    with material.of_launch(session, launch) as handout:
+        return _launch(session, launch, handout)
+
+
+def _launch(session: Session, launch: Launch, handout: Material | None) -> Report:
     driver, students = _check_request(session, launch)
     phases = Phases()
     with session.locked(unless=launch.plan):  # --plan makes nothing, not even the course's folder
         cluster = look(session, driver, _survey_all(driver, session, phases))
+        until = deadline.choose(cluster, launch, session)
         usable = usable_machines(cluster, session, launch)
         wish = gateway.wish(cluster, session, launch)
         order = size(cluster, usable, students, session, launch)  # machines to make, checked against the quota
@@ -45,9 +52,10 @@ def themachine(session: Session, launch: Launch) -> Report:
         students = [] if launch.onlycreate else students
         entry = gateway.on_first(wish, cluster, session)
         plan = place(cluster, usable, students, session, launch, given_up=lost.machines)
-        for warning in plan.warnings:
+        for warning in (*plan.warnings, *low_disks(cluster, plan), *seats.left_out(cluster, plan, session, launch)):
             session.progress.say(f"Warning: {warning}")
         gateway.say_change(entry, cluster, session)
+        shared.say(cluster, plan, session)
         problems = _problems(cluster, session)
         if launch.plan:
             text = report.plan(plan, cluster.machines, order.demands, session.common.format)
@@ -56,11 +64,15 @@ def themachine(session: Session, launch: Launch) -> Report:
         check_key(cluster.seats, session.course.key(create=False), session.course.folder)
         of = "" if launch.onlycreate else f" for {len(plan.seats)} students"
         session.progress.say(f"Plan: {', '.join(usable)}{of}")
+        deadline.mark_cloud(driver, until)
+        cluster = machines.wake(cluster, usable, session, phases)
+        if cluster.quorum_is_gone:  # which may not have been seen before
+            lost = recovery.decide(cluster, usable, session, launch)
         lost.give_up_swarm(cluster, session)
         up = machines.bring_up(cluster, usable, session, phases)
         with _after(problems := (*problems, *up.problems)):
             ready = machines.look_again(cluster, usable, up.values, session)
-            problems = (*problems, *ready.problems)
+            problems = (*problems, *ready.problems, *deadline.mark_swarm(ready.cluster, until, session))
             given_up = lost.remove_lost_nodes(ready.cluster, ready.names, session)
             if launch.onlycreate:
                 session.progress.say(str(phases))
@@ -70,27 +82,34 @@ def themachine(session: Session, launch: Launch) -> Report:
                 after = seats_after(ready.cluster, plan, pruned=launch.prune)
                 entered = gateway.bring_up(ready.cluster, entry, after, session)
                 entered.open_ports(after)
-                seated = seats.start(entered, plan, session, launch)
-                gateway.settle(entered, session)
+                seated = seats.start(
+                    entered, plan, session, launch, has_changed=entered.gateway != ready.cluster.gateway
+                )
+                problems = (*problems, *gateway.settle(entered, session))
+                problems = (*problems, *seated.problems, *material.hand_out(handout, entered, plan, session))
+            if launch.check:
+                with phases.timed("check"):
+                    problems = (*problems, *check.ready_seats(entered, plan.seats, seated.rows, session))
         session.progress.say(str(phases))
         table = report.seats(seated.rows, session.common.format, passwords=True)
-        return _written(Report(table, (*problems, *seated.problems)), launch)
+        return _written(Report(table, problems), launch)
 
 
 def _check_request(session: Session, launch: Launch) -> tuple[Driver, list[Student]]:
     """The driver, and the students to make machines for. Raises RequestError for what can be seen by now."""
-    students = [] if launch.onlycreate else _read_students(session)
+    students = [] if launch.onlycreate else read_students(session)
     driver = driver_of(session)  # after the roster: it may ask for a password
     driver.check_nodes(launch.nodes)
     if launch.onlycreate and isinstance(driver, MakesMachines) and not launch.nodes:
-        students = _read_students(session)  # they say how many machines to make
+        students = read_students(session)  # they say how many machines to make
     if launch.output:
         check_writable(launch.output)
     check_reference(session.settings.image)
+    shared.check(session)
     return driver, students
 
 
-def _read_students(session: Session) -> list[Student]:
+def read_students(session: Session) -> list[Student]:
     """The students of the roster. How it was read is reported. Raises RosterError."""
     roster = read_roster(session.settings.students, session.settings.columns)
     for remark in roster.remarks:
@@ -109,7 +128,7 @@ def _survey_all(driver: Driver, session: Session, phases: Phases) -> dict[str, S
     for error in outcomes.errors.values():
         if isinstance(error, RequestError):  # wrong for one is wrong for all
             raise error
-    _check_distinct(outcomes.values)
+    check_distinct(outcomes.values)
     errors = {
         name: error if isinstance(error, CloudscaleError) else CloudscaleError(f"{name}: {error!r}")
         for name, error in outcomes.errors.items()
@@ -117,7 +136,8 @@ def _survey_all(driver: Driver, session: Session, phases: Phases) -> dict[str, S
     return {**outcomes.values, **errors}
 
 
-def _check_distinct(surveys: Mapping[str, Survey]) -> None:
+def check_distinct(surveys: Mapping[str, Survey]) -> None:
+    """Raises RequestError where two of the machines are the same one."""
     names: dict[frozenset[str], str] = {}
     for name, survey in surveys.items():
         if survey.addresses and survey.addresses in names:
@@ -136,20 +156,27 @@ def _problems(cluster: Cluster, session: Session) -> tuple[str, ...]:
 
 
 def _with_image(session: Session, cluster: Cluster) -> Session:
-    """The session with the image's full name. Raises ImageError where it has to be built here, and was not yet."""
+    """The session with the image's full name. Raises RequestError where it has to be built here, and was not yet."""
     engines = list(cluster.engines.values())
     if not cluster.driver.adopts_swarm:  # else the engine of this computer is among them
         with contextlib.suppress(EngineError):
             engines.append(trainers_engine(session.progress.say))
-    image = full_reference(session.settings.image, engines)
-    may_have_it = any(host.is_asleep for host in cluster.hosts)
-    if is_ours(image) and not may_have_it and not any(_has(engine, image) for engine in engines):
-        name = short_name(image)
-        raise RequestError(f"The image {name} is not built yet.", f"Build it here first: invoke image_build {name}.")
+    image = full_image(session.settings.image, cluster, engines)
     return replace(session, settings=session.settings.model_copy(update={"image": image}))
 
 
-def _has(engine: Engine, image: str) -> bool:
+def full_image(image: str, cluster: Cluster, engines: Collection[Engine]) -> str:
+    """The image's full name. Raises RequestError where it has to be built here, and none of the engines has it."""
+    image = full_reference(image, engines)
+    may_have_it = any(host.is_asleep for host in cluster.hosts)
+    if is_ours(image) and not may_have_it and not any(has_image(engine, image) for engine in engines):
+        name = short_name(image)
+        raise RequestError(f"The image {name} is not built yet.", f"Build it here first: invoke image_build {name}.")
+    return image
+
+
+def has_image(engine: Engine, image: str) -> bool:
+    """Whether an engine has the image; one that does not answer has none."""
     with contextlib.suppress(EngineError):
         return find_image(engine, image) is not None
     return False

@@ -5,15 +5,12 @@ from __future__ import annotations
 import base64
 import json
 import socket
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
-from cloudscale.engines.certificates import authority
-from cloudscale.engines.client import over_tls
 from tests.cloud.classroom import Project, Trainer, cloud_tool
 from tests.cloud.conftest import STATE
 from tests.lab.caddy_image import load_caddy_image
@@ -165,7 +162,8 @@ def test_students_are_let_in_with_their_own_passwords_only(room: Room) -> None:
         first, second = room.rows[:2]
         assert Student(first["url"], first["password"]).is_let_in
         assert not Student(first["url"], second["password"]).is_let_in
-        assert Student(first["url"], first["password"]).save("work.txt", "mine") == 201
+        other = next(row for row in room.rows if row["node"] == "course-2")
+        assert Student(other["url"], other["password"]).save("work.txt", "mine") == 201
 
 
 def test_just_the_ports_of_seats_are_open_to_students(room: Room) -> None:
@@ -205,7 +203,7 @@ def test_seats_reach_neither_the_metadata_service_nor_the_machines(room: Room) -
     )
     assert machine.out.count("200") == 2
     addresses = [port.fixed_ips[0]["ip_address"] for port in room.project.marked(MARK)["ports"]]
-    closed = [("169.254.169.254", 80), *((address, port) for address in addresses for port in (2376, 2377, 7946))]
+    closed = [("169.254.169.254", 80), *((address, port) for address in addresses for port in (22, 2376, 2377, 7946))]
     probe = f"""import socket
 for place in {closed}:
     try:
@@ -231,10 +229,11 @@ def test_a_machine_with_an_engine_in_its_image_loses_its_copied_identity(room: R
 
 def test_another_run_changes_nothing(room: Room) -> None:
     before = ids(room.project.look())
-    again = room.trainer.launch()
+    again = room.trainer.launch("--until", "2099-12-01 18:00Z")
     assert again.rows == room.rows
     assert "nothing was changed" in again.err
     assert ids(room.project.look()) == before
+    assert "cloudscale.until:2099-12-01T18:00:00Z" in room.project.marked(MARK)["security groups"][0].tags
 
 
 def test_a_plan_makes_nothing_and_says_what_it_takes(room: Room) -> None:
@@ -289,14 +288,10 @@ def test_what_is_misspelt_is_reported_with_what_is_available(room: Room, key: st
 # --- what happens to it ----------------------------------------------------------------------
 
 
-def test_behind_a_gateway_one_floating_ip_is_enough(room: Room) -> None:
+def test_behind_a_gateway_one_floating_ip_is_enough(room: Room, cloud_engine: LabEngine) -> None:
+    load_caddy_image(cloud_engine.client, STATE / "caddy")  # no registry is reached from there
     folder = room.trainer.tool.home / "course" / "openstack"
     address = next(row["host"] for row in room.rows if row["node"] == "course-1")
-    with room.cloud.namespace.entered():  # no registry is reached from there
-        signer = authority(folder, "course", create=False)
-        assert signer
-        engine = over_tls("course-1", address, 2376, ca=signer.ca_file, certificate=signer.client_files)
-        load_caddy_image(engine, STATE / "caddy")
     room.trainer.tool.environment["INVOKE_CLOUDSCALE_GATEWAY_TLS"] = "internal"
     first = room.trainer.launch("--gateway", "path")
     assert [ip.floating_ip_address for ip in room.project.marked(MARK)["floating IPs"]] == [address]
@@ -317,8 +312,8 @@ def test_behind_a_gateway_one_floating_ip_is_enough(room: Room) -> None:
 
 
 def test_a_machine_that_was_deleted_is_made_again_at_the_same_address(room: Room) -> None:
-    ((node, _),) = Counter(row["node"] for row in room.rows).most_common()[-1:]  # with the fewest seats
-    (gone,) = (server for server in room.project.marked(MARK)["servers"] if server.name == node)
+    # the worst one to lose: the only manager, which has the gateway, and through which the other one is reached
+    (gone,) = (server for server in room.project.marked(MARK)["servers"] if server.name == "course-1")
     with room.cloud.namespace.entered():
         client = room.project.client()
         client.compute.delete_server(gone)
@@ -331,6 +326,12 @@ def test_a_machine_that_was_deleted_is_made_again_at_the_same_address(room: Room
     servers = room.project.marked(MARK)["servers"]
     assert len(servers) == 2
     assert [server.name for server in servers if server.image.id == stock.id] == [gone.name]
+    trusted = str(room.trainer.tool.home / "course" / "openstack" / "web-ca.pem")
+    with room.cloud.namespace.entered():
+        for row in room.rows:
+            assert Student(row["url"], row["password"], trusted).is_let_in
+        other = next(row for row in room.rows if row["node"] != gone.name)
+        assert Student(other["url"], other["password"], trusted).read("work.txt") == "mine"
 
 
 def test_a_server_in_error_is_replaced_up_to_a_limit_and_reported(room: Room) -> None:

@@ -117,9 +117,9 @@ class Laboratory:
         assert key
         cloud = open_cloud(settings)
         choices = choose(cloud, settings, lambda text: None)
-        quota.read_allowances(cloud, with_volumes=False, say=lambda text: None)
+        quota.read_allowances(cloud, settings, lambda text: None)
         there = inventory.read_inventory(cloud, mark)
-        maker = Maker(cloud, Blueprint(mark, settings, choices, key), there, group_size=10)
+        maker = Maker(cloud, Blueprint(mark, settings, choices, key), there, group_size=10, say=lambda text: None)
         port = maker.port("machine-1")
         assert port
         assert maker.floating_ip("machine-1", port)

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from cloudscale.engines.certificates import Authority, authority
+from cloudscale.waiting import poll
+from tests.lab import attacker
 from tests.lab.engine import LabEngine
 from tests.lab.hosts import LabHost, LabHosts
 from tests.lab.jupyter_client import Student
 from tests.lab.tool import Result, Tool
+from tests.lab.websockets import Page, answer_of_terminal
 
+ATTACKS = Path(attacker.__file__).read_text()
+TOO_MUCH = f"{512 + 88} {2048 + 256}"  # processes, and MiB of memory: more than a seat has
+PATIENCE = 120  # seconds for what happens by itself: a host that boots, a swarm that notices
 STUDENTS = [f"{number};Student;No {number};" for number in range(1, 7)]
 
 
@@ -47,6 +57,15 @@ class Classroom:
             return Student(row["url"], password or row["password"])
 
 
+def attacks_that_work(row: dict[str, Any]) -> list[str]:
+    """What a student can do from a terminal of the seat that no student should."""
+    assert Student(row["url"], row["password"]).save("attack.py", ATTACKS) == 201
+    command = f"python3 attack.py {TOO_MUCH} >found.txt; echo do''ne"
+    asyncio.run(answer_of_terminal(Page(row), command, "done"))
+    found = json.loads(Student(row["url"], row["password"]).read("found.txt") or "")
+    return [attack for attack, works in found.items() if works]
+
+
 def snapshot(host: LabHost) -> dict[str, set[str]]:
     """What a course must not change for good."""
     files = host.run("find", "/etc", "/usr/local", "/opt", "/var/lib", "-xdev").stdout
@@ -75,3 +94,18 @@ def generic_tool(engine: LabEngine, lab_hosts: LabHosts, home: Path, image: str,
 
 def docker(host: LabHost, *words: str) -> str:
     return host.run("docker", *words).stdout.strip()
+
+
+def layers(host: LabHost, image: str) -> str:
+    return docker(host, "image", "inspect", "--format", "{{.RootFS.Layers}}", image)
+
+
+def until(what: str, step: Callable[[], bool]) -> None:
+    """Fails with `what` if the step stays false."""
+    assert poll(step, timeout=PATIENCE, interval=0.5), what
+
+
+def are_three_managers(host: LabHost) -> bool:
+    """As one of them knows it. A manager learns by and by how the others are; a new leader, at their next heartbeat."""
+    roles = docker(host, "node", "ls", "--format", "{{.Status}} {{.ManagerStatus}}").splitlines()
+    return sorted(role.strip() for role in roles) == ["Ready Leader", "Ready Reachable", "Ready Reachable"]

@@ -8,10 +8,11 @@ from typing import Any
 
 import docker
 import pytest
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from tests.lab.engine import LabEngine
 from tests.lab.hosts import DEBIAN_12, DEBIAN_13, LATEST, LabHosts, end_hosts
-from tests.lab.namespace import Namespace
+from tests.lab.namespace import WORKER, WORKERS, Namespace
 from tests.lab.ring import Ring
 from tests.lab.tiny_image import load_tiny_image
 from tests.lab.tool import Tool
@@ -36,6 +37,52 @@ PROGRAMS = {
 }
 RING = Ring("hosts", PROGRAMS)
 STATE = RING.folder
+
+
+# What takes minutes begins first, so that several processes end at about the same time.
+ON_HOSTS = ("many", "test_own_engine")
+FIRST = (*ON_HOSTS, "test_images", "test_vms")
+
+
+def subject(test: str) -> str:
+    """A test's file or, of several that share fixtures, the folder."""
+    return test.partition("tests/hosts/")[2].partition("::")[0].partition("/")[0].removesuffix(".py")
+
+
+class Subjects(LoadScopeScheduling):  # type: ignore[misc] # --dist loadgroup does nothing with pytest 9.2
+    """What is tested by one process: a subject, and those on `lab_hosts` together, so that the hosts boot once."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        found = subject(nodeid)
+        return "hosts" if found in ON_HOSTS else found
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Subjects:
+    return Subjects(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: FIRST.index(subject(item.nodeid)) if subject(item.nodeid) in FIRST else len(FIRST))
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Where tests run in several processes, the one that starts the others takes away what some have left."""
+    if session.config.option.collectonly:
+        return
+    RING.require()
+    if not WORKER:
+        clear_workers()
+
+
+@pytest.hookimpl(trylast=True)  # when those of an interrupted run have been killed
+def pytest_sessionfinish() -> None:
+    if not WORKER and RING.is_held:
+        clear_workers()
+
+
+def clear_workers() -> None:
+    end_hosts(WORKERS)
+    RING.clear_workers()
 
 
 @pytest.fixture(scope="session")

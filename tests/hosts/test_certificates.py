@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
@@ -62,6 +63,12 @@ def issuer(entrance: Entrance) -> str:
     return certificate(entrance).issuer.rfc4514_string()
 
 
+def lifetime(entrance: Entrance) -> int:
+    """In days."""
+    found = certificate(entrance)
+    return round((found.not_valid_after_utc - found.not_valid_before_utc) / datetime.timedelta(days=1))
+
+
 def test_a_domain_gets_one_and_it_is_kept_for_the_next_machine(
     tool: Tool, roster: Roster, client: docker.DockerClient
 ) -> None:
@@ -70,6 +77,7 @@ def test_a_domain_gets_one_and_it_is_kept_for_the_next_machine(
     assert "Warning: https" not in launched.err and "browsers warn" not in launched.err
     first = certificate(Entrance("class.test"))
     assert "Pebble" in first.issuer.rfc4514_string()
+    assert lifetime(Entrance("class.test")) in (90, 6)  # no profile is asked for, and Pebble takes any, by chance
     assert "Pebble" in issuer(Entrance(host(launched)))
     (kept,) = tool.home.glob("**/gateway-store.tar")
     assert kept.stat().st_mode & 0o777 == 0o600
@@ -87,6 +95,7 @@ def test_so_does_a_bare_address(tool: Tool, roster: Roster) -> None:
     launched = tool.launch(*roster(MARTY), INVOKE_CLOUDSCALE_GATEWAY_DOMAIN=ADDRESS)
     assert "browsers warn" not in launched.err
     assert "Pebble" in issuer(Entrance(ADDRESS))
+    assert lifetime(Entrance(ADDRESS)) == 6  # of the profile `shortlived`, with which alone Let's Encrypt signs for one
 
 
 def test_the_courses_own_authority_stands_in_for_one_that_is_down(tool: Tool, roster: Roster, pebble: Pebble) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -108,16 +110,29 @@ def test_driver_reset_leaves_no_trace(tool: Tool, roster: Roster, client: docker
     assert tool("driver_reset", "--yes").code == 0, "twice is as good as once"
 
 
-def test_two_courses_share_an_engine_and_neither_touches_the_other(
-    tool: Tool, roster: Roster, client: docker.DockerClient
+def test_two_courses_share_an_engine_and_the_end_of_one_does_not_touch_the_other(
+    tool: Tool, roster: Roster, client: docker.DockerClient, tmp_path: Path
 ) -> None:
-    mine = tool.launch(*roster(MARTY)).rows
+    until = datetime.now(UTC) + timedelta(seconds=10)
+    mine = tool.launch(*roster(MARTY), "--until", until.isoformat(timespec="seconds")).rows
     other = tool.launch(*roster(MARTY), "--course", "other").rows
     assert other[0]["port"] == 4322 and other[0]["password"] != mine[0]["password"]
+    assert Student(mine[0]["url"], mine[0]["password"]).save("work.txt", "flux") == 201
     before = seat_containers(client, "other")
-    reset = tool("driver_reset", "--yes")
-    assert "stays" in reset.err
+
+    time.sleep(max(0.0, (until - datetime.now(UTC)).total_seconds()))
+    for task in (["com_node", "true"], ["containers_reset"]):
+        assert "deadline of the course 'course' was" in tool(*task).err
+    reap = ("reap", "--yes", "--output", str(tmp_path / "work"))
+    reaped = tool(*reap, "--format", "json")
+    assert {row["course"]: row["state"] for row in reaped.rows} == {"course": "removed", "other": "kept"}, reaped.err
+    assert "stays" in reaped.err
+    (work,) = (tmp_path / "work").rglob("work.txt")
+    assert work.read_text() == "flux"
     assert seat_containers(client) == {} and seat_containers(client, "other") == before
+    again = tool(*reap)
+    assert (again.code, again.out, again.err) == (0, "", ""), "cron mails whatever a job prints"
+
     assert tool("driver_reset", "--yes", "--course", "other").code == 0
     assert client.info()["Swarm"]["LocalNodeState"] == "inactive", "the last course dissolves the swarm"
 

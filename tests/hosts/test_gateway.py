@@ -7,6 +7,7 @@ import contextlib
 import json
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,10 +28,12 @@ from tests.lab.caddy_image import load_caddy_image
 from tests.lab.engine import LabEngine
 from tests.lab.namespace import Namespace, run
 from tests.lab.tool import Tool
-from tests.lab.websockets import Line, open_lines
+from tests.lab.websockets import Line, Page, answer_of_terminal, downloaded, open_lines, upload
 
 DOMAIN = "class.test"
+BIFF = "4;Biff;Tannen;"
 MARTY_, JENNIFER_ = "Marty McFly", "Jennifer O'Parker"
+LARGE = 64 << 20  # bytes
 Seat = dict[str, Any]
 
 # Marty's own program, in place of his Jupyter server: he may answer whatever he likes
@@ -174,23 +177,108 @@ def test_a_password_opens_its_seat_at_the_one_address_and_no_other(tool: Tool, s
     assert (moved.status_code, moved.headers["Location"]) == (308, f"https://{marty['host']}/x?y")
 
 
+def test_a_large_class_gets_in_in_the_same_second(tool: Tool, seats: dict[str, Seat]) -> None:
+    """From one address, as behind a router."""
+    logins = [(Person(tool), seat) for _ in range(150) for seat in seats.values()]
+    with ThreadPoolExecutor(len(logins)) as pool:
+        answers = list(pool.map(lambda login: login[0].log_in(login[1]).status_code, logins))
+    assert set(answers) == {303}
+
+
+def test_a_check_goes_through_it_as_students_do(tool: Tool, seats: dict[str, Seat]) -> None:
+    checked = tool("check", "--format", "json")
+    assert checked.code == 0, checked.err
+    assert [(row["student"], row["url"], row["state"], row["cause"]) for row in checked.rows] == [
+        (name, seats[name]["url"], "ok", "") for name in (MARTY_, JENNIFER_)
+    ]
+
+
 def test_again_nothing_changes_and_what_is_asked_for_stays(tool: Tool, seats: dict[str, Seat], roster: Roster) -> None:
     again = tool.launch(*roster(MARTY, JENNIFER))
     assert "Gateway: unchanged" in again.err and "2 unchanged" in again.err
     assert {row["student"]: row["url"] for row in again.rows} == {name: seat["url"] for name, seat in seats.items()}
-    assert {row["state"] for row in json.loads(tool("status", "--format", "json").out)} == {"ready"}
+    rows = json.loads(tool("status", "--details", "--format", "json").out)
+    assert {row["state"] for row in rows} == {"ready"}
+    assert all(row["kernels"] is not None and row["last_activity"] for row in rows)
+
+
+def test_terminals_and_large_files_go_through_it(tool: Tool, seats: dict[str, Seat]) -> None:
+    page = Page(seats[MARTY_], authority(tool))
+    shown = asyncio.run(answer_of_terminal(page, "grep -a NoNewPrivs /proc/self/status; echo =$((6 * 7))", "=42"))
+    assert "NoNewPrivs:\t1" in shown
+    upload(page, "film.mkv", LARGE)
+    assert downloaded(page, "film.mkv") == LARGE
+    page.ask("DELETE", "/api/contents/film.mkv")
+
+
+def test_a_login_takes_neither_a_mouse_nor_eyes(seats: dict[str, Seat], namespace: Namespace, tmp_path: Path) -> None:
+    marty = seats[MARTY_]
+    with in_browser(namespace, tmp_path / "login", marty["host"]) as browser:
+        browser.open(f"{origin(marty['url'])}/nowhere")
+        browser.wait("document.readyState === 'complete' && document.activeElement.name === 'password'")
+        spoken = browser.read_aloud()
+        assert (
+            "textbox Password" in spoken and "button Open my notebook" in spoken and "heading Your notebook" in spoken
+        )
+        browser.type("wrong")
+        browser.wait("document.querySelector('[role=alert]') !== null && document.readyState === 'complete'")
+        assert "alert" in browser.read_aloud() and browser.run("document.title").startswith("Error")
+        assert browser.run("document.activeElement.name") == "password"
+        browser.type(marty["password"])
+        browser.wait(f"location.pathname.startsWith({json.dumps(urlsplit(marty['url']).path)})")
 
 
 def test_nobodys_line_drops_when_others_come_and_go(tool: Tool, seats: dict[str, Seat], roster: Roster) -> None:
     async def lesson() -> None:
-        lines: list[Line] = []
-        for name in (MARTY_, JENNIFER_):
-            lines += await open_lines(seats[name], 20, authority(tool))
-        launch = asyncio.to_thread(tool.launch, *roster(MARTY, JENNIFER, EMMETT))
-        assert len((await launch).rows) == 3
+        lines = await forty_lines(tool, seats)
+        launch = asyncio.to_thread(tool.launch, *roster(MARTY, JENNIFER, EMMETT, BIFF))
+        assert len((await launch).rows) == 4
         reset = asyncio.to_thread(tool, "containers_reset", "--only", "Emmett Brown", "--yes")
         assert (await reset).code == 0
-        assert [await line.answers() for line in lines] == [True] * 40
+        prune = asyncio.to_thread(tool.launch, "--prune", *roster(MARTY, JENNIFER))
+        assert "Biff" in (await prune).err
+        await still_answer(lines)
+
+    asyncio.run(lesson())
+
+
+async def forty_lines(tool: Tool, seats: dict[str, Seat]) -> list[Line]:
+    return [line for name in (MARTY_, JENNIFER_) for line in await open_lines(seats[name], 20, authority(tool))]
+
+
+async def still_answer(lines: list[Line]) -> None:
+    assert [await line.answers() for line in lines] == [True] * 40
+    for line in lines:
+        await line.close()
+
+
+def test_nor_does_it_when_one_of_them_gets_another_password(
+    tool: Tool, seats: dict[str, Seat], client: docker.DockerClient
+) -> None:
+    marty = seats[MARTY_]
+    behind = f"http://{marty['host']}:{marty['port']}{urlsplit(marty['url']).path}/api/contents"
+    inside = client.containers.get(seat_containers(client)["1"])
+    printed: Any = inside.exec_run(["cat", "/etc/jupyter/jupyter_server_config.json"]).output
+    config = json.loads(printed)
+    stolen = {"X-Cloudscale-Seat": config["SeatIdentityProvider"]["gateway_pass"]}
+
+    async def lesson() -> None:
+        lines = await open_lines(seats[JENNIFER_], 20, authority(tool))
+        before, person = Person(tool), Person(tool)
+        before.log_in(marty)
+        assert before.status(marty) == requests.get(behind, headers=stolen, timeout=30).status_code == 200
+        renewed = await asyncio.to_thread(tool, "seat_password", MARTY_, "--format", "json")
+        assert renewed.code == 0, renewed.err
+        (row,) = renewed.rows
+        assert row == {**marty, "password": row["password"]}
+        assert before.status(marty) == 303 and person.log_in(marty).status_code == 401
+        assert requests.get(behind, headers=stolen, timeout=30).status_code == 403
+        assert person.log_in(row).status_code == 303 and person.status(row) == 200
+        marty["password"] = row["password"]
+        restarted = await asyncio.to_thread(tool, "seat_restart", MARTY_)
+        assert restarted.code == 0, restarted.err
+        assert person.status(marty) == 200
+        assert [await line.answers() for line in lines] == [True] * 20
         for line in lines:
             await line.close()
 
@@ -211,11 +299,11 @@ def test_nor_does_it_when_a_certificate_is_renewed(
         return False
 
     async def lesson() -> None:
-        lines = await open_lines(seats[MARTY_], 5, authority(tool))
+        lines = await forty_lines(tool, seats)
+        serials.clear()
+        assert has_another()  # renewed by itself, since it was restarted
         assert await asyncio.to_thread(poll, has_another, timeout=60)
-        assert [await line.answers() for line in lines] == [True] * 5
-        for line in lines:
-            await line.close()
+        await still_answer(lines)
 
     assert has_another()
     with GatewayVolume(Engine(Machine("m1", host), client), "course", image).opened() as files:
@@ -235,6 +323,17 @@ def test_a_port_that_is_taken_is_named_with_the_setting(tool: Tool, seats: dict[
     with socket.create_server((seats[MARTY_]["host"], 8443)):
         refused = tool("themachine", *roster(MARTY, JENNIFER), INVOKE_CLOUDSCALE_GATEWAY_PORT="8443")
     assert refused.code == 2 and "8443" in refused.err and "gateway.port" in refused.err
+
+
+def test_it_moves_to_another_port_and_back(tool: Tool, seats: dict[str, Seat], roster: Roster) -> None:
+    person = Person(tool)
+    moved = tool.launch(*roster(MARTY, JENNIFER), INVOKE_CLOUDSCALE_GATEWAY_PORT="8443").rows[0]
+    assert origin(moved["url"]) == f"https://{moved['host']}:8443"
+    assert person.log_in(moved).status_code == 303 and person.status(moved) == 200
+    with pytest.raises(requests.ConnectionError):
+        person.status(seats[MARTY_])
+    back = tool.launch(*roster(MARTY, JENNIFER))
+    assert {row["url"] for row in back.rows} == {seat["url"] for seat in seats.values()}
 
 
 def test_a_hostile_seat_reaches_no_other_in_a_browser(

@@ -96,8 +96,12 @@ def test_a_host_in_a_swarm_of_its_own_is_left_alone(
     assert settings == settings_of_swarm
 
 
-COURSE = "/var/lib/cloudscale/course"
 METADATA = "169.254.169.254"
+ITS_IPTABLES = "/usr/local/sbin/iptables"
+# takes the course's rules, and does nothing with them
+FORGETFUL = """#!/bin/sh
+case $* in *CLOUDSCALE*) exit 0 ;; esac
+exec /usr/sbin/iptables "$@\""""
 
 
 @pytest.fixture
@@ -116,11 +120,10 @@ def test_a_machine_is_ready_only_if_its_firewall_holds(
     engine: LabEngine, image: str, lab_hosts: LabHosts, owned: LabHost, tmp_path: Path
 ) -> None:
     tool = generic_tool(engine, lab_hosts, tmp_path, image, [f"root@{owned.address}"])
-    owned.run("sh", "-c", f"mkdir -p {COURSE} && echo 'the rules do not matter' >{COURSE}/firewall.sh")
+    owned.run("sh", "-c", f"printf '%s\\n' '{FORGETFUL}' >{ITS_IPTABLES} && chmod +x {ITS_IPTABLES}")
     open_to_seats = tool("themachine", "--onlycreate")
-    owned.run("iptables", "-I", "DOCKER-USER", "-d", METADATA, "-j", "DROP")
+    owned.run("rm", ITS_IPTABLES)
     closed = tool("themachine", "--onlycreate")
-    owned.run("iptables", "-D", "DOCKER-USER", "-d", METADATA, "-j", "DROP")
     assert tool("driver_reset", "--yes").code == 0
     assert open_to_seats.code == 1
     assert f"{owned.address}: its firewall is not in force" in open_to_seats.err

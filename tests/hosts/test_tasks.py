@@ -43,6 +43,22 @@ def test_the_plan_makes_nothing(tool: Tool, roster: Roster, client: docker.Docke
     assert client.info()["Swarm"]["LocalNodeState"] == "inactive" and not list(tool.home.glob("*"))
 
 
+def test_doctor_says_what_a_launch_will_meet_and_makes_nothing(
+    tool: Tool, roster: Roster, client: docker.DockerClient
+) -> None:
+    file = roster(MARTY, EMMETT)
+    well = tool("doctor", *file, "--format", "json")
+    assert well.code == 0 and {row["state"] for row in well.rows} == {"ok"}, well.out
+    assert client.info()["Swarm"]["LocalNodeState"] == "inactive" and not list(tool.home.glob("*"))
+    unknown = (*file, "--image", "127.0.0.1:1/none:1")
+    ill = tool("doctor", *unknown, "--format", "json")
+    (wrong,) = [row for row in ill.rows if row["state"] == "wrong"]
+    assert ill.code == 1 and wrong["check"] == "image"
+    launched = tool("themachine", *unknown)
+    assert launched.code == 1 and wrong["remedy"] in launched.err
+    assert wrong["finding"].partition(":1/none:1 ")[2].partition(": ")[0] in launched.err
+
+
 def test_onlycreate_makes_machines_and_swarm_but_no_seats(tool: Tool, client: docker.DockerClient) -> None:
     made = tool("themachine", "--onlycreate", "--students", "/nowhere.csv")
     assert made.code == 0, made.err

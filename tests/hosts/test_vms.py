@@ -11,10 +11,12 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from tests.hosts.conftest import STATE
+from tests.lab.caddy_image import load_caddy_image
 from tests.lab.engine import LabEngine
 from tests.lab.jupyter_client import Student
 from tests.lab.tool import Result, Tool
@@ -152,6 +154,19 @@ def test_after_a_power_cut_all_is_as_before(desk: Desk) -> None:
     assert again.rows == desk.table.rows
     first = next(row for row in again.rows if row["student"] == "Marty McFly")
     assert Student(first["url"], first["password"]).read("work.txt") == "mine"
+
+
+def test_behind_a_gateway_one_forwarded_port_is_enough(desk: Desk, engine: LabEngine) -> None:
+    load_caddy_image(engine.client, STATE / "caddy")  # no registry is reached from here
+    rows = desk.launch("--gateway", "path").rows
+    assert {urlsplit(row["url"]).netloc for row in rows} == {LOOPBACK}
+    assert {row["node"] for row in rows} == {"dev", "course-1"}
+    trusted = str(next((desk.home / "secrets").glob("**/web-ca.pem")))
+    for row in rows:
+        assert Student(row["url"], row["password"], trusted).is_let_in
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((LOOPBACK, row["port"]), 5)
+    assert not Student(rows[0]["url"], rows[1]["password"], trusted).is_let_in
 
 
 def test_what_is_not_there_can_not_be_removed(desk: Desk) -> None:

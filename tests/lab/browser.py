@@ -85,6 +85,18 @@ class Browser:
                 raise RuntimeError(f"The page is not as it should be after {WAITING:.0f} s: {condition}\n{shown}")
             time.sleep(0.3)
 
+    def type(self, text: str) -> None:
+        """Types into what has the focus, and presses Enter."""
+        self._call("Input.insertText", text=text)
+        for kind in ("keyDown", "keyUp"):
+            self._call("Input.dispatchKeyEvent", type=kind, key="Enter", text="\r", windowsVirtualKeyCode=13)
+
+    def read_aloud(self) -> list[str]:
+        """What a screen reader is given: the role and the name of each part of the page."""
+        nodes = self._call("Accessibility.getFullAXTree")["nodes"]
+        shown = [node for node in nodes if not node["ignored"]]
+        return [f"{node['role']['value']} {node.get('name', {}).get('value', '')}".strip() for node in shown]
+
     def screenshot(self, width: int = 0, height: int = 0) -> bytes:
         clip = {"clip": {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}} if height else {}
         return base64.b64decode(self._call("Page.captureScreenshot", format="png", **clip)["data"])

@@ -289,10 +289,10 @@ class LabHosts:
             )
 
 
-def end_hosts() -> None:
+def end_hosts(prefix: str = f"{PREFIX}-") -> None:
     """Ends the hosts that an earlier run left."""
-    _end(f"{MARK}{PREFIX}-")
-    _remove_control_groups(f"{PREFIX}-*")
+    _end(f"{MARK}{prefix}")
+    _remove_control_groups(f"{prefix}*")
 
 
 def _end(mark: str) -> None:

@@ -10,7 +10,9 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-PREFIX = "cloudscale-tests"
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")  # gw0, gw1, …, where tests run in several processes
+PREFIX = f"cloudscale-{WORKER or 'tests'}"  # so that what each of them makes has a name of its own
+WORKERS = "cloudscale-gw"  # with this their names begin
 FOLDER = Path("/run/netns")  # of ip-netns(8)
 CLONE_NEWNET = 0x40000000  # linux/sched.h
 HOME = os.open("/proc/self/ns/net", os.O_RDONLY)  # where this process came from
@@ -67,9 +69,9 @@ def remove(path: Path) -> None:
     run("ip", "netns", "delete", path.name)
 
 
-def remove_all(ring: str) -> None:
+def remove_all(ring: str, prefix: str = PREFIX) -> None:
     """Removes whatever namespaces an earlier run of a ring left: that of its name, and those whose names go on."""
-    for path in (*FOLDER.glob(f"{PREFIX}-{ring}"), *FOLDER.glob(f"{PREFIX}-{ring}-*")):
+    for path in (*FOLDER.glob(f"{prefix}-{ring}"), *FOLDER.glob(f"{prefix}-{ring}-*")):
         remove(path)
 
 

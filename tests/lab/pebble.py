@@ -21,8 +21,9 @@ from cloudscale.waiting import poll
 from tests.lab.namespace import Namespace, outside
 from tests.lab.stock import kept
 
-TRIXIE = "deb http://deb.debian.org/debian trixie main\n"
+FORKY = "deb http://deb.debian.org/debian forky main\n"  # trixie's knows no profiles
 PORT, NAMES = 14000, 8053
+DAY = 86400  # seconds
 DIRECTORY = f"https://127.0.0.1:{PORT}/dir"
 
 
@@ -42,11 +43,14 @@ class Pebble:
             "httpPort": 80,
             "tlsPort": 443,
             "ocspResponderURL": "",
-            "certificateValidityPeriod": 86400,
+            "profiles": {
+                "default": {"description": "as all were once", "validityPeriod": 90 * DAY},
+                "shortlived": {"description": "for bare addresses, too", "validityPeriod": 6 * DAY},
+            },
         }
         config.write_text(json.dumps({"pebble": own}))
         nothing = [word for kind in ("http01", "https01", "tlsalpn01", "doh") for word in (f"-{kind}", "")]
-        names = ["-defaultIPv4", address, "-defaultIPv6", "", "-dns01", f"127.0.0.1:{NAMES}", *nothing]
+        names = ["-defaultIPv4", address, "-defaultIPv6", "", "-dnsserver", f"127.0.0.1:{NAMES}", *nothing]
         commands = [
             [programs / "pebble-challtestsrv", *names, "-management", "127.0.0.1:8055"],
             [programs / "pebble", "-config", config, "-dnsserver", f"127.0.0.1:{NAMES}"],
@@ -102,5 +106,5 @@ def _download(folder: Path) -> None:
     with outside():
         for name in ("pebble", "pebble-challtestsrv"):
             program = folder / name
-            program.write_bytes(fetch_file("pebble", f"usr/bin/{name}", sources=TRIXIE, architecture="amd64"))
+            program.write_bytes(fetch_file("pebble", f"usr/bin/{name}", sources=FORKY, architecture="amd64"))
             program.chmod(0o755)

@@ -1,6 +1,7 @@
 """What a ring of tests with real parts has to itself: a folder, network namespaces, and what it left the last time.
 
-Two rings can run side by side, but not one ring twice: the second run would remove what the first works with.
+Two rings can run side by side, and one in several processes of pytest-xdist, but not one ring twice: the second run
+would remove what the first works with.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import pytest
 from filelock import FileLock, Timeout
 
 from tests.lab.engine import clear
-from tests.lab.namespace import remove_all
+from tests.lab.namespace import PREFIX, WORKERS, remove_all
 
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -33,7 +34,7 @@ class Ring:
 
     @property
     def folder(self) -> Path:
-        return Path(tempfile.gettempdir()) / "cloudscale-tests" / self.name
+        return Path(tempfile.gettempdir()) / PREFIX / self.name
 
     def require(self) -> None:
         """Ends the run, in one line, where the machine can't run the ring, or runs it already."""
@@ -45,9 +46,18 @@ class Ring:
             pytest.exit(f"The {self.name} ring needs {', '.join(lacking)}: sudo script/test {self.name}", 3)
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         try:
-            _lock(self.folder.with_suffix(".lock")).acquire(blocking=False)
+            self._lock.acquire(blocking=False)
         except Timeout:
             pytest.exit(f"The {self.name} ring is running on this machine already: wait until it has ended.", 3)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether this process runs it."""
+        return self._lock.is_locked
+
+    @property
+    def _lock(self) -> FileLock:
+        return _lock(self.folder.with_suffix(".lock"))
 
     @contextlib.contextmanager
     def cleared(self) -> Iterator[None]:
@@ -57,11 +67,21 @@ class Ring:
         yield
         self._clear()
 
+    def clear_workers(self) -> None:
+        """Takes away what processes of pytest-xdist made that were killed. For the process that starts them."""
+        remove_all(self.name, f"{WORKERS}*")
+        for folder in self.folder.parents[1].glob(f"{WORKERS}*/{self.name}"):
+            _clear(folder)
+
     def _clear(self) -> None:
         remove_all(self.name)
-        for folder in self.folder.glob("*"):  # in each an engine may still run
-            clear(folder)
-        clear(self.folder)
+        _clear(self.folder)
+
+
+def _clear(folder: Path) -> None:
+    for part in folder.glob("*"):  # in each an engine may still run
+        clear(part)
+    clear(folder)
 
 
 @functools.cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,10 +15,11 @@ import pytest
 from cloudscale import waiting
 from cloudscale.cli.report import Report
 from cloudscale.cluster import look
+from cloudscale.course.flags import Common, Launch, read_flags
 from cloudscale.course.session import Session
-from cloudscale.course.settings import Common, Launch, read_flags, read_settings
+from cloudscale.course.settings import read_settings
 from cloudscale.engines import client
-from cloudscale.errors import EngineError, RequestError
+from cloudscale.errors import Declined, EngineError
 from cloudscale.progress import Advance
 from cloudscale.seats import jupyter, readiness
 from cloudscale.workflow import themachine
@@ -65,14 +67,17 @@ class Class:
         self.questions: list[str] = []
         self.agrees = True
         self.mute: set[int] = set()
+        self.activity = jupyter.Activity(2, datetime(2026, 11, 27, 7, 0, 0, tzinfo=UTC))  # of each server
         self.course = "bio"
         self.kind = "local" if machines == 1 else "generic"
         self.image = IMAGE
         self.columns: dict[str, str] = {}
         self.gateway: Json = {}
+        self.seat: Json = {}
         monkeypatch.setattr(look, "load_driver", lambda *given: self.driver(*given))
         monkeypatch.setattr(client, "from_environment", self._trainers_client)
         monkeypatch.setattr(jupyter, "answers", self._answers)
+        monkeypatch.setattr(jupyter, "activity", self._activity)
         for module in (waiting, readiness):
             monkeypatch.setattr(module, "SystemClock", FakeClock)
 
@@ -105,6 +110,10 @@ class Class:
             (api,) = [self.driver.apis[machine.name] for machine in self.driver.machines() if machine.address == host]
         return not api.is_down and port in api.open_ports - self.mute
 
+    def _activity(self, url: str, *, at: str = "", probe: str = "", status: str) -> jupyter.Activity:
+        assert len(status) == 64
+        return self.activity if self._answers(url, at=at, probe=probe) else jupyter.Activity()
+
     def _behind(self, url: str) -> tuple[str, int]:
         """The seat that the gateway leads to from an address."""
         (files,) = [files for api in self.apis for files in api.files.values() if "caddy.json" in files]
@@ -127,6 +136,7 @@ class Class:
                 "students": str(self.roster),
                 "columns": self.columns,
                 "gateway": self.gateway,
+                "seat": self.seat,
             }
         )
         self.said.lines.clear()
@@ -142,7 +152,7 @@ class Class:
     def _ask(self, question: str) -> None:
         self.questions.append(question)
         if not self.agrees:
-            raise RequestError("Nothing was removed.")
+            raise Declined("Nothing was removed.")
 
     def launch(self, *, common: Json | None = None, **flags: Any) -> Report:
         return themachine.themachine(self.session(**(common or {})), read_flags(Launch, **flags))

@@ -10,6 +10,7 @@ import os
 import pwd
 import socket
 import subprocess
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ import pytest
 from hypothesis import settings
 
 from cloudscale import waiting
+from cloudscale.course import deadline
 from cloudscale.engines import certificates
 from cloudscale.hosts import known_hosts, ssh_config
 from tests.unit.classroom import Class
@@ -179,7 +181,23 @@ def wait(monkeypatch: pytest.MonkeyPatch) -> Callable[[datetime.timedelta], None
     """Moves the clock of certificates forward or back."""
     now = certificates._now
 
-    def pass_by(time: datetime.timedelta) -> None:
-        monkeypatch.setattr(certificates, "_now", lambda: now() + time)
+    def pass_by(span: datetime.timedelta) -> None:
+        monkeypatch.setattr(certificates, "_now", lambda: now() + span)
 
     return pass_by
+
+
+@pytest.fixture
+def at_noon(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[float], None]]:
+    """It is noon on Friday, 2026-11-27, by the clock for deadlines, in UTC; a call makes it so many hours later."""
+    monkeypatch.setenv("TZ", "UTC0")
+    time.tzset()
+    noon = datetime.datetime(2026, 11, 27, 12, tzinfo=datetime.UTC)
+
+    def later(hours: float) -> None:
+        monkeypatch.setattr(deadline, "now", lambda: noon + datetime.timedelta(hours=hours))
+
+    later(0)
+    yield later
+    monkeypatch.undo()
+    time.tzset()

@@ -9,7 +9,9 @@ from typing import Any
 from cloudscale.units import GIB
 from tests.unit.api_schema import Json, api_error
 from tests.unit.fake_calls import call, labelled
+from tests.unit.fake_helpers import FakeHelpers
 from tests.unit.fake_services import FakeServices
+from tests.unit.fake_stats import look
 from tests.unit.fake_swarm import LEADERLESS, FakeNetwork, FakeSwarm
 from tests.unit.fake_volumes import FakeVolumes
 from tests.unit.images.fake_images import FakeImages
@@ -21,7 +23,7 @@ LATE = (
 )
 
 
-class FakeApi(FakeImages, FakeVolumes, FakeServices):
+class FakeApi(FakeImages, FakeVolumes, FakeHelpers, FakeServices):
     """The API of one engine as docker-py's low-level client gives it; alone in its swarm, or in none.
 
     `changes` are the calls that changed something, in order. `joining` says what comes of the next attempts
@@ -41,9 +43,12 @@ class FakeApi(FakeImages, FakeVolumes, FakeServices):
         super().__init__(name, network or FakeNetwork())
         self.address = address
         self.memory, self.cpus = memory, cpus
+        self.data_root = ""
         self.network.engines.setdefault(address, self)
         self.networks_: list[str] = []
         self.logs_: dict[str, bytes] = {}
+        self.looks: dict[str, int] = {}
+        self.used_memory = GIB // 2  # of each container
         self.keeps_containers = False  # as an engine that does not get rid of them
         self.joining: list[str] = []
         self._known_managers: list[Json] | None = None
@@ -73,6 +78,7 @@ class FakeApi(FakeImages, FakeVolumes, FakeServices):
             "NCPU": self.cpus,
             "MemTotal": self.memory,
             "Architecture": "x86_64",
+            "DockerRootDir": self.data_root,
             "Swarm": {
                 "LocalNodeState": state,
                 "NodeID": self.node_id,
@@ -95,7 +101,19 @@ class FakeApi(FakeImages, FakeVolumes, FakeServices):
     @call
     def containers(self, all: bool = False, filters: Mapping[str, Any] | None = None) -> list[Json]:
         shown = [c for c in self.containers_ if all or c["State"] == "running"]
+        if filters and (volumes := filters.get("volume")):  # one of these
+            assert {*filters} == {"volume"}
+            return deepcopy([c for c in shown if {*volumes} & {*c["Volumes"]}])
         return deepcopy(labelled(shown, filters, lambda c: c["Labels"]))
+
+    @call
+    def stats(self, container: str, stream: bool, one_shot: bool) -> Json:
+        """Each look is a second after the one before."""
+        assert one_shot and not stream
+        if container not in {each["Id"] for each in self.containers_}:
+            raise api_error(404, f"No such container: {container}")
+        self.looks[container] = self.looks.get(container, 0) + 1
+        return look(self.looks[container], cores=0.5, memory=self.used_memory, limit=2 * GIB)
 
     @call
     def logs(self, container: str, tail: int = 0) -> bytes:

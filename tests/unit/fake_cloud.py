@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Collection, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from cloudscale.course.folder import CourseFolder
 from cloudscale.engines.client import Engine
 from cloudscale.errors import CloudError, CloudscaleError, MachineError, NotSetUp
-from cloudscale.model import Demand, Kind, Machine, MachineState, Order, Outcome, Outcomes, Survey
+from cloudscale.model import Demand, Kind, Machine, MachineState, Order, Outcome, Outcomes, Survey, WorkVolume
 from cloudscale.seats import jupyter
 from cloudscale.units import GIB
 from tests.unit.api_schema import Json
@@ -49,6 +50,8 @@ class FakeCloud(FakeHosts):
         self.opened_on: dict[str, set[int]] = {}  # the last of them, by machine
         self.running_before: list[set[int]] = []  # the ports of seats that ran as those were opened
         self.orders: list[int] = []
+        self.until: datetime | None = None  # on the security group
+        self.mark_fault: CloudscaleError | None = None
         self._lock = threading.Lock()
         self._starting = threading.Barrier(1)
 
@@ -185,11 +188,24 @@ class FakeCloud(FakeHosts):
     def settle_addresses(self) -> Mapping[str, str]:
         return {}
 
+    def check_port(self, port: int) -> None:
+        pass
+
     def open_ports(self, ports: Mapping[str, Collection[int]], inner: Collection[int] = (), source: str = "") -> None:
         self.running_before.append({port for api in self.apis.values() for port in api.open_ports})
         self.opened.append({*itertools.chain(*ports.values())})
         self.opened_on = {name: {*numbers} for name, numbers in ports.items()}
         self.has_group = True
+
+    def deadline(self) -> datetime | None:
+        return self.until
+
+    def mark_deadline(self, until: datetime | None) -> None:
+        if self.mark_fault:
+            raise self.mark_fault
+        self.has_group = self.has_group or until is not None
+        self.until = until
+        self.done.append(f"mark until {until}")
 
     def resources(self) -> str:
         counts = {"servers": len(self.servers), "ports": len(self.ports), "security groups": int(self.has_group)}
@@ -207,8 +223,38 @@ class FakeCloud(FakeHosts):
             self.ports.remove(name)
             outcomes.append(Outcome(f"port {name}", "deleted"))
         if only is None and self.has_group and not self.servers:
-            self.has_group = False
+            self.has_group, self.until = False, None
             outcomes.append(Outcome("security group cloudscale:bio", "deleted"))
+        return Outcomes(outcomes)
+
+
+class FakeCloudWithWork(FakeCloud):
+    """The same, with a work volume for each machine that is made. `stuck_work` can't be deleted."""
+
+    def __init__(self, registry: Json) -> None:
+        super().__init__(registry)
+        self.work: set[str] = set()
+        self.stuck_work: set[str] = set()
+
+    def boot(self, machine: Machine) -> Survey:
+        self.work.add(machine.name)
+        return super().boot(machine)
+
+    def work_volumes(self) -> list[WorkVolume]:
+        return [
+            WorkVolume(name, f"{name}-work", is_used=True, is_attached=name in self.servers)
+            for name in sorted(self.work, key=self._number)
+        ]
+
+    def sweep_work(self) -> Outcomes[str]:
+        assert not self.servers, "the volumes are still attached"
+        outcomes = []
+        for name in sorted(self.work, key=self._number):
+            if name in self.stuck_work:
+                outcomes.append(Outcome[str](f"volume {name}-work", error=CloudError("It is error_deleting.")))
+            else:
+                self.work.remove(name)
+                outcomes.append(Outcome(f"volume {name}-work", "deleted"))
         return Outcomes(outcomes)
 
 

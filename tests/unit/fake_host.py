@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from cloudscale.engines import setup
 from cloudscale.errors import ConnectionFailed
 from cloudscale.hosts.facts import Facts, parse_facts
+from cloudscale.hosts.firewall import SCRIPT
 from cloudscale.hosts.target import Target
 from cloudscale.model import CommandResult, OnOutput
 from tests.unit.scripts import SCRIPTS, script_text
@@ -79,6 +80,7 @@ Filesystem     1024-blocks    Used Available Capacity Mounted on
     "certificate": "",
     "key": "",
     "mark": "",
+    "firewall": "",
     "ready": "",
     "installed_by_course": "",
     "installed_at_boot": "",
@@ -209,6 +211,7 @@ class FakeHost:
             f"{setup.TLS}/ca.pem": "authority",
             f"{setup.TLS}/cert.pem": "certificate",
             f"{setup.TLS}/key.pem": "key",
+            SCRIPT: "firewall",
         }
         for path, text in files.items():
             values[names[path]] = text
@@ -226,6 +229,6 @@ class FakeHost:
             self.values = dict(self.fresh)
         else:
             course = ("mark", "ready", "before", "installed_by_course", "installed_at_boot")
-            ours = ("unit", "authority", "certificate", "key", *course)
+            ours = ("unit", "authority", "certificate", "key", "firewall", *course)
             self.values |= {**dict.fromkeys(ours, ""), "settings": self.data.decode()}
             self.values |= {name: self.fresh[name] for name in ("start", "swarm")}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Mapping
 from copy import deepcopy
-from typing import Any
+from typing import Any, cast
 
 from tests.unit.api_schema import SERVICE, Json, api_error, check_keys
 from tests.unit.fake_calls import FakeCalls, call, labelled
@@ -50,9 +51,31 @@ class FakeServices(FakeCalls):
     # --- secrets and configs ---
 
     @call
-    def configs(self) -> list[Json]:
+    def configs(self, filters: Mapping[str, Any] | None = None) -> list[Json]:
         self._manager()
-        return deepcopy(self.swarm.configs)
+        return deepcopy(labelled(self.swarm.configs, filters, lambda config: config["Spec"].get("Labels") or {}))
+
+    @call
+    def create_config(self, name: str, data: bytes, labels: Mapping[str, str]) -> Json:
+        self._manager()
+        if not re.fullmatch(r"[a-zA-Z0-9]([a-zA-Z0-9._-]{0,62}[a-zA-Z0-9])?", name) or not 0 < len(data) <= 500_000:
+            raise api_error(400, f"invalid config {name}")
+        if any(config["Spec"].get("Name") == name for config in self.swarm.configs):
+            raise api_error(409, f"config {name} exists")
+        config_id = self.swarm.id("config")
+        spec = {"Name": name, "Labels": dict(labels), "Data": base64.b64encode(data).decode()}
+        self.swarm.configs.append({"ID": config_id, "Spec": spec})
+        self._changed(f"create config {name}")
+        return {"ID": config_id}
+
+    @call
+    def remove_config(self, id: str) -> None:
+        self._manager()
+        gone = [config for config in self.swarm.configs if config.get("ID") == id]
+        if not gone:
+            raise api_error(404, f"config {id} not found")
+        self.swarm.configs.remove(gone[0])
+        self._changed(f"remove config {gone[0]['Spec']['Name']}")
 
     @call
     def secrets(self, filters: Mapping[str, Any] | None = None) -> list[Json]:
@@ -77,7 +100,7 @@ class FakeServices(FakeCalls):
         self._manager()
         if id not in self.swarm.secrets:
             raise api_error(404, f"secret {id} not found")
-        if any(id in str(service["Spec"]) for service in self.swarm.services.values()):
+        if any(f"'{id}'" in str(service["Spec"]) for service in self.swarm.services.values()):
             raise api_error(400, f"secret {id} is in use")
         self._changed(f"remove secret {self.swarm.secrets.pop(id)['Spec']['Name']}")
 
@@ -88,6 +111,13 @@ class FakeServices(FakeCalls):
         self._manager()
         found = list(self.swarm.services.values())
         return deepcopy(labelled(found, filters, lambda service: service["Spec"]["Labels"]))
+
+    @call
+    def inspect_service(self, service: str) -> Json:
+        self._manager()
+        if service not in self.swarm.services:
+            raise api_error(404, f"service {service} not found")
+        return deepcopy(self.swarm.services[service])
 
     @call
     def tasks(self, filters: Mapping[str, Any] | None = None) -> list[Json]:
@@ -132,7 +162,7 @@ class FakeServices(FakeCalls):
             raise api_error(500, "update out of sequence")
         if name != present["Spec"]["Name"]:
             raise api_error(501, "renaming services is not supported")
-        changed = spec["TaskTemplate"] != present["Spec"]["TaskTemplate"]
+        changed = any(spec[key] != present["Spec"][key] for key in ("TaskTemplate", "Mode"))
         self.swarm.services[service] = {"ID": service, "Version": {"Index": version + 1}, "Spec": spec}
         self._changed(f"update service {name}")
         if changed:
@@ -164,4 +194,6 @@ class FakeServices(FakeCalls):
         for secret in template["ContainerSpec"].get("Secrets", []):
             if self.swarm.secrets.get(secret["SecretID"], {}).get("Spec", {}).get("Name") != secret["SecretName"]:
                 raise api_error(400, f"secret not found: {secret['SecretName']}")
-        return deepcopy(spec)
+        made = deepcopy(spec)
+        cast(Json, made["TaskTemplate"]).setdefault("Runtime", "container")  # as the engine does
+        return made

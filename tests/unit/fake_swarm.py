@@ -161,6 +161,8 @@ class FakeSwarm:
 
     def start(self, service_id: str) -> None:
         spec = self.services[service_id]["Spec"]
+        if not spec["Mode"]["Replicated"]["Replicas"]:
+            return
         (constraint,) = spec["TaskTemplate"]["Placement"]["Constraints"]
         node = self.nodes.get(constraint.removeprefix("node.id=="))
         if node is None or not (self.is_up(node) or node.id in self.unnoticed):
@@ -196,7 +198,7 @@ class FakeSwarm:
                 "ServiceID": service_id,
                 "NodeID": node_id,
                 "DesiredState": desired,
-                "Spec": deepcopy(spec),
+                "Spec": {key: deepcopy(value) for key, value in spec.items() if key != "Runtime"},
                 "Status": status,
             }
         )

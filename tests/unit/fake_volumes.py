@@ -6,13 +6,29 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
 from tests.unit.api_schema import Json, api_error
 from tests.unit.fake_calls import FakeCalls, call, labelled
 from tests.unit.fake_swarm import FakeNetwork
+
+WORK = "cloudscale-work/"  # where a move has a student's volume
+LIMITS = {  # of a container, that are given all or none
+    *("read_only", "cap_add", "security_opt", "mem_limit", "memswap_limit", "pids_limit", "cpu_shares", "auto_remove"),
+}
+
+
+def packed(files: Mapping[str, bytes]) -> bytes:
+    """A tar archive of these files."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for key, data in files.items():
+            entry = tarfile.TarInfo(key)
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+    return archive.getvalue()
 
 
 class FakeVolumes(FakeCalls):
@@ -24,6 +40,8 @@ class FakeVolumes(FakeCalls):
         self.files: dict[str, dict[str, bytes]] = {}
         self.signals: list[str] = []
         self.gateway_error = ""
+        self.disk_is_full = False
+        self.cut_off: int | None = None  # where an archive of a student's work ends too early
 
     @call
     def volumes(self, filters: Mapping[str, Any] | None = None) -> Json:
@@ -31,9 +49,9 @@ class FakeVolumes(FakeCalls):
         return {"Volumes": deepcopy(found) or None}
 
     @call
-    def create_volume(self, name: str, labels: Mapping[str, str]) -> None:
+    def create_volume(self, name: str, labels: Mapping[str, str]) -> Json:
         made = {"Name": name, "Labels": dict(labels), "CreatedAt": self.network.time()}
-        self.volumes_.setdefault(name, made)
+        return deepcopy(self.volumes_.setdefault(name, made))
 
     @call
     def remove_volume(self, name: str) -> None:
@@ -48,22 +66,44 @@ class FakeVolumes(FakeCalls):
     # --- containers that are no service's ---
 
     @call
-    def create_host_config(self, *, binds: Sequence[str], network_mode: str, cap_drop: Sequence[str] = ()) -> Json:
-        assert network_mode == "none"
-        return {"Binds": list(binds)}
+    def create_host_config(
+        self,
+        /,
+        *,
+        network_mode: str,
+        binds: Sequence[str] = (),
+        mounts: Sequence[Json] = (),
+        cap_drop: Sequence[str] = (),
+        **limits: Any,
+    ) -> Json:
+        assert network_mode == "none" and {*limits} in (set(), LIMITS)
+        return {"Binds": list(binds), "Mounts": list(mounts), "cap_drop": list(cap_drop), **limits}
 
     @call
     def create_container(
-        self, image: str, entrypoint: Sequence[str], host_config: Json, labels: Mapping[str, str], user: str = ""
+        self,
+        image: str,
+        entrypoint: Sequence[str],
+        labels: Mapping[str, str],
+        host_config: Json | None = None,
+        user: str = "",
+        command: Sequence[str] = (),
     ) -> Json:
-        (bind,) = host_config["Binds"]
+        config = host_config or {}
+        binds, mounts = config.get("Binds", []), config.get("Mounts", [])
+        for mount in mounts:
+            marks = dict(mount.get("VolumeOptions", {}).get("Labels", {}))
+            made = {"Name": mount["Source"], "Labels": marks, "CreatedAt": self.network.time()}
+            self.volumes_.setdefault(mount["Source"], made)
         container = {
             "Id": f"{self.name}-{len(self.containers_)}-{self.network.time()}",
             "State": "created",
             "Image": image,
             "Labels": dict(labels),
             "Ports": [],
-            "Volumes": [bind.partition(":")[0]],
+            "Volumes": [*(bind.partition(":")[0] for bind in binds), *(mount["Source"] for mount in mounts)],
+            "Mounts": mounts,
+            "Config": config,
             "Entrypoint": list(entrypoint),
         }
         self.containers_.append(container)
@@ -71,6 +111,9 @@ class FakeVolumes(FakeCalls):
 
     @call
     def start(self, container: str) -> None:
+        if self._container(container)["Entrypoint"][0] == "python3":  # a helper
+            self._container(container)["State"] = "running"
+            return
         *program, target = self._container(container)["Entrypoint"]
         assert program == ["cp", "-f", "/usr/bin/caddy"]  # -f: an older one may be running
         self._files(container)[target.rpartition("/")[2]] = b"Caddy"
@@ -84,7 +127,8 @@ class FakeVolumes(FakeCalls):
         assert force
         gone = [known for known in self.containers_ if known["Id"] == container]
         self.containers_ = [known for known in self.containers_ if known not in gone]
-        if any(known["State"] != "created" for known in gone):
+        helpers = [known for known in gone if known["Labels"].get("cloudscale.role") == "helper"]
+        if any(known["State"] != "created" for known in gone if known not in helpers):
             self._changed(f"remove container {container}")
 
     @call
@@ -95,25 +139,27 @@ class FakeVolumes(FakeCalls):
         self.read_gateway(self._files(container))
 
     @call
-    def put_archive(self, container: str, path: str, data: bytes) -> None:
-        with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+    def put_archive(self, container: str, path: str, data: bytes | Iterable[bytes]) -> None:
+        whole = data if isinstance(data, bytes) else b"".join(data)
+        if self.disk_is_full:
+            raise api_error(500, "write /work: no space left on device")
+        with tarfile.open(fileobj=io.BytesIO(whole)) as archive:
             for entry in archive:
                 if file := archive.extractfile(entry):
-                    self._files(container)[entry.name] = file.read()
+                    self._files(container)[entry.name.removeprefix(WORK)] = file.read()
 
     @call
     def get_archive(self, container: str, path: str) -> tuple[Iterator[bytes], Json]:
+        if path == f"/{WORK}".rstrip("/"):
+            archive = packed({f"{WORK}{name}": data for name, data in self._files(container).items()})
+            return (chunk for chunk in (archive[:700], archive[700:][: self.cut_off])), {}
         name = path.removeprefix("/gateway/")
+        if not self._container(container)["Volumes"]:  # what is in its image
+            return iter([packed({name: b"Caddy"})]), {}
         found = {key: data for key, data in self._files(container).items() if key == name or key.startswith(f"{name}/")}
         if not found:
             raise api_error(404, f"Could not find the file {path} in container {container}")
-        archive = io.BytesIO()
-        with tarfile.open(fileobj=archive, mode="w") as tar:
-            for key, data in found.items():
-                entry = tarfile.TarInfo(key)
-                entry.size = len(data)
-                tar.addfile(entry, io.BytesIO(data))
-        return iter([archive.getvalue()]), {}
+        return iter([packed(found)]), {}
 
     def _container(self, container: str) -> Json:
         for known in self.containers_:

@@ -130,7 +130,7 @@ class FakeDriver:
         if machine.name in self.refusals:
             raise self.refusals[machine.name]
         if self.adopts_swarm:
-            return Survey(machine, "127.0.0.1", held_ports=self.held)
+            return Survey(machine, "127.0.0.1", held_ports=self.held, free_disk=self.free_disk.get(machine.name))
         return Survey(
             machine,
             api.address,
@@ -143,7 +143,7 @@ class FakeDriver:
             state=MachineState.BARE if machine.name in self.bare else MachineState.SERVING,
         )
 
-    def prepare(self, machine: Machine) -> Engine:
+    def prepare(self, machine: Machine, reach: Sequence[str] = ()) -> Engine:
         self._reach(machine)
         if machine.name in self.faults:
             raise self.faults[machine.name]
@@ -177,7 +177,7 @@ class FakeDriver:
     def describe_removal(self, name: str) -> str:
         return f"The machine {name}"
 
-    def __call__(self, settings: Settings, course: CourseFolder, say: Say) -> FakeDriver:
+    def __call__(self, settings: Settings, course: CourseFolder, say: Say, patience: float | None = None) -> FakeDriver:
         """In the place of load_driver."""
         return self
 

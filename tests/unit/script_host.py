@@ -103,16 +103,20 @@ class Host:
     def run(
         self, script: str, *arguments: str, data: bytes = b"", patience: int = 900
     ) -> subprocess.CompletedProcess[bytes]:
-        return self._run(["-c", self._moved(script, patience), "cloudscale", *arguments], data)
+        return self._run(["-c", self.moved(script, patience), "cloudscale", *arguments], data)
+
+    def run_text(self, text: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+        """Runs what `moved` has given."""
+        return self._run(["-c", text, "cloudscale", *arguments])
 
     def boot(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
         """As cloud-init runs it: a file, which calls itself."""
         path = self.root / "part-001"
-        path.write_text(self._moved("boot"))
+        path.write_text(self.moved("boot"))
         path.chmod(0o700)
         return self._run([str(path), *arguments])
 
-    def _moved(self, script: str, patience: int = 900) -> str:
+    def moved(self, script: str, patience: int = 900) -> str:
         """The script, changed so that the folder is its host."""
         text = FOLDERS.sub(f"{self.root}/", script_text(script)).replace(" -C / ", f" -C {self.root} ")
         text = text.replace('"${COURSE#/}/mark.json"', f'"{COURSE[1:]}/mark.json"')
@@ -134,7 +138,8 @@ class Host:
         )
 
     def up(self, setup: Setup) -> subprocess.CompletedProcess[bytes]:
-        return self.run("engine-up", "install" if setup.install else "keep", data=provision.tar(setup.files))
+        what = "install" if setup.install else "keep" if setup.restarts else "firewall"
+        return self.run("engine-up", what, data=provision.tar(setup.files))
 
     def down(self, settings: bytes = b"") -> subprocess.CompletedProcess[bytes]:
         return self.run("engine-down", data=settings)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from importlib import resources
 
-SCRIPTS = ("facts", "engine-up", "engine-down", "image-door", "image-send", "boot")
+from cloudscale.hosts.first_boot import boot_script
+
+SCRIPTS = ("facts", "engine-up", "engine-down", "image-door", "image-send", "boot", "firewall", "work-volume")
 
 
 def script_text(name: str) -> str:
-    room = "hosts" if name in ("facts", "boot") else "engines"
+    if name == "boot":
+        return boot_script()
+    room = "hosts" if name in ("facts", "firewall") else "engines"
     return resources.files(f"cloudscale.{room}").joinpath("scripts", f"{name}.sh").read_text()

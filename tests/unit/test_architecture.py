@@ -19,7 +19,7 @@ LAYERS = (
     {"workflow"},
     {"cli"},
     {"cluster"},
-    {"gateway"},
+    {"gateway", "material"},
     {"drivers", "seats", "swarm"},
     {"images"},
     {"engines"},
@@ -36,13 +36,15 @@ LIBRARIES = {  # and the modules that import them
         *("hosts.login_key", "hosts.private_keys"),
     },
     "invoke": {"cli.configuration", "cli.invocation"},
-    "rich": {"progress"},
-    "tabulate": {"cli.report", "course.settings"},
-    "pydantic": {"course.settings", "course.values"},
+    "rich": {"cli.live", "progress"},
+    "tabulate": {"cli.report", "course.flags"},
+    "pydantic": {"course.flags", "course.settings", "course.values"},
     "pycdlib": {"drivers.vm.seed"},
     "qemu": {"drivers.vm.qemu"},
+    "segno": {"cli.cards"},
     "psutil": {"drivers.vm.driver"},
     "filelock": {"drivers.vm.base_image"},
+    "tornado": {"seats.browser", "seats.visit"},
 }
 PRINTING = {"cli.invocation"}
 

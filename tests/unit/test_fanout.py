@@ -107,3 +107,25 @@ def test_an_interrupt_does_not_wait_for_what_hangs() -> None:
     let_go.set()
     for worker in hanging:
         worker.join()
+
+
+def test_a_call_that_takes_too_long_is_given_up_and_the_others_are_kept() -> None:
+    silence = threading.Event()
+    outcomes = fan_out(lambda item: silence.wait(20) if item == 1 else True, range(3), width=3, patience=1)
+    silence.set()
+    assert [outcome.ok for outcome in outcomes] == [True, False, True]
+    assert isinstance(outcomes[1].error, TimeoutError)
+    assert str(outcomes[1].error) == "no answer in 1 s"
+
+
+def test_what_has_not_begun_in_time_does_not_begin() -> None:
+    silence = threading.Event()
+    begun: list[int] = []
+
+    def wait(item: int) -> None:
+        begun.append(item)
+        silence.wait(20)
+
+    assert not any(outcome.ok for outcome in fan_out(wait, range(4), width=2, patience=1))
+    silence.set()
+    assert sorted(begun) == [0, 1]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from cloudscale.units import GIB, MIB, gib, mib, parse_size
+from cloudscale.units import GIB, MIB, amount, gib, mib, parse_size
 
 
 @pytest.mark.parametrize(
@@ -23,3 +23,8 @@ def test_sizes_in_words_are_round() -> None:
     assert mib(437 * MIB + 99) == "437 MiB"
     assert gib(3 * GIB // 2) == "1.5 GiB"
     assert gib(GIB, 2) == "1.00 GiB"
+
+
+def test_an_amount_has_the_unit_that_suits_it() -> None:
+    sizes = (0, 900, 3000, 5 * MIB, 2 * GIB)
+    assert [amount(size) for size in sizes] == ["0 bytes", "900 bytes", "3 KiB", "5 MiB", "2.0 GiB"]

@@ -91,6 +91,11 @@ def volume_size(settings: OpenStackSettings) -> int:
     return math.ceil((settings.boot_volume or 0) / GIB)
 
 
+def work_size(settings: OpenStackSettings) -> int:
+    """The size of a work volume in GiB; 0 if machines have none."""
+    return math.ceil((settings.work_volume or 0) / GIB)
+
+
 def _check_zone(cloud: Cloud, zone: str | None) -> None:
     if zone:
         zones = cloud.attempt("Reading the zones", lambda: list(cloud.api.compute.availability_zones()))
@@ -103,13 +108,12 @@ def _check_zone(cloud: Cloud, zone: str | None) -> None:
 
 
 def _check_volumes(cloud: Cloud, settings: OpenStackSettings) -> None:
-    """Checks what is configured for boot volumes."""
-    if not settings.boot_volume:
+    """Checks what is configured for volumes."""
+    given = [f"openstack.{key}" for key in ("boot_volume", "work_volume") if getattr(settings, key)]
+    if not given:
         return
     if not cloud.api.has_service("block-storage"):
-        raise SettingsError(
-            f"openstack.boot_volume is set, but the cloud {cloud.name!r} has no volumes.", "Leave it out."
-        )
+        raise SettingsError(f"{given[0]} is set, but the cloud {cloud.name!r} has no volumes.", "Leave it out.")
     storage: Any = cloud.api.block_storage
     for key, name, listing in (
         ("volume_type", settings.volume_type, storage.types),

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from math import inf
 from typing import Any, TypeVar
 
 from keystoneauth1 import exceptions as ksa
@@ -29,6 +30,7 @@ T = TypeVar("T")
 ANSWERING = 60.0  # seconds for one request
 PATIENCE = 240.0  # seconds for one action, with all its attempts
 LOGIN_PATIENCE = 30.0  # the same for the login, which is shorter because the address may be wrong
+LOGIN_REQUESTS = 2  # Keystone's versions, then the token
 PAUSE, LONGEST_PAUSE = 0.5, 15.0  # seconds between two attempts; each pause is up to twice the previous one
 ARRIVING = 5.0  # seconds in which the cloud may still carry out a request that it did not answer
 LONGEST_RETRY_AFTER = 120.0  # seconds; a longer Retry-After is cut to this
@@ -66,12 +68,16 @@ OUT_OF_REACH = (
 
 @dataclass(frozen=True)
 class Cloud:
-    """One project of one cloud. Safe to use from several threads."""
+    """One project of one cloud. Safe to use from several threads.
+
+    `patience`: seconds for one action at most, if less than usual.
+    """
 
     api: Connection
     name: str
     project_id: str
     clock: Clock
+    patience: float = PATIENCE
 
     def attempt(
         self,
@@ -87,7 +93,7 @@ class Cloud:
         `found` looks for what the request creates: the cloud may have carried out a request that it did not answer.
         Raises CloudError, with the message of the cloud.
         """
-        deadline, pause, renewed = self.clock.now() + patience, PAUSE, not has_token
+        deadline, pause, renewed = self.clock.now() + min(patience, self.patience), PAUSE, not has_token
         while True:
             try:
                 return call()
@@ -143,8 +149,11 @@ def cloud_error(what: str, error: Exception) -> CloudError:
     return CloudError(f"{what} failed: {_plain(error)}{f' (HTTP {code})' if code else ''}.", remedy)
 
 
-def open_cloud(settings: OpenStackSettings, clock: Clock | None = None) -> Cloud:
-    """Logs in, with clouds.yaml or the environment (OS_*). Raises AccessError, which names what is wrong."""
+def open_cloud(settings: OpenStackSettings, clock: Clock | None = None, patience: float | None = None) -> Cloud:
+    """Logs in, with clouds.yaml or the environment (OS_*). Raises AccessError, which names what is wrong.
+
+    `patience`: seconds for each action, if less than usual.
+    """
     if file := os.environ.get("OS_CLIENT_CONFIG_FILE"):
         os.environ["OS_CLIENT_CONFIG_FILE"] = os.path.expanduser(file)
     try:
@@ -159,7 +168,7 @@ def open_cloud(settings: OpenStackSettings, clock: Clock | None = None) -> Cloud
         )
     try:
         region = known.get_one(cloud=settings.cloud)
-        region.config["api_timeout"] = float(region.config.get("api_timeout") or ANSWERING)
+        region.config["api_timeout"] = min(float(region.config.get("api_timeout") or ANSWERING), patience or inf)
         # retries are made here only, not by the library; the library allows one request more than this number
         region.config |= {"status_code_retries": 0, "connect_retries": 0, "image_status_code_retries": 0}
         region.config["concurrency"] = dict.fromkeys((*SERVICES, "block-storage"), AT_ONCE - 1)
@@ -180,8 +189,11 @@ def open_cloud(settings: OpenStackSettings, clock: Clock | None = None) -> Cloud
             f"The configuration of the cloud {settings.cloud or known.default_cloud!r} is malformed ({_plain(error)}).",
             FORM,
         ) from None
-    cloud = Cloud(connection, region.name, "", clock or SystemClock())
+    cloud = Cloud(connection, region.name, "", clock or SystemClock(), patience or PATIENCE)
+    session: Any = connection.session
+    session.timeout /= LOGIN_REQUESTS  # so that all of a login together is within the patience
     access = _login(cloud)
+    session.timeout *= LOGIN_REQUESTS
     _check_services(cloud, access)
     _check_tags(cloud)
     return replace(cloud, project_id=str(access.project_id))
@@ -207,10 +219,13 @@ def _login(cloud: Cloud) -> AccessInfo:
             "Logging in", lambda: plugin.get_access(session), patience=LOGIN_PATIENCE, has_token=False
         )
     except CloudError as error:
+        expired = " The application credential may have expired." if account.startswith("application") else ""
         raise AccessError(
             f"Could not log in to {where} with {account or 'a token'}. {error.message}",
-            "Check the credentials in clouds.yaml or OS_*: the password or secret, the project, the domains, auth_url."
-            + (" The application credential may have expired." if account.startswith("application") else ""),
+            "Check auth_url in clouds.yaml (OS_AUTH_URL), the network, and the VPN if your cloud needs one."
+            if isinstance(error.__context__, OUT_OF_REACH)
+            else "Check the credentials in clouds.yaml or OS_*: the password or secret, the project, the domains,"
+            f" auth_url.{expired}",
         ) from None
     except Exception as error:  # the plugins have no error of their own for missing credentials
         raise AccessError(f"The credentials for {where} are incomplete: {_plain(error)}.", COMPLETE) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import email.utils
 from typing import Any
 
 from keystoneauth1.access import AccessInfoV3
@@ -12,8 +13,9 @@ from openstack.exceptions import raise_from_response
 
 from cloudscale.drivers.openstack.cloud import LOGIN_PATIENCE, Cloud
 from cloudscale.errors import AccessError, CloudError
-from cloudscale.model import Say
+from cloudscale.model import Finding, Say
 
+MOST_OFF = datetime.timedelta(minutes=5)
 SOON = datetime.timedelta(hours=24)
 TOKENS = ("token", "v3token", "admin_token")  # the kinds of login of which nothing can get a new token
 
@@ -30,6 +32,25 @@ def check_credential(cloud: Cloud, say: Say) -> None:
                 f"Warning: the {what} for the cloud {cloud.name!r} expires in {left.total_seconds() / 3600:.1f} hours,"
                 f" at {when}. After that, nothing can be changed or deleted with it. {remedy}"
             )
+
+
+def check_clock(cloud: Cloud) -> Finding | None:
+    """A warning where this computer's clock differs from the cloud's, by which certificates and logins expire."""
+    answer = cloud.attempt("Reading the time", lambda: cloud.api.session.get(cloud.api.auth["auth_url"]))
+    try:
+        theirs = email.utils.parsedate_to_datetime(answer.headers["Date"])  # RFC 9110, 6.6.1
+    except (KeyError, ValueError):
+        return None
+    off = datetime.datetime.now(datetime.UTC) - theirs
+    if abs(off) <= MOST_OFF:
+        return None
+    return Finding(
+        "this computer",
+        "warning",
+        f"its clock is {abs(off)} {'ahead of' if off > datetime.timedelta() else 'behind'} that of the cloud"
+        f" {cloud.name!r}: certificates may count as expired or as not valid yet.",
+        "Set the clock: sudo timedatectl set-ntp true.",
+    )
 
 
 def _ends(cloud: Cloud) -> list[tuple[str, datetime.datetime, str]]:

@@ -5,47 +5,50 @@ from __future__ import annotations
 import ipaddress
 import itertools
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
 
 from cloudscale.course.folder import CourseFolder
 from cloudscale.course.naming import natural
 from cloudscale.course.settings import NO_FLOATING_IPS, OpenStackSettings
 from cloudscale.drivers.made import MadeMachines, survey_not_up
-from cloudscale.drivers.openstack import inventory, quota, security, sweep
+from cloudscale.drivers.openstack import inventory, quota, security, sweep, work
 from cloudscale.drivers.openstack.choices import Choices, choose
 from cloudscale.drivers.openstack.cloud import open_cloud
-from cloudscale.drivers.openstack.credential import check_credential
+from cloudscale.drivers.openstack.credential import check_clock, check_credential
 from cloudscale.drivers.openstack.given_ips import check_given_ips
-from cloudscale.drivers.openstack.inventory import FLOATING, INNER, OWN, Inventory, Server, read_inventory, read_servers
-from cloudscale.drivers.openstack.making import BOOTING, DELETING, Blueprint, Faulty, Maker
-from cloudscale.drivers.openstack.watch import Watch
+from cloudscale.drivers.openstack.inventory import FLOATING, INNER, OWN, Inventory, Server, read_inventory
+from cloudscale.drivers.openstack.making import BOOTING, Blueprint, Faulty, Maker, remove_duplicates
 from cloudscale.drivers.over_ssh import LOGIN
 from cloudscale.engines.client import Engine
-from cloudscale.errors import MachineError, NotSetUp
+from cloudscale.errors import CloudscaleError, MachineError, NotSetUp
 from cloudscale.fanout import fan_out
 from cloudscale.hosts.facts import Facts, usable_memory
 from cloudscale.hosts.first_login import Booting, NoLogin
 from cloudscale.hosts.target import Target
-from cloudscale.model import Kind, Machine, Order, Outcomes, Say, Survey
+from cloudscale.model import Finding, Kind, Machine, Order, Outcomes, Say, Survey, WorkVolume
 from cloudscale.units import MIB
 
 REPLACEMENTS = 2  # further servers that are tried for a machine if the first one does not come up
 BOOTABLE = {"BUILD", "REBOOT", "HARD_REBOOT", "SHUTOFF"}  # states from which a server can become ACTIVE
 
 
-def load(settings: OpenStackSettings, course: CourseFolder, say: Say) -> OpenStack:
-    return OpenStack(settings, course, say)
+def load(settings: OpenStackSettings, course: CourseFolder, say: Say, patience: float | None = None) -> OpenStack:
+    return OpenStack(settings, course, say, patience)
 
 
 class OpenStack(MadeMachines):
-    def __init__(self, settings: OpenStackSettings, course: CourseFolder, say: Say) -> None:
-        super().__init__(course, say, user=settings.user or "debian", boot_timeout=settings.boot_timeout)
+    def __init__(
+        self, settings: OpenStackSettings, course: CourseFolder, say: Say, patience: float | None = None
+    ) -> None:
+        user = settings.user or "debian"
+        super().__init__(course, say, user=user, boot_timeout=settings.boot_timeout, patience=patience)
         self._settings = settings
         self._given_user = settings.user if "user" in settings.model_fields_set else ""
-        self._cloud = open_cloud(settings)
+        self._cloud = open_cloud(settings, patience=patience)
         self._mark = inventory.mark(course.name)
         self._inventory = Inventory()
         self._targets: dict[str, Target] = {}
@@ -62,7 +65,7 @@ class OpenStack(MadeMachines):
     # --- existing machines -------------------------------------------------------------------
 
     def machines(self) -> list[Machine]:
-        self._inventory = read_inventory(self._cloud, self._mark, self._settings.floating_ips)
+        self._inventory = self._read_inventory()
         machines = [self._machine(name) for name in self._inventory.servers]
         self._targets = {}
         up = [machine for machine in machines if machine.address and self._server(machine).status == "ACTIVE"]
@@ -131,9 +134,10 @@ class OpenStack(MadeMachines):
                 f"{machine.name}: its server is {self._describe(server)}.",
                 f"Repair it in the cloud. Or delete the machine: invoke driver_reset --only {machine.name}.",
             )
-        if server.has_answered and machine.name in self._targets:
+        lacks_work = server.lacks_work and self._settings.work_volume
+        if server.has_answered and machine.name in self._targets and not lacks_work:
             return self._survey_running(machine)
-        # it is still booting, or an earlier run was interrupted, or it has lost its floating IP
+        # it is still booting, or an earlier run was interrupted, or it has lost its floating IP or its work volume
         return survey_not_up(
             machine,
             cpus=server.cpus,
@@ -153,9 +157,17 @@ class OpenStack(MadeMachines):
         return super().connect(machine)
 
     def _address(self, machine: Machine, facts: Facts) -> str:
+        return facts.own_address(*self._inner(machine), machine.address, self._connection(machine).peer)
+
+    def _confirmed(self, machine: Machine) -> set[str]:
+        # by which it is reached once the class has a gateway: its certificate need not change then
+        return {*super()._confirmed(machine), *self._inner(machine)}
+
+    def _inner(self, machine: Machine) -> list[str]:
+        """The address in the project's network, as the cloud has it."""
         port = self._inventory.ports.get(machine.name)
         inner = port.address if port else self._ports.get(machine.name)
-        return facts.own_address(*([inner] if inner else []), machine.address, self._connection(machine).peer)
+        return [inner] if inner else []
 
     # --- new machines ------------------------------------------------------------------------
 
@@ -166,6 +178,7 @@ class OpenStack(MadeMachines):
         with self._lock:
             if self._chosen is None:
                 self._chosen = choose(self._cloud, self._settings, self._say)
+                work.say_missing(self._inventory, self._settings, self._say)
                 given, external = self._settings.floating_ips, self._chosen.external_id
                 check_given_ips(self._cloud, given, external, self._mark, self._inventory)
             return self._chosen
@@ -173,34 +186,39 @@ class OpenStack(MadeMachines):
     def check_nodes(self, nodes: int) -> None:
         check_credential(self._cloud, self._say)  # of machines, only the quota is a limit, which `order` checks
 
+    def check_port(self, port: int) -> None:
+        pass  # any can be opened
+
     def order(self, count: int, former: Collection[str]) -> Order:
         kind, networks = self._choices().kind, self._choices().cidrs
-        # a port of a machine that no longer exists keeps its name and address for a new one
-        former = {*former, *self._inventory.ports}
+        # ports and work volumes of machines that no longer exist are for new ones of the same name
+        former = {*former, *self._inventory.ports, *self._inventory.work}
         names = self._new_names(count, self._inventory.servers, former, self._settings.server_prefix)
         self._ordered = tuple(names)
-        machines = [self._machine(name) for name in names]
-        with_volumes = bool(self._settings.boot_volume)
-        allowances, self._group_size = quota.read_allowances(self._cloud, with_volumes=with_volumes, say=self._say)
+        work.say_waiting(self._inventory, names, self._say)
+        allowances, self._group_size = quota.read_allowances(self._cloud, self._settings, self._say)
         groups = quota.read_groups(self._cloud, self._mark)
         recipe = quota.recipe(
             self._choices(), self._settings, self._inventory, groups, self._group_size, one_ip=self._by_first
         )
         demands = quota.demands(recipe, count, allowances)
         short = {demand.resource for demand in demands if not demand.is_met}
-        extra = (
-            " Or name floating IPs that the project has: openstack.floating_ips." if quota.FLOATING_IPS in short else ""
-        )
+        ips = " Or name floating IPs that the project has: openstack.floating_ips."
         return Order(
             surveys=tuple(
-                survey_not_up(machine, cpus=kind.cpus, memory=kind.memory, networks=networks) for machine in machines
+                survey_not_up(self._machine(name), cpus=kind.cpus, memory=kind.memory, networks=networks)
+                for name in names
             ),
             demands=demands,
             fits=quota.most(recipe, count, allowances),
             quota="The project's quota",
             remedy="Delete what is no longer used, choose a smaller openstack.flavor, or ask the cloud's administrators"
-            f" for a larger quota.{extra}",
+            f" for a larger quota.{ips if quota.FLOATING_IPS in short else ''}",
         )
+
+    def examine(self) -> Iterable[Finding]:
+        found = work.findings(self._cloud, self._mark, self._inventory.servers, self._settings)
+        return [finding for finding in [check_clock(self._cloud), *found] if finding]
 
     # --- booting a machine -------------------------------------------------------------------
 
@@ -208,7 +226,7 @@ class OpenStack(MadeMachines):
         try:
             return self._start_server(name)
         except BaseException:
-            if name == self._entrance:
+            if name == self._entrance and not self._entrance_up.done():
                 self._entrance_up.set_exception(MachineError(f"{name} did not come up.", "See there."))
             raise
 
@@ -218,7 +236,7 @@ class OpenStack(MadeMachines):
         for attempt in itertools.count(1):
             try:
                 machine = Machine(name, self._boot_server(name, maker))
-                if name == self._entrance:
+                if name == self._entrance and not self._entrance_up.done():
                     self._entrance_up.set_result(self._targets[name])
                 return machine
             except Faulty as fault:
@@ -236,20 +254,12 @@ class OpenStack(MadeMachines):
         raise AssertionError
 
     def _remove_duplicates(self) -> None:
-        """Deletes servers that were created twice, because the cloud did not answer the first request."""
-        duplicates = self._inventory.duplicates
-        # nova gives the port to the second server: the first one is useless, too, unless it may hold students' work
-        others = [self._inventory.servers[server.name] for server in duplicates]
-        to_delete = {*duplicates, *(server for server in others if not server.has_answered)}
-        for server in to_delete:
-            self._say(f"{server.name}: it has two servers, deleting {server.id}")
-            delete = partial(self._cloud.api.compute.delete_server, server.id)
-            self._cloud.attempt(f"{server.name}: deleting a second server", delete)
-        if to_delete:
-            ids = {server.id for server in to_delete}
-            watch: Watch[Server] = Watch(lambda: read_servers(self._cloud, self._mark), self._cloud.clock)
-            watch.until(lambda servers: not ids & {server.id for server in servers} or None, DELETING)
-            self._inventory = read_inventory(self._cloud, self._mark, self._settings.floating_ips)
+        if remove_duplicates(self._cloud, self._mark, self._inventory, self._say):
+            self._inventory = self._read_inventory()
+
+    def _read_inventory(self) -> Inventory:
+        settings = self._settings
+        return read_inventory(self._cloud, self._mark, settings.floating_ips, with_work=bool(settings.work_volume))
 
     def _get_maker(self) -> Maker:
         key, choices = self._key(), self._choices()
@@ -257,7 +267,7 @@ class OpenStack(MadeMachines):
             if self._maker is None:
                 self._remove_duplicates()
                 blueprint = Blueprint(self._mark, self._settings, choices, key)
-                self._maker = Maker(self._cloud, blueprint, self._inventory, self._group_size)
+                self._maker = Maker(self._cloud, blueprint, self._inventory, self._group_size, self._say)
                 names = sorted({*self._inventory.servers, *self._ordered}, key=natural)
                 self._maker.reserve_ips(name for name in names if self._reach(name) == FLOATING)
             return self._maker
@@ -281,6 +291,7 @@ class OpenStack(MadeMachines):
             self._first_login(booting, target)
         except NoLogin as error:
             raise Faulty(str(error), server.id) from None
+        work.use(maker, server, self._login(target, LOGIN), self._say)
         maker.mark_answered(server)
         maker.note_reached(server, reach)
         self._say(f"{name}: up, at {address}")
@@ -313,10 +324,10 @@ class OpenStack(MadeMachines):
     def settle_addresses(self) -> Mapping[str, str]:
         if self._choices().external_id is None:
             return {}
-        self._inventory = read_inventory(self._cloud, self._mark, self._settings.floating_ips)
+        self._inventory = self._read_inventory()
         self._ordered = ()
         blueprint = Blueprint(self._mark, self._settings, self._choices(), self._key())
-        maker = Maker(self._cloud, blueprint, self._inventory, self._group_size)
+        maker = Maker(self._cloud, blueprint, self._inventory, self._group_size, self._say)
         settled = fan_out(partial(self._settle_address, maker), self._inventory.servers)
         settled.get()
         return {name: address for name, address in settled.values.items() if address}
@@ -328,6 +339,8 @@ class OpenStack(MadeMachines):
             return ""
         bound = next((ip for ip in self._inventory.ips if ip.port_id == port.id), None)
         if self._by_first and name != self._entrance:
+            if bound and not self._is_reached_inside(name, port.outer_address):
+                return ""
             maker.note_reached(server, INNER)
             if bound:
                 maker.take_ip(name, bound)
@@ -339,6 +352,17 @@ class OpenStack(MadeMachines):
             return ""
         self._targets[name] = self._server_target(ip.address, server)
         return ip.address
+
+    def _is_reached_inside(self, name: str, address: str) -> bool:
+        """Whether the first machine leads to this one. If not, that is reported."""
+        try:
+            self._login(self._targets[self._entrance], LOGIN).open(address, security.SSH_PORT, LOGIN).close()
+        except CloudscaleError as error:
+            self._say(
+                f"Warning: {name} keeps its floating IP, since it is not reached through {self._entrance}: {error}"
+            )
+            return False
+        return True
 
     def open_ports(self, ports: Mapping[str, Collection[int]], inner: Collection[int] = (), source: str = "") -> None:
         self._remove_duplicates()
@@ -352,6 +376,14 @@ class OpenStack(MadeMachines):
         security.add_rules(self._cloud, self._mark, group, rules)
         security.remove_others(self._cloud, self._mark, group, rules)
 
+    # --- the deadline ------------------------------------------------------------------------
+
+    def deadline(self) -> datetime | None:
+        return self._inventory.deadline
+
+    def mark_deadline(self, until: datetime | None) -> None:
+        security.mark_deadline(self._cloud, self._mark, until)
+
     # --- deletion ----------------------------------------------------------------------------
 
     def resources(self) -> str:
@@ -359,3 +391,9 @@ class OpenStack(MadeMachines):
 
     def sweep(self, only: Collection[str] | None = None) -> Outcomes[str]:
         return sweep.sweep(self._cloud, self._mark, only, self._settings.floating_ips)
+
+    def work_volumes(self) -> list[WorkVolume]:
+        return work.read_work(self._cloud, self._mark)
+
+    def sweep_work(self) -> Outcomes[str]:
+        return sweep.sweep_work(self._cloud, self._mark)

@@ -5,22 +5,27 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import partial
 from typing import Any
 
 from openstack.exceptions import raise_from_response
 
+from cloudscale.course.deadline import MARK, latest
 from cloudscale.course.naming import natural
 from cloudscale.drivers.openstack.cloud import MICROVERSION, Cloud
-from cloudscale.errors import CloudError
+from cloudscale.drivers.openstack.stored import WORK, Volume, read_volumes, work_volumes
+from cloudscale.errors import CloudError, SettingsError
 from cloudscale.fanout import fan_out
 from cloudscale.networks import is_public
 from cloudscale.units import MIB
 
-# in the metadata of a server: the SSH key that it was made with, the user for logins, and how it is reached
+# in the metadata of a server: the SSH key that it was made with, the user for logins, and how it is reached; the work
+# volume that it was made with is there under the name that the volume has its machine under (WORK)
 FINGERPRINT, USER, REACHED = "cloudscale.key", "cloudscale.user", "cloudscale.reached"
 FLOATING, OWN, INNER = "floating", "own", "inner"  # by a floating IP, by its own address, through the first machine
 ANSWERED = "cloudscale.answered"  # tag of a server: it has been up, and may hold students' work
+UNTIL = f"{MARK}:"  # tag of the security group, before the time
 CONSOLE = 20.0  # seconds to read a console, with all attempts
 
 
@@ -30,7 +35,10 @@ def mark(course: str) -> str:
 
 @dataclass(frozen=True)
 class Server:
-    """A machine as nova has it. `memory` is bytes."""
+    """A machine as nova has it. `memory` is bytes. `volumes`: ids of those that it has, or that it is to have.
+
+    `work`: the id of its work volume, which it may have lost; "" for a machine from before the setting.
+    """
 
     id: str
     name: str
@@ -43,6 +51,13 @@ class Server:
     cpus: int = 0
     memory: int = 0
     created: str = ""
+    volumes: tuple[str, ...] = ()
+    work: str = ""
+
+    @property
+    def lacks_work(self) -> bool:
+        """Whether it is in use without the work volume that it had: somebody detached that."""
+        return self.has_answered and bool(self.work) and self.work not in self.volumes
 
 
 @dataclass(frozen=True)
@@ -78,22 +93,31 @@ class FloatingIp:
 
 @dataclass(frozen=True)
 class Named:
-    """Anything else that a course has. `status`: of a volume."""
+    """Anything else that a course has."""
 
     id: str
     name: str
     is_tagged: bool = True
-    status: str = ""
 
 
 @dataclass(frozen=True)
 class Inventory:
-    """The machines of a course, by name. `duplicates`: servers with the name of another one in `servers`."""
+    """The machines of a course, by name. `duplicates`: servers with the name of another one in `servers`.
+
+    `work`: the work volumes by the names of their machines, which may not exist. Not read without the setting.
+    """
 
     servers: Mapping[str, Server] = field(default_factory=dict)
     duplicates: tuple[Server, ...] = ()
     ports: Mapping[str, Port] = field(default_factory=dict)
     ips: tuple[FloatingIp, ...] = ()
+    deadline: datetime | None = None
+    work: Mapping[str, Volume] = field(default_factory=dict)
+
+    @property
+    def waiting(self) -> list[str]:
+        """The machines that do not exist, and whose work volumes may hold students' work."""
+        return sorted((name for name, v in self.work.items() if v.is_used and name not in self.servers), key=natural)
 
     def address(self, name: str, *, floating: bool) -> str:
         """The address of a machine: its floating IP (`floating`), or that of its port; "" if it has none yet."""
@@ -103,17 +127,19 @@ class Inventory:
         return next((ip.address for ip in self.ips if ip.port_id == port.id), "" if floating else port.outer_address)
 
 
-def read_inventory(cloud: Cloud, mark: str, given_ips: Collection[str] = ()) -> Inventory:
+def read_inventory(cloud: Cloud, mark: str, given_ips: Collection[str] = (), *, with_work: bool = False) -> Inventory:
     """The course's machines as they are now. Raises CloudError.
 
-    `given_ips`: addresses of floating IPs of the project that the course may use, too.
+    `given_ips`: addresses of floating IPs of the project that the course may use, too. `with_work`: their work volumes.
     """
     readers: dict[str, Callable[[], Any]] = {
         "servers": lambda: read_servers(cloud, mark),
         "ports": lambda: read_ports(cloud, mark),
         "floating IPs": lambda: read_project_ips(cloud, mark),
+        "deadline": lambda: read_deadlines(cloud, mark),
+        "volumes": lambda: read_volumes(cloud, mark) if with_work else [],
     }
-    servers, ports, ips = read_together(readers)
+    servers, ports, ips, deadlines, volumes = read_together(readers)
     by_name = _ports_by_machine(cloud, servers, ports)
     owners = {port.owner for port in by_name.values()}
     chosen: dict[str, Server] = {}
@@ -125,6 +151,8 @@ def read_inventory(cloud: Cloud, mark: str, given_ips: Collection[str] = ()) -> 
         duplicates=tuple(server for server in servers if server.id not in ids),
         ports=by_name,
         ips=_usable_ips(ips, {port.id for port in by_name.values()}, given_ips),
+        deadline=latest(tag.removeprefix(UNTIL) for _, tag in deadlines),
+        work=work_volumes(volumes),
     )
 
 
@@ -153,8 +181,12 @@ def _usable_ips(ips: Iterable[FloatingIp], ports: Collection[str], given: Collec
 
 
 def read_together(readers: Mapping[str, Callable[[], Any]]) -> list[Any]:
-    """Reads several lists in parallel. Raises CloudError if one can't be read."""
-    return fan_out(lambda name: readers[name](), readers).get()
+    """Reads several lists in parallel. Raises CloudError if one can't be read, and SettingsError for all wrong keys."""
+    outcomes = fan_out(lambda name: readers[name](), readers)
+    wrong = [error for error in outcomes.errors.values() if isinstance(error, SettingsError)]
+    if len(wrong) > 1:
+        raise SettingsError("\n".join(error.message for error in wrong), "\n".join(error.remedy for error in wrong))
+    return outcomes.get()
 
 
 def read_servers(cloud: Cloud, mark: str) -> list[Server]:
@@ -220,6 +252,8 @@ def _server(values: Mapping[str, Any]) -> Server:
         cpus=int(flavor.get("vcpus") or 0),
         memory=int(flavor.get("ram") or 0) * MIB,
         created=str(values.get("created") or ""),
+        work=metadata.get(WORK, ""),
+        volumes=tuple(volume["id"] for volume in values.get("os-extended-volumes:volumes_attached") or ()),
     )
 
 
@@ -280,6 +314,15 @@ def read_security_groups(cloud: Cloud, mark: str) -> list[Named]:
     return [Named(group.id, group.name, mark in (group.tags or ())) for group in groups]
 
 
+def read_deadlines(cloud: Cloud, mark: str) -> list[tuple[str, str]]:
+    """The tags with the course's deadline, each with the id of the security group that has it.
+
+    The group has it for all: every course has one, which is made first and deleted last.
+    """
+    groups = _marked(cloud, "deadline", cloud.api.network.security_groups, mark)
+    return [(str(group.id), tag) for group in groups for tag in group.tags or () if tag.startswith(UNTIL)]
+
+
 def read_server_groups(cloud: Cloud, mark: str) -> list[Named]:
     """Server groups have neither tags nor descriptions: their name is the mark."""
     groups = cloud.attempt("Reading the server groups", lambda: list(cloud.api.compute.server_groups()))
@@ -290,14 +333,6 @@ def read_group_sizes(cloud: Cloud, mark: str) -> dict[str, int]:
     """The ids of the course's server groups, with the number of their members."""
     groups = cloud.attempt("Reading the server groups", lambda: list(cloud.api.compute.server_groups()))
     return {str(group.id): len(group.member_ids or ()) for group in groups if group.name == mark}
-
-
-def read_volumes(cloud: Cloud, mark: str) -> list[Named]:
-    """The volumes that the course's machines boot from; none if the cloud has no block storage."""
-    if not cloud.api.has_service("block-storage"):
-        return []
-    volumes = cloud.attempt("Reading the volumes", lambda: list(cloud.api.block_storage.volumes(details=True)))
-    return [Named(v.id, v.name, status=str(v.status)) for v in volumes if v.description == mark]
 
 
 def _marked(cloud: Cloud, what: str, listing: Callable[..., Iterable[Any]], mark: str) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Makes the parts of a machine: its port, its floating IP, its server, and its volume if it has one."""
+"""Makes the parts of a machine: its port, its floating IP, its server, and its volumes if it has some."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from openstack.exceptions import HttpException, raise_from_response
 
 from cloudscale.course.settings import OpenStackSettings
 from cloudscale.drivers.openstack import inventory, security
-from cloudscale.drivers.openstack.choices import Choices, volume_size
+from cloudscale.drivers.openstack.choices import Choices
 from cloudscale.drivers.openstack.cloud import MICROVERSION, Cloud, status
 from cloudscale.drivers.openstack.inventory import (
     ANSWERED,
@@ -23,18 +23,18 @@ from cloudscale.drivers.openstack.inventory import (
     USER,
     FloatingIp,
     Inventory,
-    Named,
     Port,
     Server,
 )
+from cloudscale.drivers.openstack.stored import WORK, Volume
+from cloudscale.drivers.openstack.volumes import VolumeMaker
 from cloudscale.drivers.openstack.watch import Watch
 from cloudscale.errors import CloudError, MachineError
 from cloudscale.hosts.first_boot import user_data
 from cloudscale.hosts.login_key import SshKey
+from cloudscale.model import Say
 
 BOOTING = 900.0  # seconds for a server to become ACTIVE; copying a large image to a hypervisor takes long
-COPYING = 1800.0  # seconds for an image to be copied to a volume
-FILLING = ("creating", "downloading", "available")  # states of a volume that is being made
 ASK = "Ask the cloud's administrators."
 DELETING = 300.0  # seconds for a server to disappear
 
@@ -60,8 +60,11 @@ class Blueprint:
 class Maker:
     """Makes the missing parts of machines, and uses those that exist. Safe to use from several threads."""
 
-    def __init__(self, cloud: Cloud, blueprint: Blueprint, existing: Inventory, group_size: int | None) -> None:
+    def __init__(
+        self, cloud: Cloud, blueprint: Blueprint, existing: Inventory, group_size: int | None, say: Say
+    ) -> None:
         self._cloud = cloud
+        self._say = say
         self._plan = blueprint
         self._group_size = group_size
         self._lock = threading.Lock()
@@ -77,7 +80,7 @@ class Maker:
         self._group_sizes: dict[str, int] | None = None  # id of a server group → members, with planned ones
         mark = blueprint.mark
         self._server_watch: Watch[Server] = Watch(lambda: inventory.read_servers(cloud, mark), cloud.clock)
-        self._volume_watch: Watch[Named] = Watch(lambda: inventory.read_volumes(cloud, mark), cloud.clock)
+        self._volumes = VolumeMaker(cloud, mark, blueprint.settings, blueprint.choices.image_id)
 
     # --- shared by the machines ------------------------------------------------------------------
 
@@ -211,8 +214,11 @@ class Maker:
     def note_reached(self, server: Server, reached: str) -> None:
         """Writes down how a machine is reached, for later runs."""
         if server.reached != reached:
-            note = partial(self._cloud.api.compute.set_server_metadata, server.id, **{REACHED: reached})
-            self._cloud.attempt(f"{server.name}: noting how it is reached", note)
+            self._note(server, REACHED, reached)
+
+    def _note(self, server: Server, key: str, value: str) -> None:
+        note = partial(self._cloud.api.compute.set_server_metadata, server.id, **{key: value})
+        self._cloud.attempt(f"{server.name}: noting what it is", note)
 
     def _tag(self, name: str, kind: str, id: str) -> None:
         """Sets the mark that users see. The description has it since the resource was created."""
@@ -230,22 +236,26 @@ class Maker:
         existing = self._servers.get(name)
         if existing and existing.id not in self._deleted:
             return existing
-        volume = self._volume(name) if self._plan.settings.boot_volume else ""
+        settings = self._plan.settings
+        boot = self._volumes.boot_volume(name) if settings.boot_volume else ""
+        work = self._volumes.work_volume(name, self._say).id if settings.work_volume else ""
 
         def find() -> Server | None:
             servers = self._server_watch.now()
             return next((one for one in servers if one.name == name and one.id not in self._deleted), None)
 
-        request = self._request(name, port, volume, reached)
+        request = {**self._request(name, port, reached), **self._disks(boot, work)}
+        request["metadata"] |= {WORK: work} if work else {}
 
         def create() -> Server:
-            return Server(self._cloud.api.compute.create_server(**request).id, name, "BUILD", reached=reached)
+            id = self._cloud.api.compute.create_server(**request).id
+            return Server(id, name, "BUILD", reached=reached, work=work)
 
         self._servers[name] = self._cloud.attempt(f"{name}: creating its server", create, found=find)
         return self._servers[name]
 
-    def _request(self, name: str, port: Port | None, volume: str, reached: str) -> dict[str, Any]:
-        """The arguments of the request to nova."""
+    def _request(self, name: str, port: Port | None, reached: str) -> dict[str, Any]:
+        """The arguments of the request to nova, without the disks."""
         plan, settings = self._plan, self._plan.settings
         others = [{"uuid": network} for network in plan.choices.other_networks]
         request: dict[str, Any] = {
@@ -262,46 +272,39 @@ class Maker:
             "key_name": settings.key_pair,
             "availability_zone": settings.availability_zone,
         }
-        if volume:
-            device = {"uuid": volume, "source_type": "volume", "destination_type": "volume"}
-            request["block_device_mapping"] = [{**device, "boot_index": 0, "delete_on_termination": True}]
-        else:
-            request["image_id"] = plan.choices.image_id
         return {key: value for key, value in request.items() if value is not None}
 
-    def _volume(self, name: str) -> str:
-        """Waits for a volume that has the image on it; returns its id."""
-        cloud, plan = self._cloud, self._plan
+    def _disks(self, boot: str, work: str) -> dict[str, Any]:
+        """What the server boots from, an image or a volume, and the volume for the work. Both are ids of volumes."""
+        image = self._plan.choices.image_id
+        own = {"source_type": "image", "destination_type": "local", "uuid": image}
+        volume = {"source_type": "volume", "destination_type": "volume"}
+        first = {**volume, "uuid": boot} if boot else own
+        # nova wants what it boots from in a list of disks, too, even if it is the image
+        disks = [{**first, "boot_index": 0, "delete_on_termination": True}]
+        if work:
+            disks += [{**volume, "uuid": work, "boot_index": -1, "delete_on_termination": False}]
+        return {
+            **({} if boot else {"image_id": image}),
+            **({"block_device_mapping": disks} if boot or work else {}),
+        }
 
-        def find() -> Named | None:
-            usable = [volume for volume in self._volume_watch.now() if volume.name == name and volume.status in FILLING]
-            return next(iter(usable), None)
+    def attached_work(self, name: str, server: Server) -> Volume | None:
+        """The machine's work volume, attached to its server, which is ACTIVE; None if it has none.
 
-        def create() -> Named:
-            volume = cloud.api.block_storage.create_volume(
-                name=name,
-                description=plan.mark,
-                size=volume_size(plan.settings),
-                image_id=plan.choices.image_id,
-                availability_zone=plan.settings.volume_zone,
-                volume_type=plan.settings.volume_type,
-            )
-            return Named(volume.id, name)
+        A machine from before the setting gets none: its students' work is on its disk. Raises CloudError, MachineError.
+        """
+        if not self._plan.settings.work_volume or (server.has_answered and not server.work):
+            return None
+        volume = self._volumes.attached(name, server.id, say=self._say)
+        if server.work != volume.id:
+            if server.work:
+                self._say(f"Warning: {name}: its work volume was deleted in the cloud, with the students' work on it")
+            self._note(server, WORK, volume.id)
+        return volume
 
-        volume = find() or cloud.attempt(f"{name}: creating its volume", create, found=find)
-
-        def is_filled(volumes: Sequence[Named]) -> bool | None:
-            state = next((other.status for other in volumes if other.id == volume.id), "deleted")
-            if state.startswith("error") or state == "deleted":
-                cloud.attempt(f"{name}: deleting its volume", lambda: cloud.api.block_storage.delete_volume(volume.id))
-                raise MachineError(
-                    f"{name}: its volume is in the state {state}.", "Run again, or leave out openstack.boot_volume."
-                )
-            return state == "available" or None
-
-        if not self._volume_watch.until(is_filled, COPYING):
-            raise MachineError(f"{name}: the image was not copied to its volume in {COPYING:.0f} s.", "Run again.")
-        return volume.id
+    def note_used(self, name: str, work: Volume) -> None:
+        self._volumes.note_used(name, work)
 
     def await_active(self, name: str, server: Server) -> None:
         """Waits until the server is ACTIVE; starts it if it is shut off. Raises Faulty, MachineError, CloudError."""
@@ -363,6 +366,25 @@ class Maker:
                     self._reserved_ips[name] = replace(ip, port_id="")
         if not self._server_watch.until(is_gone, DELETING):
             raise CloudError(f"The server {server_id} still exists {DELETING:.0f} s after it was deleted.", ASK)
+
+
+def remove_duplicates(cloud: Cloud, mark: str, existing: Inventory, say: Say) -> bool:
+    """Deletes servers that were created twice, because the cloud did not answer the first request.
+
+    Returns whether there were any.
+    """
+    # nova gives the port to the second server: the first one is useless, too, unless it may hold students' work
+    others = [existing.servers[server.name] for server in existing.duplicates]
+    to_delete = {*existing.duplicates, *(server for server in others if not server.has_answered)}
+    for server in to_delete:
+        say(f"{server.name}: it has two servers, deleting {server.id}")
+        delete = partial(cloud.api.compute.delete_server, server.id)
+        cloud.attempt(f"{server.name}: deleting a second server", delete)
+    if to_delete:
+        ids = {server.id for server in to_delete}
+        watch: Watch[Server] = Watch(lambda: inventory.read_servers(cloud, mark), cloud.clock)
+        watch.until(lambda servers: not ids & {server.id for server in servers} or None, DELETING)
+    return bool(to_delete)
 
 
 def _in_order(ips: Collection[FloatingIp], given: Sequence[str]) -> list[FloatingIp]:

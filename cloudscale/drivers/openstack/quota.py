@@ -8,16 +8,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from openstack.exceptions import HttpException
+from openstack.exceptions import HttpException, raise_from_response
 
 from cloudscale.course.settings import OpenStackSettings
 from cloudscale.drivers.openstack import security
-from cloudscale.drivers.openstack.choices import Choices, volume_size
+from cloudscale.drivers.openstack.choices import Choices, volume_size, work_size
 from cloudscale.drivers.openstack.cloud import Cloud, status
 from cloudscale.drivers.openstack.inventory import Inventory, read_group_sizes, read_security_groups, read_together
 from cloudscale.model import Demand, Say
 
 FLOATING_IPS = "floating IPs"
+VOLUMES, GIGABYTES = "volumes", "volumes (GiB)"
 UNLIMITED = -1  # in the answers of nova, neutron and cinder
 
 
@@ -42,6 +43,8 @@ class Recipe:
     """What machines need: `each` machine, minus the `spare` resources that exist, and `once` for the course itself.
 
     `group_size`: how many members a server group may have; `free_seats`: free places in the existing groups.
+    `work`: the size of a machine's work volume in GiB, of which `spare_work` wait for their machines, and `due_work`
+    machines have none yet. `volume_type`: of all volumes.
     """
 
     each: Mapping[str, int]
@@ -49,6 +52,10 @@ class Recipe:
     spare: Mapping[str, int] = field(default_factory=dict)
     group_size: int | None = None
     free_seats: int = 0
+    work: int = 0
+    spare_work: int = 0
+    due_work: int = 0
+    volume_type: str | None = None
 
     def needs(self, machines: int) -> dict[str, int]:
         """Resource → how much of it so many machines need."""
@@ -57,7 +64,19 @@ class Recipe:
             needs[name] = needs.get(name, 0) + count
         left = max(0, machines - self.free_seats)
         needs["server groups"] = math.ceil(left / (self.group_size or left)) if left else 0
-        return needs
+        return needs | self._volumes(machines, needs)
+
+    def _volumes(self, machines: int, needs: Mapping[str, int]) -> dict[str, int]:
+        """The volumes that so many machines need, with those that they boot from, which `needs` has."""
+        new = max(0, machines - self.spare_work) + self.due_work if self.work else 0
+        volumes = {
+            name: needs.get(name, 0) + new * count
+            for name, count in ((VOLUMES, 1), (GIGABYTES, self.work))
+            if name in needs or self.work
+        }
+        if not self.volume_type:
+            return volumes
+        return volumes | {_of_type(name, self.volume_type): count for name, count in volumes.items()}
 
 
 def recipe(
@@ -75,7 +94,7 @@ def recipe(
     if choices.external_id and not one_ip:
         each[FLOATING_IPS] = 1
     if size := volume_size(settings):
-        each |= {"volumes": 1, "volumes (GiB)": size}
+        each |= {VOLUMES: 1, GIGABYTES: size}
     # an interrupted run leaves servers without their port or floating IP, and the reverse
     with_ip = {ip.port_id for ip in existing.ips}
     own_ports = [existing.ports[name] for name in existing.servers if name in existing.ports]
@@ -93,6 +112,11 @@ def recipe(
         spare={"ports": len(existing.ports) - len(own_ports), FLOATING_IPS: usable_ips - used_ips},
         group_size=group_size,
         free_seats=sum(max(0, (group_size or sys.maxsize) - size) for size in groups.sizes),
+        work=work_size(settings),
+        spare_work=len(existing.work.keys() - existing.servers.keys()),
+        # who has answered without one keeps the work on the machine's disk
+        due_work=sum(not s.has_answered and s.name not in existing.work for s in existing.servers.values()),
+        volume_type=settings.volume_type,
     )
 
 
@@ -125,19 +149,21 @@ def read_groups(cloud: Cloud, mark: str) -> Groups:
     return Groups(bool(security_groups), tuple(sizes.values()))
 
 
-def read_allowances(cloud: Cloud, *, with_volumes: bool, say: Say) -> tuple[dict[str, Allowance], int | None]:
+def read_allowances(cloud: Cloud, settings: OpenStackSettings, say: Say) -> tuple[dict[str, Allowance], int | None]:
     """The project's quotas by resource, and how many members a server group may have (None: any number).
 
     A quota that the account may not read is left out, with a warning.
     """
+    volume_type = settings.volume_type
     readers: dict[str, Callable[[], Any]] = {
         "compute": lambda: cloud.attempt("Reading the quotas", lambda: cloud.api.compute.get_limits().absolute),
         "network": lambda: _network(cloud, say),
     }
-    if with_volumes:
+    if settings.boot_volume or settings.work_volume:
         readers["volumes"] = lambda: cloud.attempt(
             "Reading the volumes' quotas", lambda: cloud.api.block_storage.get_limits().absolute
         )
+        readers["volumes of the type"] = lambda: _of_volume_type(cloud, volume_type) if volume_type else {}
     compute, network, *volumes = read_together(readers)
     allowances = {
         "servers": Allowance(compute.instances_used or 0, _limit(compute.instances)),
@@ -155,15 +181,42 @@ def read_allowances(cloud: Cloud, *, with_volumes: bool, say: Say) -> tuple[dict
         if detail := network.get(key):
             used = int(detail.get("used", 0)) + int(detail.get("reserved", 0))
             allowances[name] = Allowance(used, _limit(detail["limit"]))
-    for limits in volumes:
+    if volumes:
+        limits, of_type = volumes
         gigabytes = _limit(limits.max_total_volume_gigabytes)
-        allowances["volumes"] = Allowance(limits.total_volumes_used or 0, _limit(limits.max_total_volumes))
-        allowances["volumes (GiB)"] = Allowance(limits.total_gigabytes_used or 0, gigabytes)
+        allowances[VOLUMES] = Allowance(limits.total_volumes_used or 0, _limit(limits.max_total_volumes))
+        allowances[GIGABYTES] = Allowance(limits.total_gigabytes_used or 0, gigabytes)
+        allowances |= of_type
     return allowances, _limit(compute.server_group_members)
 
 
 def _limit(value: int | None) -> int | None:
     return None if value is None or value == UNLIMITED else int(value)
+
+
+def _of_type(resource: str, volume_type: str) -> str:
+    return f"{volume_type} {resource}"
+
+
+def _of_volume_type(cloud: Cloud, volume_type: str) -> dict[str, Allowance]:
+    """The quotas of one type of volumes, where it has some that the account may read: cinder's limits lack them."""
+
+    def read() -> Any:
+        storage: Any = cloud.api.block_storage
+        answer = storage.get(f"/os-quota-sets/{cloud.project_id}", params={"usage": "True"})
+        if answer.status_code in (403, 404):
+            return {}, []
+        raise_from_response(answer)
+        return answer.json()["quota_set"], list(storage.types())
+
+    quotas, types = cloud.attempt("Reading the quotas of a volume type", read)
+    name = next((one.name for one in types if volume_type in (one.name, one.id)), volume_type)
+    found = {}
+    for resource, key in ((VOLUMES, f"volumes_{name}"), (GIGABYTES, f"gigabytes_{name}")):
+        quota = quotas.get(key)
+        if quota and (limit := _limit(quota["limit"])) is not None:
+            found[_of_type(resource, volume_type)] = Allowance(int(quota["in_use"]) + int(quota["reserved"]), limit)
+    return found
 
 
 def _network(cloud: Cloud, say: Say) -> Any:

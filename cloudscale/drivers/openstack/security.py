@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from typing import Any
 
 from openstack.exceptions import HttpException, raise_from_response
 
+from cloudscale.course.deadline import as_text
 from cloudscale.course.settings import OpenStackSettings
 from cloudscale.drivers.openstack.cloud import Cloud, status
-from cloudscale.drivers.openstack.inventory import Named, read_security_groups
+from cloudscale.drivers.openstack.inventory import UNTIL, Named, read_deadlines, read_security_groups
 from cloudscale.engines.setup import TLS_PORT
 from cloudscale.fanout import fan_out
 from cloudscale.networks import family
@@ -87,6 +89,25 @@ def ensure_group(cloud: Cloud, mark: str) -> str:
         put = partial(network.put, f"/security-groups/{group.id}/tags/{mark}")
         cloud.attempt("Tagging the security group", lambda: raise_from_response(put()))
     return group.id
+
+
+def mark_deadline(cloud: Cloud, mark: str, until: datetime | None) -> None:
+    """Tags the course's security group with the deadline; None removes the tag. Raises CloudError."""
+    tag = f"{UNTIL}{as_text(until)}" if until else ""
+    group = ensure_group(cloud, mark) if until else ""
+    present = read_deadlines(cloud, mark)
+    if until and (group, tag) not in present:
+        put = partial(cloud.api.network.put, f"/security-groups/{group}/tags/{tag}")
+        cloud.attempt("Marking the deadline", lambda: raise_from_response(put()))
+    for other, old in present:
+        if old != tag:
+            cloud.attempt("Removing the mark of a deadline", partial(_untag, cloud, other, old))
+
+
+def _untag(cloud: Cloud, group: str, tag: str) -> None:
+    answer = cloud.api.network.delete(f"/security-groups/{group}/tags/{tag}")
+    if answer.status_code != 404:  # it is gone: an attempt without an answer removed it
+        raise_from_response(answer)
 
 
 def add_rules(cloud: Cloud, mark: str, group: str, rules: frozenset[Rule]) -> None:

@@ -11,13 +11,14 @@ from openstack.exceptions import HttpException
 
 from cloudscale.drivers.openstack import inventory
 from cloudscale.drivers.openstack.cloud import Cloud, is_transient, status
-from cloudscale.drivers.openstack.inventory import Named, Server, read_together
+from cloudscale.drivers.openstack.inventory import Server, read_together
+from cloudscale.drivers.openstack.stored import Volume, read_volumes
 from cloudscale.drivers.openstack.watch import Watch
 from cloudscale.errors import CloudError
 from cloudscale.fanout import fan_out
 from cloudscale.model import Outcome, Outcomes
 
-R = TypeVar("R", Server, Named)
+R = TypeVar("R", Server, Volume)
 
 DELETING = 300.0  # seconds for a server or a volume to disappear
 IN_USE = 60.0  # seconds in which a port, a group or a volume may still be in use
@@ -69,7 +70,7 @@ class Resources:
 
 
 def find(cloud: Cloud, mark: str, only: Collection[str] | None = None, keep: Collection[str] = ()) -> Resources:
-    """Everything with the mark; with `only`, what belongs to the machines of these names. Raises CloudError.
+    """Everything with the mark but the work volumes; with `only`, what belongs to these machines. Raises CloudError.
 
     `keep`: addresses of floating IPs that stay, because the project had them before.
     """
@@ -79,7 +80,7 @@ def find(cloud: Cloud, mark: str, only: Collection[str] | None = None, keep: Col
             "servers": partial(inventory.read_servers, cloud, mark),
             "ports": partial(inventory.read_ports, cloud, mark),
             "floating IPs": partial(inventory.read_ips, cloud, mark),
-            "volumes": partial(inventory.read_volumes, cloud, mark),
+            "volumes": partial(read_volumes, cloud, mark),
             "server groups": partial(inventory.read_server_groups, cloud, mark),
             "security groups": partial(inventory.read_security_groups, cloud, mark),
         }
@@ -98,9 +99,7 @@ def find(cloud: Cloud, mark: str, only: Collection[str] | None = None, keep: Col
         ],
         ports=[Resource(f"port {port.name or port.id}", port.id, network.delete_port) for port in own_ports],
         volumes=[
-            Resource(f"volume {volume.name}", volume.id, cloud.api.block_storage.delete_volume, VOLUME_IN_USE)
-            for volume in volumes
-            if only is None or volume.name in only
+            _volume(cloud, volume) for volume in volumes if not volume.machine and (only is None or volume.name in only)
         ],
         server_groups=[
             Resource(f"server group {group.id}", group.id, compute.delete_server_group)
@@ -115,12 +114,32 @@ def find(cloud: Cloud, mark: str, only: Collection[str] | None = None, keep: Col
     )
 
 
+def find_work(cloud: Cloud, mark: str) -> Resources:
+    """The work volumes with the mark. Raises CloudError."""
+    volumes = [_volume(cloud, volume) for volume in read_volumes(cloud, mark) if volume.machine]
+    return Resources([], [], [], volumes, [], [])
+
+
+def _volume(cloud: Cloud, volume: Volume) -> Resource:
+    return Resource(f"volume {volume.name}", volume.id, cloud.api.block_storage.delete_volume, VOLUME_IN_USE)
+
+
 def sweep(cloud: Cloud, mark: str, only: Collection[str] | None = None, keep: Collection[str] = ()) -> Outcomes[str]:
-    """Deletes all that `find` returns, in parallel, and waits until it is gone. Returns an outcome for each."""
+    """Deletes all that `find` returns. Returns an outcome for each."""
+    return _delete_all(cloud, mark, partial(find, cloud, mark, only, keep))
+
+
+def sweep_work(cloud: Cloud, mark: str) -> Outcomes[str]:
+    """Deletes the work volumes, with the students' work; to be called once their servers are gone."""
+    return _delete_all(cloud, mark, partial(find_work, cloud, mark))
+
+
+def _delete_all(cloud: Cloud, mark: str, find: Callable[[], Resources]) -> Outcomes[str]:
+    """Deletes all that `find` returns, in parallel, and waits until it is gone."""
     done: dict[str, Outcome[str]] = {}
     servers: Watch[Server] = Watch(lambda: inventory.read_servers(cloud, mark), cloud.clock)
-    volumes: Watch[Named] = Watch(lambda: inventory.read_volumes(cloud, mark), cloud.clock)
-    resources = find(cloud, mark, only, keep)
+    volumes: Watch[Volume] = Watch(lambda: read_volumes(cloud, mark), cloud.clock)
+    resources = find()
     while new := [one for one in resources.all if one.id not in done]:
         for stage in resources.stages:
             now = [resource for resource in stage if resource in new]
@@ -133,7 +152,7 @@ def sweep(cloud: Cloud, mark: str, only: Collection[str] | None = None, keep: Co
             states |= {volume.id: f"it is {volume.status}" for volume in left_volumes}
             done |= {one.id: _failed(one, f"It was not deleted: {states[one.id]}.") for one in now if one.id in states}
         # the last requests of an interrupted run may have been carried out meanwhile
-        resources = find(cloud, mark, only, keep)
+        resources = find()
     for resource in resources.all:
         if done[resource.id].ok:
             done[resource.id] = _failed(resource, "The cloud reported it as deleted, but it still exists.")
@@ -183,7 +202,7 @@ def _is_stuck(server: Server) -> bool:
     return server.status == "ERROR" and not server.task
 
 
-def _is_stuck_volume(volume: Named) -> bool:
+def _is_stuck_volume(volume: Volume) -> bool:
     return volume.status == "error_deleting"
 
 

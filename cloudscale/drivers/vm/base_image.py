@@ -25,6 +25,7 @@ from cloudscale.units import MIB, mib
 
 OTHER = "Use another image: --base-image FILE, or an https:// address."
 CONNECTING = 20  # seconds for a server to answer
+LOOKING = 4  # the same where nothing is downloaded
 READING = 60  # seconds to read the first sector of a disk
 CHUNK = MIB
 SUMS = {"SHA512SUMS": "sha512", "SHA256SUMS": "sha256"}  # Debian and Ubuntu publish them beside their images
@@ -38,12 +39,7 @@ MAGIC = {b"KDMV": "vmdk", b"# Disk DescriptorFile": "vmdk", b"<<< ": "vdi", b"vh
 
 def base_image(source: str, say: Say) -> BaseImage:
     """The image at a path or an https:// address. Raises RequestError, MachineError."""
-    path = _download(source, say) if urlsplit(source).scheme in ("http", "https") else Path(source).expanduser()
-    if not path.is_file():
-        raise RequestError(
-            f"The disk image {source} does not exist (--base-image).", "Use an existing file, or an https:// address."
-        )
-    path = path.resolve()
+    path = _download(source, say).resolve() if _is_address(source) else _file(source)
     if path.name.endswith(".tar.xz"):
         path = _unpack(path)
     format, size = _inspect(path)
@@ -57,6 +53,43 @@ def base_image(source: str, say: Say) -> BaseImage:
         )
     version = kernel.name.partition("-")[2]
     return BaseImage(path, format, size, kernel, _beside(path, RAMDISKS, version))
+
+
+def describe_source(source: str) -> str:
+    """Where the image is, without a download. Raises RequestError, MachineError where `base_image` would."""
+    if not _is_address(source):
+        path = _file(source)
+        if not path.name.endswith(".tar.xz"):
+            _inspect(path)
+        return str(path)
+    if _kept(source).exists():
+        return f"{source}, downloaded already"
+    try:
+        answer = requests.head(source, timeout=LOOKING, allow_redirects=True)
+        answer.raise_for_status()
+    except requests.RequestException as error:
+        raise _not_downloaded(source, error) from None
+    size = int(answer.headers.get("Content-Length") or 0)
+    return f"{source} is downloaded once" + (f" ({mib(size)})" if size else "")
+
+
+def _is_address(source: str) -> bool:
+    return urlsplit(source).scheme in ("http", "https")
+
+
+def _file(source: str) -> Path:
+    path = Path(source).expanduser()
+    if not path.is_file():
+        raise RequestError(
+            f"The disk image {source} does not exist (--base-image).", "Use an existing file, or an https:// address."
+        )
+    return path.resolve()
+
+
+def _kept(url: str) -> Path:
+    """Where the image of an address is, once it was downloaded."""
+    name = f"{hashlib.sha256(url.encode()).hexdigest()[:12]}-{Path(urlsplit(url).path).name}"
+    return user_cache_path("cloudscale") / "images" / name
 
 
 def _inspect(path: Path) -> tuple[str, int]:
@@ -129,8 +162,7 @@ def _unpack(archive: Path) -> Path:
 
 def _download(url: str, say: Say) -> Path:
     """Downloads the file once, and returns its path. Raises RequestError, MachineError."""
-    folder = user_cache_path("cloudscale") / "images"
-    path = folder / f"{hashlib.sha256(url.encode()).hexdigest()[:12]}-{Path(urlsplit(url).path).name}"
+    path = _kept(url)
     with _locked(path.with_name(f"{path.name}.lock")):
         if not path.exists():
             part = path.with_name(f"{path.name}.part")
@@ -139,10 +171,7 @@ def _download(url: str, say: Say) -> Path:
                 _verify(url, part, say)
                 os.replace(part, path)
             except requests.RequestException as error:
-                raise MachineError(
-                    f"Could not download the disk image {url} ({_cause(error)}).",
-                    "Check the network. Or download it yourself, and use the file: --base-image FILE.",
-                ) from None
+                raise _not_downloaded(url, error) from None
             except OSError as error:  # after RequestException, which is a kind of OSError
                 raise _write_error(part, error) from None
             finally:
@@ -194,6 +223,13 @@ def _verify(url: str, path: Path, say: Say) -> None:
                 )
         return
     say(f"Disk image: {url} is not verified, because no checksums are published beside it")
+
+
+def _not_downloaded(url: str, error: requests.RequestException) -> MachineError:
+    return MachineError(
+        f"Could not download the disk image {url} ({_cause(error)}).",
+        "Check the network. Or download it yourself, and use the file: --base-image FILE.",
+    )
 
 
 def _cause(error: requests.RequestException) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import re
+import shutil
+import socket
 import threading
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -15,8 +17,9 @@ import psutil
 from cloudscale.course.folder import CourseFolder
 from cloudscale.course.settings import VmSettings
 from cloudscale.drivers.made import MadeMachines, survey_not_up
-from cloudscale.drivers.vm import seed
-from cloudscale.drivers.vm.base_image import base_image
+from cloudscale.drivers.vm import console, seed
+from cloudscale.drivers.vm.base_image import base_image, describe_source
+from cloudscale.drivers.vm.booting import Boot, start
 from cloudscale.drivers.vm.hypervisor import LOOPBACK, BaseImage, Hypervisor, PortTaken, Vm
 from cloudscale.drivers.vm.records import Records, free_ports
 from cloudscale.engines.client import Engine
@@ -25,21 +28,30 @@ from cloudscale.fanout import fan_out
 from cloudscale.hosts.facts import Facts, listening_here, usable_memory
 from cloudscale.hosts.first_login import Booting, NoLogin
 from cloudscale.hosts.target import Target
-from cloudscale.model import Demand, Kind, Machine, Order, Outcomes, Say, Survey
+from cloudscale.model import Demand, Finding, Kind, Machine, Order, Outcomes, Say, Survey
 from cloudscale.networks import endpoint
 from cloudscale.units import MIB, gib
 from cloudscale.waiting import SystemClock
 
+HERE = "this computer"  # in findings
 VMS = "vms"  # in the course's folder
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 ATTEMPTS = 3  # to start a VM if other programs take its ports meanwhile
+CRASHED = "crashed"  # the state of a VM whose kernel has ended, beside those of the hypervisor
 
 
 class LocalVms(MadeMachines):
     """Each VM has a folder. Ports of loopback are forwarded to it; the VMs of a course have their own network."""
 
-    def __init__(self, hypervisor: Hypervisor, settings: VmSettings, course: CourseFolder, say: Say) -> None:
-        super().__init__(course, say, user=settings.user, boot_timeout=settings.boot_timeout)
+    def __init__(
+        self,
+        hypervisor: Hypervisor,
+        settings: VmSettings,
+        course: CourseFolder,
+        say: Say,
+        patience: float | None = None,
+    ) -> None:
+        super().__init__(course, say, user=settings.user, boot_timeout=settings.boot_timeout, patience=patience)
         self._hypervisor = hypervisor
         self._settings = settings
         self._records = Records(course.folder / VMS)
@@ -73,16 +85,20 @@ class LocalVms(MadeMachines):
     def survey(self, machine: Machine) -> Survey:
         vm = self._vms[machine.name]
         self._check_key(vm.name, vm.fingerprint, "Restore that key. Or delete the VM: invoke driver_reset.")
-        state = self._hypervisor.state(vm)
+        state = self._state(vm)
         if vm.has_answered and state == "running":
             return self._survey_running(machine)
-        if vm.has_answered and state != "off":
+        if vm.has_answered and state not in ("off", CRASHED):
             raise MachineError(
                 f"{vm.name}: the VM is in the state {state}.",
                 "Check that the disk of this computer is not full."
                 f" Or delete the VM: invoke driver_reset --only {vm.name}.",
             )
         return self._survey_not_up(vm)
+
+    def _state(self, vm: Vm) -> str:
+        state = self._hypervisor.state(vm)
+        return CRASHED if state == "running" and console.crash(vm) else state
 
     def _survey_running(self, machine: Machine) -> Survey:
         survey = super()._survey_running(machine)
@@ -104,10 +120,11 @@ class LocalVms(MadeMachines):
 
     def connect(self, machine: Machine) -> Engine:
         vm = self._vms[machine.name]
-        state = self._hypervisor.state(vm)
+        state = self._state(vm)
         if state != "running" or not vm.has_answered:
+            reason = f"its kernel has {state}" if state == CRASHED else f"the VM is {state}"
             raise NotSetUp(
-                f"{vm.name}: the VM is {state if state != 'running' else 'not up yet'}.",
+                f"{vm.name}: {reason if state != 'running' else 'the VM is not up yet'}.",
                 f"Start it: invoke machine_new {vm.name} --driver {self._hypervisor.name}, or invoke themachine.",
             )
         return super().connect(machine)
@@ -158,14 +175,32 @@ class LocalVms(MadeMachines):
             address=settings.address,
         )
 
+    def examine(self) -> Iterable[Finding]:
+        if drawback := self._hypervisor.drawback():
+            yield Finding(HERE, "warning", drawback)
+        try:
+            yield Finding("disk image", "ok", describe_source(self._settings.base_image or self._hypervisor.image))
+        except (RequestError, MachineError) as error:
+            yield Finding("disk image", "wrong", error.message, error.remedy)
+        folder = next(path for path in (self._course.folder, *self._course.folder.parents) if path.exists())
+        free, need = shutil.disk_usage(folder).free, self._settings.disk
+        if free < need:
+            yield Finding(
+                HERE,
+                "warning",
+                f"{folder} has {gib(free)} of disk free, and the disk of each VM may grow to {gib(need)}."
+                " A full disk stops all VMs.",
+                "Make room there, set CLOUDSCALE_HOME to a folder on a larger disk, or use smaller VMs (--disk).",
+            )
+
     # --- booting a machine -------------------------------------------------------------------
 
     def _start(self, name: str) -> Machine:
         self._hypervisor.check_can_run()
         vm = self._start_vm(self._make(name))
         clock = SystemClock()
-        started = clock.now()
-        booting = Booting(partial(_console_text, vm), clock, lambda: self._check_runs(vm, clock.now() - started))
+        boot = Boot(self._hypervisor, vm, clock, self._say)
+        booting = Booting(partial(console.read, vm), clock, boot.check)
         try:
             self._first_login(booting, self._target_of(vm))
         except NoLogin as error:
@@ -211,11 +246,14 @@ class LocalVms(MadeMachines):
     def _start_vm(self, vm: Vm) -> Vm:
         """Starts the VM if it is off, with other ports if its own are in use; returns it with its ports."""
         for attempt in itertools.count(1):
-            if self._hypervisor.state(vm) != "off":
+            state = self._state(vm)
+            if state == CRASHED:
+                self._hypervisor.stop(vm)
+            elif state != "off":
                 return vm
             try:
-                self._hypervisor.start(vm)
-                return vm  # _check_runs reports a VM that ends at once
+                start(self._hypervisor, vm)
+                return vm  # Boot reports a VM that ends at once
             except PortTaken:
                 if attempt == ATTEMPTS:
                     raise
@@ -225,15 +263,6 @@ class LocalVms(MadeMachines):
                     vm = replace(vm, ssh_port=ssh_port, engine_port=engine_port)
                     self._store(vm)
         raise AssertionError
-
-    def _check_runs(self, vm: Vm, seconds: float) -> None:
-        if done := self._hypervisor.restart_if_stuck(vm, seconds):
-            self._say(f"{vm.name}: {done}")
-            return
-        state = self._hypervisor.state(vm)
-        if state != "running":
-            end = Booting(partial(_console_text, vm), SystemClock()).console_end()
-            raise MachineError(f"{vm.name}: the VM should boot, but it is {state}.\n{end}", "Run again.")
 
     def _store(self, vm: Vm) -> None:
         with self._lock:
@@ -250,6 +279,18 @@ class LocalVms(MadeMachines):
 
     def settle_addresses(self) -> Mapping[str, str]:
         return {}
+
+    def check_port(self, port: int) -> None:
+        with socket.socket() as probe:
+            try:
+                probe.bind((self._settings.address, port))
+            except PermissionError:
+                raise RequestError(
+                    f"The kernel of this computer lets this user listen on no port such as {port}.",
+                    "Choose one above 1023, such as gateway.port: 8443 in the configuration.",
+                ) from None
+            except OSError:
+                pass  # whoever holds it now may be the VM itself
 
     def open_ports(self, ports: Mapping[str, Collection[int]], inner: Collection[int] = (), source: str = "") -> None:
         # the VMs' own network is closed to this computer's anyway, so `inner` needs nothing
@@ -330,10 +371,3 @@ class LocalVms(MadeMachines):
 
 def _name(vm: Vm) -> str:
     return vm.name
-
-
-def _console_text(vm: Vm) -> str:
-    try:
-        return vm.console.read_text(errors="replace")
-    except OSError:
-        return ""

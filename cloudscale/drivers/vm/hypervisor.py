@@ -117,6 +117,10 @@ class Hypervisor(ABC):
     def start(self, vm: Vm) -> None:
         """Starts a VM that is off. Raises PortTaken, MachineError."""
 
+    @abstractmethod
+    def stop(self, vm: Vm) -> None:
+        """Switches a VM off at once, as a power cut does. Raises MachineError."""
+
     def restart_if_stuck(self, vm: Vm, seconds: float) -> str:
         """Restarts a VM in another way if it does not boot, `seconds` after it was started.
 

@@ -46,8 +46,8 @@ TAKEN = re.compile(r"Could not set up host forwarding rule '([^']*)'", re.IGNORE
 logging.getLogger("qemu.qmp").addHandler(logging.NullHandler())
 
 
-def load(settings: VmSettings, course: CourseFolder, say: Say) -> LocalVms:
-    return LocalVms(Qemu(course.name, kvm=settings.kvm), settings, course, say)
+def load(settings: VmSettings, course: CourseFolder, say: Say, patience: float | None = None) -> LocalVms:
+    return LocalVms(Qemu(course.name, kvm=settings.kvm), settings, course, say, patience)
 
 
 class Qemu(Hypervisor):
@@ -176,7 +176,6 @@ class Qemu(Hypervisor):
         self.stop(vm)  # all of its files are in its folder, which the driver deletes
 
     def stop(self, vm: Vm) -> None:
-        """Ends the process of the VM, without shutting it down. Raises MachineError."""
         if process := _process(vm):
             with contextlib.suppress(MachineError):
                 self._ask(vm, "quit")

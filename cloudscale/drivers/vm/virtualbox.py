@@ -40,8 +40,8 @@ OFF = {"poweroff", "aborted", "saved", "aborted-saved", INACCESSIBLE}  # startvm
 BUSY = re.compile("while it is locked|already locked|Failed to create the VirtualBox object")
 
 
-def load(settings: VmSettings, course: CourseFolder, say: Say) -> LocalVms:
-    return LocalVms(VirtualBox(course.name), settings, course, say)
+def load(settings: VmSettings, course: CourseFolder, say: Say, patience: float | None = None) -> LocalVms:
+    return LocalVms(VirtualBox(course.name), settings, course, say, patience)
 
 
 class VirtualBox(Hypervisor):
@@ -148,6 +148,9 @@ class VirtualBox(Hypervisor):
         self._run(vm, "modifyvm", vm.id, *words)
         self._run(vm, "startvm", vm.id, "--type", "headless")
 
+    def stop(self, vm: Vm) -> None:
+        self._run(vm, "controlvm", vm.id, "poweroff")
+
     def forward(self, vm: Vm, changed: Vm) -> None:
         existing = self._forwarded(vm)
         new = {name: to for name, to in changed.forwards.items() if name not in existing}
@@ -170,7 +173,7 @@ class VirtualBox(Hypervisor):
         if state is None:
             return
         if state not in OFF:
-            self._run(vm, "controlvm", vm.id, "poweroff")
+            self.stop(vm)
         # of a VM without readable settings nothing else can be deleted
         self._run(vm, "unregistervm", vm.id, *delete if state != INACCESSIBLE else ())
 

@@ -43,6 +43,7 @@ purge() {
 exec 9>$COURSE/lock # an interrupted run may still be working here
 flock -w 900 9 || fail "another run has been changing this host for 900 s"
 cat >$COURSE/daemon.json.after
+[ ! -e $COURSE/firewall.sh ] || sh $COURSE/firewall.sh remove
 if [ -e $COURSE/packages ]; then
   systemctl stop docker.socket docker.service 2>/dev/null || true
   if grep -q -x containerd $COURSE/packages; then systemctl stop containerd.service 2>/dev/null || true; fi

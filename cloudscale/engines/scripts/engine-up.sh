@@ -1,5 +1,5 @@
 # Sets a host's Docker Engine up for the course; if the host has none, installs the distribution's.
-# $1: `install` or `keep`. Standard input: a tar of files to write before the engine's only start. Run as root.
+# $1: `install` or `keep` an engine, or `firewall` for nothing but that. Standard input: a tar of files to write before the engine's only start. Run as root.
 # Everything that is added is recorded in $COURSE first, so that engine-down.sh can undo exactly that.
 set -eu
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C NEEDRESTART_SUSPEND=1
@@ -58,6 +58,30 @@ install() {
   $APT install $PACKAGES >$COURSE/apt 2>&1
 }
 
+set_firewall() { # before the engine starts
+  [ -e $COURSE/firewall.sh ] || return 0
+  output=$(sh $COURSE/firewall.sh up 2>&1) || fail "its firewall can't be set: $(echo "$output" | tail -n 1)"
+}
+
+start_engine() {
+  if [ "$ran" = active ]; then what=restart; else what=start; fi
+  systemctl reset-failed docker.service 2>/dev/null || true # systemd refuses a fourth start within a minute
+  if ! systemctl $what docker.service || ! systemctl is-active --quiet docker.service; then
+    cause=$(journalctl -u docker.service -n 30 -o cat --no-pager 2>/dev/null | grep -v '^docker.service' | tail -n 3 | tr '\n' ' ')
+    if [ ! -e $COURSE/packages ]; then # an engine of the host's owner continues as before
+      [ -n "$had_unit" ] || rm -f $UNIT
+      rm -f $SETTINGS
+      cp -p $COURSE/daemon.json.last $SETTINGS 2>/dev/null || true
+      cp -p $COURSE/mark.json.last $COURSE/mark.json 2>/dev/null || true
+      [ ! -e $COURSE/firewall.sh ] || sh $COURSE/firewall.sh remove
+      systemctl daemon-reload
+      systemctl reset-failed docker.service 2>/dev/null || true
+      systemctl restart docker.service || cause="$cause; it does not start with its own settings either"
+    fi
+    fail "the engine does not start: $cause"
+  fi
+}
+
 prove_firewall() { # of a machine that has one (see boot.sh): tries a seat's way to the metadata service
   [ -e $COURSE/firewall.sh ] || return 0
   own=$(ip -4 -o address show docker0 | sed -n 's/.* inet \([0-9./]*\).*/\1/p')
@@ -99,6 +123,7 @@ had_unit=$([ ! -e $UNIT ] || echo yes)
 cp -p $SETTINGS $COURSE/daemon.json.last 2>/dev/null || true
 tar -x -f $COURSE/files.tar -C / --no-same-owner --overwrite
 chmod --reference=$COURSE/daemon.json.before $SETTINGS 2>/dev/null || chmod 644 $SETTINGS || true
+[ ! -e $COURSE/firewall.sh ] || sh $COURSE/firewall.sh install
 systemctl daemon-reload
 if [ "$1" = install ]; then
   # the package starts the engine, with the settings that were just written.
@@ -106,21 +131,8 @@ if [ "$1" = install ]; then
   install || { dpkg --configure -a >/dev/null 2>&1 && install; } || fail "the engine can't be installed: $(last_error $COURSE/apt)"
   systemctl enable --quiet docker.service
 fi
-if [ "$ran" = active ]; then what=restart; else what=start; fi
-systemctl reset-failed docker.service 2>/dev/null || true # systemd refuses a fourth start within a minute
-if ! systemctl $what docker.service || ! systemctl is-active --quiet docker.service; then
-  cause=$(journalctl -u docker.service -n 30 -o cat --no-pager 2>/dev/null | grep -v '^docker.service' | tail -n 3 | tr '\n' ' ')
-  if [ ! -e $COURSE/packages ]; then # an engine of the host's owner continues as before
-    [ -n "$had_unit" ] || rm -f $UNIT
-    rm -f $SETTINGS
-    cp -p $COURSE/daemon.json.last $SETTINGS 2>/dev/null || true
-    cp -p $COURSE/mark.json.last $COURSE/mark.json 2>/dev/null || true
-    systemctl daemon-reload
-    systemctl reset-failed docker.service 2>/dev/null || true
-    systemctl restart docker.service || cause="$cause; it does not start with its own settings either"
-  fi
-  fail "the engine does not start: $cause"
-fi
+set_firewall
+[ "$1" = firewall ] || start_engine
 prove_firewall
 : >$COURSE/ready
 sync

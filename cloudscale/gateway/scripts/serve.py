@@ -20,6 +20,7 @@ CADDY, CONFIG, TABLE, STATE = (FOLDER / name for name in ("caddy", "caddy.json",
 LOGIN_SOCKET, ADMIN_SOCKET = "/tmp/login.sock", "/tmp/caddy.sock"
 LARGEST_BODY = 64 * 1024  # bytes of a login
 LARGEST_HEAD = 1 << 20  # bytes: as Caddy; a page of a seat may have planted many cookies
+CLASS = 1024  # logins that wait to be read: a whole class may come in one second
 STARTING = 30  # seconds for Caddy to take a configuration
 LONGEST_ANSWER = 1 << 20
 REFUSED = (OSError, ValueError, KeyError, TypeError, asyncio.TimeoutError)  # by a file, or by Caddy
@@ -43,7 +44,7 @@ async def main():
         await first_of(changed.wait(), ended.wait(), asyncio.sleep(1))
     else:
         return 0
-    server.add_socket(bind_unix_socket(LOGIN_SOCKET, 0o600))
+    server.add_socket(bind_unix_socket(LOGIN_SOCKET, 0o600, backlog=CLASS))
     caddy = await asyncio.create_subprocess_exec(
         str(CADDY), "run", "--config", str(CONFIG), stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
         limit=LONGEST_ANSWER, env={**os.environ, "HOME": "/tmp", "XDG_DATA_HOME": "/tmp", "XDG_CONFIG_HOME": "/tmp"},

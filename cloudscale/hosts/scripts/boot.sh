@@ -6,7 +6,6 @@
 set -u
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C
 COURSE=/var/lib/cloudscale/course
-FIREWALL=/etc/systemd/system/cloudscale-firewall.service
 # unsafe I/O: if the power fails in the middle, the machine is created again
 APT='apt-get -y -qq -o DPkg::Lock::Timeout=300 -o Dpkg::Options::=--force-confold -o Dpkg::Options::=--force-unsafe-io
   --no-remove --no-install-recommends'
@@ -19,40 +18,11 @@ hold_engine() { # an engine in the image would start with the image's settings, 
   rm -rf /etc/docker/key.json /var/lib/docker/swarm
 }
 
-write_firewall() { # seats can't reach the metadata service, the machine, the ports of engines and swarm, or anything
-  # but a name server on the gateway: the gateway of a VM on the trainer's computer leads to that computer's loopback
+write_firewall() { # the same on every machine; hosts/first_boot.py puts it here
   cat >$COURSE/firewall.sh <<'END'
-add() {
-  iptables -w -C "$@" 2>/dev/null || iptables -w -I "$@"
-}
-iptables -w -N DOCKER-USER 2>/dev/null || true # the engine keeps existing rules
-add DOCKER-USER -d 169.254.169.254 -j DROP
-add DOCKER-USER -p tcp -m multiport --dports 2376,2377,7946 -j DROP
-add DOCKER-USER -p udp -m multiport --dports 4789,7946 -j DROP
-for network in $(ip -4 route show scope link | sed -n 's/^\([0-9./]*\) .*/\1/p'); do
-  add DOCKER-USER -d $network -p tcp --dport 22 -j DROP # machines pass images to each other over SSH
-done
-for gateway in $(ip -4 route show default | sed -n 's/.* via \([^ ]*\).*/\1/p'); do
-  for protocol in tcp udp; do
-    add DOCKER-USER -d $gateway -p $protocol ! --dport 53 -m conntrack --ctstate NEW -j DROP
-  done
-done
-for bridge in docker0 docker_gwbridge; do
-  add INPUT -i $bridge -m conntrack --ctstate NEW -j DROP
-done
+@firewall.sh@
 END
-  cat >$FIREWALL <<END
-[Unit]
-Before=docker.service
-Wants=network-online.target
-After=network-online.target
-[Service]
-Type=oneshot
-RemainAfterExit=yes
-ExecStart=/bin/sh -e $COURSE/firewall.sh
-END
-  mkdir -p /etc/systemd/system/docker.service.requires
-  ln -sf $FIREWALL /etc/systemd/system/docker.service.requires/
+  sh $COURSE/firewall.sh install
 }
 
 show_host_keys() { # in cloud-init's own format; cloud-init prints them only at its very end

@@ -49,7 +49,7 @@ if keeps_images_in_containerd "$data"; then
 else
   images=$data
 fi
-df -Pk "$(present "$data")" "$(present "$images")" | fact disk
+df -Pk "$(present "$data")" "$(present "$images")" "$(present "$data/volumes")" | fact disk
 { dockerd --version 2>/dev/null || true; } | fact engine
 { systemctl show docker.service --property ExecStart 2>/dev/null || true; } | fact start
 { systemctl is-active docker.service 2>/dev/null || true; } | fact active
@@ -64,6 +64,7 @@ cat $TLS/ca.pem 2>/dev/null | fact authority
 cat $TLS/cert.pem 2>/dev/null | fact certificate
 { [ -s $TLS/key.pem ] && echo yes; } | fact key
 cat $COURSE/mark.json 2>/dev/null | fact mark
+cat $COURSE/firewall.sh 2>/dev/null | fact firewall
 { [ -e $COURSE/ready ] && echo yes; } | fact ready
 { [ -e $COURSE/packages ] && echo yes; } | fact installed_by_course
 { [ -e $COURSE/installed ] && echo yes; } | fact installed_at_boot

@@ -39,6 +39,9 @@ def boot(compute: Compute, body: Json, version: tuple[int, int]) -> Server:
     _check_size(compute, flavor, image, devices)
     compute.check_quota(flavor, most)
     group = _server_group(compute, hints, most)
+    for device in devices:
+        if device["source_type"] == "volume":
+            reserve(compute, device["uuid"])
     servers = []
     for number in range(1, most + 1):
         server = Server(
@@ -97,7 +100,20 @@ def _devices(compute: Compute, given: Json) -> list[Json]:
             raise compute.refusal(400, "Can not find requested image")
         if compute.volumes is None or (kind == "volume" and device.get("uuid") not in compute.volumes.volumes):
             raise compute.refusal(400, f"Block Device Mapping is Invalid: failed to get volume {device.get('uuid')}.")
+    if devices and [_boots(device) for device in devices].count(True) != 1:
+        sequence = "Boot sequence for the instance and image/block device mapping combination is not valid."
+        raise compute.refusal(400, f"Block Device Mapping is Invalid: {sequence}", violation=True)
     return devices
+
+
+def reserve(compute: Compute, volume: str) -> None:
+    """Asks block storage, with its refusal in the words of compute."""
+    assert compute.volumes is not None
+    try:
+        compute.volumes.reserve(volume)
+    except Refused as refused:
+        message = refused.answer.body["badRequest"]["message"]
+        raise compute.refusal(400, f"Invalid volume: Invalid input received: {message} (HTTP 400)") from None
 
 
 def _check_size(compute: Compute, flavor: Json, image: Json | None, devices: list[Json]) -> None:
@@ -206,4 +222,4 @@ def _attach(compute: Compute, server: Server, devices: list[Json]) -> None:
             return
         goes = device.get("delete_on_termination", False) in TRUE
         server.volumes[volume["id"]] = goes
-        compute.volumes.attach(volume, server.id)
+        compute.volumes.attach(volume, server.id, f"/dev/vd{'abcdefgh'[len(server.volumes) - _boots(device)]}")

@@ -62,6 +62,8 @@ class Compute(Service):
         self.consoles: dict[str, str | None] = {}
         self.looks_to_build = self.looks_to_delete = 0
         self.groups = Groups(self)
+        if volumes is not None:
+            volumes.failed = self._not_attached
         super().__init__(url, prefix, known)
 
     # --- for tests ---
@@ -134,6 +136,14 @@ class Compute(Service):
             if port["id"] in server.own_ports:
                 self.network.ports.remove(port)
         server.ports = []
+
+    def _not_attached(self, volume: str, server_id: str) -> None:
+        """A server that boots with a volume fails; one that runs goes on without it."""
+        server = self.servers.get(server_id)
+        if server and server.status == BUILD:
+            server.fate = f"{ERROR}: Build of instance {server.id} aborted: Volume {volume} could not be attached."
+        elif server:
+            server.volumes.pop(volume, None)
 
     # --- the service ---
 

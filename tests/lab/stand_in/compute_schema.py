@@ -121,6 +121,15 @@ def _only(name: str, inner: Json) -> Json:
     return {"type": "object", "properties": {name: inner}, "required": [name], "additionalProperties": False}
 
 
+ATTACH = _only(
+    "volumeAttachment",
+    {
+        "type": "object",
+        "properties": {"volumeId": UUID, "device": {"type": ["string", "null"]}},
+        "required": ["volumeId"],
+        "additionalProperties": False,
+    },
+)
 METADATA_OF_SERVER = _only("metadata", METADATA)
 PUT_TAGS = _only("tags", TAGS)
 REBOOT_TYPES = ["HARD", "Hard", "hard", "SOFT", "Soft", "soft"]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from tests.lab.stand_in import compute_schema as schema
-from tests.lab.stand_in.booting import boot
+from tests.lab.stand_in.booting import boot, reserve
 from tests.lab.stand_in.machines import ACTIVE, BUILD, ERROR, SHUTOFF, STATUSES, Server, brief, details, links
 from tests.lab.stand_in.schema import problem
 from tests.lab.stand_in.service import Route
@@ -36,6 +36,7 @@ class Servers:
         yield Route("DELETE", this, self._delete)
         yield Route("POST", f"{this}/action", self._act)
         yield Route("POST", f"{this}/metadata", self._add_metadata)
+        yield Route("POST", f"{this}/os-volume_attachments", self._attach)
         yield Route("GET", f"{this}/tags", self._tags)
         yield Route("PUT", f"{this}/tags", self._put_tags)
         yield Route("DELETE", f"{this}/tags", self._delete_tags)
@@ -130,6 +131,23 @@ class Servers:
         server = self.get(id)
         server.metadata = {**server.metadata, **body["metadata"]}
         return Answer(200, {"metadata": server.metadata})
+
+    # --- volumes ---
+
+    def _attach(self, request: Request, id: str) -> Answer:
+        """Asynchronous: the volume is reserved when this returns, and in use later, or available again."""
+        body, server = self.compute.checked(request, schema.ATTACH), self.get(id)
+        self._in(server, "attach_volume", ACTIVE, SHUTOFF)
+        volume, volumes = body["volumeAttachment"]["volumeId"], self.compute.volumes
+        if volumes is None or volume not in volumes.volumes:
+            raise self.compute.refusal(404, f"Volume {volume} could not be found.")
+        reserve(self.compute, volume)
+        server.volumes[volume] = False
+        # what compute expects; the machine may name it otherwise
+        device = f"/dev/vd{'abcdefgh'[len(server.volumes)]}"
+        answer: Json = {"id": volume, "serverId": server.id, "volumeId": volume, "device": device}
+        volumes.attach(volumes.volumes[volume], server.id, device)
+        return Answer(200, {"volumeAttachment": answer})
 
     # --- actions ---
 

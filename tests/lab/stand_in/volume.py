@@ -13,11 +13,18 @@ from tests.lab.stand_in.service import Route, Service
 from tests.lab.stand_in.wire import Answer, Json, Refused, Request, html, new_id, now
 
 NEWEST = "3.70"
-KINDS = {400: "badRequest", 404: "itemNotFound", 406: "computeFault", 413: "overLimit"}
+KINDS = {400: "badRequest", 403: "forbidden", 404: "itemNotFound", 406: "computeFault", 413: "overLimit"}
 QUOTAS = {"volumes": 10, "gigabytes": 1000, "snapshots": 10, "backups": 10, "backup_gigabytes": 1000}
 FILTERS = {"name", "status", "metadata", "bootable", "limit", "marker"}
 GIB = 1024**3
 AVAILABLE, CREATING, DELETING, IN_USE = "available", "creating", "deleting", "in-use"
+RESERVED, ATTACHING, DETACHING = "reserved", "attaching", "detaching"
+FREE, ATTACHED = (CREATING, DETACHING), (RESERVED, ATTACHING)  # what becomes available, and what becomes in-use
+METADATA: Json = {
+    "type": "object",
+    "patternProperties": {"^[^;]{1,255}$": {"type": "string", "maxLength": 255}},
+    "additionalProperties": False,
+}
 CREATE: Json = {
     "type": "object",
     "properties": {
@@ -29,11 +36,7 @@ CREATE: Json = {
                 "description": {"type": ["string", "null"], "maxLength": 255},
                 "imageRef": {"type": ["string", "null"]},
                 "image_id": {"type": ["string", "null"]},
-                "metadata": {
-                    "type": ["object", "null"],
-                    "patternProperties": {"^[^;]{1,255}$": {"type": "string", "maxLength": 255}},
-                    "additionalProperties": False,
-                },
+                "metadata": {**METADATA, "type": ["object", "null"]},
                 "availability_zone": {"type": ["string", "null"], "minLength": 1, "maxLength": 255},
                 "volume_type": {"type": ["string", "null"], "maxLength": 255},
             },
@@ -52,7 +55,11 @@ BUSY = (
 
 
 class Volumes(Service):
-    """`looks_to_create` and `looks_to_delete`: so many looks at it a volume needs for that."""
+    """`looks_to_create`, `looks_to_delete`, `looks_to_attach`, `looks_to_detach`: so many looks it needs for that.
+
+    `attachments_fail`: so many of the next ones. `creations_fail`: the same of volumes, which end in error.
+    `type_quotas`: of volumes and gigabytes, by the name of a type.
+    """
 
     def __init__(
         self, url: str, prefix: str, known: Callable[[str], bool], *, project_id: str, user_id: str, images: Images
@@ -62,8 +69,14 @@ class Volumes(Service):
         self.quotas = dict(QUOTAS)
         self.types = {name: new_id() for name in ("__DEFAULT__", "ssd")}
         self.zones = ["ceph"]
-        self.looks_to_create = self.looks_to_delete = 0
+        self.looks_to_create = self.looks_to_delete = self.looks_to_attach = self.looks_to_detach = 0
+        self.attachments_fail = self.creations_fail = 0
+        self.type_quotas: dict[str, dict[str, int]] = {}
+        self.failed: Callable[[str, str], None] = lambda volume, server: None
+        """What compute does when a volume could not be attached to a server."""
         self._looks: dict[str, int] = {}
+        self._coming: dict[str, Json] = {}  # attachments, by volume
+        self._failing: set[str] = set()
         super().__init__(url, prefix, known)
 
     def routes(self) -> list[Route]:
@@ -72,11 +85,13 @@ class Volumes(Service):
             *(Route("GET", path, self._versions, public=True) for path in ("", "/")),
             *(Route("GET", path, self._version, public=True) for path in ("/v3", "/v3/")),
             Route("GET", f"{base}/limits", self._limits),
+            Route("GET", f"{base}/os-quota-sets/{{id}}", self._show_quotas, query={"usage"}),
             Route("GET", f"{base}/volumes", self._list, query=FILTERS),
             Route("GET", f"{base}/volumes/detail", self._list, query=FILTERS),
             Route("POST", f"{base}/volumes", self._create),
             Route("GET", f"{base}/volumes/{{id}}", self._show),
             Route("DELETE", f"{base}/volumes/{{id}}", self._delete, query={"cascade", "force"}),
+            Route("POST", f"{base}/volumes/{{id}}/metadata", self._add_metadata),
             Route("GET", f"{base}/types", self._list_types),
             Route("GET", f"{base}/os-availability-zone", self._list_zones),
         ]
@@ -93,8 +108,17 @@ class Volumes(Service):
 
     # --- for tests and for compute ---
 
-    def make(self, *, size: int, name: str = "", image: str = "", metadata: Json | None = None, text: str = "") -> Json:
-        self._check_quota(size)
+    def make(
+        self,
+        *,
+        size: int,
+        name: str = "",
+        image: str = "",
+        metadata: Json | None = None,
+        text: str = "",
+        kind: str = "__DEFAULT__",
+    ) -> Json:
+        self._check_quota(size, kind)
         volume: Json = {
             "id": new_id(),
             "name": name,
@@ -105,7 +129,7 @@ class Volumes(Service):
             "updated_at": None,
             "attachments": [],
             "availability_zone": "nova",
-            "volume_type": "__DEFAULT__",
+            "volume_type": kind,
             "snapshot_id": None,
             "source_volid": None,
             "metadata": metadata or {},
@@ -129,16 +153,55 @@ class Volumes(Service):
         self._looks[volume["id"]] = self.looks_to_create
         return volume
 
-    def attach(self, volume: Json, server: str) -> None:
-        one = {"id": volume["id"], "volume_id": volume["id"], "server_id": server, "device": "/dev/vda"}
+    def reserve(self, id: str) -> None:
+        """For a server, before it is attached. Refuses one that is not free (cinder's attachment_create)."""
+        status = self._get(id)["status"]
+        if status not in (AVAILABLE, "downloading"):
+            message = f"Invalid volume: Volume {id} status must be available or downloading to reserve, but the current"
+            raise self._refusal(400, f"{message} status is {status}.")
+        self.volumes[id]["status"] = RESERVED
+
+    def attach(self, volume: Json, server: str, device: str = "/dev/vda") -> None:
+        """At once where `looks_to_attach` is 0."""
+        if self.attachments_fail:
+            self.attachments_fail -= 1
+            self._failing.add(volume["id"])
+        one = {"id": volume["id"], "volume_id": volume["id"], "server_id": server, "device": device}
         one |= {"attachment_id": new_id(), "attached_at": f"{now()[:-1]}.000000", "host_name": None}
-        volume |= {"status": IN_USE, "attachments": [one]}
+        self._coming[volume["id"]] = one
+        volume["status"] = ATTACHING
+        self._looks[volume["id"]] = self.looks_to_attach
+        if not self.looks_to_attach:
+            self._settle(volume)
 
     def detach(self, id: str, goes: bool) -> None:
-        if id in self.volumes:
-            self.volumes[id] |= {"status": AVAILABLE, "attachments": []}
-            if goes:
-                del self.volumes[id]
+        """At once where `looks_to_detach` is 0; with `goes` it is deleted."""
+        if id not in self.volumes:
+            return
+        if goes:
+            del self.volumes[id]
+            return
+        self._coming.pop(id, None)
+        self._looks[id] = self.looks_to_detach
+        self.volumes[id] |= {"status": DETACHING}
+        if not self.looks_to_detach:
+            self._settle(self.volumes[id])
+
+    def _settle(self, volume: Json) -> None:
+        """It becomes what it is on its way to."""
+        volume["updated_at"] = f"{now()[:-1]}.000000"
+        coming = self._coming.pop(volume["id"], None)
+        if volume["status"] == CREATING and self.creations_fail:
+            self.creations_fail -= 1
+            volume["status"] = "error"
+        elif volume["status"] in FREE:
+            volume |= {"status": AVAILABLE, "attachments": []}
+        elif coming and volume["id"] in self._failing:
+            self._failing.remove(volume["id"])
+            volume |= {"status": AVAILABLE, "attachments": []}
+            self.failed(volume["id"], coming["server_id"])
+        elif coming:
+            volume |= {"status": IN_USE, "attachments": [coming]}
 
     # --- refusals ---
 
@@ -152,8 +215,12 @@ class Volumes(Service):
         body: Json = {KINDS[status]: {"code": status, "message": message}}
         return Refused(Answer(status, body), message if violation else "")
 
-    def _check_quota(self, size: int) -> None:
+    def _check_quota(self, size: int, kind: str) -> None:
         used = self.used()
+        for name, most in self.type_quotas.get(kind, {}).items():
+            if 0 <= most < self.used(kind)[name] + {"volumes": 1, "gigabytes": size}[name]:
+                message = f"Maximum number of {name} allowed ({most}) exceeded for quota '{name}_{kind}'."
+                raise self._over(f"VolumeLimitExceeded: {message}")
         if 0 <= self.quotas["volumes"] < used["volumes"] + 1:
             message = f"Maximum number of volumes allowed ({self.quotas['volumes']}) exceeded for quota 'volumes'."
             raise self._over(f"VolumeLimitExceeded: {message}")
@@ -193,8 +260,27 @@ class Volumes(Service):
     def _version(self, request: Request) -> Answer:
         return Answer(200, {"versions": [self._about()]})
 
-    def used(self) -> dict[str, int]:
-        return {"volumes": len(self.volumes), "gigabytes": sum(volume["size"] for volume in self.volumes.values())}
+    def used(self, kind: str = "") -> dict[str, int]:
+        """By volumes, or by those of one type."""
+        volumes = [volume for volume in self.volumes.values() if kind in ("", volume["volume_type"])]
+        return {"volumes": len(volumes), "gigabytes": sum(volume["size"] for volume in volumes)}
+
+    def _show_quotas(self, request: Request, id: str) -> Answer:
+        """Of every type, too, as cinder does."""
+        if id != self.project_id:
+            message = "Policy doesn't allow volume_extension:quotas:show to be performed."
+            raise self._refusal(403, message)
+        limits = {name: (limit, self.used().get(name, 0)) for name, limit in self.quotas.items()}
+        for kind in self.types:
+            given, used = self.type_quotas.get(kind, {}), self.used(kind)
+            limits |= {f"{name}_{kind}": (given.get(name, -1), used[name]) for name in used}
+        if request.one("usage").lower() != "true":
+            return Answer(200, {"quota_set": {"id": id, **{name: limit for name, (limit, _) in limits.items()}}})
+        quotas = {
+            name: {"limit": limit, "in_use": used, "reserved": 0, "allocated": 0}
+            for name, (limit, used) in limits.items()
+        }
+        return Answer(200, {"quota_set": {"id": id, **quotas}})
 
     def _limits(self, request: Request) -> Answer:
         used, quotas = self.used(), self.quotas
@@ -217,13 +303,13 @@ class Volumes(Service):
         volume = self.volumes.get(id)
         if volume is None:
             raise self._refusal(404, f"Volume {id} could not be found.")
-        if volume["status"] in (CREATING, DELETING):
+        if volume["status"] in (*FREE, ATTACHING, DELETING):
             self._looks[id] -= 1
             if self._looks[id] < 0 and volume["status"] == DELETING:
                 del self.volumes[id]
                 raise self._refusal(404, f"Volume {id} could not be found.")
             if self._looks[id] < 0:
-                volume |= {"status": AVAILABLE, "updated_at": f"{now()[:-1]}.000000"}
+                self._settle(volume)
         return volume
 
     def _list(self, request: Request) -> Answer:
@@ -287,8 +373,20 @@ class Volumes(Service):
             message = f"Size of specified image {real}GB is larger than volume size {size}GB."
             raise self._refusal(400, f"Invalid input received: {message}")
         metadata, text = given.get("metadata"), given.get("description") or ""
-        volume = self.make(size=size, name=given.get("name") or "", image=image, metadata=metadata, text=text)
+        kinds = {id: name for name, id in self.types.items()}
+        kind = kinds.get(given.get("volume_type") or "", given.get("volume_type") or "__DEFAULT__")
+        volume = self.make(
+            size=size, name=given.get("name") or "", image=image, metadata=metadata, text=text, kind=kind
+        )
         return Answer(202, {"volume": {n: v for n, v in volume.items() if n != "volume_image_metadata"}})
+
+    def _add_metadata(self, request: Request, id: str) -> Answer:
+        volume, body = self._get(id), request.json()
+        expected: Json = {"type": "object", "properties": {"metadata": METADATA}, "required": ["metadata"]}
+        if found := schema.problem(body, {**expected, "additionalProperties": False}):
+            raise self._refusal(400, found.reason, violation=True)
+        volume["metadata"] = {**volume["metadata"], **body["metadata"]}
+        return Answer(200, {"metadata": volume["metadata"]})
 
     def _show(self, request: Request, id: str) -> Answer:
         return Answer(200, {"volume": self._get(id)})

@@ -20,12 +20,15 @@ TASKS = {  # and the modules of their workflows
     "com_containers": "commands",
     "containers_reset": "reset",
     "driver_reset": "reset",
+    "reap": "reap",
     "machine_new": "single_machine",
     "machine_rm": "single_machine",
     "remote_com": "commands",
     "status": "status",
+    "cards": "cards",
     "image_build": "images",
     "image_list": "images",
+    "doctor": "doctor",
 }
 
 

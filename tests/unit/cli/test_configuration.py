@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from cloudscale.cli import configuration
+from cloudscale.errors import SettingsError
 from cloudscale.units import GIB
 from tests.unit.cli.running import Workflow, run
 
@@ -288,3 +289,46 @@ def test_an_empty_value_of_a_tasks_own_flag_is_refused_too(called: Workflow, cap
 def test_a_file_without_keys_is_refused_as_such(content: Any, kind: str) -> None:
     with pytest.raises(ValueError, match=f"must contain keys and values, and this one is {kind}"):
         configuration._merge({}, content)
+
+
+# --- what YAML reads without a word ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("cloudscale:\n  driver: local\n  driver: openstack\n", "line 3: the key driver is on line 2 already."),
+        ("cloudscale:\n  seat: {cpus: 1, cpus: 2}\n", "line 2: the key cpus"),
+        ("cloudscale:\n  seat:\n    cpus: 1\n    cpus: 2\n", "line 4: the key cpus is on line 3 already."),
+        ("cloudscale:\n  driver: local\ncloudscale:\n  course: bio\n", "line 3: the key cloudscale is on line 1"),
+        ("cloudscale:\n  course: 1:30\n", "line 2: course: YAML reads 1:30 as another number."),
+        ("cloudscale:\n  seat: {cpus: 1:30}\n", "line 2: cpus: YAML reads 1:30 as another number."),
+        ("cloudscale:\n  gateway: {port: 0443}\n", "line 2: port: YAML reads 0443 as another number."),
+        ("cloudscale: [driver, local]\n", "line 1: cloudscale must contain keys and values."),
+        ("cloudscale: local\n", "line 1: cloudscale must contain keys and values."),
+        ("cloudscale: &a\n  seat: *a\n", "line 2: seat refers to what it is a part of."),
+    ],
+)
+def test_what_yaml_reads_otherwise_than_meant_is_refused_with_its_line(own: Path, text: str, cause: str) -> None:
+    own.write_text(text)
+    with pytest.raises(SettingsError) as raised:
+        configuration.check_yaml(str(own))
+    assert f"{own}, {cause}" in raised.value.message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\ufeffcloudscale:\r\n  course: bio\r\n",
+        "cloudscale:\n  course: bio\n  seat:\n    <<: {cpus: 0.5}\n    memory: 1G\n",
+        "cloudscale:\n  course: bio\n  seat: {cpus: 0.5}\n",
+        "cloudscale:\n  course: bio\n  students:\n  seat:\n",
+        "cloudscale:\n  course: bio\n  generic: {hosts: [&h debian@192.0.2.11]}\n",
+        "cloudscale:\n  course: bio\n  openstack: {boot_timeout: 600, image: '010'}\n",
+    ],
+)
+def test_what_yaml_reads_as_it_was_meant_is_read(own: Path, capsys: Capture, called: Workflow, text: str) -> None:
+    own.write_text(text)
+    configuration.check_yaml(str(own))
+    assert run(f"-f {own} status", capsys).code == 0
+    assert called.asked.settings.course == "bio"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cloudscale.cli.report import Report
-from cloudscale.course.settings import Launch, Remote
+from cloudscale.course.flags import Launch, Remote
 from cloudscale.errors import CloudscaleError, SeatError
 from cloudscale.images.recipes import recipe_names
 from tests.unit.cli.running import PROJECT, Result, Workflow, run
@@ -228,6 +228,17 @@ def test_without_flags_themachine_has_its_defaults(called: Workflow, capsys: pyt
     assert called.given["args"] == (Launch(),)
 
 
+def test_reap_gets_its_folder_and_knows_whether_a_course_was_named(
+    called: Workflow, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("reap --output work --yes", capsys)
+    assert called.given == {"args": ("work",)}
+    assert not called.asked.names_course
+    run("reap --course bio", capsys)
+    assert called.given == {"args": (None,)}
+    assert called.asked.names_course
+
+
 def test_what_is_in_a_tasks_signature_is_read_in_its_body() -> None:
     for task in ast.parse((PROJECT / "tasks.py").read_text()).body:
         if isinstance(task, ast.FunctionDef):
@@ -300,3 +311,16 @@ def test_on_a_terminal_the_answer_counts(
     assert done.out == ("" if code else "removed\n")
     assert "Error" not in done.err
     assert ("Nothing was removed." in done.err) == bool(code)
+
+
+def test_doctor_runs_without_what_is_wrong_in_the_configuration(
+    called: Workflow, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "class.yaml"
+    file.write_text("cloudscale: {driver: local, openstack: {flavr: big}}\n")
+    assert run(f"-f {file} doctor", capsys).code == 0
+    assert called.asked.settings.driver == "local"
+    assert called.asked.left_out == {"openstack"}
+    assert called.asked.refused and "openstack.flavr" in called.asked.refused.message
+    assert run(f"-f {file} status", capsys).code == 2
+    assert run(f"-f {file} doctor --driver lokal", capsys).code == 2

@@ -169,11 +169,21 @@ def test_a_configuration_that_can_not_be_read_is_named_with_its_form(
     assert f"{name} can't be read" in done.err and form in done.err
 
 
-def test_an_output_that_can_not_be_written_is_reported_as_such(processes: None, tmp_path: Path) -> None:
+def test_a_key_that_is_given_twice_is_refused(invoke: Callable[..., Result], tmp_path: Path) -> None:
+    (tmp_path / "own.yml").write_text("cloudscale:\n  driver: local\n  driver: openstack\n")
+    done = invoke("-f", "own.yml", "status")
+    assert (done.code, done.out) == (2, "")
+    assert "Error: own.yml, line 3: the key driver is on line 2 already." in done.err
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_an_output_that_can_not_be_written_is_reported_as_such(
+    processes: None, tmp_path: Path, unbuffered: str
+) -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run(
             [sys.executable, "-m", "invoke", "--search-root", str(PROJECT), "--list"],
-            env={**os.environ, "HOME": str(tmp_path)},
+            env={**os.environ, "HOME": str(tmp_path), "PYTHONUNBUFFERED": unbuffered},
             stdin=subprocess.DEVNULL,
             stdout=full,
             stderr=subprocess.PIPE,
@@ -181,7 +191,7 @@ def test_an_output_that_can_not_be_written_is_reported_as_such(processes: None, 
             check=False,
         )
     assert done.returncode == 1
-    assert "output can't be written (No space left on device)" in done.stderr
+    assert done.stderr.count("output can't be written (No space left on device)") == 1
 
 
 def test_a_tasks_error_is_reported_as_such_where_the_configuration_names_no_executor(

@@ -11,7 +11,7 @@ from wcwidth import wcswidth
 
 from cloudscale.cli import report
 from cloudscale.images.listing import ImageRow
-from cloudscale.model import CommandResult, Demand, Machine, Outcome, Outcomes, Place, Row, Seat, Student
+from cloudscale.model import CommandResult, Demand, Finding, Machine, Outcome, Outcomes, Place, Row, Seat, Student
 from cloudscale.plan.placing import Need, Plan
 from cloudscale.terminal import CONTROL
 from cloudscale.units import GIB
@@ -277,3 +277,38 @@ def test_what_was_removed_is_reported_and_what_was_not_is_a_problem() -> None:
     assert (shown.text, shown.problems) == ("removed course-ann", ("course-bob: it is in use",))
     assert json.loads(report.removed(REMOVED, "json").text) == [{"target": "course-ann", "state": "removed"}]
     assert report.removed(REMOVED, "csv").text == "target,state\ncourse-ann,removed"
+
+
+# --- doctor ----------------------------------------------------------------------------------
+
+PATH = "/home/ann/.local/state/cloudscale/a-long-name-of-a-course/openstack"
+FINDINGS = [
+    Finding("this computer", "ok", "Python 3.11.2"),
+    Finding(
+        "machine m2", "wrong", f"m2: no answer in 5 s. {PATH}\nIt is \x1b[31mred.", "Check that it is up, and wait."
+    ),
+    Finding("machine m2", "wrong", "m2: again", ""),
+    Finding("seats", "unknown", "later"),
+]
+
+
+def test_what_is_wrong_is_named_as_a_failure_once() -> None:
+    assert report.examination(FINDINGS, "table", 80).problems == ("machine m2: see the table.",)
+    assert report.examination(FINDINGS[:1], "table", 80).problems == ()
+
+
+def test_long_findings_go_on_in_the_next_line_and_a_path_stays_whole() -> None:
+    lines = report.examination(FINDINGS, "table", 80).text.splitlines()
+    assert lines[0].split() == ["check", "state", "finding", "remedy"]
+    assert any(PATH in line for line in lines)
+    assert not any(CONTROL.search(line) for line in lines)
+    assert max(len(line) for line in lines if PATH not in line and "--" not in line) < 120
+
+
+@pytest.mark.parametrize("format", ["json", "csv"])
+def test_findings_for_programs_are_whole(format: str) -> None:
+    text = report.examination(FINDINGS, format, 80).text
+    rows = json.loads(text) if format == "json" else [*csv.DictReader(io.StringIO(text))]
+    assert [row["check"] for row in rows] == ["this computer", "machine m2", "machine m2", "seats"]
+    assert rows[0] == {"check": "this computer", "state": "ok", "finding": "Python 3.11.2", "remedy": ""}
+    assert rows[1]["finding"].startswith(f"m2: no answer in 5 s. {PATH}\n")

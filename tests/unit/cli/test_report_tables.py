@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from cloudscale.cli.report import machine_table, seat_row
+from cloudscale.cli.report import Reaped, machine_table, reaped, seat_row
 from cloudscale.cluster.look import look
 from cloudscale.cluster.state import Cluster
 from cloudscale.course import naming
@@ -84,3 +84,16 @@ def test_why_a_machine_can_not_be_used_is_shown(lab: Class, error: EngineError, 
     cluster = look(lab.session(), lab.driver)
     last = replace(cluster.hosts[-1], error=error)
     assert states(lab, cluster.with_hosts([last]))["m3"] == state
+
+
+# --- courses -------------------------------------------------------------------------------
+
+
+def test_what_became_of_a_course_is_on_one_line_and_does_not_control_the_terminal() -> None:
+    rows = [Reaped("bio", "local", "failed", "2026-12-01 18:00:00+01:00", "Not all:\nAnn\x1b[2J: it is lost.")]
+    lines = reaped(rows, "table").splitlines()
+    assert lines[0].split() == ["course", "driver", "state", "deadline", "cause"]
+    assert "\x1b" not in lines[2]
+    assert lines[2].endswith(": it is lost.")
+    assert json.loads(reaped(rows, "json"))[0]["deadline"] == "2026-12-01 18:00:00+01:00"
+    assert reaped([], "json") == "[]"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 
+from cloudscale.course.flags import Common
 from cloudscale.course.session import Session
-from cloudscale.course.settings import Common, read_settings
+from cloudscale.course.settings import read_settings
 from cloudscale.progress import Lines
 
 

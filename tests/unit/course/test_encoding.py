@@ -15,7 +15,7 @@ def refusal(data: bytes) -> str:
     return raised.value.message
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
 def test_an_encoding_that_is_known_needs_no_remark(encoding: str) -> None:
     text = decode("1;Zoë;Müller\n".encode(encoding), "class.csv")
     assert (text.content, text.remark) == ("1;Zoë;Müller\n", "")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cloudscale.course.folder import NAMES, STORE_COPY, CourseFolder
+from cloudscale.course.folder import CHANGES, NAMES, STORE_COPY, CourseFolder
 from cloudscale.errors import CloudscaleError, RequestError
 
 
@@ -260,6 +260,28 @@ def test_a_run_that_made_nothing_removes_nothing(course: CourseFolder) -> None:
     assert course.remote_known_hosts.read_text() == "host key"
 
 
+# --- changes of passwords --------------------------------------------------------------------
+
+
+def test_changes_of_passwords_are_kept_for_the_owner_alone(course: CourseFolder) -> None:
+    assert course.password_changes() == {}
+    course.note_password_changes({})
+    assert not course.folder.exists()
+    course.note_password_changes({"1": 2, "é": 1})
+    assert course.password_changes() == {"1": 2, "é": 1}
+    assert mode(course.folder / CHANGES) == 0o600
+    course.forget()
+    assert course.password_changes() == {}
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '{"1": "x"}', '{"1": null}', "\xff"])
+def test_a_file_of_changes_that_is_none_is_a_wrong_request(course: CourseFolder, text: str) -> None:
+    course.note_password_changes({"1": 2})
+    (course.folder / CHANGES).write_text(text, encoding="latin-1")
+    with pytest.raises(RequestError, match="is damaged"):
+        course.password_changes()
+
+
 def test_forgetting_removes_the_drivers_folder_and_no_other(course: CourseFolder, tmp_path: Path) -> None:
     generic = CourseFolder.named("bio", "generic")
     key_of(course)
@@ -290,3 +312,60 @@ def test_certificates_that_an_authority_has_signed_outlive_the_course(course: Co
     (course.folder / STORE_COPY).unlink()
     course.forget()
     assert not course.folder.exists()
+
+
+# --- looking only ----------------------------------------------------------------------------
+
+
+def test_a_folder_that_a_launch_can_make_or_write_to_is_well(course: CourseFolder, tmp_path: Path) -> None:
+    course.check_writable()
+    assert [*tmp_path.iterdir()] == []
+    course.make_folder()
+    course.check_writable()
+
+
+@pytest.mark.parametrize("blocked", ["bio", "bio/local", "home/deep"])
+def test_a_folder_that_a_launch_can_not_make_is_reported_in_its_words(
+    course: CourseFolder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, blocked: str
+) -> None:
+    if blocked == "home/deep":
+        monkeypatch.setenv("CLOUDSCALE_HOME", str(tmp_path / "home" / "deep" / "down"))
+        course = CourseFolder.named("bio", "local")
+    (tmp_path / blocked).parent.mkdir(mode=0o700, exist_ok=True)
+    (tmp_path / blocked).write_text("")
+    with pytest.raises(RequestError) as looked:
+        course.check_writable()
+    with pytest.raises(RequestError) as locked, course.locked():
+        pass
+    assert str(looked.value) == str(locked.value)
+
+
+def test_a_folder_without_permission_is_reported(
+    course: CourseFolder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)  # whoever runs this may be root
+    with pytest.raises(RequestError, match="Permission denied"):
+        course.check_writable()
+
+
+def test_who_only_looks_makes_no_folder(course: CourseFolder, tmp_path: Path) -> None:
+    looking = CourseFolder.named("bio", "local", read_only=True)
+    assert looking.key(create=False) is None
+    with pytest.raises(AssertionError):
+        looking.make_folder()
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_the_courses_of_a_driver_are_those_with_a_folder_for_it(tmp_path: Path) -> None:
+    assert CourseFolder.courses("local") == []
+    for path in ("chem/local", "bio/local", "bio/qemu", "phys/qemu"):
+        (tmp_path / path).mkdir(parents=True)
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "local").write_text("a file")
+    assert CourseFolder.courses("local") == ["bio", "chem"]
+    assert CourseFolder.courses("generic") == []
+
+
+def test_where_there_is_no_state_folder_there_are_no_courses(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CLOUDSCALE_HOME", str(tmp_path / "nowhere"))
+    assert CourseFolder.courses("local") == []

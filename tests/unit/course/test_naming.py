@@ -150,3 +150,15 @@ def test_a_keys_name_does_not_give_the_key_away() -> None:
 def test_digests_of_different_parts_differ() -> None:
     assert naming.keyed_digest(KEY, "a", "bc") != naming.keyed_digest(KEY, "ab", "c")
     assert len(naming.keyed_digest(KEY, "a")) == 32
+
+
+def test_names_are_sorted_as_in_a_list_of_people() -> None:
+    names = ["Zoë", "Émile", "anna", "Emma", "Emil", "Ånna", "Emile"]
+    assert sorted(names, key=naming.alphabetical) == ["anna", "Ånna", "Emil", "Emile", "Émile", "Emma", "Zoë"]
+
+
+def test_the_file_of_a_card_is_named_after_the_student_and_each_has_its_own() -> None:
+    names = [naming.card_name(Student(id, name)) for id, name in (("1", "Ann Lee"), ("2", "Ann Lee"), ("3", "../../x"))]
+    assert names[0].startswith("ann-lee-")
+    assert len(set(names)) == 3
+    assert not any(set(name) & set("/.\\") for name in names)

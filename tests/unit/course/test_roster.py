@@ -414,3 +414,14 @@ def test_without_a_header_the_first_of_any_people_is_read_or_refused(students: l
         assert "looks like a header" in error.message
         assert "put the line id;name;surname;email above it" in error.remedy
         assert parse("id;name;surname;email\n".replace(";", delimiter) + text) == as_read(students)
+
+
+def test_a_sum_below_the_students_is_pointed_out() -> None:
+    def remarks(last: str) -> list[str]:
+        found = parse_roster(f"id;name;surname\n1;Marty;McFly\n{last}\n".encode(), "class.csv").remarks
+        return [remark for remark in found if "sum" in remark]
+
+    (remark,) = remarks("Total;1;")
+    assert "line 3: Total may be a sum, and gets a seat. To leave it out: --skip Total" in remark
+    assert len(remarks("Summe:;1;")) == 1
+    assert remarks("total;Ann;Total") == remarks("2;Total;1") == remarks("7;Sum;Ting Wong") == []

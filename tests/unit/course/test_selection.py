@@ -5,7 +5,7 @@ from typing import Literal
 
 import pytest
 
-from cloudscale.course.selection import Selection
+from cloudscale.course.selection import Selection, find_one
 from cloudscale.errors import RequestError
 
 # each seat has the names of its service, id, student and machine; an empty name does not count
@@ -78,3 +78,31 @@ def test_accents_are_the_same_in_one_character_or_two(
     names = (unicodedata.normalize(of_the_roster, "Siobhán Ní Bhriain"),)
     selection = Selection(only=(unicodedata.normalize(form, typed),))
     assert selection.choose(["seat"], lambda seat: names) == ["seat"]
+
+
+# --- one student -----------------------------------------------------------------------------
+
+ROOM = [("bio-ann", "1", "Ann Lee", "m1"), ("bio-anna", "12", "Anna O'Neil", "m1"), ("bio-lee", "7", "Lee 12", "m2")]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [("1", 0), ("12", 1), ("ann lee", 0), ("ANNA", 1), ("o'neil", 1), ("7", 2), ("Lee 1", 2), ("  Ann   Lee ", 0)],
+)
+def test_a_student_is_meant_by_id_then_by_full_name_then_by_a_part_of_either(text: str, found: int) -> None:
+    assert find_one(text, ROOM, lambda seat: seat) == ROOM[found]
+
+
+@pytest.mark.parametrize("text", ["ann", "lee", "bio", "m1", "*", ""])
+def test_who_is_not_clear_is_refused_with_ids_and_names(text: str) -> None:
+    with pytest.raises(RequestError) as refused:
+        find_one(text, ROOM, lambda seat: seat)
+    assert "1 Ann Lee" in str(refused.value)
+
+
+def test_the_id_says_which_of_two_with_one_name_is_meant() -> None:
+    twins = [("a", "1", "Ann Lee", ""), ("b", "2", "Ann Lee", "")]
+    with pytest.raises(RequestError, match="2 students: 1 Ann Lee, 2 Ann Lee") as refused:
+        find_one("Ann Lee", twins, lambda seat: seat)
+    assert refused.value.remedy == "Give the id."
+    assert find_one("2", twins, lambda seat: seat) == twins[1]

@@ -1,21 +1,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 from invoke.config import Config
-from tabulate import tabulate_formats
 
 from cloudscale.course.settings import (
-    Common,
-    Launch,
-    Remote,
     Section,
     Settings,
     key_paths,
-    read_flags,
     read_settings,
 )
 from cloudscale.errors import SettingsError
@@ -50,12 +46,6 @@ def refusal(configuration: Mapping[str, Any]) -> str:
     with pytest.raises(SettingsError) as raised:
         read_settings(configuration)
     assert raised.value.exit_code == 2
-    return raised.value.message
-
-
-def flag_refusal(model: type[Section], **flags: object) -> str:
-    with pytest.raises(SettingsError) as raised:
-        read_flags(model, **flags)
     return raised.value.message
 
 
@@ -224,97 +214,6 @@ def test_the_password_of_the_hosts_is_in_no_refusal_and_no_representation() -> N
     assert "cloudscale.generic" in message
 
 
-# --- flags -----------------------------------------------------------------------------------
-
-
-def test_flags_that_are_not_given_keep_their_default() -> None:
-    launch = read_flags(Launch, nodes=None, port=None, start=None, end=None, env=(), output=None)
-    assert (launch.nodes, launch.port, launch.start, launch.end) == (0, 8888, 4321, 0)
-    assert launch.env == {}
-    assert not (launch.onlycreate or launch.plan or launch.prune or launch.replace_lost or launch.output)
-    common = read_flags(Common)
-    assert (common.only, common.skip, common.timeout, common.format, common.yes) == ((), (), None, "table", False)
-
-
-def test_flags_are_read_from_text() -> None:
-    launch = read_flags(Launch, nodes="3", port="80", start="5000", end="5100", output="out.csv")
-    assert (launch.nodes, launch.port, launch.start, launch.end) == (3, 80, 5000, 5100)
-    assert launch.output == Path("out.csv")
-
-
-@pytest.mark.parametrize(
-    ("flag", "value"),
-    [
-        ("nodes", "many"),
-        ("nodes", "-1"),
-        ("nodes", "1.5"),
-        ("port", "0"),
-        ("port", "65536"),
-        ("start", "65536"),
-        ("end", "65536"),
-        ("start", "0"),
-        ("start", "http"),
-        ("end", "70000"),
-        ("env", ["NOVALUE"]),
-        ("env", ["1A=b"]),
-        ("env", ["=b"]),
-    ],
-)
-def test_a_wrong_flag_is_refused_by_its_name(flag: str, value: object) -> None:
-    assert f"flag --{flag}" in flag_refusal(Launch, **{flag: value})
-
-
-def test_the_last_port_is_not_before_the_first() -> None:
-    assert "flag --end: should not be less than --start" in flag_refusal(Launch, start="5000", end="4999")
-    assert read_flags(Launch, start="5000", end="5000").end == 5000
-    assert read_flags(Launch, start="5000", end="0").end == 0
-
-
-def test_environment_pairs_keep_all_after_the_first_equals_sign() -> None:
-    pairs = ["A=b=c", "EMPTY=", "_x1= y ", "A_B=é"]
-    assert read_flags(Launch, env=pairs).env == {"A": "b=c", "EMPTY": "", "_x1": " y ", "A_B": "é"}
-
-
-def test_names_are_separated_by_commas() -> None:
-    common = read_flags(Common, only="a, b,,", skip="c")
-    assert (common.only, common.skip) == (("a", "b"), ("c",))
-
-
-@pytest.mark.parametrize("format", ["table", "csv", "json", *tabulate_formats])
-def test_every_format_is_known(format: str) -> None:
-    assert read_flags(Common, format=format).format == format
-
-
-def test_an_unknown_format_is_refused_with_the_known_ones() -> None:
-    message = flag_refusal(Common, format="yaml")
-    assert "flag --format" in message
-    assert all(known in message for known in ("table", "csv", "json", "github"))
-
-
-@pytest.mark.parametrize("timeout", ["0", "-1", "soon", "nan", "inf"])
-def test_a_timeout_is_a_number_of_seconds(timeout: str) -> None:
-    assert "flag --timeout" in flag_refusal(Common, timeout=timeout)
-    assert read_flags(Common, timeout="2.5").timeout == 2.5
-
-
-def test_remote_commands_need_hosts() -> None:
-    assert "flag --hosts" in flag_refusal(Remote, com="ls")
-    assert "flag --hosts" in flag_refusal(Remote, hosts=" , ", com="ls")
-    assert "flag --com" in flag_refusal(Remote, hosts="a", com="")
-    remote = read_flags(Remote, hosts="a,b", com="ls")
-    assert (remote.hosts, remote.port, remote.user) == (("a", "b"), None, None)
-
-
-@pytest.mark.parametrize("flags", [{"com": "ls"}, {"hosts": "a", "com": ""}, {"hosts": "a", "com": "ls", "port": "x"}])
-def test_a_password_is_in_no_refusal(flags: dict[str, str]) -> None:
-    assert "secret" not in flag_refusal(Remote, pwd="secret", **flags)
-    assert "1234" not in flag_refusal(Remote, hosts="a", com="ls", pwd=1234)
-
-
-def test_a_password_is_in_no_representation() -> None:
-    assert "secret" not in repr(read_flags(Remote, hosts="a", com="ls", pwd="secret"))
-
-
 @pytest.mark.parametrize("columns", ["id=Matrikel, name=Wer", {"id": "Matrikel", "name": "Wer"}])
 def test_the_columns_of_the_students_file_can_be_named(columns: object) -> None:
     assert read_settings({"columns": columns}).columns == {"id": "Matrikel", "name": "Wer"}
@@ -323,3 +222,38 @@ def test_the_columns_of_the_students_file_can_be_named(columns: object) -> None:
 @pytest.mark.parametrize("columns", ["Matrikel", {"matrikel": "Matrikel"}, {"id": ""}, ["id"], {"id": 7}])
 def test_columns_of_another_form_are_refused(columns: object) -> None:
     assert "key cloudscale.columns" in refusal({"columns": columns})
+
+
+@pytest.mark.parametrize(
+    ("configuration", "meant"),
+    [
+        ({"drvier": "local"}, "driver"),
+        ({"Seat": {}}, "seat"),
+        ({"seat": {"cpu": 1}}, "seat.cpus"),
+        ({"openstack": {"flavour": "m1.small"}}, "openstack.flavor"),
+        ({"kfile": "id"}, "generic.kfile"),
+        ({"boot_timeout": 3}, "openstack.boot_timeout or vm.boot_timeout"),
+    ],
+)
+def test_an_unknown_key_comes_with_the_one_that_may_be_meant(configuration: dict[str, Any], meant: str) -> None:
+    assert f"unknown key. Is {meant} meant?" in refusal(configuration)
+
+
+def test_an_unknown_key_like_no_other_comes_without_a_guess() -> None:
+    assert refusal({"xyzzy": 1}).count("meant") == 0
+
+
+@pytest.mark.parametrize(
+    ("configuration", "text"),
+    [
+        ({"course": 123}, "cloudscale.course: should be text; YAML reads it as something else, unless it is in quot"),
+        ({"course": date(2026, 12, 1)}, "(it is 2026-12-01)"),
+        ({"image": 3.11}, "cloudscale.image: should be text"),
+        ({"students": True}, "cloudscale.students: should be text"),
+        ({"seat": ["cpus", 1]}, "cloudscale.seat: should be keys and values"),
+        ({"gateway": "path"}, "cloudscale.gateway: should be keys and values (it is 'path')"),
+        ({"generic": {"hosts": {"a": "b"}}}, "cloudscale.generic.hosts: should be a list"),
+    ],
+)
+def test_a_value_of_another_kind_is_refused_in_words_of_yaml(configuration: dict[str, Any], text: str) -> None:
+    assert text in refusal(configuration)

@@ -56,3 +56,24 @@ def test_floating_ips_are_a_list_of_addresses(given: object) -> None:
 @pytest.mark.parametrize("value", ["192.0.2", "2001:db8::7", ["192.0.2.7", "x"], "192.0.2.0/24", 5])
 def test_what_is_no_floating_ip_is_refused_with_its_key(value: object) -> None:
     assert "cloudscale.openstack.floating_ips: " in refusal(floating_ips=value)
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ("192.0.2.7", ("192.0.2.7/32:0",)),
+        ("192.0.2.7:5432, 192.0.2.70/26", ("192.0.2.7/32:5432", "192.0.2.64/26:0")),
+        (["192.0.2.0/24:443", "192.0.2.0/24:443"], ("192.0.2.0/24:443",)),
+        ("", ()),
+    ],
+)
+def test_what_seats_may_reach_is_addresses_and_ports(given: object, found: tuple[str, ...]) -> None:
+    assert read_settings({"seat": {"reach": given}}).seat.reach == found
+
+
+@pytest.mark.parametrize(
+    "wrong", ["host.example", "192.0.2.7:http", "192.0.2.7:65536", "2001:db8::1", "$(id)", ["a b"], 5, {}]
+)
+def test_and_nothing_else(wrong: object) -> None:
+    with pytest.raises(SettingsError, match=r"seat\.reach"):
+        read_settings({"seat": {"reach": wrong}})

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ import pytest
 from cloudscale.course.folder import CourseFolder
 from cloudscale.course.settings import LocalSettings
 from cloudscale.drivers.local import Local, load, own_address
+from cloudscale.engines.client import REQUEST_TIMEOUT
 from cloudscale.engines.endpoint import Endpoint, own_endpoint
 from cloudscale.errors import EngineError, RequestError
 from cloudscale.model import CommandResult, Machine, MachineState
@@ -39,13 +41,13 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> FakeApi:
     """An engine on this computer."""
     api = FakeApi()
     client = SimpleNamespace(api=api, info=api.info)
-    monkeypatch.setattr("cloudscale.drivers.local.from_environment", lambda endpoint: client)
+    monkeypatch.setattr("cloudscale.drivers.local.from_environment", lambda timeout, endpoint: client)
     return api
 
 
 @pytest.fixture
 def no_engine_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    def nobody(endpoint: Endpoint) -> None:
+    def nobody(timeout: float, endpoint: Endpoint) -> None:
         raise EngineError("No Docker Engine answers on this computer.")
 
     monkeypatch.setattr("cloudscale.drivers.local.from_environment", nobody)
@@ -69,6 +71,18 @@ def test_ports_that_something_on_this_computer_listens_on_are_held(
     assert local().survey(HERE).held_ports == {22, 631}
     (tmp_path / "tcp").unlink()  # not Linux
     assert local().survey(HERE).held_ports == frozenset()
+
+
+def test_free_disk_is_that_of_the_engines_data_root(engine: FakeApi, tmp_path: Path) -> None:
+    driver = local()
+    engine.data_root = str(tmp_path)
+    driver.machines()
+    free = driver.survey(HERE).free_disk
+    assert free is not None and abs(free - shutil.disk_usage(tmp_path).free) < 1 << 30
+    elsewhere = local()
+    engine.data_root = str(tmp_path / "in a VM")
+    elsewhere.machines()
+    assert elsewhere.survey(HERE).free_disk is None
 
 
 def test_a_port_of_this_computer_that_listens_is_held() -> None:
@@ -138,7 +152,8 @@ def test_live_restore_is_named_before_anything_changes(engine: FakeApi, monkeypa
     info = {**engine.info(), "LiveRestoreEnabled": True, "Swarm": {"LocalNodeState": "inactive"}}
     monkeypatch.setattr(FakeApi, "info", lambda self: info)
     monkeypatch.setattr(
-        "cloudscale.drivers.local.from_environment", lambda endpoint: SimpleNamespace(api=engine, info=engine.info)
+        "cloudscale.drivers.local.from_environment",
+        lambda timeout, endpoint: SimpleNamespace(api=engine, info=engine.info),
     )
     driver = local()
     (machine,) = driver.machines()
@@ -325,3 +340,17 @@ def test_what_is_removed_with_the_engine_is_reported_before_and_after() -> None:
     assert "docker.io containerd" in question
     assert "volumes" in question
     assert "2 packages" in local().remove("local")
+
+
+def test_who_is_in_a_hurry_gives_an_engine_up_sooner(monkeypatch: pytest.MonkeyPatch) -> None:
+    patiences: list[float] = []
+
+    def connect(timeout: float, endpoint: Endpoint) -> object:
+        patiences.append(timeout)
+        raise EngineError("It took too long.")
+
+    monkeypatch.setattr("cloudscale.drivers.local.from_environment", connect)
+    for patience in (None, 5, 0.2):
+        with pytest.raises(EngineError):
+            Local(LocalSettings(), Endpoint(), patience).machines()
+    assert patiences == [REQUEST_TIMEOUT, 5, 1]

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from cloudscale.course.folder import CourseFolder
+from cloudscale.drivers.generic import Generic
 from cloudscale.engines.certificates import authority
 from cloudscale.engines.setup import MARK, SETTINGS, TLS
 from cloudscale.errors import ConnectionFailed, EngineError, MachineError, NotReached, NotSetUp, RequestError
@@ -339,3 +341,25 @@ def test_an_engine_behind_another_host_that_does_not_run_is_not_set_up(
     testbed.first.target = replace(testbed.first.target, proxy="nc lab1")
     with pytest.raises(EngineError, match="port 2376, does not run"):
         testbed.driver().connect(machine)
+
+
+# --- looking only ----------------------------------------------------------------------------
+
+
+def test_who_only_looks_gets_no_new_certificate(testbed: Lab, machine: Machine) -> None:
+    prepared(testbed)
+    (testbed.course.folder / "client.pem").unlink()
+    testbed.driver()
+    looking = CourseFolder.named("bio", "generic", read_only=True)
+    driver = Generic({machine.name: testbed.first.target}, looking, testbed.said.append)
+    assert driver.survey(machine).state is MachineState.SERVING
+    with pytest.raises(NotSetUp, match="your certificate for its engine is missing"):
+        driver.connect(machine)
+    assert not (testbed.course.folder / "client.pem").exists()
+
+
+def test_who_is_in_a_hurry_gives_up_a_login_sooner(testbed: Lab, machine: Machine) -> None:
+    testbed.first.is_lost = True
+    driver = Generic({machine.name: testbed.first.target}, testbed.course, testbed.said.append, patience=3)
+    with pytest.raises(ConnectionFailed, match="no answer in 3 s"):
+        driver.survey(machine)

@@ -37,10 +37,18 @@ def test_the_driver_that_the_settings_name_is_loaded() -> None:
 
 def test_a_cloud_is_loaded_where_the_settings_name_it(monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[OpenStackSettings] = []
-    monkeypatch.setattr(openstack, "open_cloud", opened.append)
+    patiences: list[float | None] = []
+
+    def open_cloud(given: OpenStackSettings, patience: float | None) -> None:
+        opened.append(given)
+        patiences.append(patience)
+
+    monkeypatch.setattr(openstack, "open_cloud", open_cloud)
     settings = read_settings({"openstack": {"cloud": "course"}})
     assert isinstance(load_driver(settings, COURSE, pytest.fail), OpenStack)
-    assert opened == [settings.openstack]
+    assert isinstance(load_driver(settings, COURSE, pytest.fail, 5), OpenStack)
+    assert opened == [settings.openstack] * 2
+    assert patiences == [None, 5]
 
 
 @pytest.mark.parametrize(("driver", "hypervisor"), [("qemu", Qemu), ("virtualbox", VirtualBox)])

@@ -16,7 +16,7 @@ CERTIFICATE = [f"{TLS}/cert.pem", f"{TLS}/key.pem"]
 
 def setup_for(host: FakeHost, bio: Authority, name: str = HOST) -> Setup | None:
     """The setup that the host needs, as a driver asks for it."""
-    return wanted_setup(host.facts, name, host.facts.own_address(name, host.peer), "bio", bio)
+    return wanted_setup(host.facts, name, host.facts.own_address(name, host.peer), "bio", bio, [host.peer])
 
 
 def needed(host: FakeHost, bio: Authority, name: str = HOST) -> Setup:

@@ -204,3 +204,12 @@ def test_of_several_runs_at_once_all_have_the_same_authority(tmp_path: Path) -> 
 def test_no_key_is_in_a_representation(bio: Authority) -> None:
     assert "PRIVATE" not in repr(bio.client("x"))
     assert "PrivateKey" not in repr(bio)
+
+
+def test_who_only_looks_gets_no_new_certificate(bio: Authority) -> None:
+    bio.client_files[0].unlink()
+    looking = authority(bio.folder, "bio", create=False, renew=False)
+    assert looking and looking.client_fault() == "is missing"
+    assert sorted(contents(bio.folder)) == ["ca-key.pem", "ca.pem"]
+    renewed = authority(bio.folder, "bio", create=False)
+    assert renewed and renewed.client_fault() == ""

@@ -86,7 +86,7 @@ class Computer:
             self.programs.add("dockerd")
         if "purge" in command and "docker.io" in command:
             self.programs.discard("dockerd")
-        if command == ["kill", "4242"] and self.stops:
+        if command == ["sh", "-c", "kill 4242"] and self.stops:
             shutil.rmtree(self.process)
         if command[:2] == ["rm", "-rf"] and str(self.record.parent) in command:
             shutil.rmtree(self.record.parent)

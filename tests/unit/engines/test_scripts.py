@@ -14,6 +14,7 @@ import pytest
 
 from cloudscale.engines.setup import MARK, SETTINGS, TLS, UNIT, Setup, tar
 from cloudscale.hosts.facts import script_failure
+from cloudscale.hosts.firewall import SCRIPT
 from cloudscale.model import CommandResult
 from tests.unit.fake_host import FRESH, WITH_ENGINE
 from tests.unit.script_host import COURSE, Host, setup, succeeded
@@ -333,7 +334,6 @@ def test_the_owners_settings_keep_their_mode(host: Host, kept: Setup) -> None:
 
 # --- the firewall of a machine ---------------------------------------------------------------
 
-PROBED = f"{COURSE}/firewall.sh"  # boot.sh makes it
 IP = 'case $* in *show*) echo "4: docker0    inet 172.30.0.1/20 brd 172.30.15.255 scope global docker0" ;; esac'
 
 
@@ -346,7 +346,6 @@ def program(host: Host, name: str, script: str) -> None:
 @pytest.fixture
 def walled(host: Host) -> Host:
     """A machine that was made for the course."""
-    host.write(PROBED)
     program(host, "ip", IP)
     program(host, "timeout", "exit 124")
     return host
@@ -361,9 +360,28 @@ def test_the_firewall_of_a_machine_is_tried_from_a_containers_place(walled: Host
     assert walled.has(f"{COURSE}/ready")
 
 
-def test_a_host_without_a_firewall_is_not_tried(host: Host, fresh: Setup) -> None:
+def test_a_firewall_alone_needs_no_restart(walled: Host, fresh: Setup) -> None:
+    assert succeeded(walled.up(fresh))
+    (walled.root / "calls").unlink()
+    assert succeeded(walled.up(Setup(False, {MARK: fresh.files[MARK], SCRIPT: fresh.files[SCRIPT]}, ("firewall",))))
+    assert any(call.startswith("iptables -w -A CLOUDSCALE-SEATS") for call in walled.calls)
+    assert not [call for call in walled.calls if call.startswith(("systemctl start", "systemctl restart", "apt-get"))]
+    assert walled.has(f"{COURSE}/ready")
+
+
+def test_a_firewall_that_can_not_be_set_is_reported(walled: Host, kept: Setup) -> None:
+    program(walled, "iptables", 'case $* in *169.254*) echo "iptables: No chain" >&2; exit 1 ;; esac')
+    done = walled.up(kept)
+    assert done.returncode
+    assert "its firewall can't be set: iptables: No chain" in done.stderr.decode()
+    assert not walled.has(f"{COURSE}/ready")
+
+
+def test_a_host_without_a_firewall_is_not_tried(host: Host, tmp_path: Path) -> None:
     program(host, "ip", IP)
-    assert succeeded(host.up(fresh))
+    shared = setup(tmp_path, values={**WITH_ENGINE, "swarm": "inactive 2\n"})  # with its owner's containers
+    assert SCRIPT not in shared.files
+    assert succeeded(host.up(shared))
     assert not any("netns" in call for call in host.calls)
 
 

@@ -9,8 +9,9 @@ import pytest
 
 from cloudscale.engines import certificates
 from cloudscale.engines.certificates import Authority
-from cloudscale.engines.setup import MARK, SETTINGS, TLS, UNIT, Setup, check, release
+from cloudscale.engines.setup import MARK, SETTINGS, TLS, UNIT, Setup, apply, check, release
 from cloudscale.errors import MachineError
+from cloudscale.hosts.firewall import SCRIPT
 from cloudscale.networks import ENGINE_NETWORKS
 from tests.unit.engines.settling import CERTIFICATE, HOST, needed, settings_of, settle, setup_for, with_settings
 from tests.unit.fake_host import FRESH, WITH_ENGINE, FakeHost, facts
@@ -96,7 +97,7 @@ def test_no_settings_are_settings_too(bio: Authority, text: str) -> None:
 def test_a_fresh_host_needs_all_of_it(bio: Authority) -> None:
     setup = needed(FakeHost(), bio)
     assert setup.install
-    assert sorted(setup.files) == sorted([MARK, SETTINGS, UNIT, f"{TLS}/ca.pem", *CERTIFICATE])
+    assert sorted(setup.files) == sorted([MARK, SETTINGS, UNIT, SCRIPT, f"{TLS}/ca.pem", *CERTIFICATE])
     assert "no engine" in setup.reasons
     settings = settings_of(setup)
     assert settings["hosts"] == ["fd://", "tcp://0.0.0.0:2376"]
@@ -110,7 +111,7 @@ def test_a_fresh_host_needs_all_of_it(bio: Authority) -> None:
 def test_the_files_belong_together(bio: Authority) -> None:
     setup = needed(FakeHost(), bio)
     assert setup.files[f"{TLS}/ca.pem"] == bio.pem
-    own = ["127.0.0.1", "192.0.2.11", "2001:db8::5054:ff:fe12:3456"]
+    own = ["127.0.0.1", "192.0.2.11"]
     assert bio.fault(setup.files[f"{TLS}/cert.pem"], own) == ""
     assert json.loads(setup.files[MARK]) == {
         "course": "bio",
@@ -168,28 +169,41 @@ def test_a_host_with_a_new_name_gets_another_certificate_and_no_more(bio: Author
     assert not setup.install
 
 
+def test_the_names_of_a_foreign_certificate_do_not_count(bio: Authority, geo: Authority) -> None:
+    host = settle(FakeHost(), bio)
+    host.values["certificate"] = geo.server("x", ["203.0.113.77"]).certificate.decode()
+    assert "203.0.113.77" not in bio.names(needed(host, bio).files[f"{TLS}/cert.pem"])
+
+
+def test_nor_do_those_of_another_machine_of_the_course(bio: Authority) -> None:
+    host = settle(FakeHost(), bio)
+    host.values["certificate"] = bio.server("m2", ["192.0.2.12", "127.0.0.1"]).certificate.decode()
+    assert bio.names(needed(host, bio).files[f"{TLS}/cert.pem"]) == {HOST, "127.0.0.1"}
+
+
 def test_a_host_with_another_address_gets_another_certificate(bio: Authority) -> None:
     host = settle(FakeHost(), bio)
     host.values["addresses"] = FRESH["addresses"].replace("192.0.2.11", "192.0.2.77")
     assert bio.fault(needed(host, bio, "192.0.2.77").files[f"{TLS}/cert.pem"], ["192.0.2.77"]) == ""
 
 
-def test_a_further_address_that_lasts_is_named_by_the_certificate_too(bio: Authority) -> None:
-    host = settle(FakeHost(), bio)
-    host.values["addresses"] += "7: ens4    inet 10.6.0.2/24 scope global ens4\\       valid_lft forever\n"
+@pytest.mark.parametrize("device", ["ens4", "dummy0", "wg0", "virbr0"])
+def test_an_address_that_a_host_gives_itself_is_not_signed(bio: Authority, device: str) -> None:
+    more = f"7: {device}    inet 10.6.0.2/24 scope global {device}\\       valid_lft forever\n"
+    host = FakeHost(values={**FRESH, "addresses": FRESH["addresses"] + more})
     setup = needed(host, bio)
-    assert setup.reasons == ("certificate does not name 10.6.0.2",)
-    assert bio.fault(setup.files[f"{TLS}/cert.pem"], ["10.6.0.2", HOST]) == ""
-    assert setup_for(settle(host, bio), bio) is None
-
-
-@pytest.mark.parametrize(
-    "line", ["7: wg0    inet 10.6.0.2/24 scope global wg0", "7: virbr0    inet 10.6.0.1/24 global"]
-)
-def test_a_tunnel_or_a_network_of_virtual_machines_changes_nothing(bio: Authority, line: str) -> None:
+    assert bio.names(setup.files[f"{TLS}/cert.pem"]) == {HOST, "127.0.0.1"}
     host = settle(FakeHost(), bio)
-    host.values["addresses"] += f"{line}\\       valid_lft forever\n"
-    assert setup_for(host, bio) is None
+    host.values["addresses"] += more
+    assert setup_for(host, bio) is None  # and nothing restarts
+
+
+def test_what_two_trainers_call_a_host_restarts_its_engine_once(bio: Authority) -> None:
+    host = settle(FakeHost(), bio)
+    by_name = needed(host, bio, "host.example")
+    assert bio.names(by_name.files[f"{TLS}/cert.pem"]) == {HOST, "127.0.0.1", "host.example"}
+    apply(host, by_name)  # type: ignore[arg-type]
+    assert setup_for(host, bio) is setup_for(host, bio, "host.example") is None
 
 
 def test_a_certificate_is_renewed_before_its_end(bio: Authority, monkeypatch: pytest.MonkeyPatch) -> None:

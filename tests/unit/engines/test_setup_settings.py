@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from cloudscale.engines import setup as provision
 from cloudscale.engines.certificates import Authority, authority
-from cloudscale.engines.setup import MARK, UNIT, release
+from cloudscale.engines.setup import MARK, UNIT, apply, release
+from cloudscale.hosts.firewall import SCRIPT, firewall
 from cloudscale.networks import ENGINE_NETWORKS
-from tests.unit.engines.settling import needed, settings_of, settle, setup_for, with_settings
+from tests.unit.engines.settling import HOST, needed, settings_of, settle, setup_for, with_settings
 from tests.unit.fake_host import FRESH, WITH_ENGINE, FakeHost
 
 CE_START = "ExecStart={ path=/usr/bin/dockerd ; argv[]=/usr/bin/dockerd %s ; ignore_errors=no ; pid=0 }\n"
@@ -272,3 +273,42 @@ def test_changes_by_the_owner_are_not_lost(signer: Authority, theirs: dict[str, 
     added = json.loads(host.values["mark"])["settings"]
     for name, value in later.items():
         assert kept.get(name) == value or added.get(name) == value  # to write the same value as ours is no change
+
+
+# --- the walls around seats ------------------------------------------------------------------
+
+
+def test_seats_have_walls_where_all_containers_are_theirs(bio: Authority) -> None:
+    for values in (FRESH, WITH_ENGINE):
+        host = FakeHost(values=dict(values))
+        setup = needed(host, bio)
+        assert (setup.files[SCRIPT].decode(), setup.warning) == (firewall(), "")
+        assert setup_for(settle(host, bio), bio) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"swarm": "inactive 2\n"},  # containers of others, which the walls would close in as well
+        {"settings": '{"iptables": false}'},
+        {"settings": '{"bridge": "none"}'},
+        {"start": CE_START % "-H fd:// --iptables=false"},
+    ],
+)
+def test_and_none_elsewhere(bio: Authority, change: Mapping[str, str]) -> None:
+    host = FakeHost(values={**WITH_ENGINE, **change})
+    setup = needed(host, bio)
+    assert SCRIPT not in setup.files and "can reach the machine" in setup.warning
+    assert setup_for(settle(host, bio), bio) is None
+
+
+def test_other_walls_restart_no_engine(bio: Authority) -> None:
+    settled = settle(FakeHost(), bio)
+    changed = provision.wanted_setup(settled.facts, HOST, HOST, "bio", bio, reach=["192.0.2.7/32:5432"])
+    assert changed and changed.reasons == ("firewall",) and not changed.restarts
+    assert changed.files.keys() == {MARK, SCRIPT}
+    apply(settled, changed)  # type: ignore[arg-type]
+    assert settled.calls[-1] == ("engine-up", "firewall")
+    assert settled.values["firewall"] == firewall(["192.0.2.7/32:5432"])
+    both = provision.wanted_setup(settled.facts, "other.example", HOST, "bio", bio)
+    assert both and both.restarts

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from cloudscale.errors import RequestError
 from cloudscale.gateway import authority
@@ -53,8 +54,23 @@ def test_an_intermediate_is_used_again_while_it_fits(tmp_path: Path, monkeypatch
 
 def test_what_it_signs_is_recognised(tmp_path: Path) -> None:
     root = web_authority(tmp_path, "bio")
-    assert not is_ours(root.certificate)
-    assert not is_ours(x509.load_pem_x509_certificate(root.intermediate(["192.0.2.7"])[0]))
+    pem, key = root.intermediate(["192.0.2.7"])
+    intermediate = x509.load_pem_x509_certificate(pem)
+    signer = serialization.load_pem_private_key(key, password=None)
+    assert isinstance(signer, ec.EllipticCurvePrivateKey)
+    now = datetime.datetime.now(datetime.UTC)
+    signed = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([]))
+        .issuer_name(intermediate.subject)
+        .public_key(signer.public_key())
+        .serial_number(1)
+        .not_valid_before(now)
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .sign(signer, hashes.SHA256())
+    )
+    assert is_ours(signed)
+    assert not is_ours(root.certificate) and not is_ours(intermediate)
 
 
 @pytest.mark.parametrize("name", ["web-ca.pem", "web-ca-key.pem"])

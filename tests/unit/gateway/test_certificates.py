@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+import ssl
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from cloudscale.course.settings import GatewaySettings
-from cloudscale.errors import RequestError
-from cloudscale.gateway.certificates import choose, read_files
+from cloudscale.errors import CloudscaleError, RequestError
+from cloudscale.gateway import certificates
+from cloudscale.gateway.authority import web_authority
+from cloudscale.gateway.certificates import browsers_trust, choose, own_stands_in, read_files
 from cloudscale.seats.address import Entrance
 
 NAME, PUBLIC, PRIVATE = "class.example.org", "86.50.1.2", "10.0.0.7"
@@ -111,3 +114,81 @@ def test_files_that_are_no_pair_are_refused(tmp_path: Path) -> None:
         read_files(pair.key, pair.certificate, [NAME])
     with pytest.raises(RequestError, match="No such file"):
         read_files(tmp_path / "none", pair.key, [NAME])
+
+
+# --- what browsers trust ---------------------------------------------------------------------
+
+
+def trusted(context: ssl.SSLContext) -> tuple[int, int]:
+    """How many authorities, and how many certificates of servers."""
+    counts = context.cert_store_stats()
+    return counts["x509_ca"], counts["x509"] - counts["x509_ca"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A course's, on a computer that trusts one other server."""
+    web_authority(tmp_path, "bio")
+    (tmp_path / "system").mkdir()
+    monkeypatch.setenv("SSL_CERT_FILE", str(Pair(tmp_path / "system", ["x"]).certificate))
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
+    return tmp_path
+
+
+def test_where_the_courses_own_authority_signs_it_alone_is_trusted(folder: Path) -> None:
+    context = browsers_trust(GatewaySettings(tls="internal"), Entrance(PRIVATE), folder)
+    assert trusted(context) == (1, 0)
+    assert context.check_hostname and context.verify_mode == ssl.CERT_REQUIRED
+
+
+def test_where_another_authority_signs_the_courses_own_may_stand_in(folder: Path) -> None:
+    assert trusted(browsers_trust(GatewaySettings(tls="acme"), Entrance(NAME), folder)) == (1, 1)
+    (folder / "web-ca.pem").unlink()
+    assert trusted(browsers_trust(GatewaySettings(tls="acme"), Entrance(NAME), folder)) == (0, 1)
+
+
+def test_the_trainers_own_certificate_is_trusted_where_it_is_the_one_that_is_shown(folder: Path) -> None:
+    pair = Pair(folder, [NAME])
+    settings = GatewaySettings(tls=f"{pair.certificate},{pair.key}")
+    assert trusted(browsers_trust(settings, Entrance(NAME), folder)) == (0, 2)
+    pair.certificate.unlink()  # on another trainer's computer
+    assert trusted(browsers_trust(settings, Entrance(NAME), folder)) == (0, 1)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n"])
+def test_an_authority_that_can_not_be_read_is_named(folder: Path, content: bytes | None) -> None:
+    (folder / "web-ca.pem").unlink()
+    if content is not None:
+        (folder / "web-ca.pem").write_bytes(content)
+    with pytest.raises(CloudscaleError, match=r"can't be read") as raised:
+        browsers_trust(GatewaySettings(tls="internal"), Entrance(PRIVATE), folder)
+    assert "web-ca.pem" in raised.value.remedy
+
+
+def test_that_the_courses_own_authority_stands_in_is_known_by_what_the_gateway_shows(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signer, key = web_authority(folder, "bio").intermediate([NAME])
+    issuer = x509.load_pem_x509_certificate(signer).subject
+    private = serialization.load_pem_private_key(key, None)
+    assert isinstance(private, ec.EllipticCurvePrivateKey)
+    now = datetime.datetime.now(datetime.UTC)
+    ours = (
+        x509.CertificateBuilder()
+        .subject_name(issuer)
+        .issuer_name(issuer)
+        .public_key(private.public_key())
+        .serial_number(1)
+        .not_valid_before(now)
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .sign(private, hashes.SHA256())
+    )
+    theirs = x509.load_pem_x509_certificate(Pair(folder / "system", [NAME]).certificate.read_bytes())
+    for found, tls, stands_in in (
+        (ours, "acme", True),
+        (ours, "internal", False),
+        (theirs, "acme", False),
+        (None, "acme", False),
+    ):
+        monkeypatch.setattr(certificates, "shown", lambda address, entrance, found=found: found)
+        assert own_stands_in(GatewaySettings(tls=tls), Entrance(NAME), PUBLIC) is stands_in

@@ -5,12 +5,21 @@ from __future__ import annotations
 import pytest
 
 from cloudscale.engines.client import Engine
-from cloudscale.errors import ImageError
+from cloudscale.errors import EngineError, ImageError
 from cloudscale.gateway import program
 from cloudscale.gateway.volume import GatewayVolume
 from tests.unit.fake_api import FakeApi
+from tests.unit.fakes import fake_engine
 
 CADDY = {"Id": "sha256:cadd", "RepoDigests": ["caddy@sha256:cadd"]}
+
+
+@pytest.fixture(autouse=True)
+def no_engine_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent() -> Engine:
+        raise EngineError("No Docker Engine runs here.")
+
+    monkeypatch.setattr(program, "trainers_engine", absent)
 
 
 def test_all_files_of_the_login_service_go_along() -> None:
@@ -35,6 +44,33 @@ def test_an_image_that_was_there_before_stays(volume: GatewayVolume, engine: Eng
     with volume.opened() as files:
         program.ensure_caddy(engine, "bio", files, print)
     assert len(api.images_) == 1
+
+
+def test_without_a_registry_it_comes_from_the_trainers_own_engine(
+    volume: GatewayVolume, engine: Engine, api: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainers = FakeApi()
+    trainers.receive(program.IMAGE, CADDY)
+    monkeypatch.setattr(program, "trainers_engine", lambda: fake_engine(trainers))
+    said: list[str] = []
+    with volume.opened() as files:
+        program.ensure_caddy(engine, "bio", files, said.append)
+        program.ensure_caddy(engine, "bio", files, said.append)  # once is enough
+        assert files.read("caddy") == b"Caddy"
+    assert len(said) == 1 and "this computer" in said[0]
+    assert len(trainers.images_) == 1 and trainers.containers_ == []
+
+
+def test_an_image_for_other_processors_is_of_no_use(
+    volume: GatewayVolume, engine: Engine, api: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainers = FakeApi()
+    trainers.receive(program.IMAGE, {**CADDY, "Architecture": "arm64"})
+    monkeypatch.setattr(program, "trainers_engine", lambda: fake_engine(trainers))
+    monkeypatch.setattr(program, "fetch_file", lambda *args, **options: b"Debian's")
+    with volume.opened() as files:
+        program.ensure_caddy(engine, "bio", files, print)
+        assert files.read("caddy") == b"Debian's"
 
 
 def test_without_a_registry_it_comes_from_debian(
@@ -62,5 +98,8 @@ def test_where_neither_can_be_had_both_are_named(
         raise ImageError("no route to deb.debian.org")
 
     monkeypatch.setattr(program, "fetch_file", fetch)
-    with volume.opened() as files, pytest.raises(ImageError, match=r"caddy:.*no route to deb\.debian\.org"):
+    with (
+        volume.opened() as files,
+        pytest.raises(ImageError, match=r"(?s)caddy:.*no route to deb\.debian\.org.*docker pull caddy:"),
+    ):
         program.ensure_caddy(engine, "bio", files, print)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from cloudscale.course.passwords import Passwords
 from cloudscale.gateway.certificates import Certificates
 from cloudscale.gateway.routes import ORIGIN_HEADERS, Json, Route, caddy_config, login_table, seat_route
 from cloudscale.model import Place, Seat, Student
@@ -21,7 +22,7 @@ INTERNAL = Certificates("internal", version="v1")
 
 @pytest.fixture
 def routes() -> list[Route]:
-    return [seat_route(KEY, b"names", seat, "10.0.0.1") for seat in (ANN, BOB)]
+    return [seat_route(Passwords(KEY), b"names", seat, "10.0.0.1") for seat in (ANN, BOB)]
 
 
 def config(entrance: Entrance, routes: list[Route], certificates: Certificates = INTERNAL) -> Json:
@@ -51,12 +52,14 @@ def test_what_no_token_opens_goes_to_the_login(routes: list[Route]) -> None:
     last = server(config(PATH, routes))["routes"][-1]
     assert "match" not in last
     assert last["handle"][0]["upstreams"] == [{"dial": "unix//tmp/login.sock"}]
+    # a class that comes in one second is more than the socket may hold
+    assert last["handle"][0]["load_balancing"] == {"try_duration": "10s"}
 
 
 def test_only_the_tool_may_look_without_a_login(routes: list[Route]) -> None:
     probe = server(config(PATH, routes))["routes"][1]
     assert probe["match"][0]["header"] == {PROBE_HEADER: ["the tool"]}
-    assert probe["match"][0]["path"] == ["/*/api"]
+    assert probe["match"][0]["path"] == ["/*/api", "/*/api/status"]
     assert {PASS_HEADER, PROBE_HEADER, "Cookie"} == {*probe["handle"][0]["headers"]["request"]["delete"]}
 
 

@@ -6,6 +6,7 @@ import hashlib
 
 import pytest
 
+from cloudscale.course.naming import PROGRAM
 from cloudscale.engines.client import Engine
 from cloudscale.errors import EngineError
 from cloudscale.gateway.service import ensure, listening, remove, running_gateway, take_effect, wanted_spec
@@ -27,7 +28,7 @@ def bring_up(engine: Engine, volume: GatewayVolume, spec: Spec) -> str:
     with volume.opened() as files:
         files.write(FILES)
         done = ensure(engine, running_gateway(engine, "bio"), spec)
-        take_effect(engine, files, volume, DIGESTS, timeout=0)
+        take_effect(engine, files, volume, DIGESTS, spec["TaskTemplate"]["ContainerSpec"]["Labels"][PROGRAM], timeout=0)
     return done
 
 
@@ -92,7 +93,7 @@ def test_one_that_does_not_stay_up_is_given_up_early(
 
         monkeypatch.setattr(api, "kill", kill)
         with pytest.raises(EngineError, match=r"does not start .*no space left on device"):
-            take_effect(engine, files, volume, DIGESTS, timeout=5)
+            take_effect(engine, files, volume, DIGESTS, "p1", timeout=5)
 
 
 def test_it_goes(engine: Engine, volume: GatewayVolume, api: FakeApi) -> None:

@@ -90,6 +90,10 @@ def test_an_authority_that_does_not_sign_is_named_and_the_own_one_stands_in(
     acme = {"tls": "acme", "domain": "class.example.org", "acme": "https://acme.test/dir"}
     monkeypatch.setattr(certificates, "shown", lambda address, entrance: None)
     lab.setup(**acme).settle(Entrance("class.example.org"), "192.0.2.7")
+    assert "no certificate for class.example.org yet" in lab.said.pop()
+    monkeypatch.setattr(certificates, "shown", lambda address, entrance: object())
+    monkeypatch.setattr(setup, "is_ours", lambda certificate: True)
+    lab.setup(**acme).settle(Entrance("class.example.org"), "192.0.2.7")
     assert "https://acme.test/dir has signed no certificate" in lab.said[0]
     fingerprint = x509.load_pem_x509_certificate((lab.folder / "web-ca.pem").read_bytes())
     assert lab.setup().authority().certificate == fingerprint

@@ -44,6 +44,24 @@ def test_only_the_courses_own_is_removed(volume: GatewayVolume, engine: Engine, 
     assert [*api.volumes_] == [other.name]
 
 
-def test_one_that_stays_in_use_is_an_error_with_its_cause(volume: GatewayVolume, engine: Engine) -> None:
-    with volume.opened(), pytest.raises(EngineError, match="in use"):
+def test_one_that_stays_in_use_is_an_error_with_its_cause(volume: GatewayVolume, engine: Engine, api: FakeApi) -> None:
+    with volume.opened():
+        api.containers_[0]["State"] = "running"
+        with pytest.raises(EngineError, match="in use"):
+            remove_volumes(engine, "bio", timeout=0)
+
+
+def test_what_a_killed_run_left_of_its_writing_is_no_hindrance(
+    volume: GatewayVolume, engine: Engine, api: FakeApi
+) -> None:
+    with volume.opened() as files:
+        files.write({"login.json": b"{}"})
         remove_volumes(engine, "bio", timeout=0)
+    assert api.containers_ == [] and api.volumes_ == {}
+
+
+def test_a_volume_of_somebody_elses_with_its_name_is_left_alone(volume: GatewayVolume, api: FakeApi) -> None:
+    api.create_volume(volume.name, labels={})
+    with pytest.raises(EngineError, match="does not carry this course's mark"), volume.opened():
+        pass
+    assert api.files == {}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cloudscale.hosts.firewall import firewall
 from cloudscale.hosts.first_boot import user_data
 from cloudscale.hosts.login_key import ssh_key
 
@@ -48,9 +49,11 @@ def test_host_keys_are_made_of_the_kinds_that_are_quick() -> None:
     assert json.loads(configuration.partition("\n")[2])["ssh_genkeytypes"] == ["ed25519", "ecdsa"]
 
 
-def test_the_script_arrives_as_it_is() -> None:
+def test_the_script_arrives_as_it_is_with_the_firewall_in_it() -> None:
     _, (_, script) = parts(user_data(PUBLIC))
-    assert script.partition("\n")[2] == BOOT
+    before, _, after = BOOT.partition("@firewall.sh@\n")
+    assert script.partition("\n")[2] == before + firewall() + after
+    assert before and after
 
 
 def test_it_is_the_same_each_time() -> None:

@@ -467,3 +467,30 @@ def test_any_file_can_be_read(tmp_path_factory: pytest.TempPathFactory, text: by
     folder = tmp_path_factory.mktemp("bio")
     (folder / "known_hosts").write_bytes(text + b"\n" + entry("host").encode())
     assert KnownHosts(folder / "known_hosts", pytest.fail).check(Target("host"), KEY)
+
+
+# --- looking only ----------------------------------------------------------------------------
+
+
+def test_who_only_looks_stores_no_key(client: type[Client], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    meet(client, monkeypatch, KEY)
+    said: list[str] = []
+    known = KnownHosts(tmp_path / "bio" / "known_hosts", said.append, keeps=False)
+    for _ in range(2):
+        connect(Target("host"), timeout=5, known=known).close()
+    assert said == [f"host: new host key {fingerprint(KEY)}, which a launch stores"]
+    assert not (tmp_path / "bio").exists()
+    meet(client, monkeypatch, OTHER_KEY)
+    with pytest.raises(HostKeyChanged):  # a host that has two is two
+        connect(Target("host"), timeout=5, known=known)
+
+
+def test_who_only_looks_sends_no_password_to_a_host_that_is_not_known(
+    client: type[Client], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    meet(client, monkeypatch, KEY)
+    monkeypatch.setattr("cloudscale.hosts.known_hosts.on_terminal", lambda: True)
+    known = KnownHosts(tmp_path / "known_hosts", pytest.fail, keeps=False)
+    with pytest.raises(ConnectionFailed, match="the password is not sent"):
+        connect(Target("host", password="secret"), timeout=5, known=known)
+    assert not (tmp_path / "known_hosts").exists()

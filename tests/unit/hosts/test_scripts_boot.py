@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from cloudscale.engines.setup import TLS
+from cloudscale.hosts.firewall import SCRIPT
 from cloudscale.hosts.first_login import host_keys
 from tests.unit.script_host import COURSE, Host, succeeded
 
@@ -17,21 +18,6 @@ pytestmark = pytest.mark.usefixtures("processes")
 
 UNITS = "/etc/systemd/system"
 FIREWALL = f"{UNITS}/cloudscale-firewall.service"
-SEATS_LEAVE = f"{COURSE}/firewall.sh"
-
-# Stores its rules, and answers whether it has one.
-IPTABLES = r"""
-[ "$1" = -w ] || exit 2
-shift
-what=$1
-shift
-case $what in
--N) [ ! -e "$ROOT/chain" ] && : >"$ROOT/chain" ;;
--C) grep -q -x -F -e "$*" "$ROOT/rules" 2>/dev/null ;;
--I) echo "$*" >>"$ROOT/rules" ;;
-*) exit 2 ;;
-esac
-"""
 
 
 @pytest.fixture
@@ -79,8 +65,9 @@ def test_the_engine_needs_the_firewall_and_starts_after_it(host: Host) -> None:
     assert succeeded(host.boot())
     unit = host.read(FIREWALL).splitlines()
     assert "Before=docker.service" in unit
-    assert f"ExecStart=/bin/sh -e {host.root}{SEATS_LEAVE}" in unit
+    assert f"ExecStart=/bin/sh {host.root}{SCRIPT} up" in unit
     assert {"Type=oneshot", "RemainAfterExit=yes"} <= {*unit}
+    assert host.read(SCRIPT) == host.moved("firewall")
     (needed,) = (host.root / f"{UNITS[1:]}/docker.service.requires").iterdir()
     assert needed.name == "cloudscale-firewall.service"
     assert needed.read_text() == host.read(FIREWALL)
@@ -122,51 +109,6 @@ def test_it_runs_at_the_first_boot_only(host: Host) -> None:
     assert succeeded(host.boot())
     assert host.tree == before
     assert host.calls == calls
-
-
-# --- the firewall ----------------------------------------------------------------------------
-
-
-def start_firewall(host: Host) -> subprocess.CompletedProcess[bytes]:
-    """As the unit does."""
-    shell = str(host.root / "bin/sh")
-    return subprocess.run(
-        [shell, "-e", f"{host.root}{SEATS_LEAVE}"],
-        env={"PATH": str(host.root / "bin"), "ROOT": str(host.root)},
-        capture_output=True,
-        check=False,
-    )
-
-
-def test_seats_reach_neither_the_clouds_metadata_nor_engines_nor_the_machine(host: Host) -> None:
-    assert succeeded(host.boot())
-    program(host, "iptables", IPTABLES)
-    program(host, "ip", 'case $* in *scope*) echo "10.1.0.0/24 dev ens3 proto kernel src 10.1.0.5 metric 100" ;; esac')
-    assert succeeded(start_firewall(host))
-    assert host.read("rules").splitlines() == [
-        "DOCKER-USER -d 169.254.169.254 -j DROP",
-        "DOCKER-USER -p tcp -m multiport --dports 2376,2377,7946 -j DROP",
-        "DOCKER-USER -p udp -m multiport --dports 4789,7946 -j DROP",
-        "DOCKER-USER -d 10.1.0.0/24 -p tcp --dport 22 -j DROP",
-        "INPUT -i docker0 -m conntrack --ctstate NEW -j DROP",
-        "INPUT -i docker_gwbridge -m conntrack --ctstate NEW -j DROP",
-    ]
-
-
-def test_the_firewall_can_be_started_again(host: Host) -> None:
-    """Where the unit is started once more, and where an engine has made the chain already."""
-    assert succeeded(host.boot())
-    program(host, "iptables", IPTABLES)
-    assert succeeded(start_firewall(host))
-    before = host.read("rules")
-    assert succeeded(start_firewall(host))
-    assert host.read("rules") == before
-
-
-def test_an_engine_does_not_start_without_a_firewall(host: Host) -> None:
-    assert succeeded(host.boot())
-    program(host, "iptables", "case $* in *169.254*) exit 1 ;; esac")
-    assert start_firewall(host).returncode
 
 
 # --- the host's keys -------------------------------------------------------------------------

@@ -87,8 +87,9 @@ class FakeImages(FakeCalls):
 
     @call
     def inspect_distribution(self, image: str) -> Json:
-        assert "@sha256:" in image
-        if image not in self.published:
+        if "@sha256:" not in image and image not in self.registry:
+            raise api_error(404, f"manifest for {image} not found: manifest unknown")
+        if "@sha256:" in image and image not in self.published:
             raise api_error(403, "denied: requested access to the resource is denied")
         return {"Descriptor": {"digest": image.partition("@")[2]}}
 

@@ -3,7 +3,14 @@ from __future__ import annotations
 import pytest
 
 from cloudscale.errors import CloudscaleError, EngineError, ImageError, RequestError
-from cloudscale.images.on_engine import EngineImage, NotebookImage, find_image, look_inside, pull_image
+from cloudscale.images.on_engine import (
+    EngineImage,
+    NotebookImage,
+    check_pullable,
+    find_image,
+    look_inside,
+    pull_image,
+)
 from tests.unit.api_schema import Json, api_error
 from tests.unit.fake_api import FakeApi
 from tests.unit.fakes import FakeContainers, fake_engine
@@ -218,3 +225,31 @@ def test_a_full_disk_is_not_the_images_fault() -> None:
     with pytest.raises(EngineError, match="is full"):
         look_inside(fake_engine(FakeApi(), containers), PUBLIC, "lab@sha256:aa", "bio")
     assert [run["removed"] for run in containers.runs] == [True]
+
+
+# --- asking for it without a download --------------------------------------------------------
+
+
+def test_an_image_that_can_be_pulled_is_not_pulled() -> None:
+    api = FakeApi()
+    api.registry = {PUBLIC: PULLED}
+    assert check_pullable(fake_engine(api), PUBLIC) == ""
+    assert api.changes == []
+
+
+def test_a_registry_that_an_engine_does_not_reach_leaves_it_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(image: str) -> Json:
+        raise api_error(500, "dial tcp: no route to host\n")
+
+    api = FakeApi()
+    monkeypatch.setattr(api, "inspect_distribution", unreachable)
+    assert check_pullable(fake_engine(api), PUBLIC) == "dial tcp: no route to host"
+
+
+def test_an_image_that_can_not_be_pulled_is_refused_as_by_a_pull() -> None:
+    api = FakeApi()
+    with pytest.raises(ImageError) as asked:
+        check_pullable(fake_engine(api), PUBLIC)
+    with pytest.raises(ImageError) as pulled:
+        pull_image(fake_engine(api), PUBLIC)
+    assert str(asked.value) == str(pulled.value)

@@ -52,6 +52,7 @@ def test_a_fake_driver_is_a_driver(fake: FakeDriver) -> None:
 def test_every_call_that_docker_py_has_too_is_answered_as_a_call() -> None:
     public = {name for name, _ in inspect.getmembers(FakeApi, inspect.isfunction) if not name.startswith("_")}
     assert public - set(CALLS) == {"add_task", "become_worker", "clone", "come_back", "end", "go_down"} | {
+        "folder",
         "read_gateway",
         "receive",
         "rename_node",
@@ -94,7 +95,7 @@ def test_engines_of_one_network_join_one_swarm() -> None:
 def test_nobody_joins_without_a_token_an_answer_or_an_address_of_its_own() -> None:
     first, other, alone = *fake_apis("m1", "m2"), FakeApi()
     alone_token, second = alone.inspect_swarm()["JoinTokens"]["Worker"], "10.0.0.2"
-    first.init_swarm("10.0.0.1", "10.0.0.1:2377", "10.0.0.1", ["198.18.0.0/16"], first.create_swarm_spec({}))
+    first.init_swarm("10.0.0.1", "10.0.0.1:2377", "10.0.0.1", ["198.18.0.0/16"], {"Labels": {}})
     token = first.inspect_swarm()["JoinTokens"]["Worker"]
     refused(lambda: other.join_swarm(["10.0.0.1:2377"], alone_token, second, second, second), 400, "valid join token")
     refused(lambda: other.join_swarm(["10.0.0.1:2377"], token, "10.0.0.1", second, second), 400, "none of this host")

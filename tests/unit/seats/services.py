@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from cloudscale.course import naming
+from cloudscale.course.passwords import Passwords
 from cloudscale.course.settings import SeatSettings
 from cloudscale.images.on_engine import NotebookImage
 from cloudscale.model import Node, Outcomes, Place, Seat, Student
@@ -18,7 +19,7 @@ from tests.unit.fakes import fake_engine
 
 KEY = bytes(range(32))
 IMAGE = NotebookImage("jupyter/lab:1", "lab", 1000, 100, "/home/jovyan/work")
-TEMPLATE = Template("bio", KEY, IMAGE, {"m1": "jupyter/lab@sha256:aa"}, SeatSettings(), 8888, {})
+TEMPLATE = Template("bio", Passwords(KEY), IMAGE, {"m1": "jupyter/lab@sha256:aa"}, SeatSettings(), 8888, {})
 ANN = Seat(Student("1", "Ann", "Lee"), Place("m1", 4321))
 BOB = Seat(Student("2", "Bob", "Ray", "bob@example.org"), Place("m1", 4322))
 

@@ -3,23 +3,30 @@ from __future__ import annotations
 import socket
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
+from typing import Any
 
+import docker
 import pytest
 
+from cloudscale.engines.client import Engine
 from cloudscale.errors import EngineError, SeatError
-from cloudscale.model import MOST_OUTPUT, CommandResult, Place
+from cloudscale.model import MOST_OUTPUT, CommandResult, Machine, Place
 from cloudscale.seats import containers
 from cloudscale.seats.containers import (
     SeatContainer,
     execute,
     remembered_places,
     remove_others,
+    remove_stopped,
     remove_volume,
     seat_containers,
     volumes,
     wait_gone,
+    wait_stopped,
 )
 from tests.unit.api_schema import Json, api_error
 from tests.unit.fake_api import FakeApi
@@ -121,6 +128,22 @@ def test_a_volume_is_removed_once_or_twice(api: FakeApi) -> None:
     assert remove_volume(fake_engine(api), "v1") == "removed"
 
 
+def test_an_engine_is_asked_only_for_volumes_that_it_has(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of another one, a manager asks its leader, whose engine may be too old to know of volumes."""
+    api.volumes_ = {"v1": volume("v1", marked("bio", "1"))}
+    removed = api.remove_volume
+
+    def remove(name: str) -> None:
+        if name not in api.volumes_:
+            raise api_error(500, "rpc error: code = Unimplemented desc = unknown method ListVolumes")
+        removed(name)
+
+    monkeypatch.setattr(api, "remove_volume", remove)
+    for _ in range(2):
+        assert remove_volume(fake_engine(api), "v1") == "removed"
+    assert api.volumes_ == {}
+
+
 def test_a_volume_in_use_is_reported(api: FakeApi) -> None:
     api.volumes_ = {"v1": volume("v1", marked("bio", "1"))}
     api.containers_[0]["Volumes"] = ["v1"]
@@ -132,6 +155,7 @@ def test_another_failure_is_reported_in_the_engines_words(api: FakeApi, monkeypa
     def broken(name: str) -> None:
         raise api_error(500, "input/output error")
 
+    api.volumes_ = {"v1": volume("v1", marked("bio", "1"))}
     monkeypatch.setattr(api, "remove_volume", broken)
     with pytest.raises(EngineError, match="input/output error"):
         remove_volume(fake_engine(api), "v1")
@@ -155,11 +179,12 @@ class Exec:
         self.command = cmd
         return {"Id": "exec1"}
 
-    def exec_start(self, exec_id: str, socket: bool) -> socket.socket:
+    def exec_start(self, exec_id: str, socket: bool) -> Any:
         assert exec_id == "exec1" and socket
         ours, self.other_end = connected_pair()
         self._write(self.other_end)
-        return ours
+        answer = SimpleNamespace(raw=SimpleNamespace(_fp=SimpleNamespace(fp=ours.makefile("rb"))), close=ours.close)
+        return SimpleNamespace(_sock=ours, _response=answer)
 
     def exec_inspect(self, exec_id: str) -> Json:
         return {"ExitCode": self._exit_code}
@@ -180,6 +205,60 @@ def test_a_command_gives_exit_code_and_both_streams() -> None:
 
     api = Exec(write, exit_code=3)
     assert execute(fake_engine(api), "c1", "ls | wc", timeout=5) == CommandResult(3, "one zwölf\n", "wrong\n")
+
+
+ANSWERS = {
+    "/exec": b'{"Id": "exec1"}',
+    "/json": b'{"ExitCode": 0}',
+    "/start": frame(1, b"one ") + frame(1, b"two\n"),
+}
+
+
+class Daemon(BaseHTTPRequestHandler):
+    """An engine on a busy computer: headers and output of a command come in one packet."""
+
+    protocol_version = "HTTP/1.1"
+
+    def answer(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = ANSWERS[f"/{self.path.rpartition('/')[2]}"]
+        self.close_connection = self.path.endswith("/start")
+        head = "101 UPGRADED\r\nUpgrade: tcp\r\nConnection: Upgrade" if self.close_connection else "200 OK"
+        length = "" if self.close_connection else f"Content-Length: {len(body)}\r\n"
+        self.wfile.write(f"HTTP/1.1 {head}\r\nContent-Type: application/json\r\n{length}\r\n".encode() + body)
+
+    do_GET = do_POST = answer
+
+    def log_message(self, format: str, *words: object) -> None:
+        pass
+
+
+@pytest.fixture
+def busy(loopback: str) -> Iterator[Engine]:
+    with ThreadingHTTPServer((loopback, 0), Daemon) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield Engine(
+            Machine("m1", loopback), docker.DockerClient(f"tcp://{loopback}:{server.server_port}", version="1.41")
+        )
+        server.shutdown()
+
+
+def test_output_that_comes_together_with_the_answer_is_not_lost(busy: Engine) -> None:
+    assert execute(busy, "c1", "ls", timeout=5) == CommandResult(0, "one two\n", "")
+
+
+def test_the_answer_is_closed_with_its_stream(busy: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else Python 3.13 prints a traceback when it collects the answer."""
+    streams = []
+    start = busy.api.exec_start
+
+    def exec_start(*words: object, **more: object) -> Any:
+        streams.append(start(*words, **more))
+        return streams[0]
+
+    monkeypatch.setattr(busy.api, "exec_start", exec_start)
+    execute(busy, "c1", "ls", timeout=5)
+    assert [stream._response.raw._fp.isclosed() for stream in streams] == [True]
 
 
 def test_the_command_reaches_the_shell_as_it_is_with_its_deadline() -> None:
@@ -244,3 +323,25 @@ def test_a_stream_that_stays_open_is_not_waited_for(monkeypatch: pytest.MonkeyPa
 def test_a_container_that_is_gone_is_a_seats_failure() -> None:
     with pytest.raises(SeatError, match="No such container: c9"):
         execute(fake_engine(Exec(lambda connection: None)), "c9", "ls", timeout=5)
+
+
+# --- one student -----------------------------------------------------------------------------
+
+
+def test_a_container_that_has_ended_is_one_that_has_stopped(api: FakeApi, no_waiting: None) -> None:
+    wait_stopped(fake_engine(api), "bio", "2")
+    with pytest.raises(SeatError, match="student '1' still runs on m1 after 60 s"):
+        wait_stopped(fake_engine(api), "bio", "1")
+
+
+def test_of_a_students_containers_those_that_have_ended_are_removed(api: FakeApi) -> None:
+    for student in ("1", "2"):
+        remove_stopped(fake_engine(api), "bio", student)
+    assert [container["Id"] for container in api.containers_] == ["c1", "c3", "c4", "c5"]
+
+
+def test_with_a_volume_goes_what_says_that_it_does_not_count(api: FakeApi) -> None:
+    for name in ("work", "work-copying", "work-other"):
+        api.create_volume(name, marked("bio"))
+    remove_volume(fake_engine(api), "work")
+    assert list(api.volumes_) == ["work-other"]

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import ast
 import contextlib
+import hmac
 import json
 import socket
 import socketserver
@@ -8,13 +10,18 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from argon2 import PasswordHasher
 from argon2.exceptions import VerifyMismatchError
 
+from cloudscale.course.passwords import Passwords
 from cloudscale.seats import jupyter
+from cloudscale.seats.jupyter import Activity
 
 SALT = bytes(range(16))
 
@@ -39,6 +46,7 @@ def test_the_configuration_is_json_that_jupyter_reads() -> None:
         "root_dir": "/home/ann",
         "allow_root": False,
         "trust_xheaders": True,
+        "cookie_secret_file": "/tmp/cloudscale-cookie-secret",
     }
     assert config["PasswordIdentityProvider"]["hashed_password"] == "argon2:x"
     assert config["PasswordIdentityProvider"]["password_required"] is True
@@ -84,12 +92,12 @@ def test_a_hash_is_the_same_for_the_same_salt_only() -> None:
 
 
 @contextmanager
-def serving(host: str, body: bytes, status: int = 200) -> Iterator[int]:
-    """An HTTP server that gives this answer to GET /kw4h/api, and 404 to all else; its port."""
+def serving(host: str, body: bytes, status: int = 200, path: str = "/kw4h/api") -> Iterator[int]:
+    """An HTTP server that gives this answer to GET of one path, and 404 to all else; its port."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(status if self.path == "/kw4h/api" else 404)
+            self.send_response(status if self.path == path else 404)
             self.end_headers()
             self.wfile.write(body)
 
@@ -196,6 +204,77 @@ def test_an_unknown_host_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     assert jupyter.answers("http://nobody.example:8888/kw4h") is False
+
+
+# --- how is it used? -------------------------------------------------------------------------
+
+
+def activity(loopback: str, body: bytes, status: int = 200) -> Activity:
+    with serving(loopback, body, status, "/kw4h/api/status") as port:
+        return jupyter.activity(f"http://{loopback}:{port}/kw4h", status="the tool")
+
+
+def test_a_server_says_how_it_is_used(loopback: str) -> None:
+    body = b'{"connections": 1, "kernels": 2, "last_activity": "2026-01-02T03:04:05.678901Z", "started": "x"}'
+    last = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+    assert activity(loopback, body) == Activity(2, last)
+
+
+@pytest.mark.parametrize("status", [403, 302, 500])
+def test_a_server_that_refuses_to_say_it_says_nothing(loopback: str, status: int) -> None:
+    assert activity(loopback, b'{"kernels": 2}', status) == Activity()
+
+
+@pytest.mark.parametrize(
+    "kernels", ["-1", "true", "2.0", '"2"', "null", "[2]", "1e3", "NaN", str(10**30), "9" * 5000, '"\\u001b[2J"']
+)
+def test_only_a_number_of_kernels_is_believed(loopback: str, kernels: str) -> None:
+    assert activity(loopback, f'{{"kernels": {kernels}}}'.encode()) == Activity()
+
+
+@pytest.mark.parametrize(
+    "date",
+    [
+        "",
+        "yesterday",
+        "9999-12-31T23:59:59Z",
+        "9999-12-31T23:59:59-23:59",
+        "0001-01-01T00:00:00+23:59",
+        "1970-01-01T00:00:00Z",
+        "2026-01-02T03:04:05Z\\u001b[2J",
+        "2" * 60_000,
+    ],
+)
+def test_only_a_date_that_can_be_is_believed(loopback: str, date: str) -> None:
+    assert activity(loopback, f'{{"kernels": 0, "last_activity": "{date}"}}'.encode()) == Activity(0)
+
+
+def test_a_clock_that_is_a_little_ahead_is_forgiven(loopback: str) -> None:
+    ahead = datetime.now(UTC) + timedelta(minutes=1)
+    found = activity(loopback, json.dumps({"last_activity": ahead.isoformat()}).encode())
+    assert found.last and found.last < ahead
+
+
+def test_the_server_knows_the_tool_by_what_it_shows() -> None:
+    """And by nothing else: of the code that runs in the seats, this is the part that decides."""
+    tree = ast.parse(jupyter.server_code())
+    parts = [node for node in tree.body if getattr(node, "name", "") == "asks_for_status"]
+    names: dict[str, Any] = {"hmac": hmac, "STATUS_HEADER": jupyter.STATUS_HEADER}
+    assert f'STATUS_HEADER = "{jupyter.STATUS_HEADER}"' in jupyter.server_code().decode()
+    exec(compile(ast.Module(parts, []), "jupyter_config.py", "exec"), names)
+    passwords = Passwords(bytes(range(32)))
+    known, secret = passwords.status_pass("1"), passwords.gateway_pass("1")
+
+    def is_let_in(shown: str, method: str = "GET", path: str = "/kw4h/api/status", secret: str = secret) -> bool:
+        request = SimpleNamespace(method=method, path=path, headers={jupyter.STATUS_HEADER: shown} if shown else {})
+        handler = SimpleNamespace(request=request, settings={"base_url": "/kw4h/"})
+        return bool(names["asks_for_status"](handler, secret))
+
+    assert is_let_in(known)
+    assert not is_let_in("") and not is_let_in("é") and not is_let_in(secret)
+    assert not is_let_in(passwords.status_pass("2"))
+    assert not is_let_in(known, method="POST") and not is_let_in(known, path="/kw4h/api/contents")
+    assert not is_let_in(hmac.digest(b"", b"status", "sha256").hex(), secret="")
 
 
 # --- the container's own check ---------------------------------------------------------------

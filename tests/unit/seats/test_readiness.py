@@ -9,7 +9,7 @@ from cloudscale.errors import EngineError, SeatError, SlowSeat
 from cloudscale.model import Outcome, Outcomes, Place, Seat, Student
 from cloudscale.seats import jupyter, readiness
 from cloudscale.seats.address import Addresses
-from cloudscale.seats.readiness import SeatState, failure, seat_states, wait_ready
+from cloudscale.seats.readiness import CLOSED, SeatState, all_tasks, failure, seat_states, states_by, wait_ready
 from cloudscale.seats.services import Change, RunningSeat
 from tests.unit.api_schema import Json, api_error
 from tests.unit.fake_api import FakeApi
@@ -62,6 +62,8 @@ class Course:
         self.answering: set[int] = set()
         self.asked: list[int] = []
         self.counts: list[int] = []
+        self.restarted: list[str] = []
+        self.refuses = False
         self._later: list[tuple[float, Callable[[], object]]] = []
         monkeypatch.setattr(jupyter, "answers", self._answers)
         tasks = self.api.tasks
@@ -93,9 +95,23 @@ class Course:
         )
         next(known for known in self.api.tasks_ if known["ID"] == task)["Spec"] = spec
 
+    def lose_port(self, seat: Seat) -> None:
+        """Its newest container runs without its port, as the engine itself says."""
+        newest = [task for task in self.api.tasks_ if task["ServiceID"] == f"service{seat.student.id}"][-1]
+        newest["Status"]["PortStatus"] = {}
+
     def comes_up(self, seat: Seat) -> None:
         self.task(seat, "running")
         self.answering.add(seat.place.port)
+
+    def restart(self, seat: Seat, change: Change) -> Change:
+        self.restarted.append(seat.student.id)
+        if self.refuses:
+            raise EngineError("m1: no answer")
+        self.api.tasks_[-1]["DesiredState"] = "shutdown"
+        self.task(seat, "running", spec={**NEW, "ForceUpdate": 1})
+        self.at(self.clock.now() + 2, lambda: self.answering.add(seat.place.port))
+        return Change("updated", change.service_id, {**NEW, "ForceUpdate": 1})
 
     def wait(self, *seats: Seat, timeout: float = 100) -> Outcomes[str]:
         changes = [(seat, Change("created", f"service{seat.student.id}", NEW)) for seat in seats]
@@ -105,6 +121,7 @@ class Course:
             ADDRESSES,
             engines={"m1": self.engine},
             timeout=timeout,
+            restart=self.restart,
             ready=self.counts.append,
             clock=self.clock,
         )
@@ -275,7 +292,24 @@ def test_a_seat_that_answers_is_ready_whatever_was_before(course: Course) -> Non
     for _ in range(3):
         course.task(ANN, "failed", error="exit (1)")
     course.answering = {4321}
-    assert state(course) == SeatState("ready")
+    assert state(course) == SeatState("ready", restarts=3)
+
+
+def test_containers_that_ended_by_themselves_are_counted_and_no_others(course: Course) -> None:
+    for before in ("failed", "complete", "rejected", "shutdown", "orphaned"):
+        course.task(ANN, before)
+    course.task(ANN, "running")
+    course.answering = {4321}
+    assert state(course).restarts == 3
+
+
+def test_what_a_manager_said_before_is_enough_to_ask_the_seats(course: Course) -> None:
+    course.task(ANN, "failed")
+    tasks = all_tasks(course.engine)
+    course.api.go_down()
+    course.answering = {4321}
+    (found,) = states_by(tasks, [running(ANN)], ADDRESSES, {"m1": course.engine})
+    assert found == SeatState("ready", restarts=1)
 
 
 def test_a_young_seat_that_does_not_answer_is_starting(course: Course) -> None:
@@ -331,6 +365,40 @@ def test_a_seat_on_a_lost_machine_has_failed_and_nobody_is_asked(course: Course)
     course.answering = {4321}
     assert "machine is lost" in cause(state(course, node_id="node2"))
     assert course.asked == []
+
+
+def test_a_container_that_stays_without_its_port_is_replaced_once(course: Course) -> None:
+    course.task(ANN, "running")
+    course.lose_port(ANN)
+    assert course.wait(ANN) == (Outcome("Ann Lee", "ready"),)
+    assert course.restarted == ["1"]
+    assert course.clock.now() >= CLOSED
+
+
+def test_one_that_gets_its_port_a_moment_later_is_left_alone(course: Course) -> None:
+    course.task(ANN, "running")
+    course.lose_port(ANN)
+    course.at(CLOSED - 1, lambda: course.api.tasks_[-1]["Status"].pop("PortStatus"))
+    course.at(CLOSED + 3, lambda: course.answering.add(4321))
+    assert course.wait(ANN) == (Outcome("Ann Lee", "ready"),)
+    assert course.restarted == []
+
+
+def test_one_that_can_not_be_replaced_is_reported_and_the_others_go_on(course: Course) -> None:
+    course.refuses = True
+    course.task(ANN, "running")
+    course.lose_port(ANN)
+    course.at(9, lambda: course.comes_up(BOB))
+    failed, ready = course.wait(ANN, BOB)
+    assert message(failed) == "Ann Lee (m1:4321): its container has no port. m1: no answer"
+    assert ready == Outcome("Bob Ray", "ready")
+
+
+def test_a_seat_without_its_port_has_failed(course: Course) -> None:
+    course.task(ANN, "running")
+    course.lose_port(ANN)
+    (state,) = seat_states(course.engine, [running(ANN)], ADDRESSES, {"m1": course.engine})
+    assert state.state == "failed" and "it has no port" in str(state.cause)
 
 
 def test_the_last_words_are_asked_of_the_machine_that_the_seat_is_on(course: Course) -> None:

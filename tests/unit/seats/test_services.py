@@ -6,10 +6,12 @@ import pytest
 from argon2 import PasswordHasher
 
 from cloudscale.course import naming
+from cloudscale.course.passwords import Passwords
 from cloudscale.errors import EngineError, RequestError, SeatError
 from cloudscale.model import Outcome, Place, Student
 from cloudscale.seats import jupyter
-from cloudscale.seats.services import check_key, running_seats
+from cloudscale.seats.services import RunningSeat, check_key, running_seats
+from cloudscale.seats.spec import covers, is_stopped, restarted, started, stopped
 from tests.unit.api_schema import api_error
 from tests.unit.seats.services import ANN, BOB, IMAGE, KEY, TEMPLATE, Swarm
 
@@ -237,3 +239,62 @@ def test_what_is_gone_already_counts_as_removed(swarm: Swarm) -> None:
     seats = running_seats(swarm.engine, "bio")
     swarm.spawner.remove(seats)
     assert all(outcome.ok for outcome in swarm.spawner.remove(seats))
+
+
+# --- one seat --------------------------------------------------------------------------------
+
+
+def seat_of(swarm: Swarm, student_id: str = "1") -> RunningSeat:
+    (seat,) = (seat for seat in running_seats(swarm.engine, "bio") if seat.student.id == student_id)
+    return seat
+
+
+def test_a_restart_makes_another_container_of_the_same_form(swarm: Swarm) -> None:
+    swarm.converge([ANN, BOB])
+    before = [container["Id"] for container in swarm.api.containers_]
+    for count in (1, 2):
+        change = swarm.spawner.change(seat_of(swarm).service_id, restarted)
+        assert change.what == "updated" and change.task_template["ForceUpdate"] == count
+        newest = max(swarm.api.tasks(), key=lambda task: str(task["CreatedAt"]))
+        assert covers(newest["Spec"], change.task_template)
+        assert not any(covers(task["Spec"], change.task_template) for task in swarm.api.tasks() if task != newest)
+    after = [container["Id"] for container in swarm.api.containers_]
+    assert len({*before} & {*after}) == 1
+    assert swarm.done([ANN, BOB]) == ["unchanged", "unchanged"]
+
+
+def test_a_seat_stops_and_starts_and_a_launch_starts_it_too(swarm: Swarm) -> None:
+    swarm.converge([ANN])
+    assert swarm.spawner.change(seat_of(swarm).service_id, stopped).what == "updated"
+    assert swarm.api.containers_ == [] and is_stopped(seat_of(swarm).spec)
+    assert swarm.spawner.change(seat_of(swarm).service_id, started).what == "updated"
+    assert swarm.spawner.change(seat_of(swarm).service_id, started).what == "unchanged"
+    swarm.spawner.change(seat_of(swarm).service_id, stopped)
+    assert swarm.done([ANN]) == ["updated"] and len(swarm.api.containers_) == 1
+
+
+def test_a_change_starts_from_what_the_seat_is_by_now(swarm: Swarm) -> None:
+    swarm.converge([ANN])
+    earlier = seat_of(swarm)
+    swarm.converge([replace(ANN, place=Place("m1", 5000))])
+    swarm.spawner.change(earlier.service_id, restarted)
+    assert swarm.api.open_ports == {5000}
+
+
+def test_a_password_that_was_changed_is_what_the_next_run_wants(swarm: Swarm) -> None:
+    template = replace(TEMPLATE, port=9999)
+    swarm.converge([ANN, BOB], template)
+    passwords = Passwords(KEY, {"1": 3})
+    assert swarm.spawner.set_password(seat_of(swarm), passwords).what == "updated"
+    assert swarm.spawner.set_password(seat_of(swarm), passwords).what == "unchanged"
+    assert swarm.done([ANN, BOB], replace(template, passwords=passwords)) == ["unchanged", "unchanged"]
+    assert swarm.done([ANN, BOB], template) == ["updated", "unchanged"]
+
+
+def test_where_a_seat_is_removed_the_work_on_its_machine_counts(swarm: Swarm) -> None:
+    swarm.converge([ANN])
+    swarm.api.create_volume("copying", {"cloudscale.course": "bio", "cloudscale.copying": "1"})
+    swarm.api.create_volume("of-another", {"cloudscale.course": "bio", "cloudscale.copying": "2"})
+    seat = seat_of(swarm)
+    swarm.spawner.remove_completely([replace(seat, place=Place("m1", 4321))], [swarm.engine])
+    assert "copying" not in swarm.api.volumes_ and "of-another" in swarm.api.volumes_

@@ -9,16 +9,27 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from cloudscale.course import naming
+from cloudscale.course.passwords import Passwords
 from cloudscale.course.settings import SeatSettings
 from cloudscale.images.on_engine import NotebookImage
 from cloudscale.model import Machine, Node, Place, Seat, Student
-from cloudscale.seats.spec import SeatFile, Template, covers, wanted_spec
+from cloudscale.seats.spec import (
+    SeatFile,
+    Target,
+    Template,
+    container_of,
+    covers,
+    has_shared,
+    moved,
+    wanted_spec,
+    work_mount,
+)
 from tests.unit.api_schema import SERVICE, check_keys
 
 KEY = bytes(range(32))
 IMAGE = NotebookImage("jupyter/lab:1", "lab", 1000, 100, "/home/jovyan/work")
 PINNED = {"m1": "jupyter/lab@sha256:aa", "m2": "sha256:22"}
-TEMPLATE = Template("bio", KEY, IMAGE, PINNED, SeatSettings(), 8888, {"TZ": "Europe/Madrid", "EMPTY": ""})
+TEMPLATE = Template("bio", Passwords(KEY), IMAGE, PINNED, SeatSettings(), 8888, {"TZ": "Europe/Madrid", "EMPTY": ""})
 NODE = Node(Machine("m1", "192.0.2.1"), "node1", 4, 2**33)
 FILES = [SeatFile("/etc/own.json", "secret1", "secret-name"), SeatFile("/etc/all.py", "secret2", "other-name")]
 SEAT = Seat(Student("7", "Siobhán", "O'Neill", "siobhan@example.org"), Place("m1", 4321))
@@ -227,10 +238,37 @@ def test_another_list_or_another_kind_of_value_is_a_difference(actual: object, w
         {"limits": SeatSettings(cpus=2)},
         {"pinned": {"m1": "jupyter/lab@sha256:bb"}},
         {"image": replace(IMAGE, work="/srv")},
-        {"key": KEY[::-1]},
+        {"passwords": Passwords(KEY[::-1])},
     ],
     ids=lambda change: next(iter(change)),
 )
 def test_each_thing_that_all_seats_share_makes_a_difference(change: dict[str, Any]) -> None:
     assert covers(spec(), spec())
     assert not covers(spec(), spec(replace(TEMPLATE, **change)))
+
+
+# --- the shared folder -----------------------------------------------------------------------
+
+
+def test_the_shared_folder_is_mounted_read_only_in_the_work_folder() -> None:
+    shared = spec(replace(TEMPLATE, has_shared=True))
+    check_keys(shared, SERVICE)
+    own, mount = shared["TaskTemplate"]["ContainerSpec"]["Mounts"]
+    assert mount["Target"] == "/home/jovyan/work/shared" and mount["ReadOnly"] is True
+    assert mount["VolumeOptions"] == {
+        "NoCopy": True,
+        "Labels": {"cloudscale.course": "bio", "cloudscale.role": "shared"},
+    }
+    assert work_mount(container_of(shared)) == own
+    assert has_shared(shared) and not has_shared(spec())
+
+
+def test_a_seat_without_the_shared_folder_differs_from_one_with_it() -> None:
+    shared = spec(replace(TEMPLATE, has_shared=True))
+    assert not covers(spec(), shared) and not covers(shared, spec()) and covers(shared, shared)
+
+
+def test_a_seat_that_moves_keeps_the_shared_folder() -> None:
+    gone = moved(spec(replace(TEMPLATE, has_shared=True)), "m1", Target(Place("m2", 4400), "node2", "sha256:22", 0))
+    assert has_shared(gone)
+    assert work_mount(container_of(gone))["VolumeOptions"]["Labels"][naming.PORT] == "4400"

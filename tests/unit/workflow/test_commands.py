@@ -10,7 +10,7 @@ import pytest
 
 from cloudscale.cli import report
 from cloudscale.cluster.look import look
-from cloudscale.course.settings import Remote, read_flags
+from cloudscale.course.flags import Remote, read_flags
 from cloudscale.errors import ConnectionFailed, RequestError
 from cloudscale.hosts import ssh
 from cloudscale.hosts.known_hosts import KnownHosts

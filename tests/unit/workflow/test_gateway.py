@@ -12,6 +12,7 @@ import pytest
 from cloudscale.cli.report import Report
 from cloudscale.errors import CloudscaleError, RequestError
 from cloudscale.gateway import certificates, program
+from cloudscale.gateway.setup import GatewaySetup
 from cloudscale.workflow import gateway, reset, status
 from tests.unit.api_schema import Json
 from tests.unit.classroom import Class, messages
@@ -81,6 +82,13 @@ def test_again_nothing_changes_and_it_need_not_be_asked_for(lab: Class) -> None:
     assert urls(lab, again) == urls(lab, first)
     assert lab.changes == []
     assert is_said(lab, "Gateway: unchanged") and not is_said(lab, "No seat restarts")
+    assert is_said(lab, "nothing was changed")
+
+
+def test_a_new_gateway_is_a_change_though_all_seats_are_as_they_were(lab: Class) -> None:
+    lab.launch()
+    lab.launch(gateway="path")
+    assert is_said(lab, "2 unchanged") and is_said(lab, "Gateway: created") and not is_said(lab, "nothing was changed")
 
 
 def test_it_comes_and_goes_without_a_restart_of_a_seat(lab: Class) -> None:
@@ -207,3 +215,40 @@ def test_the_port_for_http_is_needed_too(lab: Class) -> None:
         lab.launch(gateway="path")
     lab.gateway = {"tls": "internal", "port": 8443}
     assert not lab.launch(gateway="path").problems
+
+
+def test_the_table_is_shown_whatever_happens_after_the_seats_are_ready(
+    lab: Class, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*given: object) -> None:
+        raise CloudscaleError("The cloud is away.")
+
+    monkeypatch.setattr(GatewaySetup, "settle", fail)
+    report = lab.launch(gateway="path")
+    assert {row["state"] for row in lab.rows(report)} == {"ready"}
+    assert "The cloud is away." in messages(report)
+
+
+def test_what_nobody_would_sign_is_refused_before_anything_is_made(lab: Class) -> None:
+    lab.gateway = {"tls": "acme", "domain": "10.0.0.7"}
+    with pytest.raises(RequestError, match="no address of the internet"):
+        lab.launch(gateway="path")
+    assert lab.changes == []
+
+
+def test_auto_says_no_change_where_there_is_none(lab: Class) -> None:
+    lab.launch(gateway="auto")
+    assert is_said(lab, "one HTTPS address for all seats")
+    lab.launch(gateway="auto")
+    assert not is_said(lab, "from path") and is_said(lab, "no wildcard name leads to it")
+
+
+def test_one_that_a_reset_left_behind_goes_with_the_next(lab: Class) -> None:
+    lab.launch(gateway="path")
+    (gateway_,) = gateways(lab)
+    for service in [each for each in lab.api.swarm.services.values() if each is not gateway_]:
+        lab.api.remove_service(service["ID"])
+    done = reset.containers_reset(lab.session(), with_volumes=False)
+    assert not done.problems and is_said(lab, "nothing to remove")
+    assert gateways(lab) == []
+    assert lab.questions == []

@@ -3,13 +3,13 @@ from __future__ import annotations
 import pytest
 
 from cloudscale.cluster.look import look
+from cloudscale.course.flags import Launch, read_flags
 from cloudscale.course.session import Session
-from cloudscale.course.settings import Launch, read_flags
 from cloudscale.errors import CapacityError, RequestError
 from cloudscale.model import Student, Survey
 from cloudscale.plan.placing import Plan
 from cloudscale.units import GIB
-from cloudscale.workflow.planning import place
+from cloudscale.workflow.planning import low_disks, place
 from tests.unit.classroom import Class
 
 ANN, BOB, CID = Student("1", "Ann", "Lee"), Student("2", "Bob", "Ray"), Student("3", "Cid", "Kim")
@@ -42,6 +42,16 @@ def test_machines_that_are_to_be_set_up_yet_are_planned_with_what_they_have(lab:
         "m2": 16 * GIB,
         "m3": GIB // 2,
     }
+
+
+def test_a_disk_that_is_small_for_its_seats_is_warned_of(lab: Class) -> None:
+    lab.driver.free_disk = {"m1": GIB // 2 - 1, "m2": GIB // 2}
+    found = plan(lab, ANN, BOB)
+    (warning,) = low_disks(look(lab.session(), lab.driver, surveys(lab)), found)
+    assert warning.startswith("m1: its disk has 0.5 GiB free, which its seats (1) share.")
+    lab.enrol(3)
+    lab.launch(plan=True)
+    assert sum("its disk has" in line for line in lab.said.lines) == 1
 
 
 def test_who_sits_stays_and_newcomers_go_where_there_is_most_room(lab: Class) -> None:

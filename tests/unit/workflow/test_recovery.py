@@ -6,7 +6,7 @@ import pytest
 
 from cloudscale.cluster.look import look
 from cloudscale.cluster.state import Cluster
-from cloudscale.course.settings import Launch, read_flags
+from cloudscale.course.flags import Launch, read_flags
 from cloudscale.errors import CloudscaleError, ConnectionFailed
 from cloudscale.model import Survey
 from cloudscale.workflow.recovery import Recovery, decide

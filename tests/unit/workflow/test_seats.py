@@ -51,6 +51,20 @@ def test_a_seat_that_is_slow_is_starting_and_one_on_a_lost_machine_has_failed(la
     assert [problem.partition(":")[0] for problem in report.problems] == ["m1", "Ann Lee", "Bob Ray (m2"]
 
 
+def test_a_variable_that_is_left_out_is_said_before_seats_restart_without_it(lab: Class) -> None:
+    lab.launch(env={"COLOR": "secret-red", "SIZE": "5"})
+    lab.launch(env={"SIZE": "6", "COLOR": "secret-red"})
+    assert not any("Warning" in line for line in lab.said.lines)
+    for plan in (True, False):
+        lab.launch(env={"SIZE": "6"}, plan=plan)
+        (warning,) = [line for line in lab.said.lines if "Warning" in line]
+        assert "--env COLOR=…" in warning and "they restart" in warning and "SIZE" not in warning
+        assert "secret-red" not in warning
+        assert ("update service" in lab.changes) is not plan
+    lab.launch(env={"SIZE": "6"})
+    assert not any("Warning" in line for line in lab.said.lines)
+
+
 def test_it_is_said_what_was_done(lab: Class) -> None:
     lab.launch()
     assert "Seats: 2 created, 0 updated, 0 unchanged" in lab.said.lines

@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import pytest
 
+from cloudscale.errors import MachineError
+from cloudscale.units import GIB
 from cloudscale.workflow import status
+from tests.unit.api_schema import api_error
 from tests.unit.classroom import Class
 
 # --- status ----------------------------------------------------------------------------------
@@ -101,3 +104,85 @@ def test_status_with_a_machine_in_a_swarm_of_others(lab: Class) -> None:
     report = status.status(lab.session(format="table"))
     assert any("m2: it belongs to a swarm of somebody else" in problem for problem in report.problems)
     assert "swarm manager" in next(line for line in report.text.splitlines() if line.startswith("m1"))
+
+
+# --- details ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def no_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status, "MEASURING", 0.0)
+
+
+def test_details_add_what_is_known_of_each_seat(bio: Class) -> None:
+    bio.launch()
+    plain, detailed = status.status(bio.session()), status.status(bio.session(), with_details=True)
+    added = {"memory": GIB // 2, "cpu": 0.5, "kernels": 2, "last_activity": "2026-11-27T07:00:00Z", "restarts": 0}
+    assert bio.rows(detailed) == [row | added for row in bio.rows(plain)]
+    assert not any(row.keys() & added.keys() for row in bio.rows(plain))
+    assert bio.api.changes == []
+
+
+def test_details_as_a_table_show_the_machines_and_their_disks(bio: Class) -> None:
+    bio.launch()
+    bio.driver.free_disk["m1"] = 12 * GIB
+    heading, _, machine = status.status(bio.session(format="table"), with_details=True).text.splitlines()[:3]
+    assert heading.split() == ["machine", "address", "engine", "cores", "cpu", "memory", "free", "disk", "seats"]
+    assert machine.endswith("8        100 %  1.0 / 16.0 GiB  12.0 GiB     2")
+    assert bio.said.lines == []
+
+
+def test_a_disk_with_little_room_is_warned_of_and_is_no_failure(bio: Class) -> None:
+    bio.launch()
+    bio.driver.free_disk["m1"] = GIB - 1
+    report = status.status(bio.session(), with_details=True)
+    assert report.problems == ()
+    (warning,) = bio.said.lines
+    assert warning.startswith("Warning: m1: its disk has 1.0 GiB free, which its seats (2) share.")
+    status.status(bio.session())
+    assert bio.said.lines == []
+
+
+def test_a_seat_that_does_not_answer_is_not_asked_again_and_has_empty_cells(bio: Class) -> None:
+    bio.launch()
+    bio.mute = {4322}
+    ann, bob = bio.rows(status.status(bio.session(), with_details=True))
+    assert (ann["kernels"], bob["kernels"], bob["last_activity"]) == (2, None, None)
+    assert bob["memory"] == GIB // 2
+
+
+def test_servers_that_answer_slowly_hold_nobody_up(bio: Class, monkeypatch: pytest.MonkeyPatch) -> None:
+    bio.launch()
+    monkeypatch.setattr(status, "ASKING", -1.0)
+    rows = bio.rows(status.status(bio.session(), with_details=True))
+    assert [(row["state"], row["kernels"]) for row in rows] == [("ready", None)] * 2
+
+
+def test_a_seat_on_a_lost_machine_has_empty_cells(lab: Class) -> None:
+    lab.enrol(3)
+    lab.launch()
+    lab.driver.lose("m2")
+    report = status.status(lab.session(), with_details=True)
+    cpus = {row["node"]: row["cpu"] for row in lab.rows(report)}
+    assert cpus == {"m1": 0.5, "m2": None, "m3": 0.5}
+    table = status.status(lab.session(format="table"), with_details=True).text
+    assert "lost" in next(line for line in table.splitlines() if line.startswith("m2"))
+
+
+def test_a_machine_whose_state_can_not_be_read_has_empty_cells(lab: Class, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.enrol(3)
+    lab.launch()
+    lab.driver.refusals["m1"] = MachineError("m1: no login.")
+
+    def broken(container: str, **words: object) -> None:
+        raise api_error(500, "cgroup deleted")
+
+    monkeypatch.setattr(lab.apis[0], "stats", broken)
+    report = status.status(lab.session(), with_details=True)
+    assert report.problems == ()
+    assert [row["memory"] for row in lab.rows(report)] == [None, GIB // 2, GIB // 2]
+
+
+def test_details_of_nothing_are_an_empty_list(bio: Class) -> None:
+    assert bio.rows(status.status(bio.session(), with_details=True)) == []
+    assert "in no swarm" in status.status(bio.session(format="table"), with_details=True).text

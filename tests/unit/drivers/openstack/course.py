@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from cloudscale.cluster import look
+from cloudscale.course.flags import Common, read_flags
 from cloudscale.course.session import Session
-from cloudscale.course.settings import Common, read_flags, read_settings
+from cloudscale.course.settings import read_settings
 from cloudscale.drivers import over_ssh
 from cloudscale.drivers.openstack.cloud import Cloud
 from cloudscale.drivers.openstack.driver import OpenStack
@@ -39,9 +40,11 @@ class RealDriverClass(Class):
         self.openstack: Json = {"cloud": "course"}
         self.testbed = CloudTestbed(monkeypatch, stand_in, clock)
         self.testbed.cloud = cloud
+        self.testbed.sizes = {"cores": "1\n", "memory": f"MemTotal: {2**20} kB\n"}  # as the engines say below
         self._network = FakeNetwork()
         self._engines: dict[str, FakeApi] = {}  # by the ids of their servers
-        monkeypatch.setattr(look, "load_driver", lambda given, course, say: OpenStack(given.openstack, course, say))
+        self._disks: dict[str, Json] = {}  # what engines have on work volumes, by the ids of these
+        monkeypatch.setattr(look, "load_driver", lambda given, *rest: OpenStack(given.openstack, *rest))
         monkeypatch.setattr(over_ssh, "over_tls", self._over_tls)
         monkeypatch.setattr(jupyter, "hash_password", lambda password, salt: "argon2:$argon2id$x")
 
@@ -74,6 +77,8 @@ class RealDriverClass(Class):
         lost = self._engines.pop(server.id)
         lost.go_down()
         self.apis.remove(lost)
+        for address in [address for address, api in self._network.engines.items() if api is lost]:
+            del self._network.engines[address]  # another machine will have it
 
     @property
     def notes(self) -> str:
@@ -88,6 +93,8 @@ class RealDriverClass(Class):
             inner = self.testbed.addresses(server)[0]
             api = FakeApi(name=machine, address=inner, network=self._network, in_swarm=False, cpus=1, memory=2**30)
             api.registry = self.registry
+            for disk in [id for id, goes in server.volumes.items() if not goes]:
+                api.volumes_ = self._disks.setdefault(disk, api.volumes_)
             self._engines[server.id] = api
             self.apis.append(api)
         return SimpleNamespace(api=self._engines[server.id], containers=FakeContainers())

@@ -39,12 +39,14 @@ def chosen(stand_in: OwnCloud, given: OpenStackSettings) -> Choices:
     )
 
 
-def new_maker(stand_in: OwnCloud, cloud: Cloud, group_size: int | None = 10, **given: Any) -> Maker:
+def new_maker(
+    stand_in: OwnCloud, cloud: Cloud, group_size: int | None = 10, said: list[str] | None = None, **given: Any
+) -> Maker:
     """The Maker of a new run."""
     given_settings = settings(**given)
     blueprint = Blueprint(MARK, given_settings, chosen(stand_in, given_settings), KEY)
     existing = read_inventory(cloud, MARK) if any(stand_in.totals().values()) else Inventory()
-    return Maker(cloud, blueprint, existing, group_size)
+    return Maker(cloud, blueprint, existing, group_size, said.append if said is not None else print)
 
 
 def parts(maker: Maker, name: str = "bio-1") -> tuple[Port, FloatingIp | None, Server]:

@@ -217,6 +217,20 @@ def test_a_flavor_with_too_little_disk_for_the_image_is_refused(
     choose(cloud, settings(image="big", flavor="m1.medium"))
 
 
+@pytest.mark.parametrize("key", ["boot_volume", "work_volume"])
+def test_volumes_in_a_cloud_without_them_are_refused(
+    stand_in: OwnCloud, cloud: Cloud, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setattr(cloud.api, "has_service", lambda name: name != "block-storage")
+    error = refusal(cloud, **{key: "5G"})
+    assert error.message == f"openstack.{key} is set, but the cloud 'course' has no volumes."
+    assert error.remedy == "Leave it out."
+
+
+def test_the_type_of_a_work_volume_has_to_exist(cloud: Cloud) -> None:
+    assert "__DEFAULT__, ssd" in refusal(cloud, work_volume="5G", volume_type="fast").remedy
+
+
 def test_a_volume_takes_the_place_of_the_flavors_disk(stand_in: OwnCloud, cloud: Cloud) -> None:
     stand_in.images.add_image("big", min_disk=9)
     choose(cloud, settings(image="big", boot_volume="9G"))

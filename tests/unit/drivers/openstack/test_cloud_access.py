@@ -296,8 +296,23 @@ def test_an_address_that_does_not_answer_is_reported_in_half_a_minute(clock: Tim
     assert f"Could not log in to the cloud 'course' at {url} with " in message
     assert f"could not connect to {url.rstrip('/')}" in message
     assert "(Connection refused)" in message
-    assert "auth_url" in message
+    assert "Check auth_url in clouds.yaml" in message
+    assert "password" not in message
     assert 5 < clock.now() < LOGIN_PATIENCE
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_who_is_in_a_hurry_gives_a_cloud_up_sooner_and_says_why(clock: Time, file: Path) -> None:
+    changed(file, auth={"auth_url": "http://127.0.0.1:1"})
+    with pytest.raises(AccessError, match="Connection refused"):
+        open_cloud(settings(), clock, patience=3)
+    assert clock.now() < 3
+
+
+def test_all_of_a_login_and_then_each_request_is_within_the_patience(stand_in: OwnCloud, clock: Time) -> None:
+    cloud = open_cloud(settings(), clock, patience=3)
+    assert (cloud.patience, cloud.api.session.timeout) == (3, 3)
+    cloud.api.close()
 
 
 @pytest.mark.parametrize("url", ["nonsense", "http://", "ftp://127.0.0.1/v3", "127.0.0.1:5000/v3"])

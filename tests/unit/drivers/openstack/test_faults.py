@@ -22,7 +22,13 @@ from tests.unit.drivers.openstack.testbed import CloudTestbed, boot_several, nam
 
 pytestmark = MARKS
 Json = dict[str, Any]
-GIVEN = {"boot_volume": "5G", "key_pair": "mine", "availability_zone": "nova"}
+GIVEN = {
+    "boot_volume": "5G",
+    "work_volume": "2G",
+    "volume_type": "ssd",
+    "key_pair": "mine",
+    "availability_zone": "nova",
+}
 DROPS: dict[str, Json] = {"dropped before it": {"drop": "before"}, "dropped after it": {"drop": "after"}}
 STATUSES: dict[str, Json] = {str(code): {"status": code} for code in sorted(TRANSIENT)}
 # the library makes two attempts for one request
@@ -32,7 +38,8 @@ VERSIONS = {"GET /identity/v3", "GET /compute/v2.1", "GET /image", "GET /volume/
 def life(testbed: CloudTestbed, between: Callable[[], None] = lambda: None) -> list[Any]:
     """A course that uses every method of the driver: its state in between, and at the end.
 
-    bio-1 gets a second server for one in ERROR, bio-2 is shut off, and one floating IP is not in use.
+    bio-1 gets a second server for one in ERROR, bio-2 is shut off and loses its work volume later, and one floating IP
+    is not in use.
     """
     stand_in, network = testbed.stand_in, testbed.stand_in.network
     stand_in.compute.add_keypair("mine", "ssh-ed25519 AAAA me")
@@ -45,12 +52,20 @@ def life(testbed: CloudTestbed, between: Callable[[], None] = lambda: None) -> l
     between()
     for ports in ({4321}, {4322}):
         driver.open_ports({"bio-1": ports})
+    (lost,) = (id for id, goes in stand_in.compute.server("bio-2").volumes.items() if not goes)
+    del stand_in.compute.server("bio-2").volumes[lost]
+    stand_in.volumes.detach(lost, goes=False)
     later = testbed.driver(**GIVEN)
     between()
     machines = later.machines()
+    states = [later.survey(machine).state for machine in machines]
     between()
-    again = [later.survey(machine) for machine in machines]
-    seen: list[Any] = [names(machines), [survey.address for survey in again] == [survey.address for survey in surveys]]
+    again = [later.boot(machine) for machine in machines]
+    seen: list[Any] = [
+        names(machines),
+        states,
+        [survey.address for survey in again] == [survey.address for survey in surveys],
+    ]
     servers = stand_in.compute.servers.values()
     seen += [sorted((made.name, made.status, *made.tags, len(made.volumes)) for made in servers)]
     marked = (network.ports, network.floating_ips, network.groups)
@@ -59,7 +74,7 @@ def life(testbed: CloudTestbed, between: Callable[[], None] = lambda: None) -> l
     seen += [sorted([str(rule[name]) for name in names_of_rules] for rule in network.rules.items.values())]
     seen += [stand_in.totals(), sorted(made["name"] for made in stand_in.volumes.volumes.values())]
     between()
-    outcomes = later.sweep()
+    outcomes = [*later.sweep(), *later.sweep_work()]
     seen += [sorted(re.sub("[0-9a-f.-]{8,}", "…", outcome.target) for outcome in outcomes)]
     seen += [[str(outcome.error) for outcome in outcomes if not outcome.ok], stand_in.totals()]
     return seen
@@ -149,9 +164,10 @@ def test_a_course_makes_every_kind_of_request(record: tuple[list[Any], list[str]
         "security-group-rules",
         "os-server-groups",
         "volumes",
+        "os-volume_attachments",
     )
     for kind in kinds:
-        for method in ("POST", "DELETE"):
+        for method in ("POST", *(["DELETE"] if kind != "os-volume_attachments" else [])):
             assert [call for call in calls if call.startswith(method) and f"/{kind}" in call], (method, kind)
     assert {call.split("/")[1] for call in calls} == {"identity", "compute", "image", "network", "volume"}
     assert len(calls) > 40

@@ -18,6 +18,7 @@ from cloudscale.drivers.openstack.inventory import (
     mark,
     read_inventory,
 )
+from cloudscale.drivers.openstack.stored import read_volumes
 from cloudscale.errors import CloudError
 from cloudscale.units import MIB
 from tests.lab.stand_in import Fault, servers
@@ -59,7 +60,7 @@ def everything(cloud: Cloud) -> set[str]:
         inventory.read_servers,
         inventory.read_ports,
         inventory.read_ips,
-        inventory.read_volumes,
+        read_volumes,
         inventory.read_server_groups,
         inventory.read_security_groups,
     )
@@ -113,7 +114,7 @@ def test_a_cloud_without_volumes_has_none_of_the_course(
     stand_in: OwnCloud, cloud: Cloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cloud.api, "has_service", lambda name: name != "block-storage")
-    assert inventory.read_volumes(cloud, MARK) == []
+    assert read_volumes(cloud, MARK) == []
     assert stand_in.count(path="/volume") == 0
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from openstack.exceptions import HttpException
 
-from cloudscale.drivers.openstack import making
+from cloudscale.drivers.openstack import making, volumes
 from cloudscale.drivers.openstack.cloud import Cloud, open_cloud
 from cloudscale.drivers.openstack.inventory import ANSWERED, FINGERPRINT, FLOATING, OWN, REACHED, USER
-from cloudscale.drivers.openstack.making import COPYING
+from cloudscale.drivers.openstack.volumes import COPYING
 from cloudscale.drivers.openstack.watch import INTERVAL
 from cloudscale.errors import CloudError, MachineError
 from cloudscale.fanout import fan_out
@@ -286,7 +286,7 @@ def test_a_volume_that_is_never_filled_is_reported(
     stand_in: OwnCloud, cloud: Cloud, clock: Time, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert COPYING >= 900  # copying large images takes long
-    monkeypatch.setattr(making, "COPYING", 10.0)
+    monkeypatch.setattr(volumes, "COPYING", 10.0)
     stand_in.volumes.looks_to_create = 10**6
     with pytest.raises(MachineError, match=r"bio-1: the image was not copied to its volume in 10 s\."):
         parts(new_maker(stand_in, cloud, boot_volume="5G"))

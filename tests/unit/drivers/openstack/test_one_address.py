@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cloudscale.errors import CapacityError
+from cloudscale.errors import CapacityError, ConnectionFailed
 from cloudscale.gateway import certificates, program
 from tests.unit.classroom import messages
 from tests.unit.drivers.openstack.cloud import MARKS
@@ -79,7 +79,7 @@ def test_a_class_behind_a_gateway_takes_one(hidden: RealDriverClass) -> None:
 def test_the_plan_counts_one_and_without_a_gateway_all(hidden: RealDriverClass) -> None:
     course = hidden
     needs = {row["resource"]: row["need"] for row in course.plan(gateway="path")["quota"]}
-    assert needs["floating IPs"] == 1
+    assert needs["floating IPs"] == 1 and "give back" not in course.notes
     needs = {row["resource"]: row["need"] for row in course.plan()["quota"]}
     assert needs["floating IPs"] == 3
 
@@ -97,10 +97,32 @@ def test_machines_give_theirs_back_when_the_class_gets_a_gateway(hidden: RealDri
     launch(course)
     before = ips(course)
     assert len(before) == 3
+    course.plan(gateway="path")
+    assert "give back the floating IPs that they have" in course.notes
+    assert ips(course) == before
     launch(course, gateway="path")
     assert ips(course) == {"bio-1": before["bio-1"]}
     assert len(course.stand_in.network.floating_ips.items) == 1
     assert "bio-2: its floating IP" in course.notes
+    assert "its engine" not in course.notes
+    assert {row["state"] for row in launch(course)} == {"ready"}
+    assert "its engine" not in course.notes  # which would restart, and the seats with it
+
+
+def test_one_that_is_not_reached_through_the_first_keeps_its_own(
+    hidden: RealDriverClass, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    course = hidden
+    course.gateway["port"] = 8443
+    launch(course)
+
+    def refuse(self: FakeHost, host: str, port: int, timeout: float) -> Channel:
+        raise ConnectionFailed("bio-1: its SSH server does not let you connect to others through it.")
+
+    monkeypatch.setattr(FakeHost, "open", refuse, raising=False)
+    launch(course, gateway="path")
+    assert len(ips(course)) == 3
+    assert "Warning: bio-2 keeps its floating IP" in course.notes
     assert {row["state"] for row in launch(course)} == {"ready"}
 
 
@@ -138,7 +160,21 @@ def test_a_first_machine_that_was_lost_comes_again_at_its_address(hidden: RealDr
     launch(course, gateway="path")
     before = ips(course)
     course.lose("bio-1")
-    report = course.launch(replace_lost=True)
+    report = course.launch()
     assert not report.problems, messages(report)
     assert ips(course) == before
     assert {row["url"].split("/")[2] for row in course.rows(report)} == {before["bio-1"]}
+
+
+def test_so_does_the_only_manager_which_the_others_are_reached_through(hidden: RealDriverClass) -> None:
+    course = hidden
+    course.enrol(4)  # on two machines
+    first = launch(course, gateway="path")
+    course.lose("bio-1")
+    report = course.launch()
+    assert not report.problems, messages(report)
+    assert "a new swarm is created" in course.notes
+    assert course.rows(report) == first
+    again = course.launch()
+    assert "nothing was changed" in course.notes, course.notes
+    assert course.rows(again) == first

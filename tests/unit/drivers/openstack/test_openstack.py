@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from cloudscale.course.flags import Common, read_flags
 from cloudscale.course.folder import CourseFolder
 from cloudscale.course.session import Session
-from cloudscale.course.settings import Common, read_flags, read_settings
+from cloudscale.course.settings import read_settings
 from cloudscale.drivers import load_driver
 from cloudscale.drivers.openstack.driver import OpenStack
 from cloudscale.drivers.protocols import MakesMachines

@@ -22,6 +22,7 @@ from cloudscale.drivers.openstack.quota import (
     read_groups,
     recipe,
 )
+from cloudscale.drivers.openstack.stored import Volume
 from cloudscale.errors import CloudError
 from cloudscale.model import Kind
 from tests.lab.stand_in import Fault
@@ -95,6 +96,27 @@ def test_volumes_are_counted_in_whole_gibibytes(size: str, gibibytes: int) -> No
     needed = needs(3, boot_volume=size)
     assert (needed["volumes"], needed["volumes (GiB)"]) == (3, 3 * gibibytes)
     assert "volumes" not in needs(3)
+
+
+def test_work_volumes_are_counted_with_those_to_boot_from() -> None:
+    needed = needs(3, work_volume="50G", boot_volume="20G")
+    assert (needed["volumes"], needed["volumes (GiB)"]) == (6, 210)
+    needed = needs(2, work_volume="50G", volume_type="ssd")
+    assert (needed["volumes"], needed["volumes (GiB)"]) == (2, 100)
+    assert (needed["ssd volumes"], needed["ssd volumes (GiB)"]) == (2, 100)
+
+
+def test_work_volumes_that_wait_for_their_machines_are_not_counted_again() -> None:
+    waiting = {name: Volume(name, f"{name}-work", machine=name) for name in ("bio-2", "bio-3")}
+    existing = replace(machine(1), work={"bio-1": Volume("1", "bio-1-work", machine="bio-1"), **waiting})
+    assert [needs(count, existing, work_volume="50G")["volumes"] for count in (0, 1, 2, 3)] == [0, 0, 0, 1]
+
+
+def test_a_server_that_never_answered_still_gets_its_work_volume() -> None:
+    answered = Inventory({"bio-2": Server("2", "bio-2", "ACTIVE", has_answered=True)})
+    existing = together(machine(1), answered)
+    assert needs(1, existing, work_volume="50G")["volumes"] == 2
+    assert "volumes" not in needs(1, existing)
 
 
 @pytest.mark.parametrize(
@@ -175,6 +197,9 @@ recipes = st.builds(
     spare=st.dictionaries(resources, st.integers(0, 5)),
     group_size=st.none() | st.integers(1, 12),
     free_seats=st.integers(0, 20),
+    work=st.integers(0, 3),
+    spare_work=st.integers(0, 5),
+    due_work=st.integers(0, 5),
 )
 allowances = st.dictionaries(resources, st.builds(Allowance, st.integers(0, 50), st.none() | st.integers(0, 60)))
 
@@ -215,7 +240,7 @@ def test_every_quota_is_read_with_what_is_used(stand_in: OwnCloud, cloud: Cloud)
     stand_in.volumes.make(size=7)
     stand_in.add_port("theirs", marked="")
     stand_in.add_ip(marked="")
-    allowed, members = read_allowances(cloud, with_volumes=True, say=pytest.fail)
+    allowed, members = read_allowances(cloud, settings(boot_volume="5G"), pytest.fail)
     assert allowed == {
         "servers": Allowance(1, 10),
         "cores": Allowance(2, 20),
@@ -231,13 +256,34 @@ def test_every_quota_is_read_with_what_is_used(stand_in: OwnCloud, cloud: Cloud)
     assert members == 10
 
 
+@pytest.mark.parametrize("by_id", [False, True])
+def test_the_quota_of_a_type_of_volumes_is_read_where_there_is_one(
+    stand_in: OwnCloud, cloud: Cloud, by_id: bool
+) -> None:
+    kind = stand_in.volumes.types["ssd"] if by_id else "ssd"
+    stand_in.volumes.make(size=7, kind="ssd")
+    given = settings(work_volume="5G", volume_type=kind)
+    allowed, _ = read_allowances(cloud, given, pytest.fail)
+    assert [name for name in allowed if "volumes" in name] == ["volumes", "volumes (GiB)"]
+    stand_in.volumes.type_quotas["ssd"] = {"volumes": 3, "gigabytes": 100}
+    allowed, _ = read_allowances(cloud, given, pytest.fail)
+    assert (allowed[f"{kind} volumes"], allowed[f"{kind} volumes (GiB)"]) == (Allowance(1, 3), Allowance(7, 100))
+
+
+@pytest.mark.parametrize("code", [403, 404])
+def test_quotas_of_types_without_permission_are_left_out(stand_in: OwnCloud, cloud: Cloud, code: int) -> None:
+    stand_in.faults.append(Fault(path="/os-quota-sets/", status=code, times=None))
+    allowed, _ = read_allowances(cloud, settings(work_volume="5G", volume_type="ssd"), pytest.fail)
+    assert [name for name in allowed if "volumes" in name] == ["volumes", "volumes (GiB)"]
+
+
 def test_what_has_no_limit_is_no_limit(stand_in: OwnCloud, cloud: Cloud) -> None:
     for name in (
         *("instances", "cores", "ram", "server_groups", "server_group_members", "port", "floatingip"),
         *("security_group", "security_group_rule", "volumes", "gigabytes"),
     ):
         stand_in.set_quota(name, -1)
-    allowed, members = read_allowances(cloud, with_volumes=True, say=pytest.fail)
+    allowed, members = read_allowances(cloud, settings(boot_volume="5G"), pytest.fail)
     assert {allowance.limit for allowance in allowed.values()} == {None}
     assert members is None
 
@@ -245,13 +291,13 @@ def test_what_has_no_limit_is_no_limit(stand_in: OwnCloud, cloud: Cloud) -> None
 def test_what_is_reserved_is_as_good_as_used(stand_in: OwnCloud, cloud: Cloud) -> None:
     details = {"port": {"limit": 10, "used": 3, "reserved": 2}}
     stand_in.faults.append(Fault(path="/quotas/", status=200, body={"quota": details}))
-    allowed, _ = read_allowances(cloud, with_volumes=False, say=pytest.fail)
+    allowed, _ = read_allowances(cloud, settings(), pytest.fail)
     assert allowed["ports"] == Allowance(5, 10)
     assert "floating IPs" not in allowed  # the cloud does not report it
 
 
 def test_volumes_are_not_asked_for_without_need(stand_in: OwnCloud, cloud: Cloud) -> None:
-    allowed, _ = read_allowances(cloud, with_volumes=False, say=pytest.fail)
+    allowed, _ = read_allowances(cloud, settings(), pytest.fail)
     assert "volumes" not in allowed
     assert stand_in.count(path="/volume") == 0
 
@@ -262,7 +308,7 @@ def test_network_quotas_without_permission_are_left_out_with_a_warning(
 ) -> None:
     stand_in.faults.append(Fault(path="/quotas/", status=code, times=None))
     messages: list[str] = []
-    allowed, _ = read_allowances(cloud, with_volumes=False, say=messages.append)
+    allowed, _ = read_allowances(cloud, settings(), messages.append)
     assert [*allowed] == ["servers", "cores", "memory (MiB)", "server groups"]
     (warning,) = messages
     assert warning.startswith("Warning: could not read the network quotas")
@@ -274,4 +320,4 @@ def test_a_quota_that_the_cloud_fails_to_tell_is_not_taken_for_none(
 ) -> None:
     stand_in.faults.append(Fault(path=path, status=500, times=None))
     with pytest.raises(CloudError, match=r"quotas failed: .*\(HTTP 500\)"):
-        read_allowances(cloud, with_volumes=True, say=pytest.fail)
+        read_allowances(cloud, settings(boot_volume="5G"), pytest.fail)

@@ -8,7 +8,8 @@ import pytest
 
 from cloudscale.drivers.openstack import sweep as module
 from cloudscale.drivers.openstack.cloud import Cloud
-from cloudscale.drivers.openstack.sweep import DELETING, IN_USE, find, sweep
+from cloudscale.drivers.openstack.stored import WORK
+from cloudscale.drivers.openstack.sweep import DELETING, IN_USE, find, sweep, sweep_work
 from cloudscale.errors import CloudError
 from cloudscale.model import Outcomes
 from tests.lab.stand_in import Fault
@@ -112,6 +113,43 @@ def test_without_resources_nothing_is_done(stand_in: OwnCloud, cloud: Cloud) -> 
     assert find(cloud, MARK).describe() == ""
     assert sweep(cloud, MARK) == ()
     assert {made.method for made in stand_in.requests} == {"GET"}
+
+
+# --- the students' work ---
+
+
+def add_work(stand_in: OwnCloud, name: str = "bio-2", mark: str = MARK) -> str:
+    volume = stand_in.volumes.make(size=5, name=f"{name}-work", text=mark, metadata={WORK: name})
+    server = stand_in.compute.server(name)
+    server.volumes[volume["id"]] = False
+    stand_in.volumes.attach(volume, server.id)
+    return str(volume["id"])
+
+
+@pytest.mark.parametrize("only", [None, ["bio-2"]])
+def test_work_volumes_stay_whatever_goes(stand_in: OwnCloud, cloud: Cloud, only: list[str] | None) -> None:
+    kept = add_work(stand_in)
+    assert "2 volumes" not in find(cloud, MARK, only).describe()
+    assert not failed(sweep(cloud, MARK, only))
+    assert stand_in.volumes.volumes[kept]["status"] == "available"
+
+
+def test_work_volumes_go_when_they_are_to_go(stand_in: OwnCloud, cloud: Cloud) -> None:
+    stand_in.volumes.looks_to_detach = stand_in.volumes.looks_to_delete = 2
+    add_work(stand_in)
+    other = stand_in.volumes.make(size=5, name="bio-2-work", text="cloudscale:geo", metadata={WORK: "bio-2"})
+    sweep(cloud, MARK)
+    assert [(outcome.target, outcome.value) for outcome in sweep_work(cloud, MARK)] == [
+        ("volume bio-2-work", "deleted")
+    ]
+    assert [*stand_in.volumes.volumes.values()] == [other]
+
+
+def test_a_work_volume_that_a_server_of_others_has_is_named(stand_in: OwnCloud, cloud: Cloud) -> None:
+    add_work(stand_in)
+    outcomes = failed(sweep_work(cloud, MARK))
+    assert [*outcomes] == ["volume bio-2-work"]
+    assert "Volume status must be available" in outcomes["volume bio-2-work"]
 
 
 # --- some machines ---

@@ -50,6 +50,7 @@ class CloudTestbed:
         self.hosts: dict[str, FakeHost] = {}
         self.logins: list[Target] = []
         self.clients: list[dict[str, Any]] = []
+        self.sizes: dict[str, str] = {}  # facts of every host
         self._mute_ids: set[str] = set()
         self._opened: list[Cloud] = []
         self.course = CourseFolder.named(COURSE, "openstack")
@@ -72,7 +73,7 @@ class CloudTestbed:
         for cloud in self._opened:
             cloud.api.close()
 
-    def _open(self, given: OpenStackSettings) -> Cloud:
+    def _open(self, given: OpenStackSettings, patience: float | None = None) -> Cloud:
         if self.cloud:
             return self.cloud
         self._opened.append(open_cloud(given, self.clock))
@@ -142,7 +143,7 @@ class CloudTestbed:
         lines = [
             f"2: ens3    {kind} {address}/{size} scope global dynamic ens3" for address, (kind, size) in kinds.items()
         ]
-        return FakeHost(values={**values, "addresses": "\n".join(lines)})
+        return FakeHost(values={**values, "addresses": "\n".join(lines), **self.sizes})
 
     def addresses(self, server: Server) -> list[str]:
         """A server's own addresses; of the network that it is reached in first, and IPv4 before IPv6."""

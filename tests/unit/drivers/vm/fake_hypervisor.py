@@ -33,6 +33,10 @@ COURSE = "bio"
 MIB, GIB = 1024**2, 1024**3
 MARK = "SSH HOST KEY KEYS-----"
 HOST_KEYS = f"-----BEGIN {MARK}\n{KEY.get_name()} {KEY.get_base64()} root@vm\n-----END {MARK}\n"
+PANIC = (
+    "[    0.000000] Linux version 6.12\r\n[   25.937829] Kernel panic - not syncing: Fatal exception in interrupt\r\n"
+    "[   25.946432] ---[ end Kernel panic - not syncing: Fatal exception in interrupt ]---\r\n"
+)
 PYTHON = f"#!{sys.executable} -IS\n"
 
 
@@ -78,7 +82,8 @@ def qcow2_image(path: Path, size: int = 3 * GIB, *, boots: bool = True) -> Path:
 class FakeHypervisor(Hypervisor):
     """In memory; refuses what a hypervisor refuses. `taken`: ports that other programs use.
 
-    `dies_after`: VM → after how many looks at it while it runs; `restarts`: VM → what `restart_if_stuck` returns.
+    `dies_after`: VM → after how many looks at it while it runs; `restarts`: VM → what `restart_if_stuck` returns;
+    `crashes`: VM → in how many of its next starts its kernel crashes.
     """
 
     name = "qemu"
@@ -92,6 +97,7 @@ class FakeHypervisor(Hypervisor):
         self.taken: set[int] = set()
         self.dies_after: dict[str, int] = {}
         self.restarts: dict[str, str] = {}
+        self.crashes: dict[str, int] = {}
         self.console = f"Linux version 6.1\n{HOST_KEYS}"
         self.checked = 0
         self.slowness = ""
@@ -112,11 +118,15 @@ class FakeHypervisor(Hypervisor):
         if state == "running" and vm.name in self.dies_after:
             self.dies_after[vm.name] -= 1
             if self.dies_after[vm.name] < 0:
-                self.stop(vm)
+                self.die(vm)
                 return "off"
         return state
 
     def stop(self, vm: Vm) -> None:
+        self.calls.append(f"stop {vm.name}")
+        self.die(vm)
+
+    def die(self, vm: Vm) -> None:
         self.states[vm.id] = "off"
         self.forwards.pop(vm.id)
 
@@ -137,7 +147,9 @@ class FakeHypervisor(Hypervisor):
         self.calls.append(f"start {vm.name}")
         self._check_ports(vm, vm.forwards)
         self.states[vm.id], self.forwards[vm.id] = "running", vm.forwards
-        vm.console.write_text(self.console)
+        self.crashes[vm.name] = left = self.crashes.get(vm.name, 0) - 1
+        with vm.console.open("a") as file:
+            file.write(PANIC if left >= 0 else self.console)
 
     def _check_ports(self, vm: Vm, forwards: dict[str, tuple[str, int, int]]) -> None:
         others = {port for id, rules in self.forwards.items() if id != vm.id for _, port, _ in rules.values()}
@@ -204,7 +216,8 @@ class VmTestbed:
         assert target.host == "127.0.0.1"
         for id, forwards in self.hypervisor.forwards.items():
             name = self.hypervisor.made[id][0]
-            if forwards["ssh"] == ("127.0.0.1", target.port, 22) and name not in self.mute:
+            crashed = self.hypervisor.crashes[name] >= 0
+            if forwards["ssh"] == ("127.0.0.1", target.port, 22) and name not in self.mute and not crashed:
                 return id
         return None
 

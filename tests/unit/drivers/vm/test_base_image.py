@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 
-from cloudscale.drivers.vm.base_image import base_image
+from cloudscale.drivers.vm.base_image import base_image, describe_source
 from cloudscale.errors import MachineError, RequestError
 from tests.unit.drivers.vm.fake_hypervisor import GIB, MIB, QemuPrograms, qcow2_image, raw_image
 
@@ -428,3 +429,45 @@ def test_an_archive_of_the_web_is_unpacked_in_the_cache(
     image = base_image(f"{site.address}/latest/disk.tar.xz?x=1", messages.append)
     assert image.path.read_bytes() == DISK
     assert kept(tmp_path) == ["disk.raw", "disk.tar.xz"]
+
+
+# --- looking at the source only ---
+
+
+def test_a_file_is_looked_at_and_an_archive_stays_packed(messages: list[str], folder: Path) -> None:
+    path = raw_image(folder / "disk.img")
+    assert describe_source(str(path)) == str(path)
+    archive = folder / "debian.tar.xz"
+    archive.write_bytes(b"packed")
+    assert describe_source(str(archive)) == str(archive)
+    assert sorted(folder.iterdir()) == [archive, path]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"text"])
+def test_a_file_that_is_no_image_is_refused_as_it_would_be_later(
+    messages: list[str], folder: Path, content: bytes | None
+) -> None:
+    path = folder / "disk.img"
+    if content is not None:
+        path.write_bytes(content + bytes(512))
+    with pytest.raises(RequestError) as later:
+        base_image(str(path), messages.append)
+    if content != b"text":
+        with pytest.raises(RequestError) as now:
+            describe_source(str(path))
+        assert str(now.value) == str(later.value)
+
+
+def test_an_address_is_asked_for_its_size_and_nothing_is_downloaded(
+    messages: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    answer = requests.Response()
+    answer.status_code, answer.headers["Content-Length"] = 200, str(300 * MIB)
+    monkeypatch.setattr(requests, "head", lambda url, **more: answer)
+    assert (
+        describe_source("https://example.org/disk.img") == "https://example.org/disk.img is downloaded once (300 MiB)"
+    )
+    assert not (tmp_path / "cache").exists()
+    answer.status_code = 404
+    with pytest.raises(MachineError, match=r"Could not download .* \(HTTP 404\)"):
+        describe_source("https://example.org/disk.img")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+import socket
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -15,6 +19,7 @@ from cloudscale.model import Machine, MachineState
 from tests.unit.drivers.vm.fake_hypervisor import (
     GIB,
     MIB,
+    PANIC,
     VmTestbed,
     boot_several,
     failure,
@@ -135,7 +140,7 @@ def test_an_engine_of_a_vm_that_does_not_run_is_not_set_up(testbed: VmTestbed, i
     boot_several(driver)
     driver.prepare(Machine("bio-1", "127.0.0.1"))
     if not is_up:
-        testbed.hypervisor.stop(testbed.vm())
+        testbed.hypervisor.die(testbed.vm())
         with pytest.raises(NotSetUp, match="bio-1: the VM is off") as raised:
             driver.connect(Machine("bio-1", "127.0.0.1"))
         assert "Start it: invoke machine_new bio-1 --driver qemu" in raised.value.remedy
@@ -178,7 +183,7 @@ def test_vms_that_are_off_will_want_their_memory_too(testbed: VmTestbed) -> None
     driver = testbed.driver(memory=4 * GIB)
     boot_several(driver)
     running = driver.order(1, ())
-    testbed.hypervisor.stop(testbed.vm())
+    testbed.hypervisor.die(testbed.vm())
     off = driver.order(1, ())
     assert [order.demands[1].need for order in (running, off)] == [4 * 1024, 8 * 1024]
     assert [order.fits for order in (running, off)] == [2, 1]
@@ -263,7 +268,7 @@ def test_ports_that_stay_in_use_are_reported(testbed: VmTestbed) -> None:
     driver = testbed.driver()
     boot_several(driver)
     driver.open_ports({"bio-1": {4321}})
-    testbed.hypervisor.stop(testbed.vm())
+    testbed.hypervisor.die(testbed.vm())
     testbed.hypervisor.taken = {4321}
     with pytest.raises(PortTaken, match="4321"):
         testbed.driver().add("bio-1")
@@ -345,6 +350,21 @@ def test_a_vm_that_the_hypervisor_restarts_is_reported_and_awaited(testbed: VmTe
     assert testbed.messages == ["bio-1: KVM does not work", "bio-1: up"]
 
 
+def test_a_vm_whose_kernel_crashed_is_started_again_by_the_next_run(testbed: VmTestbed) -> None:
+    boot_several(testbed.driver())
+    vm = testbed.vm()
+    with vm.console.open("a") as file:
+        file.write(PANIC)
+    driver = testbed.driver()
+    assert surveyed(driver).state is MachineState.OFF
+    with pytest.raises(NotSetUp, match="bio-1: its kernel has crashed") as raised:
+        driver.connect(Machine("bio-1", ""))
+    assert "invoke themachine" in raised.value.remedy
+    driver.boot(Machine("bio-1", ""))
+    assert testbed.hypervisor.calls == ["make bio-1", "start bio-1", "stop bio-1", "start bio-1"]
+    assert surveyed(testbed.driver()).state is not MachineState.OFF
+
+
 def test_a_vm_whose_console_shows_no_host_key_is_trusted_with_a_warning(testbed: VmTestbed) -> None:
     testbed.hypervisor.console = "Linux version 6.1\n"
     boot_several(testbed.driver())
@@ -386,7 +406,7 @@ def test_a_port_moves_from_one_vm_to_another_once_it_is_free(testbed: VmTestbed)
 def test_one_that_is_off_gets_its_ports_when_it_starts(testbed: VmTestbed) -> None:
     driver = testbed.driver()
     boot_several(driver)
-    testbed.hypervisor.stop(testbed.vm())
+    testbed.hypervisor.die(testbed.vm())
     driver.open_ports({"bio-1": {4321}})
     assert not any(call.startswith("forward") for call in testbed.hypervisor.calls)
     driver = testbed.driver()
@@ -402,6 +422,22 @@ def test_a_port_in_use_is_reported_and_not_recorded(testbed: VmTestbed) -> None:
     with pytest.raises(PortTaken):
         driver.open_ports({"bio-1": {4322}})
     assert testbed.vm().seat_ports == ()
+
+
+def test_a_port_that_this_user_may_not_have_is_refused_before_anything_is_made(
+    testbed: VmTestbed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = testbed.driver()
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        driver.check_port(other.getsockname()[1])  # held, but by whom?
+
+    class Guarded(socket.socket):
+        def bind(self, address: Any) -> None:
+            raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(socket, "socket", Guarded)
+    with pytest.raises(RequestError, match=r"(?s)no port such as 443.*gateway\.port"):
+        driver.check_port(443)
 
 
 # --- deletion ---
@@ -460,7 +496,7 @@ def test_a_vm_that_exists_is_reported_as_existing_and_runs_afterwards(testbed: V
     testbed.driver().add("ann")
     before = testbed.vm("ann")
     if change == "stopped":
-        testbed.hypervisor.stop(before)
+        testbed.hypervisor.die(before)
     assert testbed.driver().add("ann").startswith("ann already exists and is running.\n")
     assert testbed.hypervisor.state(before) == "running"
     assert testbed.vm("ann") == before
@@ -507,3 +543,29 @@ def test_an_unknown_vm_is_refused_with_those_that_exist(
         what(testbed.driver())("ann")
     assert raised.value.exit_code == 2
     assert raised.value.remedy == "Available: bio-1, bio-2."
+
+
+# --- what doctor asks for ---
+
+
+def test_an_image_and_room_for_a_disk_are_all_that_is_needed(testbed: VmTestbed) -> None:
+    findings = [*testbed.driver(disk=GIB).examine()]
+    assert [(finding.check, finding.state) for finding in findings] == [("disk image", "ok")]
+    assert not testbed.course.folder.exists()
+
+
+def test_what_would_stop_vms_later_is_found(testbed: VmTestbed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(testbed.hypervisor, "drawback", lambda: "VMs are slow.")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=GIB))
+    findings = [*testbed.driver(base_image="/no/such.img", disk=20 * GIB).examine()]
+    assert [(finding.check, finding.state) for finding in findings] == [
+        ("this computer", "warning"),
+        ("disk image", "wrong"),
+        ("this computer", "warning"),
+    ]
+    driver = testbed.driver(base_image="/no/such.img")
+    driver.machines()
+    with pytest.raises(RequestError) as raised:
+        driver.boot(Machine("bio-1", ""))
+    assert (raised.value.message, raised.value.remedy) == (findings[1].finding, findings[1].remedy)
+    assert "may grow to 20.0 GiB" in findings[2].finding

@@ -292,10 +292,10 @@ def test_ports_of_which_one_is_taken_stay_closed_and_can_be_opened_later(
 
 
 def test_a_vm_ends_and_can_be_started_again(qemu: Qemu, vm: Vm, qemu_programs: QemuPrograms) -> None:
-    for _ in range(2):
+    for end in (qemu.stop, qemu.delete):
         qemu.start(vm)
         assert qemu.state(vm) == "running"
-        qemu.delete(vm)
+        end(vm)
         assert qemu.state(vm) == "off"
     assert len(qemu_programs.calls) == 2
 

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from cloudscale.cluster import look
+from cloudscale.course.flags import Common, Launch, read_flags
 from cloudscale.course.folder import CourseFolder
 from cloudscale.course.session import Session
-from cloudscale.course.settings import Common, Launch, Settings, read_flags, read_settings
+from cloudscale.course.settings import Settings, read_settings
 from cloudscale.drivers.vm.driver import LocalVms
 from cloudscale.errors import RequestError
 from cloudscale.model import Say
@@ -52,7 +53,7 @@ def chosen_fixture(monkeypatch: pytest.MonkeyPatch, testbed: VmTestbed) -> list[
     """The names of the drivers that a workflow asks for; it always gets that of the testbed."""
     chosen: list[str] = []
 
-    def load(settings: Settings, course: CourseFolder, say: Say) -> LocalVms:
+    def load(settings: Settings, course: CourseFolder, say: Say, patience: float | None) -> LocalVms:
         chosen.append(settings.driver)
         assert course == CourseFolder.named("bio", settings.driver)
         testbed.course = course

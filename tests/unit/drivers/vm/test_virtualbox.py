@@ -366,6 +366,8 @@ def test_the_state_is_virtualboxs_own_word(virtualbox: VirtualBox, vbox: VBoxMan
     virtualbox.start(vm)
     vbox.machines[vm.id].state = "paused"
     assert virtualbox.state(vm) == "paused"
+    virtualbox.stop(vm)
+    assert virtualbox.state(vm) == "off"
     virtualbox.delete(vm)
     assert vbox.machines == {}
 

@@ -1,0 +1,15 @@
+"""What seats can't reach from a machine: the script that closes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib import resources
+
+SCRIPT = "/var/lib/cloudscale/course/firewall.sh"  # on the machine
+NOTHING = "REACH=''"
+
+
+def firewall(reach: Iterable[str] = ()) -> str:
+    """scripts/firewall.sh with the places that seats may reach all the same (the setting `seat.reach`)."""
+    text = resources.files("cloudscale.hosts").joinpath("scripts", "firewall.sh").read_text()
+    return text.replace(NOTHING, f"REACH='{' '.join(reach)}'", 1)
