@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ INSPECTING = 60  # seconds for the look inside an image
 
 # Run once in the image, without a network: has it Jupyter, which user runs it, where does the work belong?
 # Also, what the engine lets a container do.
+NO_JUPYTER = 3  # its exit code then
 LOOK_INSIDE = """
 command -v python3 >/dev/null || exit 3
 if command -v jupyter-lab >/dev/null; then echo lab
@@ -36,6 +38,9 @@ id -u; id -g
 if [ -d "$HOME/work" ]; then echo "$HOME/work"; elif [ "$PWD" != / ]; then pwd; else echo "$HOME"; fi
 ulimit -Hn
 """
+
+# how engines refuse to start a container whose image has no such program
+NO_SHELL = ("executable file not found", "no such file or directory")
 
 
 @dataclass(frozen=True)
@@ -163,7 +168,10 @@ def check_pullable(engine: Engine, reference: str) -> str:
 
 
 def look_inside(engine: Engine, reference: str, pinned: str, course: str) -> NotebookImage:
-    """Runs a container once to learn what the seats need to know. Raises ImageError if the image has no Jupyter."""
+    """Runs a container once to learn what the seats need to know.
+
+    Raises ImageError if the image has no Jupyter, EngineError if the engine can't start a container.
+    """
     with engine_errors(engine.name):
         container = engine.client.containers.create(
             pinned,
@@ -174,17 +182,22 @@ def look_inside(engine: Engine, reference: str, pinned: str, course: str) -> Not
         )
         try:
             container.start()
-            container.wait(timeout=INSPECTING)
-            subcommand, uid, gid, work, files = container.logs(stdout=True, stderr=False).decode().split("\n")[:5]
-            return NotebookImage(reference, subcommand, int(uid), int(gid), work, int(files) if files.isdigit() else 0)
-        except ValueError:
-            pass
+            ended = container.wait(timeout=INSPECTING)["StatusCode"]
+            said = container.logs(stdout=True, stderr=False)
         except APIError as error:
-            if "no space left" in str(error.explanation):
+            if not any(text in str(error.explanation) for text in NO_SHELL):
                 raise
-            # an image without a shell can't be started at all
+            ended, said = NO_JUPYTER, b""
         finally:
             container.remove(force=True, v=True)
+    with contextlib.suppress(ValueError):
+        subcommand, uid, gid, work, files = said.decode().split("\n")[:5]
+        return NotebookImage(reference, subcommand, int(uid), int(gid), work, int(files) if files.isdigit() else 0)
+    if ended not in (0, NO_JUPYTER):
+        raise ImageError(
+            f"The image {reference} can't be looked into on {engine.name}: its shell ended with exit code {ended}.",
+            f"Run again. If that does not help, try it on that machine: docker run --rm -it {reference} sh",
+        )
     raise ImageError(
         f"The image {reference} has no Jupyter: neither jupyter-lab nor jupyter-server (with python3) is on its PATH.",
         "Use an image of quay.io/jupyter. Or build one here: invoke image_build pydata, then add --image pydata.",

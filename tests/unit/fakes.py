@@ -47,22 +47,26 @@ def place_of(url: str) -> tuple[str, int]:
 class FakeContainers:
     """docker-py's client.containers, as far as an image is looked into; `inside` is what the look finds."""
 
-    def __init__(self, inside: bytes | Exception = b"lab\n1000\n100\n/home/jovyan/work\n1048576\n") -> None:
+    def __init__(
+        self, inside: bytes | Exception = b"lab\n1000\n100\n/home/jovyan/work\n1048576\n", ended: int = 0
+    ) -> None:
         self.inside = inside
+        self.ended = ended
         self.runs: list[Json] = []
 
     def create(
         self, image: str, entrypoint: Sequence[str], command: Sequence[str], network_mode: str, labels: Json
     ) -> FakeLook:
         self.runs.append({"image": image, "network": network_mode, "labels": labels, "removed": False})
-        return FakeLook(self.inside, self.runs[-1])
+        return FakeLook(self.inside, self.ended, self.runs[-1])
 
 
 class FakeLook:
     """The container of one look inside an image."""
 
-    def __init__(self, inside: bytes | Exception, record: Json) -> None:
+    def __init__(self, inside: bytes | Exception, ended: int, record: Json) -> None:
         self._inside = inside
+        self._ended = ended
         self._record = record
 
     def start(self) -> None:
@@ -71,7 +75,7 @@ class FakeLook:
 
     def wait(self, timeout: float) -> Json:
         assert timeout > 0
-        return {"StatusCode": 0}
+        return {"StatusCode": self._ended}
 
     def logs(self, stdout: bool, stderr: bool) -> bytes:
         assert stdout and not stderr and isinstance(self._inside, bytes)

@@ -220,6 +220,21 @@ def test_an_image_without_jupyter_is_reported_with_one_that_has_it(inside: bytes
     assert "--image pydata" in raised.value.remedy
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["failed to create shim task: unable to apply caps: operation not permitted", "cgroups: cannot find cgroup mount"],
+)
+def test_an_engine_that_can_not_start_a_container_is_reported_as_that(text: str) -> None:
+    with pytest.raises(EngineError, match=text.rpartition(": ")[2]):
+        look_inside(fake_engine(FakeApi(), FakeContainers(api_error(500, text))), PUBLIC, "lab@sha256:aa", "bio")
+
+
+def test_a_look_that_is_killed_says_nothing_of_the_image() -> None:
+    with pytest.raises(ImageError, match="ended with exit code 137") as raised:
+        look_inside(fake_engine(FakeApi(), FakeContainers(b"", 137)), PUBLIC, "lab@sha256:aa", "bio")
+    assert "has no Jupyter" not in str(raised.value)
+
+
 def test_a_full_disk_is_not_the_images_fault() -> None:
     containers = FakeContainers(api_error(500, "mkdir /var/lib/docker/overlay2: no space left on device"))
     with pytest.raises(EngineError, match="is full"):
