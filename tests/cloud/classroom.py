@@ -17,7 +17,7 @@ from tests.lab.cloud_seed import STOCK
 from tests.lab.engine import LabEngine
 from tests.lab.tool import PROJECT, Result, Tool
 
-PATIENCE = 1500  # seconds for a run of the tool, or for a moment in it to come: the machines are emulated
+PATIENCE = 1500  # seconds for a run of the tool, or for a moment in it to come: machines may be emulated
 
 
 def cloud_tool(

@@ -1,4 +1,4 @@
-"""The cloud ring: the tool on a real OpenStack with VMs. It fails, in one line, where the machine can't run it."""
+"""The cloud ring: the tool on a real OpenStack with servers. It fails, in one line, where the machine can't run it."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ PROGRAMS = {
     "qemu-system-x86_64": "qemu-system-x86",
     "genisoimage": "genisoimage",
     "libvirtd": "libvirt-daemon-system",
+    "busybox": "busybox-static",
     "mariadbd": "mariadb-server",
     "rabbitmq-server": "rabbitmq-server",
     "uwsgi": "uwsgi-plugin-python3",

@@ -22,7 +22,7 @@ from tests.lab.jupyter_client import Student
 
 pytestmark = pytest.mark.timeout(3000)  # seconds; the first test waits for the whole launch
 
-# more than one machine takes, and no more than that: an emulated one takes its time for each seat
+# more than one machine takes, and no more than that: each seat takes its time
 STUDENTS = ["1;Marty;McFly;", "2;Emmett;Brown;e.brown@thefuture.io", "3;Jennifer;O'Parker;"]
 MARK = "cloudscale:course"
 # one fault at each kind of call that a launch makes, of several kinds; all of them happen to the one course below
@@ -248,7 +248,7 @@ def test_a_plan_makes_nothing_and_says_what_it_takes(room: Room) -> None:
     assert "openstack.image is empty: 'debian-13" in plan.err  # found by themselves
     assert "openstack.network is empty: 'course-net' is taken, the only network." in plan.err
     assert "openstack.external_network is empty: 'public' is taken, the only one." in plan.err
-    assert "course-4" in plan.out and "floating IPs" in plan.out
+    assert "course-3" in plan.out and "floating IPs" in plan.out
     assert ids(room.project.look()) == before
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from openstack.connection import Connection
 from openstack.identity.v3._proxy import Proxy as Identity
 
 from tests.lab.cloud_config import ADMIN_PASSWORD, REGION, SERVICE_PASSWORD, URLS
+from tests.lab.namespace import run
 from tests.lab.stock import GATEWAY
 from tests.lab.vm_image import COMMAND_LINE, VmImages
 
@@ -23,7 +25,7 @@ FLAVORS = {"m1.tiny": (768, 1, 5), "m1.small": (1536, 1, 8), "m1.medium": (2560,
 NETWORK = GATEWAY.rpartition(".")[0]
 PUBLIC = "public"
 STOCK, DOCKER = "debian-13", "debian-13-docker"  # the images
-BLANK = "blank"  # an image with nothing on it, for servers that need not boot
+BLANK = "blank"  # an image with nothing on it, for servers that need not come up
 SERVICES = {"image": "glance", "placement": "placement", "compute": "nova", "network": "neutron"}
 
 
@@ -72,7 +74,7 @@ def seed_compute(admin: Connection, images: VmImages) -> None:
         admin.compute.create_flavor(name=name, ram=ram, vcpus=vcpus, disk=disk)
     with tempfile.TemporaryDirectory() as folder:
         blank = Path(folder) / BLANK
-        blank.write_bytes(bytes(512))
+        _idle_system(blank)
         _upload(admin, BLANK, blank, container_format="bare", disk_format="raw", visibility="public")
     parts = {}
     for name, file, kind in (("kernel", images.kernel, "aki"), ("ramdisk", images.ramdisk, "ari")):
@@ -86,11 +88,17 @@ def seed_compute(admin: Connection, images: VmImages) -> None:
             container_format="bare",
             disk_format="qcow2",
             visibility="public",
-            hw_disk_bus="virtio",
-            hw_vif_model="virtio",
             os_command_line=COMMAND_LINE,
             **parts,
         )
+
+
+def _idle_system(disk: Path) -> None:
+    """A file system whose first program waits, in a container; a VM finds nothing to boot."""
+    root = disk.with_name("root")
+    (root / "sbin").mkdir(parents=True)
+    shutil.copy("/bin/busybox", root / "sbin/init")
+    run("mke2fs", "-q", "-t", "ext4", "-d", str(root), str(disk), "8M")
 
 
 def _upload(admin: Connection, name: str, file: Path, **properties: Any) -> Any:

@@ -1,5 +1,5 @@
-"""Processes that take the machine for their own: with a network, a process table, a host name, /run and libvirt's
-folders that nobody else sees. They end together, at the latest with the process that started them.
+"""Processes that take the machine for their own: with a network, a process table, control groups, a host name, /run and
+libvirt's folders that nobody else sees. They end together, at the latest with the process that started them.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import subprocess
 import time
 from pathlib import Path
 
+from tests.lab.control_groups import make_control_groups, remove_control_groups
 from tests.lab.namespace import Namespace, run
 
 NAME = "cloud"
@@ -21,11 +22,16 @@ TIMEOUT = 600  # of a command inside
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 # In /etc lies what the packages' installation made, and it may lack something: the services don't depend on it.
-# sysfs shows the network of who mounts it. The one that is mounted here shows no control groups either: with those of
+# sysfs shows the network of who mounts it. Of the control groups only those of the enclosure are seen: with those of
 # the machine libvirt would mix up VMs of the same number.
 SETUP = """set -e
 mount -t tmpfs "$2" /run
-mkdir -p /run/netns /run/libvirt
+mkdir -p /run/netns /run/libvirt /run/groups
+for group in $5; do
+  path=${group%/*}
+  mkdir "/run/groups/${path##*/}"
+  mount --bind "$group" "/run/groups/${path##*/}"
+done
 mkdir -m 1777 /run/lock
 for folder in /var/lib/libvirt /var/cache/libvirt /var/log/libvirt \\
   /etc/keystone /etc/glance /etc/placement /etc/nova /etc/neutron; do
@@ -33,6 +39,11 @@ for folder in /var/lib/libvirt /var/cache/libvirt /var/log/libvirt \\
 done
 mount --bind "$1/libvirt" /etc/libvirt
 mount -t sysfs sysfs /sys
+mount -t tmpfs "$2" /sys/fs/cgroup
+for group in /run/groups/*; do
+  mkdir "/sys/fs/cgroup/${group##*/}"
+  mount --move "$group" "/sys/fs/cgroup/${group##*/}"
+done
 hostname "$3"
 printf '127.0.0.1 localhost %s\\n' "$3" >/run/hosts
 mount --bind /run/hosts /etc/hosts
@@ -56,9 +67,10 @@ class Enclosure:
         for name in ("libvirt", "log", "tmp"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         (folder / "tmp").chmod(0o1777)
+        groups = make_control_groups(namespace.name)
         command = [
             *("unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"),
-            *("sh", "-c", SETUP, "setup", str(folder), namespace.name, NAME, FIRST),
+            *("sh", "-c", SETUP, "setup", str(folder), namespace.name, NAME, FIRST, " ".join(map(str, groups))),
         ]
         with (folder / "log" / "enclosure").open("ab") as log:
             self._first = subprocess.Popen(
@@ -132,6 +144,7 @@ class Enclosure:
         for process in (self._first, *self._running.values()):
             process.wait()
         self._first.stdout.close()
+        remove_control_groups(self.namespace.name)
 
 
 def _family(first: int) -> list[int]:

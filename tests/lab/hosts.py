@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.lab.control_groups import make_control_groups, remove_control_groups
 from tests.lab.engine import clear
 from tests.lab.namespace import PREFIX, Namespace, run
 from tests.lab.stock import GATEWAY, PASSWORD, REPOSITORY_PORT, Stock, stock_root
@@ -111,15 +112,11 @@ class LabHost:
 
     def boot(self) -> None:
         """Switches it on, and doesn't wait."""
-        for group in _control_groups(self.name):
-            group.mkdir(exist_ok=True)
-            for limit in group.glob("cpuset.[cm][pe][um]s"):  # in version 1 they are empty, and let nothing in
-                if not limit.read_text().strip():
-                    limit.write_text((group.parent / limit.name).read_text())
+        groups = make_control_groups(self.name)
         layers = f"lowerdir={self._stock.root},upperdir={self._folder}/upper,workdir={self._folder}/work"
         command = [
             *("unshare", "--mount", "sh", "-c", BOOT, "boot", self.name, layers, f"{self._folder}/root"),
-            " ".join(map(str, _control_groups(self.name))),
+            " ".join(map(str, groups)),
             *("systemd-nspawn", "--quiet", "--settings=no", "--register=no", "--keep-unit", "--console=pipe", "--boot"),
             *(f"--machine={self.name}", f"--directory={self._folder}/root", "--network-bridge=br0"),
             *("--resolv-conf=off", "--link-journal=no", "--timezone=off", "--capability=all"),
@@ -145,7 +142,7 @@ class LabHost:
         _end(self._mark)
         if self._process:
             self._process.wait(ENDING)
-        _remove_control_groups(self.name)
+        remove_control_groups(self.name)
         with contextlib.suppress(RuntimeError):  # the kernel takes its time to remove it, or has done so
             self._namespace.run("ip", "link", "delete", f"vb-{self.name}")
 
@@ -292,7 +289,7 @@ class LabHosts:
 def end_hosts(prefix: str = f"{PREFIX}-") -> None:
     """Ends the hosts that an earlier run left."""
     _end(f"{MARK}{prefix}")
-    _remove_control_groups(f"{prefix}*")
+    remove_control_groups(f"{prefix}[0-9]*")
 
 
 def _end(mark: str) -> None:
@@ -321,22 +318,6 @@ def _processes(mark: str) -> list[int]:
             if mark in (process / "mountinfo").read_text(errors="replace"):
                 found.append(int(process.name))
     return sorted(found)
-
-
-def _control_groups(name: str) -> list[Path]:
-    """A host's own in each hierarchy: else the services of all hosts would share theirs, and those of the machine."""
-    mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
-    return [Path(mount[1]) / name for mount in mounts if mount[2] in ("cgroup", "cgroup2")]
-
-
-def _remove_control_groups(name: str) -> None:
-    deadline = time.monotonic() + ENDING
-    while left := [path for group in _control_groups(name) for path in group.parent.glob(f"{group.name}/**/")]:
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"These control groups can't be removed: {' '.join(map(str, left))}")
-        for path in sorted(left, reverse=True):
-            with contextlib.suppress(OSError):  # who has just been killed may still count
-                path.rmdir()
 
 
 def _is_alive(process: int) -> bool:

@@ -53,12 +53,50 @@ UNUSED = ("etc/apparmor.d/*", "etc/systemd/system/default.target.wants/e2scrub_r
 
 FILES = {
     "etc/apt/sources.list": f"deb [trusted=yes] http://{GATEWAY}:{REPOSITORY_PORT} ./\n",
-    "etc/cloud/cloud.cfg.d/90_datasource.cfg": "datasource_list: [ConfigDrive, None]\n",
+    "etc/cloud/cloud.cfg.d/90_datasource.cfg": "datasource_list: [ConfigDrive, OpenStack, None]\n",
     "etc/cloud/cloud.cfg.d/91_lab.cfg": CLOUD_INIT,
     "etc/fstab": "/dev/vda / ext4 defaults,errors=remount-ro 0 0\n",
     "etc/machine-id": "",  # each VM makes its own
     "etc/modprobe.d/no-nested-kvm.conf": "blacklist kvm_amd\n",  # it crashes where the processor is emulated
 }
+
+INIT = "usr/sbin/lab-init"
+# The first program. In a container of libvirt's it makes what a machine has to itself. Its control groups are below
+# libvirt's only where libvirt looks for the processes that it ends (cpu). It gets just the hierarchies that the machine
+# has: systemd would make more, and with those other engines here find no statistics of their containers.
+START = """#!/bin/sh
+PATH=/usr/sbin:/usr/bin:/sbin:/bin
+hierarchies=$(cut -d: -f2 /proc/self/cgroup)
+if [ "$container" = lxc-libvirt ] && [ "$1" != again ]; then
+  for hierarchy in $hierarchies; do
+    case ,$hierarchy, in *,cpu,*) continue ;; esac
+    mount -t cgroup -o "$hierarchy" cgroup /mnt
+    group=/mnt/$LIBVIRT_LXC_NAME
+    mkdir "$group"
+    for limit in cpuset.cpus cpuset.mems; do
+      [ ! -e "/mnt/$limit" ] || cat "/mnt/$limit" >"$group/$limit"
+    done
+    echo 1 >"$group/cgroup.procs"
+    umount /mnt
+  done
+  exec unshare --cgroup "$0" again
+fi
+if [ "$1" = again ]; then
+  awk '$3 ~ /^cgroup2?$/ { print $2 }' /proc/self/mounts | xargs umount
+  mount -t tmpfs -o mode=755 cgroup /sys/fs/cgroup
+  for hierarchy in $hierarchies; do
+    place=/sys/fs/cgroup/${hierarchy#name=}
+    mkdir "$place"
+    mount -t cgroup -o "$hierarchy" cgroup "$place"
+  done
+  mount -o remount,ro /sys/fs/cgroup
+  mount -o remount,rw,bind /proc/sys
+  # netplan looks for a card by the address that it was made with, which a virtual one has not
+  echo 'system_info: {network: {renderers: [networkd]}}' >/etc/cloud/cloud.cfg.d/92_card.cfg
+  SYSTEMD_OFFLINE=1 systemctl --quiet enable systemd-networkd
+fi
+exec /lib/systemd/systemd
+"""
 
 INSTALL = f"""mkdir "$1/repository" && mount --bind "$2" "$1/repository" && mount -t proc proc "$1/proc"
 mv "$1/etc/apt/sources.list" "$1/etc/apt/sources.list.kept"
@@ -118,6 +156,10 @@ def _build(folder: Path) -> None:
     debootstrap(root, SUITE, PACKAGES, f"--essential-hook={INITRAMFS}")
     for name, text in FILES.items():
         (root / name).write_text(text)
+    (root / INIT).write_text(START)
+    (root / INIT).chmod(0o755)
+    (root / "sbin/init").unlink()
+    (root / "sbin/init").symlink_to(f"/{INIT}")
     for unused in UNUSED:
         for path in root.glob(unused):
             if not path.is_dir():
