@@ -122,7 +122,7 @@ class Node:
 
     `id` is that of the Swarm node; empty: the engine is in no swarm. `taken_ports` and `taken_memory` (bytes) are
     used by something that is not part of this course; `own_ports` by containers of the course, including those whose
-    service was just removed.
+    service was just removed. `has_quotas`: it can limit volumes.
     """
 
     machine: Machine
@@ -132,6 +132,7 @@ class Node:
     taken_ports: frozenset[int] = frozenset()
     taken_memory: int = 0
     own_ports: frozenset[int] = frozenset()
+    has_quotas: bool = False
 
 
 @dataclass(frozen=True)

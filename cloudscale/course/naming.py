@@ -21,6 +21,7 @@ STUDENT = "cloudscale.student"
 NAME = "cloudscale.name"
 EMAIL = "cloudscale.email"
 KEY = "cloudscale.key"
+QUOTAS = "cloudscale.quotas=yes"  # a label of an engine that can limit volumes
 PORT = "cloudscale.port"
 ROLE = "cloudscale.role"
 MODE = "cloudscale.mode"

@@ -54,6 +54,12 @@ class SeatSettings(Section):
     cpus: Number = Field(1.0, ge=0.01, description="the CPU cores that one seat can use")  # Docker's own lower limit
     memory: Size = Field(2 * GIB, description="the memory that one seat can use")
     pids: Integer = Field(512, ge=16, description="the number of processes and threads that one seat can have")
+    disk: Size = Field(
+        10 * GIB,
+        ge=16 * MIB,  # less holds no quota that XFS keeps
+        description="the disk that the files of one student can take, and again what the seat writes outside of the "
+        "work folder; on machines that are made for the course and whose kernel has quotas",
+    )
     reserve: Size = Field(
         None,  # the validator's default
         validate_default=True,
@@ -85,6 +91,9 @@ class SeatSettings(Section):
         if reserve > info.data.get("memory", reserve):
             raise ValueError("should not be more than seat.memory")
         return reserve
+
+
+USUAL_SEAT = SeatSettings()
 
 
 class LocalSettings(Section):

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-from collections.abc import Sequence
 
 from cloudscale.course.folder import CourseFolder
-from cloudscale.course.settings import LocalSettings
+from cloudscale.course.settings import USUAL_SEAT, LocalSettings, SeatSettings
 from cloudscale.engines import own
 from cloudscale.engines.client import REQUEST_TIMEOUT, Engine, engine_errors, from_environment
 from cloudscale.engines.endpoint import Endpoint, own_endpoint
@@ -67,7 +66,7 @@ class Local:
         except OSError:  # the engine runs in a VM, as Docker Desktop's does
             return None
 
-    def prepare(self, machine: Machine, reach: Sequence[str] = ()) -> Engine:
+    def prepare(self, machine: Machine, seat: SeatSettings = USUAL_SEAT) -> Engine:
         return self._connected()
 
     def run(self, machine: Machine, command: str, timeout: float) -> CommandResult:

@@ -12,6 +12,7 @@ from slugify import slugify
 from cloudscale.course.folder import CourseFolder
 from cloudscale.course.naming import natural
 from cloudscale.drivers.over_ssh import OverSsh
+from cloudscale.engines.disk_limits import make_room
 from cloudscale.errors import RequestError
 from cloudscale.hosts.first_login import Booting, NoLogin, log_in
 from cloudscale.hosts.login_key import KEY_FILE, SshKey, ssh_key
@@ -71,7 +72,10 @@ class MadeMachines(OverSsh):
 
     def boot(self, machine: Machine) -> Survey:
         booted = self._start(machine.name)
-        self._connection(booted).run_root(BOOTED, timeout=INSTALLING)
+        connection = self._connection(booted)
+        connection.run_root(BOOTED, timeout=INSTALLING)
+        if obstacle := make_room(connection):
+            self._say(f"Warning: {booted.name}: the disk of its seats is not limited, since {obstacle}")
         return self._survey_running(booted)
 
     @abstractmethod

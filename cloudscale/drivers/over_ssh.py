@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 
 from cloudscale.course.folder import CourseFolder
+from cloudscale.course.settings import USUAL_SEAT, SeatSettings
 from cloudscale.engines import setup as provision
 from cloudscale.engines.certificates import Authority, authority
 from cloudscale.engines.client import Engine, over_tls
@@ -109,7 +109,7 @@ class OverSsh(ABC):
         self._facts[machine.name] = facts
         return facts
 
-    def prepare(self, machine: Machine, reach: Sequence[str] = ()) -> Engine:
+    def prepare(self, machine: Machine, seat: SeatSettings = USUAL_SEAT) -> Engine:
         facts = self._facts.get(machine.name) or self._read_facts(machine)
         signer = self._authority(create=True)
         assert signer
@@ -120,7 +120,7 @@ class OverSsh(ABC):
             self._course.name,
             signer,
             self._confirmed(machine),
-            reach,
+            seat,
         )
         if setup:
             action = "setting up and restarting" if facts.engine_runs and setup.restarts else "setting up"

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol, runtime_checkable
 
+from cloudscale.course.settings import USUAL_SEAT, SeatSettings
 from cloudscale.engines.client import Engine
 from cloudscale.model import CommandResult, Finding, Kind, Machine, OnOutput, Order, Outcomes, Survey, WorkVolume
 
@@ -25,7 +26,7 @@ class Driver(Protocol):
     def survey(self, machine: Machine) -> Survey:
         """What the machine is. Changes nothing. Raises CloudscaleError if it is lost, or in use by others."""
 
-    def prepare(self, machine: Machine, reach: Sequence[str] = ()) -> Engine:
+    def prepare(self, machine: Machine, seat: SeatSettings = USUAL_SEAT) -> Engine:
         """Installs, sets up and starts the machine's engine, as far as necessary, and returns it. Idempotent.
 
         `reach`: what seats may reach in the machine's networks; a machine that is not the course's alone has no walls.

@@ -175,6 +175,7 @@ def describe(engine: Engine, course: str, *, manages: bool) -> Node:
         id=(info.get("Swarm") or {}).get("NodeID", ""),
         cpus=info["NCPU"],
         memory=info["MemTotal"],
+        has_quotas=naming.QUOTAS in (info.get("Labels") or ()),
         taken_ports=frozenset(ports),
         taken_memory=reserved,
         own_ports=_published(

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
 
+from cloudscale.course import naming
+from cloudscale.course.settings import USUAL_SEAT, SeatSettings
 from cloudscale.engines.certificates import Authority
 from cloudscale.errors import MachineError, in_others_swarm
 from cloudscale.hosts.facts import Facts, script_failure
@@ -42,6 +44,7 @@ OPEN = (
 )
 FIREWALL = "firewall-backend"
 CHOOSING_FIREWALL = (29, 0)  # the first version that can use nftables
+CONTAINERD_STORE = (29, 0)  # the first version whose images are containerd's where it begins anew
 # without a path, which differs between the packages; systemd searches for the program since version 239
 START = ("dockerd", "--containerd=/run/containerd/containerd.sock", "$DOCKER_OPTS")
 
@@ -102,13 +105,13 @@ def wanted_setup(
     course: str,
     authority: Authority,
     confirmed: Iterable[str] = (),
-    reach: Iterable[str] = (),
+    seat: SeatSettings = USUAL_SEAT,
 ) -> Setup | None:
     """What has to be done so that the engine serves the course; None if nothing. Pure, but for new keys.
 
     `host`: its name or address for the trainer; `address`: its address for its neighbours, as it says itself;
     `confirmed`: addresses of it that are known from others. Only for these is the certificate: a host could claim to be
-    another one. Loopback is the end of a connection through SSH. `reach`: the setting `seat.reach`.
+    another one. Loopback is the end of a connection through SSH. `seat`: what its seats may reach, and their disk.
     """
     files: dict[str, bytes] = {}
     reasons = []
@@ -125,7 +128,7 @@ def wanted_setup(
     own = _without(theirs, facts)
     # an engine of the owner has its networks already
     networks = _networks(facts, own) if install or facts.installed_by_course else {}
-    ours = _course_settings(facts, own, host, address) | networks
+    ours = _course_settings(facts, own, host, address) | networks | _disk_limits(facts, own, seat.disk)
     if theirs != {**theirs, **ours}:
         reasons.append("settings")
         files[SETTINGS] = _json({**theirs, **ours})
@@ -134,7 +137,7 @@ def wanted_setup(
         files[UNIT] = _unit(facts.start_command or START, course)
     if not facts.engine_runs:
         reasons.append("engine stopped")
-    walls = firewall(reach) if _can_have_walls(facts, theirs) else ""
+    walls = firewall(seat.reach) if _can_have_walls(facts, theirs) else ""
     if walls and walls != facts.firewall:
         reasons.append(WALLS)
         files[SCRIPT] = walls.encode()
@@ -216,6 +219,17 @@ def _course_settings(facts: Facts, own: Mapping[str, Any], host: str, address: s
     if flags & {"log-driver", "log-opt"}:
         flags |= {"log-driver", "log-opts"}
     return {**must, **{key: value for key, value in may.items() if key not in own and key not in flags}}
+
+
+def _disk_limits(facts: Facts, own: Mapping[str, Any], disk: int) -> dict[str, Any]:
+    """Where there are quotas: what a container may write beside its volumes, and a label by which a launch knows it."""
+    if not facts.has_quotas:
+        return {}
+    limits: dict[str, Any] = {"labels": [*own.get("labels", []), naming.QUOTAS]}
+    # an engine that keeps its images in containerd has no such option
+    if facts.engine and facts.engine < CONTAINERD_STORE and not {"storage-opts", "storage-driver"} & own.keys():
+        limits["storage-opts"] = [f"overlay2.size={disk}"]
+    return limits
 
 
 def _earlier_settings(facts: Facts) -> Mapping[str, Any]:

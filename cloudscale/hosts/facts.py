@@ -51,6 +51,7 @@ class Facts:
     cores: int
     memory: int
     free_disk: int
+    has_quotas: bool  # the engine can limit volumes
     addresses: tuple[Address, ...]
     networks: frozenset[str]
     mtus: Mapping[str, int]
@@ -125,6 +126,7 @@ def parse_facts(text: str, name: str) -> Facts:
             cores=int(values["cores"]),
             memory=int(_first(r"^MemTotal:\s+(\d+) kB", values["memory"])) * 1024,
             free_disk=_free(values["disk"]),
+            has_quotas=bool(values["quotas"].strip()),
             addresses=addresses,
             networks=frozenset(
                 [

@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from docker.errors import APIError, NotFound
+from docker.types import DriverConfig
 from docker.types import Mount as DockerMount
 
 from cloudscale.course import naming
@@ -72,20 +73,23 @@ _piece()
 class Mount:
     """A volume, and the folder of the container that it is mounted on.
 
-    The seat's folder is the right one: an empty volume gets what the image has there, and its owner. `labels`: for a
-    volume that does not exist yet.
+    The seat's folder is the right one: an empty volume gets what the image has there, and its owner. `labels` and
+    `options` (of the engine's own kind of volume): for one that does not exist yet.
     """
 
     volume: str
     folder: str
     labels: Mapping[str, str] = field(default_factory=dict)
     writable: bool = False
+    options: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of_seat(cls, seat: RunningSeat, *, writable: bool = False) -> Mount:
         """A student's work, where the seat has it."""
         mount = work_mount(_container(seat))
-        return cls(mount["Source"], mount["Target"], mount["VolumeOptions"]["Labels"], writable)
+        given = mount["VolumeOptions"]
+        options = (given.get("DriverConfig") or {}).get("Options") or {}
+        return cls(mount["Source"], mount["Target"], given["Labels"], writable, options)
 
 
 def ensure_volume(engine: Engine, name: str, labels: Mapping[str, str]) -> None:
@@ -97,6 +101,18 @@ def ensure_volume(engine: Engine, name: str, labels: Mapping[str, str]) -> None:
             f"{engine.name}: a volume {name} exists that does not carry this course's mark.",
             f"Remove it (docker volume rm {name}) or choose another --course.",
         )
+
+
+def _mounted(mount: Mount) -> DockerMount:
+    options = DriverConfig("local", dict(mount.options)) if mount.options else None
+    return DockerMount(
+        mount.folder,
+        mount.volume,
+        type="volume",
+        read_only=not mount.writable,
+        labels=dict(mount.labels),
+        driver_config=options,
+    )
 
 
 def image_of(seat: RunningSeat) -> str:
@@ -134,10 +150,7 @@ def opened(
             user=user,
             labels=helper_labels(course),
             host_config=api.create_host_config(
-                mounts=[
-                    DockerMount(m.folder, m.volume, type="volume", read_only=not m.writable, labels=dict(m.labels))
-                    for m in mounts
-                ],
+                mounts=[_mounted(mount) for mount in mounts],
                 network_mode="none",
                 read_only=True,
                 cap_drop=["ALL"],

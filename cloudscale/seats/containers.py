@@ -177,6 +177,15 @@ def remembered_places(engine: Engine, course: str) -> dict[str, tuple[datetime, 
     }
 
 
+def without_limit(engine: Engine, course: str) -> set[str]:
+    """The students, by id, whose volume on this machine has no limit: it is from before there was one."""
+    return {
+        volume["Labels"].get(naming.STUDENT, "")
+        for volume in _volumes(engine, course)
+        if "size" not in (volume.get("Options") or {})
+    }
+
+
 def remove_volume(engine: Engine, volume: str) -> str:
     """Removes a volume with everything in it. Raises EngineError if a container uses it."""
     with engine_errors(engine.name):

@@ -14,6 +14,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from docker.errors import NotFound
 
@@ -62,18 +63,21 @@ class StudentVolume:
                 with contextlib.suppress(CloudscaleError), engine_errors(self.engine.name):
                     api.remove_container(created["Id"], force=True)
 
-    def begin(self, labels: Mapping[str, str]) -> None:
-        """Makes it as an empty copy that does not count, in place of what is there. Raises EngineError."""
+    def begin(self, labels: Mapping[str, str], disk: int = 0) -> None:
+        """Makes it as an empty copy that does not count, in place of what is there. Raises EngineError.
+
+        `disk`: its limit in bytes; 0: none.
+        """
         self._make(naming.unfinished_name(self.name), self._marks)
         self._make(self.name, labels)  # checks whose it is
         self._free()
         with engine_errors(self.engine.name):
             self.engine.api.remove_volume(self.name)
-        self._make(self.name, labels)
+        self._make(self.name, labels, {"size": str(disk)} if disk else {})
 
-    def _make(self, name: str, labels: Mapping[str, str]) -> None:
-        with engine_errors(self.engine.name):
-            volume = self.engine.api.create_volume(name, labels=dict(labels))  # one that is there is returned as it is
+    def _make(self, name: str, labels: Mapping[str, str], options: Mapping[str, str] = MappingProxyType({})) -> None:
+        with engine_errors(self.engine.name):  # one that is there is returned as it is
+            volume = self.engine.api.create_volume(name, labels=dict(labels), driver_opts=dict(options))
         if (volume["Labels"] or {}).get(naming.MARK) != self.course:
             raise EngineError(
                 f"{self.engine.name}: a volume {name} exists that does not carry this course's mark.",

@@ -26,7 +26,7 @@ class Template:
     """What all seats of a course have in common.
 
     `pinned`: machine → the image's pinned name on it. `open_files`: machine → how many a container may open there.
-    `has_shared`: the seats have the folder that all can read.
+    `has_shared`: the seats have the folder that all can read. `with_quotas`: the machines that can limit volumes.
     """
 
     course: str
@@ -38,6 +38,7 @@ class Template:
     env: Mapping[str, str]
     open_files: Mapping[str, int] = field(default_factory=dict)
     has_shared: bool = False
+    with_quotas: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,10 @@ def _container(seat: Seat, template: Template, files: Sequence[SeatFile]) -> Spe
                 "Source": naming.volume_name(course, seat.student.id),
                 "Target": image.work,
                 # the port is noted here, so that a student gets the same address again after a reset of the seats
-                "VolumeOptions": {"Labels": {**marks, naming.PORT: str(seat.place.port)}},
+                "VolumeOptions": {
+                    "Labels": {**marks, naming.PORT: str(seat.place.port)},
+                    **limited(template.limits.disk if seat.place.machine in template.with_quotas else 0),
+                },
             },
             *([_shared(course, image.work)] if template.has_shared else []),
         ],
@@ -116,6 +120,11 @@ def _container(seat: Seat, template: Template, files: Sequence[SeatFile]) -> Spe
     if limits := _ulimits(template.open_files.get(seat.place.machine, 0)):
         container["Ulimits"] = limits
     return container
+
+
+def limited(disk: int) -> Spec:
+    """How a volume that is made anew is limited to so many bytes; 0: not at all."""
+    return {"DriverConfig": {"Name": "local", "Options": {"size": str(disk)}}} if disk else {}
 
 
 def _shared(course: str, work: str) -> Spec:
@@ -215,12 +224,16 @@ def started(spec: Spec) -> Spec:
 
 @dataclass(frozen=True)
 class Target:
-    """The place that a seat moves to: its node, the image's pinned name there, and how many files it may open there."""
+    """The place that a seat moves to: its node, the image's pinned name there, and how many files it may open there.
+
+    `disk`: the limit of its volume there, in bytes; 0 where the engine can't set one.
+    """
 
     place: Place
     node_id: str
     image: str
     open_files: int
+    disk: int = 0
 
 
 def moved(spec: Spec, left: str, target: Target) -> Spec:
@@ -231,7 +244,10 @@ def moved(spec: Spec, left: str, target: Target) -> Spec:
     task["Placement"] = {"Constraints": [f"node.id=={target.node_id}"]}
     container["Image"] = target.image
     container["Ulimits"] = _ulimits(target.open_files)
-    work_mount(container)["VolumeOptions"]["Labels"][naming.PORT] = str(target.place.port)
+    work_mount(container)["VolumeOptions"] = {
+        "Labels": {**_marks(work_mount(container)), naming.PORT: str(target.place.port)},
+        **limited(target.disk),
+    }
     (port,) = changed["EndpointSpec"]["Ports"]
     port["PublishedPort"] = target.place.port
     return changed

@@ -127,7 +127,7 @@ def _bring_up_all(
                 with phases.timed("boot", name):
                     survey = cluster.maker.boot(survey.machine)
             with phases.timed("engine", name):
-                engine = driver.prepare(survey.machine, session.settings.seat.reach)
+                engine = driver.prepare(survey.machine, session.settings.seat)
             if name == order[0]:  # the others wait for its swarm, not for its image
                 with phases.timed("swarm", name):
                     swarm.join(engine, survey.address)

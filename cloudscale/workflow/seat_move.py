@@ -91,7 +91,8 @@ def _target(cluster: Cluster, seat: RunningSeat, host: Host, session: Session) -
     image, reference = _image(cluster, seat, host)
     place = _place(cluster, seat, host, session)
     inside = look_inside(host.engine, reference, image.pinned, session.settings.course)
-    return Target(place, host.node.id, image.pinned, inside.open_files)
+    disk = session.settings.seat.disk if host.node.has_quotas else 0
+    return Target(place, host.node.id, image.pinned, inside.open_files, disk)
 
 
 def _surveyed(host: Host, cluster: Cluster) -> Host:
@@ -162,7 +163,7 @@ def _move(cluster: Cluster, seat: RunningSeat, host: Host, target: Target, sessi
         services.change(seat.service_id, stopped)
         wait_stopped(source.engine, course, student.id)
         labels = {**naming.student_labels(course, student.id), naming.PORT: str(target.place.port)}
-        copy.begin(labels)
+        copy.begin(labels, target.disk)
         _copy(source, copy, host, session)
         services.change(seat.service_id, _pinned(seat, target))
     except BaseException:

@@ -18,6 +18,7 @@ from cloudscale.plan.placing import Plan
 from cloudscale.seats import readiness
 from cloudscale.seats.address import Addresses
 from cloudscale.seats.changes import note_changes
+from cloudscale.seats.containers import without_limit
 from cloudscale.seats.services import Change, SeatServices
 from cloudscale.seats.spec import Template, restarted
 from cloudscale.workflow import shared
@@ -35,9 +36,26 @@ class Seated:
 
 def left_out(cluster: Cluster, plan: Plan, session: Session, launch: Launch) -> tuple[str, ...]:
     """Warns of what makes running seats restart: the shared folder, which comes or goes, and variables that they have
-    and that this launch does not name. Their values may be secret.
+    and that this launch does not name (their values may be secret); and of volumes that the limit does not reach.
     """
-    return (*shared.restarts(cluster, plan, session), *_missing_variables(cluster, plan, launch))
+    warnings = (*shared.restarts(cluster, plan, session), *_missing_variables(cluster, plan, launch))
+    return (*warnings, *_without_limit(cluster, plan, session))
+
+
+def _without_limit(cluster: Cluster, plan: Plan, session: Session) -> tuple[str, ...]:
+    able = {host.name: host.engine for host in cluster.hosts if host.engine and host.node and host.node.has_quotas}
+    course = session.settings.course
+    found = fan_out(lambda name: without_limit(able[name], course), able, width=MACHINES_WIDTH).values
+    names = [
+        seat.student.full_name for seat in plan.seats if seat.student.id in found.get(seat.place.machine, frozenset())
+    ]
+    if not names:
+        return ()
+    return (
+        f"the disk of {', '.join(names)} is not limited: the work there is older than the limit (seat.disk). To limit"
+        " it, collect the work, remove the volumes (invoke containers_reset --volumes --collect DIR), run again, and"
+        " restore it.",
+    )
 
 
 def _missing_variables(cluster: Cluster, plan: Plan, launch: Launch) -> tuple[str, ...]:
@@ -114,6 +132,7 @@ def _template(cluster: Cluster, session: Session, launch: Launch) -> Template:
         launch.env,
         open_files=open_files,
         has_shared=limits.shared is not None,
+        with_quotas=frozenset(name for name, node in cluster.nodes.items() if node.has_quotas),
     )
 
 

@@ -33,7 +33,12 @@ class Desk:
 
     def __init__(self, engine: LabEngine, image: str, disk: Path, home: Path) -> None:
         self.home = home
-        settings = {"INVOKE_CLOUDSCALE_VM_KVM": "false", "INVOKE_CLOUDSCALE_VM_MEMORY": "1536M", "HOME": str(home)}
+        settings = {
+            "INVOKE_CLOUDSCALE_VM_KVM": "false",
+            "INVOKE_CLOUDSCALE_VM_MEMORY": "1536M",
+            "INVOKE_CLOUDSCALE_SEAT_DISK": "64M",
+            "HOME": str(home),
+        }
         self.tool = Tool(engine, home / "secrets", settings)
         del self.tool.environment["INVOKE_CLOUDSCALE_DRIVER"]
         self.tool.timeout = 1500
@@ -121,6 +126,17 @@ def test_students_are_let_in_with_their_own_passwords_only(desk: Desk) -> None:
     assert Student(first["url"], first["password"]).is_let_in
     assert not Student(first["url"], second["password"]).is_let_in
     assert Student(first["url"], first["password"]).save("work.txt", "mine") == 201
+
+
+def test_no_file_of_a_seat_outgrows_its_limit_and_the_seats_go_on(desk: Desk) -> None:
+    assert "the disk of its seats is not limited" not in desk.new.err + desk.table.err
+    fill = "for file in ~/work/big /tmp/big; do dd if=/dev/zero of=$file bs=1M count=100; wc -c <$file; rm $file; done"
+    for row in desk.do("com_containers", fill, "--format", "json").rows:
+        written = [int(line) for line in row["stdout"].split()]
+        assert len(written) == 2 and all(40 << 20 < size <= 64 << 20 for size in written), row
+        assert row["stderr"].lower().count("quota exceeded") + row["stderr"].count("No space left") == 2, row
+    first = desk.table.rows[0]
+    assert Student(first["url"], first["password"]).is_let_in
 
 
 def test_a_seat_reaches_nothing_of_the_trainers_computer(desk: Desk) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import json
 import os
 import re
@@ -22,6 +23,8 @@ MIB = 1 << 20
 NEW_USER_NAMESPACE, NEW_MOUNTS = 0x10000000, 0x00020000  # CLONE_NEWUSER, CLONE_NEWNS
 MASKED = ("/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware/dmi/tables/DMI")
 SOCKETS = ("/var/run/docker.sock", "/run/docker.sock", "/run/containerd/containerd.sock")
+
+GET_ATTRIBUTES, SET_ATTRIBUTES = 0x801C581F, 0x401C5820  # FS_IOC_FSGETXATTR, FS_IOC_FSSETXATTR of linux/fs.h
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -60,6 +63,18 @@ def readable(path: str) -> bool:
     with contextlib.suppress(OSError), open(path, "rb") as file:
         return bool(file.read(1))
     return False
+
+
+def leave_quota() -> None:
+    """Sets the attributes of a file of its own, with which it would take it to another project."""
+    path = Path(".quota")
+    try:
+        with path.open("wb") as file:
+            attributes = bytearray(28)
+            fcntl.ioctl(file, GET_ATTRIBUTES, attributes)
+            fcntl.ioctl(file, SET_ATTRIBUTES, bytes(attributes))
+    finally:
+        path.unlink()
 
 
 def other_servers() -> bool:
@@ -127,6 +142,7 @@ def main(processes: int, memory: int) -> None:
         "other seats' processes": other_servers,
         "other seats' work": lambda: any(Path("/home").rglob("diary.txt")),
         "processes": lambda: fork(processes),
+        "disk quota": leave_quota,
         "shared memory": lambda: fill_shared_memory(80),
         "memory": lambda: take_memory(memory),
     }

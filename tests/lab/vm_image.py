@@ -22,7 +22,7 @@ from tests.lab.stock import ALONE, BUILDING, GATEWAY, LATER, REPOSITORY_PORT, de
 SUITE = "trixie"
 PACKAGES = (
     *(package for package in stock.PACKAGES if package != "ifupdown"),
-    *("linux-image-cloud-amd64", "cloud-guest-utils", "netplan.io", "systemd-resolved", "curl"),
+    *("linux-image-cloud-amd64", "cloud-guest-utils", "netplan.io", "systemd-resolved", "curl", "xfsprogs"),
 )
 DISK = "2500M"  # it grows in a VM to what the flavor gives
 # on the last console cloud-init prints the host keys; what else is written there, an emulated machine writes slowly

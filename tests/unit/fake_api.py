@@ -44,6 +44,7 @@ class FakeApi(FakeImages, FakeVolumes, FakeHelpers, FakeServices):
         self.address = address
         self.memory, self.cpus = memory, cpus
         self.data_root = ""
+        self.labels: list[str] = []
         self.network.engines.setdefault(address, self)
         self.networks_: list[str] = []
         self.logs_: dict[str, bytes] = {}
@@ -79,6 +80,7 @@ class FakeApi(FakeImages, FakeVolumes, FakeHelpers, FakeServices):
             "MemTotal": self.memory,
             "Architecture": "x86_64",
             "DockerRootDir": self.data_root,
+            "Labels": list(self.labels),
             "Swarm": {
                 "LocalNodeState": state,
                 "NodeID": self.node_id,
@@ -256,8 +258,14 @@ class FakeApi(FakeImages, FakeVolumes, FakeHelpers, FakeServices):
         template = spec["TaskTemplate"]
         mounts = [each for each in template["ContainerSpec"].get("Mounts", []) if each["Type"] == "volume"]
         for mount in mounts:
-            labels = dict(mount["VolumeOptions"]["Labels"])
-            made = {"Name": mount["Source"], "Labels": labels, "CreatedAt": self.network.time()}
+            given = mount["VolumeOptions"]
+            options = given.get("DriverConfig", {}).get("Options")
+            made = {
+                "Name": mount["Source"],
+                "Labels": dict(given["Labels"]),
+                "Options": options,
+                "CreatedAt": self.network.time(),
+            }
             self.volumes_.setdefault(mount["Source"], made)
         container: Json = {
             "Id": self.swarm.id("container"),

@@ -69,6 +69,7 @@ default via fe80::1 dev ens3 proto ra metric 100 expires 1796sec pref medium
 Filesystem     1024-blocks    Used Available Capacity Mounted on
 /dev/vda1         40501688 2153020  36256724       6% /
 """,
+    "quotas": "",
     "engine": "",
     "start": "ExecStart=\n",
     "active": "inactive\n",

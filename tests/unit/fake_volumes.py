@@ -49,8 +49,9 @@ class FakeVolumes(FakeCalls):
         return {"Volumes": deepcopy(found) or None}
 
     @call
-    def create_volume(self, name: str, labels: Mapping[str, str]) -> Json:
-        made = {"Name": name, "Labels": dict(labels), "CreatedAt": self.network.time()}
+    def create_volume(self, name: str, labels: Mapping[str, str], driver_opts: Mapping[str, str] | None = None) -> Json:
+        options = dict(driver_opts) if driver_opts else None
+        made = {"Name": name, "Labels": dict(labels), "Options": options, "CreatedAt": self.network.time()}
         return deepcopy(self.volumes_.setdefault(name, made))
 
     @call

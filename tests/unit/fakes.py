@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import docker
 
 from cloudscale.course.folder import CourseFolder
-from cloudscale.course.settings import Settings
+from cloudscale.course.settings import USUAL_SEAT, SeatSettings, Settings
 from cloudscale.engines.client import Engine
 from cloudscale.errors import CloudscaleError, ConnectionFailed, EngineError, NotSetUp, RequestError
 from cloudscale.model import CommandResult, Machine, MachineState, OnOutput, Say, Survey
@@ -147,7 +147,7 @@ class FakeDriver:
             state=MachineState.BARE if machine.name in self.bare else MachineState.SERVING,
         )
 
-    def prepare(self, machine: Machine, reach: Sequence[str] = ()) -> Engine:
+    def prepare(self, machine: Machine, seat: SeatSettings = USUAL_SEAT) -> Engine:
         self._reach(machine)
         if machine.name in self.faults:
             raise self.faults[machine.name]

@@ -6,7 +6,17 @@ from importlib import resources
 
 from cloudscale.hosts.first_boot import boot_script
 
-SCRIPTS = ("facts", "engine-up", "engine-down", "image-door", "image-send", "boot", "firewall", "work-volume")
+SCRIPTS = (
+    "facts",
+    "engine-up",
+    "engine-down",
+    "image-door",
+    "image-send",
+    "boot",
+    "firewall",
+    "work-volume",
+    "disk-limits",
+)
 
 
 def script_text(name: str) -> str:

@@ -50,6 +50,8 @@ else
   images=$data
 fi
 df -Pk "$(present "$data")" "$(present "$images")" "$(present "$data/volumes")" | fact disk
+# whether volumes, and what containers write, can be limited: quotas of XFS
+{ findmnt -n -o FSTYPE,OPTIONS --target "$(present "$data/volumes")" 2>/dev/null | grep -E '^xfs .*prjquota' || true; } | fact quotas
 { dockerd --version 2>/dev/null || true; } | fact engine
 { systemctl show docker.service --property ExecStart 2>/dev/null || true; } | fact start
 { systemctl is-active docker.service 2>/dev/null || true; } | fact active

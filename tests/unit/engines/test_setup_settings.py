@@ -10,6 +10,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from cloudscale.course.settings import SeatSettings
 from cloudscale.engines import setup as provision
 from cloudscale.engines.certificates import Authority, authority
 from cloudscale.engines.setup import MARK, UNIT, apply, release
@@ -302,9 +303,40 @@ def test_and_none_elsewhere(bio: Authority, change: Mapping[str, str]) -> None:
     assert setup_for(settle(host, bio), bio) is None
 
 
+QUOTAS = {"quotas": "xfs rw,relatime,prjquota\n"}
+
+
+def test_where_there_are_quotas_the_engine_says_so_and_limits_what_containers_write(bio: Authority) -> None:
+    host = FakeHost(values={**WITH_ENGINE, **QUOTAS, "settings": '{"labels": ["floor=2"]}'})
+    settings = settings_of(needed(host, bio))
+    assert settings["labels"] == ["floor=2", "cloudscale.quotas=yes"]
+    assert settings["storage-opts"] == [f"overlay2.size={10 << 30}"]
+    settled = settle(host, bio)
+    assert setup_for(settled, bio) is None
+    other = provision.wanted_setup(settled.facts, HOST, HOST, "bio", bio, [HOST], SeatSettings(disk=1 << 30))
+    assert other and other.reasons == ("settings", "record")
+
+
+@pytest.mark.parametrize(
+    ("settings", "engine"),
+    [
+        ({"storage-driver": "btrfs"}, "20.10.24"),
+        ({"storage-opts": ["overlay2.size=3G"]}, "26.1.5"),
+        ({}, "29.1.3"),  # keeps images in containerd, and knows no such option
+    ],
+)
+def test_an_engine_whose_storage_is_another_limits_volumes_only(
+    bio: Authority, settings: dict[str, Any], engine: str
+) -> None:
+    values = {**WITH_ENGINE, **QUOTAS, "engine": f"Docker version {engine}, build 1\n"}
+    found = settings_of(needed(FakeHost(values={**values, "settings": json.dumps(settings)}), bio))
+    assert found["labels"] == ["cloudscale.quotas=yes"]
+    assert found.get("storage-opts") == settings.get("storage-opts")
+
+
 def test_other_walls_restart_no_engine(bio: Authority) -> None:
     settled = settle(FakeHost(), bio)
-    changed = provision.wanted_setup(settled.facts, HOST, HOST, "bio", bio, reach=["192.0.2.7/32:5432"])
+    changed = provision.wanted_setup(settled.facts, HOST, HOST, "bio", bio, seat=SeatSettings(reach=["192.0.2.7:5432"]))
     assert changed and changed.reasons == ("firewall",) and not changed.restarts
     assert changed.files.keys() == {MARK, SCRIPT}
     apply(settled, changed)  # type: ignore[arg-type]

@@ -6,12 +6,15 @@ import hmac
 import json
 import socket
 import socketserver
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -275,6 +278,39 @@ def test_the_server_knows_the_tool_by_what_it_shows() -> None:
     assert not is_let_in(passwords.status_pass("2"))
     assert not is_let_in(known, method="POST") and not is_let_in(known, path="/kw4h/api/contents")
     assert not is_let_in(hmac.digest(b"", b"status", "sha256").hex(), secret="")
+
+
+TRIAL = """
+import fcntl, sys, tempfile, termios
+with tempfile.TemporaryFile() as file:
+    attributes = bytearray(28)
+    fcntl.ioctl(file, 0x801C581F, attributes)  # to read them is harmless
+    fcntl.ioctl(file, termios.FIONREAD, bytearray(4))
+    try:
+        fcntl.ioctl(file, 0x401C5820, bytes(attributes))
+    except PermissionError:
+        print("refused")
+    else:
+        print("done")
+"""
+
+
+@pytest.mark.usefixtures("processes")
+def test_what_a_server_starts_can_not_leave_the_quota_of_its_disk(tmp_path: Path) -> None:
+    tree = ast.parse(jupyter.server_code())
+    names = ("Instruction", "Program", "keep_quota")
+    parts = [node for node in tree.body if isinstance(node, ast.Assign) or getattr(node, "name", "") in names]
+    code = ast.unparse(ast.Module(parts, [])).partition("serverapp.")[0]
+    start = "subprocess.run([sys.executable, '-c', sys.argv[1]], check=True)"
+    kept = f"import ctypes, subprocess, sys\n{code}\nctypes.CDLL(None).prctl(38, 1, 0, 0, 0)\nkeep_quota()\n{start}"
+
+    def answer(program: str) -> str:
+        command = [sys.executable, "-c", program, TRIAL]
+        environment = {"TMPDIR": str(tmp_path)}
+        return subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout.strip()
+
+    assert answer(f"import subprocess, sys; {start}") == "done"
+    assert answer(kept) == "refused"
 
 
 # --- the container's own check ---------------------------------------------------------------

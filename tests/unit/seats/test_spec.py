@@ -80,6 +80,27 @@ def test_on_a_machine_that_does_not_say_it_a_seat_has_what_the_engine_gives() ->
     assert "Ulimits" not in spec()["TaskTemplate"]["ContainerSpec"]
 
 
+def test_its_volume_is_limited_where_the_machine_has_quotas() -> None:
+    limits = SeatSettings(disk=1024**3)
+    limited = replace(TEMPLATE, limits=limits, with_quotas=frozenset({"m1"}))
+    check_keys(spec(limited), SERVICE)
+    options = work_mount(container_of(spec(limited)))["VolumeOptions"]
+    assert options["DriverConfig"] == {"Name": "local", "Options": {"size": str(1024**3)}}
+    elsewhere = replace(TEMPLATE, limits=limits, with_quotas=frozenset({"m2"}))
+    assert "DriverConfig" not in work_mount(container_of(spec(elsewhere)))["VolumeOptions"]
+
+
+@pytest.mark.parametrize(
+    ("disk", "driver"), [(5 << 30, {"Name": "local", "Options": {"size": str(5 << 30)}}), (0, None)]
+)
+def test_a_seat_that_moves_has_the_limit_of_its_new_place(disk: int, driver: object) -> None:
+    limited = spec(replace(TEMPLATE, with_quotas=frozenset({"m1"})))
+    there = moved(limited, "m1", Target(Place("m2", 4322), "node2", "sha256:22", 1000, disk))
+    options = work_mount(container_of(there))["VolumeOptions"]
+    assert options.get("DriverConfig") == driver
+    assert options["Labels"][naming.PORT] == "4322" and options["Labels"][naming.STUDENT] == "7"
+
+
 def test_a_seat_is_one_replica_pinned_to_its_machine() -> None:
     assert spec()["Mode"] == {"Replicated": {"Replicas": 1}}
     assert spec()["TaskTemplate"]["Placement"]["Constraints"] == ["node.id==node1"]

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from cloudscale.cluster.look import look
+from cloudscale.course.settings import SeatSettings
 from cloudscale.engines import client as engine
 from cloudscale.errors import EngineError, MachineError
 from cloudscale.model import Machine, MachineState, Survey
@@ -53,9 +53,9 @@ def test_twice_is_as_good_as_once(lab: Class) -> None:
 def test_all_machines_are_set_up_at_the_same_time(lab: Class, monkeypatch: pytest.MonkeyPatch) -> None:
     meeting, prepare = threading.Barrier(3), lab.driver.prepare
 
-    def together(machine: Machine, reach: Sequence[str]) -> Any:
+    def together(machine: Machine, seat: SeatSettings) -> Any:
         meeting.wait(30)  # none gets on before all are here
-        return prepare(machine, reach)
+        return prepare(machine, seat)
 
     monkeypatch.setattr(lab.driver, "prepare", together)
     assert bring(lab).problems == ()
@@ -95,10 +95,10 @@ def test_whatever_the_first_fails_with_nobody_waits_for_it(
 ) -> None:
     prepare = lab.driver.prepare
 
-    def fails(machine: Machine, reach: Sequence[str]) -> Any:
+    def fails(machine: Machine, seat: SeatSettings) -> Any:
         if machine.name == "m1":
             raise error
-        return prepare(machine, reach)
+        return prepare(machine, seat)
 
     monkeypatch.setattr(lab.driver, "prepare", fails)
     ready = bring(lab)

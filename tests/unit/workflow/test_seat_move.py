@@ -225,8 +225,8 @@ def test_a_machine_that_does_not_take_the_work_changes_nothing(room: Class, faul
 
     begin = moving.StudentVolume.begin
 
-    def begun(self: moving.StudentVolume, labels: Any) -> None:
-        begin(self, labels)
+    def begun(self: moving.StudentVolume, labels: Any, disk: int) -> None:
+        begin(self, labels, disk)
         break_it()
 
     with pytest.MonkeyPatch.context() as patch:

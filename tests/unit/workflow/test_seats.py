@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from cloudscale.course import naming
 from cloudscale.model import Place, Seat, Student
 from cloudscale.workflow import seats
 from tests.unit.classroom import ANN, BOB, CID, Class
@@ -63,6 +64,21 @@ def test_a_variable_that_is_left_out_is_said_before_seats_restart_without_it(lab
         assert ("update service" in lab.changes) is not plan
     lab.launch(env={"SIZE": "6"})
     assert not any("Warning" in line for line in lab.said.lines)
+
+
+def test_where_machines_have_quotas_new_volumes_are_limited_and_older_ones_are_named(lab: Class) -> None:
+    lab.launch()
+    for api in lab.apis:
+        api.labels = [naming.QUOTAS]
+    lab.launch()
+    (warning,) = (line for line in lab.said.lines if "Warning" in line)
+    assert "Ann Lee" in warning and "Bob" in warning and "containers_reset --volumes" in warning
+    for api in lab.apis:
+        api.volumes_.clear()
+    lab.launch(env={"COLOR": "red"})  # they start again
+    assert not any("Warning" in line for line in lab.said.lines)
+    limits = [volume["Options"] for api in lab.apis for volume in api.volumes_.values()]
+    assert limits and all(limit == {"size": str(10 << 30)} for limit in limits)
 
 
 def test_it_is_said_what_was_done(lab: Class) -> None:
