@@ -13,6 +13,7 @@ import pytest
 
 from tests.cloud.classroom import Project, Trainer, cloud_tool
 from tests.cloud.conftest import STATE
+from tests.lab.attacks import attacks_that_work
 from tests.lab.caddy_image import load_caddy_image
 from tests.lab.cloud import LabCloud
 from tests.lab.cloud_seed import BLANK, DOCKER, STOCK
@@ -215,6 +216,11 @@ for place in {closed}:
     assert [(block["exit_code"], block["stdout"]) for block in json.loads(done.out)] == [(0, "")] * len(STUDENTS), (
         done.out
     )
+
+
+def test_nothing_that_a_student_tries_gets_out_of_a_seat(room: Room) -> None:
+    with room.cloud.namespace.entered():
+        assert attacks_that_work(room.rows[0]) == []
 
 
 def test_a_machine_with_an_engine_in_its_image_loses_its_copied_identity(room: Room) -> None:

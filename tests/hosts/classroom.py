@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from cloudscale.engines.certificates import Authority, authority
 from cloudscale.waiting import poll
-from tests.lab import attacker
 from tests.lab.engine import LabEngine
 from tests.lab.hosts import LabHost, LabHosts
 from tests.lab.jupyter_client import Student
 from tests.lab.tool import Result, Tool
-from tests.lab.websockets import Page, answer_of_terminal
 
-ATTACKS = Path(attacker.__file__).read_text()
-TOO_MUCH = f"{512 + 88} {2048 + 256}"  # processes, and MiB of memory: more than a seat has
 PATIENCE = 120  # seconds for what happens by itself: a host that boots, a swarm that notices
 STUDENTS = [f"{number};Student;No {number};" for number in range(1, 7)]
 
@@ -55,15 +48,6 @@ class Classroom:
     def student(self, row: dict[str, str], password: str | None = None) -> Student:
         with self.lab.namespace.entered():
             return Student(row["url"], password or row["password"])
-
-
-def attacks_that_work(row: dict[str, Any]) -> list[str]:
-    """What a student can do from a terminal of the seat that no student should."""
-    assert Student(row["url"], row["password"]).save("attack.py", ATTACKS) == 201
-    command = f"python3 attack.py {TOO_MUCH} >found.txt; echo do''ne"
-    asyncio.run(answer_of_terminal(Page(row), command, "done"))
-    found = json.loads(Student(row["url"], row["password"]).read("found.txt") or "")
-    return [attack for attack, works in found.items() if works]
 
 
 def snapshot(host: LabHost) -> dict[str, set[str]]:

@@ -23,8 +23,8 @@ import requests
 
 from cloudscale.course.passwords import Passwords
 from cloudscale.seats import jupyter
-from tests.hosts.classroom import ATTACKS, TOO_MUCH, attacks_that_work
 from tests.hosts.conftest import EMMETT, JENNIFER, MARTY, STATE, seat_containers, services
+from tests.lab.attacks import ATTACKS, TOO_MUCH, attacks_that_work
 from tests.lab.engine import LabEngine
 from tests.lab.jupyter_client import Student
 from tests.lab.tool import PROJECT, Result, Tool

@@ -6,8 +6,9 @@ import asyncio
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tests.hosts.classroom import Classroom, attacks_that_work, docker, until
+from tests.hosts.classroom import Classroom, docker, until
 from tests.hosts.conftest import STATE
+from tests.lab.attacks import attacks_that_work
 from tests.lab.caddy_image import load_caddy_image
 from tests.lab.engine import LabEngine
 from tests.lab.hosts import LabHost
