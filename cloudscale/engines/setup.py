@@ -44,7 +44,7 @@ OPEN = (
 )
 FIREWALL = "firewall-backend"
 CHOOSING_FIREWALL = (29, 0)  # the first version that can use nftables
-CONTAINERD_STORE = (29, 0)  # the first version whose images are containerd's where it begins anew
+CONTAINERD_STORE = (29, 0)  # the first version that by itself keeps its images in containerd
 # without a path, which differs between the packages; systemd searches for the program since version 239
 START = ("dockerd", "--containerd=/run/containerd/containerd.sock", "$DOCKER_OPTS")
 

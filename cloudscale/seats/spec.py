@@ -123,7 +123,7 @@ def _container(seat: Seat, template: Template, files: Sequence[SeatFile]) -> Spe
 
 
 def limited(disk: int) -> Spec:
-    """How a volume that is made anew is limited to so many bytes; 0: not at all."""
+    """How a new volume is limited to so many bytes; 0: not at all."""
     return {"DriverConfig": {"Name": "local", "Options": {"size": str(disk)}}} if disk else {}
 
 

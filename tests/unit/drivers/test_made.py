@@ -129,8 +129,17 @@ def test_a_machine_is_surveyed_after_the_end_of_its_first_boot(host: FakeHost, m
     monkeypatch.setattr(FakeHost, "run_root", record)
     survey = Made().boot(Machine("bio-1", ""))
     assert ran[0] == (BOOTED, INSTALLING)
-    assert len(ran) == 2  # and the facts
+    assert "prjquota" in ran[1][0] and len(ran) == 3  # room for limits, and the facts
     assert (survey.machine, survey.state) == (Machine("bio-1", "192.0.2.11"), MachineState.BARE)
+
+
+def test_where_the_disk_of_seats_can_not_be_limited_the_launch_says_so(host: FakeHost) -> None:
+    made = Made()
+    host.failures["disk-limits"] = CommandResult(0, "its kernel has no quotas of XFS\n", "")
+    made.boot(Machine("bio-1", ""))
+    assert made.messages == [
+        "Warning: bio-1: the disk of its seats is not limited, since its kernel has no quotas of XFS"
+    ]
 
 
 def test_the_connection_of_the_first_login_is_kept(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:

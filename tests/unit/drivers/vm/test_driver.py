@@ -488,7 +488,7 @@ def test_a_vm_is_added_and_the_address_of_its_engine_reported(testbed: VmTestbed
     assert docker == f"  export DOCKER_HOST=tcp://127.0.0.1:{vm.engine_port}"
     folder = Path(tls.rpartition("DOCKER_CERT_PATH=")[2])
     assert {"ca.pem", "cert.pem", "key.pem"} <= {path.name for path in folder.iterdir()}
-    assert [call[0] for call in testbed.hosts[vm.id].changes] == ["other", "engine-up"]
+    assert [call[0] for call in testbed.hosts[vm.id].changes] == ["other", "disk-limits", "engine-up"]
 
 
 @pytest.mark.parametrize("change", ["none", "stopped"])
