@@ -50,7 +50,8 @@ class GatewaySetup:
         with self.volume.opened() as files:
             signed = self._fill(files, entrance)
             digests = self._configure(files, entrance, ways, signed)
-            code = program.identify(program.login_program())
+            # with another port comes another container: the one before would take the new files over, and then end
+            code = program.identify({**program.login_program(), "port": str(entrance.port).encode()})
             wanted = service.wanted_spec(self.course, entrance, self.node_id, self.image, code)
             done = service.ensure(manager, present, wanted)
             service.take_effect(manager, files, self.volume, digests, code)

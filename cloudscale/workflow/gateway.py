@@ -130,7 +130,7 @@ def bring_up(cluster: Cluster, wish: Wish, seats: Iterable[Placed], session: Ses
         if cluster.gateway:
             left = remove(cluster, session).failed
             session.progress.say("Gateway: removed" if not left else f"Warning: {left[0].problem}")
-        return _spread(cluster.with_gateway(None), wish)
+        return _spread(cluster.with_gateway(None), wish, session)
     if wish.is_kept and cluster.gateway:  # which may not have been seen before its machine was up
         wish = replace(wish, mode=cluster.gateway.mode)
     try:
@@ -140,12 +140,13 @@ def bring_up(cluster: Cluster, wish: Wish, seats: Iterable[Placed], session: Ses
         raise CloudscaleError(error.message, error.remedy) from None
 
 
-def _spread(cluster: Cluster, wish: Wish) -> Cluster:
+def _spread(cluster: Cluster, wish: Wish, session: Session) -> Cluster:
     """Gives each machine an address of its own. The engine's certificate has to be for it, so the engine restarts."""
     if not cluster.maker or not wish.spreads:
         return cluster
     given = [Machine(name, address) for name, address in cluster.maker.settle_addresses().items()]
-    engines = fan_out(cluster.driver.prepare, given, name=lambda machine: machine.name).get()
+    seat = session.settings.seat
+    engines = fan_out(lambda machine: cluster.driver.prepare(machine, seat), given, name=lambda m: m.name).get()
     hosts = {host.name: host for host in cluster.hosts}
     changed = [
         replace(hosts[machine.name], machine=machine, engine=engine)

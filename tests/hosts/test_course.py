@@ -104,7 +104,8 @@ def test_driver_reset_leaves_no_trace(tool: Tool, roster: Roster, client: docker
     gone = tool("driver_reset", "--yes")
     assert gone.code == 0, gone.err
     assert client.info()["Swarm"]["LocalNodeState"] == "inactive"
-    assert client.containers.list(all=True) == [] and client.volumes.list() == []
+    left = [(container.name, container.status, container.labels) for container in client.containers.list(all=True)]
+    assert left == [] and client.volumes.list() == []
     assert {network.name for network in client.networks.list()} == networks
     assert not list(tool.home.glob("*"))
     assert tool("driver_reset", "--yes").code == 0, "twice is as good as once"

@@ -31,8 +31,9 @@ class Browser:
         self._from, from_browser = os.pipe()
         always = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--remote-debugging-pipe"]
         command = network.wrap(program, *always, *switches, f"--user-data-dir={folder}", "about:blank")
-        pipes = [(os.POSIX_SPAWN_DUP2, to_browser, 13), (os.POSIX_SPAWN_DUP2, from_browser, 14)]
-        pipes += [(os.POSIX_SPAWN_DUP2, 13, 3), (os.POSIX_SPAWN_DUP2, 14, 4)]
+        aside = max(to_browser, from_browser, 4) + 1  # neither is overwritten before it is where it belongs
+        pipes = [(os.POSIX_SPAWN_DUP2, to_browser, aside), (os.POSIX_SPAWN_DUP2, from_browser, aside + 1)]
+        pipes += [(os.POSIX_SPAWN_DUP2, aside, 3), (os.POSIX_SPAWN_DUP2, aside + 1, 4)]
         log = (os.POSIX_SPAWN_OPEN, 2, str(folder.parent / "browser.log"), os.O_WRONLY | os.O_CREAT, 0o600)
         self._process = os.posix_spawnp(command[0], command, os.environ, file_actions=[*pipes, log])
         os.close(to_browser)

@@ -167,7 +167,7 @@ def test_the_machines_that_have_an_image_of_the_trainer_are_listed(
     room: Classroom, engine: LabEngine, image: str
 ) -> None:
     text = f"FROM {image}\nLABEL {RECIPE}=1\n"
-    engine.client.images.build(fileobj=io.BytesIO(text.encode()), tag=reference("mine"))
+    engine.client.images.build(fileobj=io.BytesIO(text.encode()), tag=reference("mine"), rm=True)
     try:
         done = room.tool("themachine", "--onlycreate", "--image", "mine")
         assert done.code == 0, done.err

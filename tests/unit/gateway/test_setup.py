@@ -59,6 +59,22 @@ def test_the_same_again_keeps_its_certificates(lab: Lab) -> None:
     assert lab.files["tls/intermediate.pem"] != first
 
 
+def test_with_another_port_the_container_before_does_not_count(lab: Lab) -> None:
+    """It reads the new files as well, listens at the new port for a moment, and ends."""
+
+    def program_of(gateway: Gateway | None) -> str:
+        assert gateway
+        label: str = gateway.spec["TaskTemplate"]["ContainerSpec"]["Labels"]["cloudscale.program"]
+        return label
+
+    lab.setup().converge(lab.engine, None, ENTRANCE, [])
+    first = program_of(_present(lab))
+    lab.setup().converge(lab.engine, _present(lab), Entrance("192.0.2.8"), [])
+    assert program_of(_present(lab)) == first  # another address needs no other container
+    lab.setup().converge(lab.engine, _present(lab), Entrance("192.0.2.8", 8443), [])
+    assert program_of(_present(lab)) != first
+
+
 def test_the_authoritys_key_stays_in_the_courses_folder(lab: Lab) -> None:
     lab.setup().converge(lab.engine, None, ENTRANCE, [])
     key = (lab.folder / "web-ca-key.pem").read_bytes()
