@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
 from cloudscale.cli.report import Report
+from cloudscale.cluster.state import Host
+from cloudscale.course.settings import SeatSettings
 from cloudscale.errors import CloudscaleError, RequestError
 from cloudscale.gateway import certificates, program
 from cloudscale.gateway.setup import GatewaySetup
+from cloudscale.model import Machine
 from cloudscale.workflow import gateway, reset, status
 from tests.unit.api_schema import Json
 from tests.unit.classroom import Class, messages
@@ -145,6 +149,22 @@ def test_seats_of_all_machines_are_reached_through_the_first(two: Class) -> None
     assert len({urlsplit(url).netloc for url in urls(two, report).values()}) == 1
     ways = config(two)["apps"]["http"]["servers"]["gateway"]["routes"][0]["handle"][0]["mappings"]
     assert {way["outputs"][0].rpartition(":")[0] for way in ways} == {api.address for api in two.apis}
+
+
+def test_machines_that_get_an_address_of_their_own_keep_what_their_seats_may_reach() -> None:
+    seat, prepared = SeatSettings(reach=["192.0.2.7:5432"]), []
+    cluster: Any = SimpleNamespace(
+        gateway=None,
+        hosts=[Host(Machine("m1", ""))],
+        maker=SimpleNamespace(settle_addresses=lambda: {"m1": "192.0.2.4"}),
+        driver=SimpleNamespace(prepare=lambda *given: prepared.append(given)),
+        with_gateway=lambda gateway: cluster,
+        with_hosts=lambda hosts: hosts,
+    )
+    session: Any = SimpleNamespace(settings=SimpleNamespace(seat=seat))
+    brought: Any = gateway.bring_up(cluster, gateway.Wish("none", spreads=True), [], session)
+    (host,) = brought
+    assert prepared == [(Machine("m1", "192.0.2.4"), seat)] and host.machine.address == "192.0.2.4"
 
 
 # --- resets ----------------------------------------------------------------------------------
