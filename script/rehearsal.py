@@ -2,7 +2,7 @@
 
 Run it with script/rehearsal, which installs what it needs. Every line is typed as the trainer types it, with what the
 tool printed below it; a command that does not end as it should ends the rehearsal. What a student does in between is
-done in a real browser, or in the seat. In the end driver_reset has to say that nothing is left.
+done in a real browser, or in the seat. In the end, nothing of the course may be left in the project.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from datetime import date
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from tests.cloud.classroom import Project
 from tests.cloud.conftest import PROGRAMS
 from tests.lab import namespace
 from tests.lab.browser import Browser
@@ -59,6 +60,7 @@ LESSON, WORK = "lessons/speed.py", "speed.py"
 A4, CARDS, LOGIN = (794, 1123), "rehearsal-cards.png", "rehearsal-login.png"
 LARGEST = 300_000  # bytes of a picture
 ALL = 1000
+LONGEST = 900  # seconds for a command
 
 
 @dataclass(frozen=True)
@@ -98,8 +100,8 @@ class Trainer:
         lesson.parent.mkdir(exist_ok=True)
         lesson.write_text(f"print('{speed} miles per hour')\n")
 
-    def run(self, words: str, code: int = 0) -> Line:
-        """What a terminal shows, in the order in which it came. Ends the rehearsal unless it ends with `code`."""
+    def run(self, words: str) -> Line:
+        """What a terminal shows, in the order in which it came. Ends the rehearsal unless all is well."""
         begun = time.monotonic()
         done = subprocess.run(
             self.cloud.namespace.wrap("sh", "-c", words.replace("invoke", f"{sys.executable} -m invoke", 1)),
@@ -117,16 +119,17 @@ class Trainer:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            timeout=LONGEST,
             check=False,
         )
-        if done.returncode != code:
+        if done.returncode:
             raise SystemExit(f"{words} ended with {done.returncode}:\n{done.stdout}")
         print(f"{time.monotonic() - begun:6.1f} s  {words}", file=sys.stderr)
         return Line(words, done.stdout.rstrip().replace(f"{self.folder}/", ""), time.monotonic() - begun)
 
-    def types(self, words: str, *, shown: int = ALL, code: int = 0) -> None:
+    def types(self, words: str, *, shown: int = ALL) -> None:
         """Runs it, and keeps the last `shown` lines of what it printed."""
-        line = self.run(words, code)
+        line = self.run(words)
         lines = line.said.splitlines()
         if len(lines) > shown:
             lines = ["…", *lines[len(lines) - shown :]]
@@ -198,11 +201,12 @@ def lesson(trainer: Trainer, browser: Browser) -> None:
 def end(trainer: Trainer) -> None:
     trainer.says("### The end")
     trainer.types("invoke collect --output work")
-    if (trainer.folder / "work").is_dir():
-        kept = [path for path in (trainer.folder / "work").rglob(WORK) if "Great Scott" in path.read_text()]
-        if len(kept) != 1:
-            raise SystemExit("Marty's work was not collected.")
+    kept = [path for path in (trainer.folder / "work").rglob(WORK) if "Great Scott" in path.read_text()]
+    if len(kept) != 1:
+        raise SystemExit("Marty's work was not collected.")
     trainer.types("invoke driver_reset --yes")
+    if left := Project(trainer.cloud).marked(f"cloudscale:{SETTINGS['course']}"):
+        raise SystemExit(f"The course has left something in the project: {left}")
 
 
 def enter(browser: Browser, seat: dict[str, str]) -> None:
