@@ -9,10 +9,11 @@ from datetime import UTC, datetime, timedelta
 from cloudscale.cli import report
 from cloudscale.cluster.state import Cluster
 from cloudscale.model import MachineDetails, Row, SeatDetails
+from cloudscale.swarm.joining import REMEMBERED
 from cloudscale.units import GIB, gib
 
 KEYS = ("memory", "cpu", "kernels", "last_activity", "restarts")
-HISTORY = 4  # restarts that Swarm remembers, by default: there may have been more
+HISTORY = REMEMBERED - 1  # restarts that Swarm remembers: there may have been more
 NEAR = 0.9  # of its memory: the kernel soon ends a process of the seat
 URGENCY = ("failed", "starting")  # the states in which nobody can work
 

@@ -21,6 +21,7 @@ Task = Mapping[str, Any]
 
 INTERVAL = 0.5  # seconds between two looks at all seats
 TRIES = 3  # failed starts of one seat, one after another, that make waiting on useless
+FAILED = 2  # starts that failed, of those that the swarm remembers: the server does not stay up
 STARTING = 600  # seconds for which a server that does not answer counts as starting
 CLOSED = 5  # seconds that a container may be without its port
 UNPLACED = 15  # seconds that the scheduler may find no place: a port is free only when its last holder is gone
@@ -65,6 +66,7 @@ class _Wait:
         self._results: dict[str, Outcome[str]] = {}
         self._pending = list(changes)
         self._unplaced_since: dict[str, float] = {}
+        self._failures: dict[str, set[str]] = {}  # by service; the swarm forgets the first of them
 
     def run(self, timeout: float, ready: Callable[[int], None]) -> Outcomes[str]:
         # failures from before this run are not held against a seat
@@ -114,9 +116,11 @@ class _Wait:
 
     def _hopeless(self, fresh: Sequence[Task]) -> Task | None:
         """The task that shows why waiting for its seat is useless, if any."""
-        failed = [task for task in fresh if _failed(task)]
-        if len(failed) >= TRIES:
-            return failed[0]
+        if failed := [task for task in fresh if _failed(task)]:
+            known = self._failures.setdefault(failed[0]["ServiceID"], set())
+            known.update(task["ID"] for task in failed)
+            if len(known) >= TRIES:
+                return failed[0]
         now = self._clock.now()
         for task in fresh:
             refused = task["Status"]["State"] == "pending" and task["Status"].get("Err")
@@ -219,7 +223,7 @@ def failure(seat: Seat, error: str, last_words: str = "") -> SeatError:
 class SeatState:
     """A seat as its student would find it: `ready`, `starting`, or `failed` with the cause.
 
-    `restarts`: how often it has ended by itself, as far as Swarm remembers (the latest four, by default).
+    `restarts`: how often it has ended by itself, as far as Swarm remembers (two, in a swarm of the course's own).
     """
 
     state: str
@@ -263,7 +267,7 @@ def _state(running: RunningSeat, own: Sequence[Task], addresses: Addresses, engi
         what = "port" if own else "container"
         return SeatState("failed", SeatError(f"{_who(seat)}: it has no {what}.", "Run invoke themachine."))
     failed = [task for task in own if _failed(task)]
-    if len(failed) >= TRIES or (own[0]["Status"]["State"] == "pending" and own[0]["Status"].get("Err")):
+    if len(failed) >= FAILED or (own[0]["Status"]["State"] == "pending" and own[0]["Status"].get("Err")):
         return SeatState("failed", _cause(engines, seat, (failed or own)[0]))
     age = datetime.now(UTC) - datetime.fromisoformat(own[0]["CreatedAt"][:19] + "+00:00")
     if age.total_seconds() < STARTING:

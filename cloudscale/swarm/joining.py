@@ -34,6 +34,7 @@ SWARM_PORT = 2377
 CREATING = 3000.0  # seconds to wait for the first machine: its engine may have to be installed
 JOINING = 60.0  # seconds for one attempt
 ATTEMPTS = 3
+REMEMBERED = 3  # tasks of each seat: the one that runs, and two that ended, whose containers take disk
 UNCLEAR = ("pending", "leaderless")  # states that may end by themselves
 
 
@@ -123,7 +124,9 @@ class SwarmJoin:
                 listen_addr=endpoint(address, SWARM_PORT),
                 data_path_addr=address,
                 default_addr_pool=[self._pool],
-                swarm_spec=engine.api.create_swarm_spec(labels=naming.labels(self._course)),
+                swarm_spec=engine.api.create_swarm_spec(
+                    labels=naming.labels(self._course), task_history_retention_limit=REMEMBERED
+                ),
             )
             node_id = engine.api.info()["Swarm"]["NodeID"]
             update_node(engine, node_id, labels={**self._labels(engine, address), **bridge})

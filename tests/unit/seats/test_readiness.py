@@ -202,6 +202,18 @@ def test_a_seat_that_failed_three_times_is_given_up_with_its_last_words(course: 
     assert course.clock.now() == 10  # the deadline is not waited for
 
 
+def test_a_swarm_that_remembers_two_failures_hides_no_third(course: Course) -> None:
+    def fails() -> None:
+        course.api.tasks_[:] = course.api.tasks_[-1:]
+        course.task(ANN, "failed", error="task: non-zero exit (1)")
+
+    for seconds in (1, 5, 9):
+        course.at(seconds, fails)
+    (hopeless,) = course.wait(ANN)
+    assert "non-zero exit (1)" in message(hopeless)
+    assert course.clock.now() < 15
+
+
 def test_a_seat_that_failed_twice_may_still_come_up(course: Course) -> None:
     for seconds in (1, 2):
         course.at(seconds, lambda: course.task(ANN, "failed", error="task: non-zero exit (1)"))
@@ -338,8 +350,15 @@ def test_an_old_seat_that_does_not_answer_has_failed(course: Course) -> None:
     assert "does not answer" in cause(state(course))
 
 
+def test_a_seat_that_failed_once_and_starts_again_is_starting(course: Course) -> None:
+    course.task(ANN, "failed", error="task: non-zero exit (1)")
+    course.task(ANN, "running")
+    made_now(course)
+    assert state(course).state == "starting"
+
+
 def test_a_seat_that_failed_again_and_again_has_failed_with_its_cause(course: Course) -> None:
-    for _ in range(3):
+    for _ in range(2):
         course.task(ANN, "failed", error="task: non-zero exit (137)")
     made_now(course)
     assert "137" in cause(state(course))
