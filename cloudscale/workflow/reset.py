@@ -29,7 +29,7 @@ from cloudscale.seats.services import RunningSeat, SeatServices
 from cloudscale.swarm.deadline import write_deadline
 from cloudscale.swarm.leaving import dissolve, leave, shrink
 from cloudscale.swarm.nodes import membership, remove_node
-from cloudscale.workflow import gateway
+from cloudscale.workflow import gateway, walls
 from cloudscale.workflow.collect import collected_first
 from cloudscale.workflow.uncollected import say_uncollected
 from cloudscale.workflow.work_volumes import check_attached, delete_question, work_volumes
@@ -50,8 +50,8 @@ def containers_reset(session: Session, *, with_volumes: bool, collect: Path | No
         course = session.settings.course
         chosen = removable(cluster, session, with_volumes=with_volumes)
         problems = cluster.problems(session.selection)
-        if not cluster.seats and cluster.gateway:  # of a reset that was cut off
-            gateway.follow(cluster, [], session)[1].get()
+        if not cluster.seats:  # what a reset that was cut off has left
+            _follow(cluster, session, Outcomes()).get()
         if not chosen.seats and not chosen.volumes:
             session.progress.say(f"The course {course!r} has no seats: nothing to remove")
             return replace(report.removed(Outcomes(), session.common.format), problems=problems)
@@ -172,12 +172,12 @@ def _question(cluster: Cluster, chosen: Removable, course: str) -> str:
 
 
 def _follow(cluster: Cluster, session: Session, removed: Outcomes[str], leaving: Collection[str] = ()) -> Outcomes[str]:
-    """Lets the gateway and the open ports lead to the seats alone that were not removed."""
+    """Lets the gateway and the open ports lead to the seats alone that were not removed. Walls go with the last one."""
     gone = {outcome.target for outcome in removed if outcome.ok}
     left = [seat for seat in cluster.seats if seat.name not in gone]
     after, failed = gateway.follow(cluster, left, session, leaving=leaving)
     after.open_ports(left)
-    return Outcomes([*removed, *failed])
+    return Outcomes([*removed, *failed, *walls.follow(after, left, session)])
 
 
 # --- seats and volumes -----------------------------------------------------------------------

@@ -13,7 +13,7 @@ import pytest
 
 from tests.cloud.classroom import Project, Trainer, cloud_tool
 from tests.cloud.conftest import STATE
-from tests.lab.attacks import attacks_that_work
+from tests.lab.attacks import Place, attacks_that_work
 from tests.lab.caddy_image import load_caddy_image
 from tests.lab.cloud import LabCloud
 from tests.lab.cloud_seed import BLANK, DOCKER, STOCK
@@ -203,8 +203,7 @@ def test_seats_reach_neither_the_metadata_service_nor_the_machines(room: Room) -
         "com_node", "curl -s -m 5 -o /dev/null -w '%{http_code}' http://169.254.169.254/openstack"
     )
     assert machine.out.count("200") == 2
-    addresses = [port.fixed_ips[0]["ip_address"] for port in room.project.marked(MARK)["ports"]]
-    closed = [("169.254.169.254", 80), *((address, port) for address in addresses for port in (22, 2376, 2377, 7946))]
+    closed = closed_to_seats(room)
     probe = f"""import socket
 for place in {closed}:
     try:
@@ -218,9 +217,14 @@ for place in {closed}:
     )
 
 
+def closed_to_seats(room: Room) -> list[Place]:
+    addresses = [port.fixed_ips[0]["ip_address"] for port in room.project.marked(MARK)["ports"]]
+    return [("169.254.169.254", 80), *((address, port) for address in addresses for port in (22, 2376, 2377, 7946))]
+
+
 def test_nothing_that_a_student_tries_gets_out_of_a_seat(room: Room) -> None:
     with room.cloud.namespace.entered():
-        assert attacks_that_work(room.rows[0]) == []
+        assert attacks_that_work(room.rows[0], closed_to_seats(room)) == []
 
 
 def test_a_machine_with_an_engine_in_its_image_loses_its_copied_identity(room: Room) -> None:

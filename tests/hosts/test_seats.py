@@ -9,10 +9,11 @@ import pty
 import re
 import select
 import signal
+import socket
 import stat
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,14 @@ import requests
 from cloudscale.course.passwords import Passwords
 from cloudscale.seats import jupyter
 from tests.hosts.conftest import EMMETT, JENNIFER, MARTY, STATE, seat_containers, services
-from tests.lab.attacks import ATTACKS, TOO_MUCH, attacks_that_work
+from tests.lab.attacks import ATTACKS, Place, attack, attacks_that_work
 from tests.lab.engine import LabEngine
 from tests.lab.jupyter_client import Student
+from tests.lab.namespace import Namespace, cable
 from tests.lab.tool import PROJECT, Result, Tool
 from tests.lab.websockets import Page
+
+MINE, NEIGHBOUR = "198.51.100.1", "198.51.100.2"  # addresses of a network around this computer
 
 
 @dataclass(frozen=True)
@@ -135,18 +139,52 @@ def test_a_seat_is_limited_and_pinned_and_carries_the_marks(course: Standing, cl
     assert [label["cloudscale.course"] for label in labels] == ["course"] * (len(course.rows) + 1)  # one for all seats
 
 
+@pytest.fixture
+def neighbour(namespace: Namespace) -> Iterator[Namespace]:
+    """Another computer, in a network that the trainer's is in."""
+    made = Namespace("hosts-neighbour")
+    cable(namespace, MINE, made, NEIGHBOUR)
+    made.run("ip", "route", "add", "default", "via", MINE)
+    yield made
+    namespace.run("ip", "link", "delete", "cable0")
+    made.remove()
+
+
+@contextlib.contextmanager
+def serving(namespace: Namespace) -> Iterator[int]:
+    """A service at all addresses of a computer, such as anybody has."""
+    with namespace.entered():
+        listener = socket.create_server(("", 0), backlog=16)
+    with listener:
+        yield int(listener.getsockname()[1])
+
+
 def test_nothing_that_a_student_tries_gets_out_of_a_seat(
-    course: Standing, client: docker.DockerClient, image: str
+    course: Standing, client: docker.DockerClient, image: str, namespace: Namespace, neighbour: Namespace
 ) -> None:
-    marty, _, jennifer = course.rows
+    marty, emmett, jennifer = course.rows
     assert Student(jennifer["url"], jennifer["password"]).save("diary.txt", "private") == 201
-    assert attacks_that_work(marty) == []
     (volume,) = client.volumes.list(filters={"label": "cloudscale.student=3"})
-    found = json.loads(without_walls(client, image, volume.name))
-    assert [attack for attack, works in found.items() if not works] == []
+    with serving(namespace) as mine, serving(neighbour) as other:
+        places = [*closed_on_this_computer(client, emmett["port"], mine), (NEIGHBOUR, other)]
+        for place in places:  # from the computer itself, each answers
+            socket.create_connection(place, 2).close()
+        assert attacks_that_work(marty, places) == []
+        found = json.loads(without_walls(client, image, volume.name, places))
+        assert [attack for attack, works in found.items() if not works] == []
 
 
-def without_walls(client: docker.DockerClient, image: str, volume: str) -> str:
+def closed_on_this_computer(client: docker.DockerClient, seat: int, service: int) -> list[Place]:
+    """Another seat and a service of the trainer's, at whatever addresses they have there; and the engine's swarm."""
+    (bridge,) = client.networks.list(names=["bridge"])
+    gateways = [bridge.attrs["IPAM"]["Config"][0]["Gateway"], MINE]
+    own = next(each for each in client.containers.list() if each.labels.get("cloudscale.student") == "2")
+    (network,) = own.attrs["NetworkSettings"]["Networks"].values()
+    gateways.append(network["Gateway"])
+    return [(network["IPAddress"], 8888), *((gateway, port) for gateway in gateways for port in (seat, service))]
+
+
+def without_walls(client: docker.DockerClient, image: str, volume: str, places: Sequence[Place]) -> str:
     """What the same prints where nothing protects the machine from it: to show that each attack can work."""
     api: Any = client.api
     rights = ["SYS_ADMIN", "NET_RAW", "MKNOD", "SYS_CHROOT", "SYS_NICE", "SETUID", "SYSLOG"]
@@ -155,9 +193,10 @@ def without_walls(client: docker.DockerClient, image: str, volume: str) -> str:
         cap_add=rights,
         security_opt=["seccomp=unconfined", "apparmor=unconfined"],
         pid_mode="host",
+        network_mode="host",
         shm_size="256m",
     )
-    command = f"python3 - {TOO_MUCH} <<'END'\n{ATTACKS}\nEND"
+    command = f"python3 - {attack(places, disk=100)} <<'END'\n{ATTACKS}\nEND"
     made = api.create_container(
         image, ["-c", command], entrypoint="sh", user="0", host_config={**host, "MaskedPaths": [], "ReadonlyPaths": []}
     )

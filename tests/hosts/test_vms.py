@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.hosts.conftest import STATE
+from tests.lab.attacks import attacks_that_work
 from tests.lab.caddy_image import load_caddy_image
 from tests.lab.engine import LabEngine
 from tests.lab.jupyter_client import Student
@@ -136,6 +137,7 @@ def test_no_file_of_a_seat_outgrows_its_limit_and_the_seats_go_on(desk: Desk) ->
         assert len(written) == 2 and all(40 << 20 < size <= 64 << 20 for size in written), row
         assert row["stderr"].lower().count("quota exceeded") + row["stderr"].count("No space left") == 2, row
     first = desk.table.rows[0]
+    assert attacks_that_work(first, disk=100, only="disk") == []
     assert Student(first["url"], first["password"]).is_let_in
 
 

@@ -1,6 +1,8 @@
 """What a student with a shell tries to get out of a seat. Runs inside of one, and prints as JSON what worked.
 
 It needs nothing but Python, and harms nothing where it works: it runs without any protection too, to show that it can.
+Its one word is JSON: how many `processes`, and MiB of `memory` and `disk`, are more than a seat has; the `places`
+(address and port) that a seat must not reach; and, if not all attacks are wanted, the `only` one.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import stat
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 MIB = 1 << 20
@@ -113,16 +116,33 @@ def take_memory(mebibytes: int) -> None:
 
 
 def fill_shared_memory(mebibytes: int) -> None:
-    path = Path("/dev/shm/filled")
+    write(Path("/dev/shm/filled"), mebibytes)
+
+
+def fill_disk(mebibytes: int) -> bool:
+    """In the work folder, and outside of it."""
+    return any(in_child(partial(write, Path(folder) / "filled", mebibytes)) for folder in (".", "/tmp"))
+
+
+def write(path: Path, mebibytes: int) -> None:
     try:
         with path.open("wb") as file:
             for _ in range(mebibytes):
                 file.write(bytes(MIB))
+            os.fsync(file)
     finally:
         path.unlink()
 
 
-def main(processes: int, memory: int) -> None:
+def reach(places: list[tuple[str, int]]) -> bool:
+    for address, port in places:
+        with contextlib.suppress(OSError):
+            socket.create_connection((address, port), 2).close()
+            return True
+    return False
+
+
+def main(*, processes: int, memory: int, disk: int, places: list[tuple[str, int]], only: str) -> None:
     attacks: dict[str, Callable[[], object]] = {
         "capabilities": lambda: status("CapEff") > 0,
         "new privileges": lambda: status("NoNewPrivs") == 0,
@@ -145,9 +165,12 @@ def main(processes: int, memory: int) -> None:
         "disk quota": leave_quota,
         "shared memory": lambda: fill_shared_memory(80),
         "memory": lambda: take_memory(memory),
+        "network": lambda: reach(places),
+        "disk": lambda: fill_disk(disk),
     }
-    sys.stdout.write(json.dumps({name: in_child(attack) for name, attack in attacks.items()}))
+    wanted = {only} if only else attacks.keys() - ({"disk"} if not disk else set())
+    sys.stdout.write(json.dumps({name: in_child(attack) for name, attack in attacks.items() if name in wanted}))
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    main(**json.loads(sys.argv[1]))
