@@ -56,7 +56,18 @@ def tool(engine: LabEngine, image: str) -> Iterator[Tool]:
 
 
 @pytest.fixture(scope="module")
-def course(tool: Tool, tmp_path_factory: pytest.TempPathFactory) -> Standing:
+def neighbour(namespace: Namespace) -> Iterator[Namespace]:
+    """Another computer, in a network that the trainer's is in."""
+    made = Namespace("hosts-neighbour")
+    cable(namespace, MINE, made, NEIGHBOUR)
+    made.run("ip", "route", "add", "default", "via", MINE)
+    yield made
+    namespace.run("ip", "link", "delete", "cable0")
+    made.remove()
+
+
+@pytest.fixture(scope="module")
+def course(tool: Tool, neighbour: Namespace, tmp_path_factory: pytest.TempPathFactory) -> Standing:
     roster = tmp_path_factory.mktemp("seats") / "students.csv"
     roster.write_text("\n".join([MARTY, EMMETT, JENNIFER]) + "\n", encoding="utf-8")
     flags = ("--students", str(roster))
@@ -139,17 +150,6 @@ def test_a_seat_is_limited_and_pinned_and_carries_the_marks(course: Standing, cl
     assert [label["cloudscale.course"] for label in labels] == ["course"] * (len(course.rows) + 1)  # one for all seats
 
 
-@pytest.fixture
-def neighbour(namespace: Namespace) -> Iterator[Namespace]:
-    """Another computer, in a network that the trainer's is in."""
-    made = Namespace("hosts-neighbour")
-    cable(namespace, MINE, made, NEIGHBOUR)
-    made.run("ip", "route", "add", "default", "via", MINE)
-    yield made
-    namespace.run("ip", "link", "delete", "cable0")
-    made.remove()
-
-
 @contextlib.contextmanager
 def serving(namespace: Namespace) -> Iterator[int]:
     """A service at all addresses of a computer, such as anybody has."""
@@ -166,7 +166,7 @@ def test_nothing_that_a_student_tries_gets_out_of_a_seat(
     assert Student(jennifer["url"], jennifer["password"]).save("diary.txt", "private") == 201
     (volume,) = client.volumes.list(filters={"label": "cloudscale.student=3"})
     with serving(namespace) as mine, serving(neighbour) as other:
-        places = [*closed_on_this_computer(client, emmett["port"], mine), (NEIGHBOUR, other)]
+        places = [*closed_on_this_computer(client, namespace, emmett["port"], mine), (NEIGHBOUR, other)]
         for place in places:  # from the computer itself, each answers
             socket.create_connection(place, 2).close()
         assert attacks_that_work(marty, places) == []
@@ -174,14 +174,13 @@ def test_nothing_that_a_student_tries_gets_out_of_a_seat(
         assert [attack for attack, works in found.items() if not works] == []
 
 
-def closed_on_this_computer(client: docker.DockerClient, seat: int, service: int) -> list[Place]:
-    """Another seat and a service of the trainer's, at whatever addresses they have there; and the engine's swarm."""
-    (bridge,) = client.networks.list(names=["bridge"])
-    gateways = [bridge.attrs["IPAM"]["Config"][0]["Gateway"], MINE]
-    own = next(each for each in client.containers.list() if each.labels.get("cloudscale.student") == "2")
-    (network,) = own.attrs["NetworkSettings"]["Networks"].values()
-    gateways.append(network["Gateway"])
-    return [(network["IPAddress"], 8888), *((gateway, port) for gateway in gateways for port in (seat, service))]
+def closed_on_this_computer(client: docker.DockerClient, namespace: Namespace, port: int, service: int) -> list[Place]:
+    """Another seat, and a service of the trainer's, at whatever addresses they have there. `port`: the seat's."""
+    other = client.containers.get(seat_containers(client)["2"])
+    (network,) = other.attrs["NetworkSettings"]["Networks"].values()
+    bridge = namespace.run("ip", "-4", "-o", "address", "show", "docker0").split()[3].partition("/")[0]
+    addresses = (network["Gateway"], bridge, MINE)
+    return [(network["IPAddress"], 8888), *((address, each) for address in addresses for each in (port, service))]
 
 
 def without_walls(client: docker.DockerClient, image: str, volume: str, places: Sequence[Place]) -> str:
