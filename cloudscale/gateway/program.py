@@ -87,8 +87,9 @@ def _of_trainers_engine(engine: Engine, course: str) -> bytes:
 def _read(engine: Engine, course: str) -> bytes:
     """The program in the image on an engine. The container that it is read from never starts."""
     api = engine.api
+    _remove_readers(engine, course)  # of a run that was cut off
     with engine_errors(engine.name):
-        created = api.create_container(IMAGE, entrypoint=["caddy"], labels=naming.gateway_labels(course))
+        created = api.create_container(IMAGE, entrypoint=["caddy"], labels=_reader(course))
         try:
             chunks, _ = api.get_archive(created["Id"], PROGRAM)
             with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as archive:
@@ -97,6 +98,24 @@ def _read(engine: Engine, course: str) -> bytes:
                 return file.read() if file else b""
         finally:
             api.remove_container(created["Id"], force=True)
+
+
+def _reader(course: str) -> dict[str, str]:
+    """The labels of that container. A course of the same name on the trainer's own engine has a gateway with others."""
+    return naming.labels(course, **{naming.ROLE: "reader"})
+
+
+def _remove_readers(engine: Engine, course: str) -> None:
+    with engine_errors(engine.name):
+        labels = [f"{key}={value}" for key, value in _reader(course).items()]
+        for container in engine.api.containers(all=True, filters={"label": labels}):
+            engine.api.remove_container(container["Id"], force=True)
+
+
+def forget_readings(course: str) -> None:
+    """Removes from the trainer's own engine, if there is one, what a run that was cut off has left there."""
+    with contextlib.suppress(EngineError, RequestError):
+        _remove_readers(trainers_engine(), course)
 
 
 def _of_debian(engine: Engine) -> bytes:

@@ -16,6 +16,7 @@ from cloudscale.drivers.protocols import Driver, KeepsWork, MakesMachines, SetsU
 from cloudscale.engines.client import Engine
 from cloudscale.errors import Declined, SwarmError
 from cloudscale.fanout import MACHINES_WIDTH, fan_out
+from cloudscale.gateway.program import forget_readings
 from cloudscale.gateway.volume import remove_volumes
 from cloudscale.images.delivery import remove_delivered
 from cloudscale.material.handout import remove_kept
@@ -152,6 +153,7 @@ def _save_work(
 
 
 def _forget(session: Session) -> None:
+    forget_readings(session.settings.course)
     session.course.forget()
     session.progress.say(f"Done: nothing of the course {session.settings.course!r} is left")
     if session.course.keeps_certificates:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from cloudscale.course import naming
 from cloudscale.engines.client import Engine
 from cloudscale.errors import EngineError, ImageError
 from cloudscale.gateway import program
@@ -59,6 +62,36 @@ def test_without_a_registry_it_comes_from_the_trainers_own_engine(
         assert files.read("caddy") == b"Caddy"
     assert len(said) == 1 and "this computer" in said[0]
     assert len(trainers.images_) == 1 and trainers.containers_ == []
+
+
+@pytest.mark.parametrize("then", ["next run", "reset"])
+def test_what_a_run_left_on_the_trainers_engine_when_it_was_killed_is_removed(
+    volume: GatewayVolume, engine: Engine, monkeypatch: pytest.MonkeyPatch, then: str
+) -> None:
+    """And nothing else there: it may have a course of the same name, with a gateway."""
+    trainers = FakeApi()
+    trainers.receive(program.IMAGE, CADDY)
+    others = trainers.create_container(program.IMAGE, entrypoint=["caddy"], labels=naming.gateway_labels("bio"))["Id"]
+    monkeypatch.setattr(program, "trainers_engine", lambda: fake_engine(trainers))
+
+    def killed(*args: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as dies, volume.opened() as files, pytest.raises(KeyboardInterrupt):
+        dies.setattr(trainers, "get_archive", killed)
+        dies.setattr(trainers, "remove_container", killed)
+        program.ensure_caddy(engine, "bio", files, print)
+    assert len(trainers.containers_) == 2
+    if then == "reset":
+        program.forget_readings("bio")
+    else:
+        with volume.opened() as files:
+            program.ensure_caddy(engine, "bio", files, print)
+    assert [container["Id"] for container in trainers.containers(all=True)] == [others]
+
+
+def test_a_trainer_without_an_engine_has_nothing_left_there() -> None:
+    program.forget_readings("bio")
 
 
 def test_an_image_for_other_processors_is_of_no_use(
