@@ -141,6 +141,28 @@ def wait_gone(engine: Engine, course: str, students: Collection[str], timeout: f
     ]
 
 
+def clear_orphans(engine: Engine, course: str, services: Collection[str], timeout: float = STOPPING) -> None:
+    """Sees to the end of containers whose service is none of these, the ones that there are: a run that was cut off
+    removed it, and did not wait. What has ended and is still there would keep a volume in use.
+    """
+
+    def orphans(*, all_states: bool) -> list[str]:
+        with engine_errors(engine.name):
+            marks = {"label": [f"{naming.MARK}={course}", naming.STUDENT, SERVICE]}
+            listed = engine.api.containers(all=all_states, filters=marks)
+        return [container["Id"] for container in listed if container["Labels"][SERVICE] not in services]
+
+    poll(lambda: not orphans(all_states=False), timeout=timeout)
+    running = orphans(all_states=False)
+    for id in (id for id in orphans(all_states=True) if id not in running):
+        with engine_errors(engine.name), contextlib.suppress(NotFound):
+            try:
+                engine.api.remove_container(id, force=True)
+            except APIError as error:
+                if error.status_code != 409:  # the swarm is about to
+                    raise
+
+
 def volumes(engine: Engine, course: str) -> list[Any]:
     """The students' volumes on this machine, as the engine describes them."""
     return [volume for volume in _volumes(engine, course) if naming.STUDENT in volume["Labels"]]

@@ -20,7 +20,7 @@ from cloudscale.errors import RequestError, SeatError
 from cloudscale.fanout import fan_out
 from cloudscale.model import Node, Outcome, Outcomes, Place, Seat, Student
 from cloudscale.seats import jupyter
-from cloudscale.seats.containers import let_count, wait_gone
+from cloudscale.seats.containers import clear_orphans, let_count, wait_gone
 from cloudscale.seats.spec import SeatFile, Server, Spec, Template, covers, server_of, started, wanted_spec, with_files
 from cloudscale.waiting import retry
 
@@ -246,6 +246,7 @@ class SeatServices:
         outcomes = self.remove(seats)
         students = {seat.student.id: seat.name for seat in seats}
         waits = fan_out(lambda engine: wait_gone(engine, self.course, students), engines, name=lambda e: e.name)
+        self._clear_orphans(engines, but=seats)
         lingering = {students[left.target]: left.error for each in waits.values.values() for left in each}
         return Outcomes(
             [
@@ -253,6 +254,15 @@ class SeatServices:
                 *(Outcome[str](name, error=error) for name, error in waits.errors.items()),
             ]
         )
+
+    def finish_removals(self, engines: Collection[Engine]) -> None:
+        """What is left to do of removals that were cut off."""
+        self._clear_orphans(engines)
+        self.remove_unused_secrets()
+
+    def _clear_orphans(self, engines: Collection[Engine], but: Sequence[RunningSeat] = ()) -> None:
+        left = {seat.name for seat in (*running_seats(self._manager, self.course), *but)}
+        fan_out(lambda engine: clear_orphans(engine, self.course, left), engines, name=lambda engine: engine.name)
 
     def remove_unused_secrets(self) -> None:
         """Removes the course's secrets that no seat refers to any more."""

@@ -51,7 +51,8 @@ def containers_reset(session: Session, *, with_volumes: bool, collect: Path | No
         course = session.settings.course
         chosen = removable(cluster, session, with_volumes=with_volumes)
         problems = cluster.problems(session.selection)
-        if not cluster.seats:  # what a reset that was cut off has left
+        if not cluster.seats and cluster.in_swarm:  # what a reset that was cut off has left
+            SeatServices(cluster.manager, course).finish_removals(cluster.engines.values())
             _follow(cluster, session, Outcomes()).get()
         if not chosen.seats and not chosen.volumes:
             session.progress.say(f"The course {course!r} has no seats: nothing to remove")

@@ -18,6 +18,7 @@ from cloudscale.model import MOST_OUTPUT, CommandResult, Machine, Place
 from cloudscale.seats import containers
 from cloudscale.seats.containers import (
     SeatContainer,
+    clear_orphans,
     execute,
     remembered_places,
     remove_others,
@@ -80,6 +81,28 @@ def test_a_container_that_stays_is_a_failure_that_names_student_and_machine(api:
 def test_other_containers_of_the_course_are_removed_and_nothing_else(api: FakeApi) -> None:
     remove_others(fake_engine(api), "bio")
     assert [container["Id"] for container in api.containers_] == ["c1", "c2", "c3", "c5"]
+
+
+def test_a_container_whose_service_was_removed_is_waited_for_and_what_is_left_of_it_removed(
+    api: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that was cut off has removed the service."""
+    api.containers_ += [
+        {"Id": id, "State": state, "Labels": marked("bio", "3", **{containers.SERVICE: "bio-cid"}), "Ports": []}
+        for id, state in (("c6", "running"), ("c7", "exited"))
+    ]
+    waits: list[int] = []
+
+    def stops(step: Callable[[], object], *, timeout: float) -> bool:
+        waits.append(bool(step()))
+        next(each for each in api.containers_ if each["Id"] == "c6")["State"] = "exited"
+        waits.append(bool(step()))
+        return True
+
+    monkeypatch.setattr(containers, "poll", stops)
+    clear_orphans(fake_engine(api), "bio", {"bio-ann"})
+    assert waits == [False, True]
+    assert [container["Id"] for container in api.containers_] == ["c1", "c2", "c3", "c4", "c5"]
 
 
 # --- volumes ---------------------------------------------------------------------------------

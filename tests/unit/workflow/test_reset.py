@@ -29,6 +29,20 @@ def test_a_reset_with_volumes_takes_the_work_too(bio: Class) -> None:
     assert "2 volumes" in bio.questions[0]
 
 
+@pytest.mark.parametrize("with_volumes", [False, True])
+def test_a_reset_after_one_that_was_cut_off_does_the_rest(bio: Class, *, with_volumes: bool) -> None:
+    """It had removed the services, and not seen to the end of their containers."""
+    bio.launch()
+    (left, *_) = bio.api.containers_
+    for service in list(bio.api.services_):
+        bio.api.remove_service(service)
+    bio.api.containers_.append({**left, "State": "exited"})
+    report = reset.containers_reset(bio.session(), with_volumes=with_volumes)
+    assert report.problems == ()
+    assert bio.api.containers_ == []
+    assert bio.api.secrets_ == {}
+
+
 def test_a_reset_of_one_seat_touches_no_other(bio: Class) -> None:
     bio.launch()
     reset.containers_reset(bio.session(only="1"), with_volumes=True)
