@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 
 from cloudscale.course.folder import CourseFolder
 from cloudscale.course.settings import USUAL_SEAT, SeatSettings
@@ -11,8 +13,10 @@ from cloudscale.engines import setup as provision
 from cloudscale.engines.certificates import Authority, authority
 from cloudscale.engines.client import Engine, over_tls
 from cloudscale.engines.passing import pass_image
-from cloudscale.errors import EngineError, NotReached, NotSetUp
+from cloudscale.errors import ConnectionFailed, EngineError, NotReached, NotSetUp
+from cloudscale.fanout import fan_out
 from cloudscale.hosts.facts import Facts, read_facts
+from cloudscale.hosts.holding import held
 from cloudscale.hosts.known_hosts import KnownHosts
 from cloudscale.hosts.ssh import Connection, Logins
 from cloudscale.hosts.target import Target
@@ -45,6 +49,10 @@ class OverSsh(ABC):
         self._tunnels_lock = threading.Lock()
 
     @abstractmethod
+    def machines(self) -> list[Machine]:
+        """The machines of the course, the first manager of the swarm first."""
+
+    @abstractmethod
     def _target(self, machine: Machine) -> Target:
         """How to log in to a machine. Raises CloudscaleError if that is not possible."""
 
@@ -75,6 +83,21 @@ class OverSsh(ABC):
 
     def _connection(self, machine: Machine, timeout: float = LOGIN) -> Connection:
         return self._login(self._target(machine), min(timeout, self._patience))
+
+    @contextlib.contextmanager
+    def exclusive(self, who: str) -> Iterator[None]:
+        with contextlib.ExitStack() as kept:
+            for connection in self._answering():
+                with contextlib.suppress(ConnectionFailed):
+                    if kept.enter_context(held(connection, who)):
+                        break
+            yield
+
+    def _answering(self) -> Iterator[Connection]:
+        """The first machine; if no login works there, those of the others where one does."""
+        machines = self.machines()
+        for some in (machines[:1], machines[1:]):
+            yield from fan_out(self._connection, some, name=lambda machine: machine.name).values.values()
 
     def _authority(self, *, create: bool = False) -> Authority | None:
         with self._authority_lock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol, runtime_checkable
@@ -48,6 +49,17 @@ class SetsUpEngines(Protocol):
 
     def release(self, machine: Machine) -> str:
         """After a course: undoes what `prepare` did, and describes what was undone ("" for nothing)."""
+
+
+@runtime_checkable
+class KeepsOthersAway(Protocol):
+    """Machines that trainers at several computers can change, and one of which keeps all runs but one away."""
+
+    def exclusive(self, who: str) -> contextlib.AbstractContextManager[None]:
+        """Keeps other runs of the course away, as far as a machine can be logged in to. Raises Busy (CloudscaleError).
+
+        `who`: what the others read about this run.
+        """
 
 
 @runtime_checkable

@@ -9,7 +9,7 @@ import shlex
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import paramiko
@@ -27,6 +27,7 @@ from cloudscale.model import MOST_OUTPUT, CommandResult, OnOutput
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 OUR_OUTPUT = 64 * MOST_OUTPUT  # bytes of a stream that are kept of what our own scripts print
+MOST_OF_LINE = 1000  # characters
 KEEP_ALIVE = 15  # seconds between two keepalive messages; firewalls drop idle connections
 
 
@@ -243,18 +244,52 @@ class Connection:
 
         Raises ConnectionFailed if sudo is missing or asks for a password, which no one could type.
         """
-        words = ["sh", "-c", script, "cloudscale", *arguments]
-        if self.target.user == "root":
-            return self.run(quoted(words), timeout=timeout, data=data, on_output=on_output, most=OUR_OUTPUT)
-        as_root = quoted(["env", "LC_ALL=C", "sudo", "-n", *words])
-        done = self.run(as_root, timeout=timeout, data=data, on_output=on_output, most=OUR_OUTPUT)
-        if done.exit_code and (cause := _sudo_refusal(done.stderr)):
+        command = self._as_root(script, arguments)
+        done = self.run(command, timeout=timeout, data=data, on_output=on_output, most=OUR_OUTPUT)
+        if self.target.user != "root" and done.exit_code and (cause := _sudo_refusal(done.stderr)):
             raise ConnectionFailed(
                 f"{self.target.name}: {self.target.user} is not root on it, and {cause}.",
                 f"Allow {self.target.user} to use sudo without a password (with the line"
                 f" '{self.target.user} ALL=(ALL) NOPASSWD:ALL' in /etc/sudoers.d/cloudscale on it), or log in as root.",
             )
         return done
+
+    def _as_root(self, script: str, arguments: Sequence[str]) -> str:
+        words = ["sh", "-c", script, "cloudscale", *arguments]
+        return quoted(words if self.target.user == "root" else ["env", "LC_ALL=C", "sudo", "-n", *words])
+
+    @contextlib.contextmanager
+    def conversation(self, script: str, *arguments: str, timeout: float) -> Iterator[Conversation]:
+        """A shell script that root runs there until this context ends, or the connection; its input ends with it.
+
+        `timeout`: seconds for the first line of its answer. Raises ConnectionFailed if the connection is lost.
+        """
+        with contextlib.ExitStack() as resources:
+            try:
+                channel = self._transport.open_session(timeout=timeout)
+                resources.callback(partial(_close, channel.close))
+                channel.settimeout(timeout)
+                channel.exec_command(for_any_shell(self._as_root(script, arguments)))
+                answer = channel.makefile().readline(MOST_OF_LINE)
+            except (paramiko.SSHException, OSError, EOFError) as error:
+                raise ConnectionFailed(f"{self.target.name}: the connection is lost ({error}).", "Run again.") from None
+            yield Conversation(answer.strip(), channel)
+
+
+class Conversation:
+    """A script that runs on a host and reads what is sent to it. `answer`: the first line that it printed."""
+
+    def __init__(self, answer: str, channel: paramiko.Channel) -> None:
+        self.answer = answer
+        self._channel = channel
+
+    def send(self, data: bytes) -> bool:
+        """Whether the script may still read it."""
+        try:
+            self._channel.sendall(data)
+        except (paramiko.SSHException, OSError, EOFError):
+            return False
+        return True
 
 
 def _in_home(folder: str) -> str:

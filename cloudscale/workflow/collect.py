@@ -24,6 +24,7 @@ from cloudscale.material.work_folder import WorkFolder
 from cloudscale.material.work_manifest import Manifest
 from cloudscale.model import Outcome, Outcomes, Student
 from cloudscale.units import mib
+from cloudscale.workflow.alone import alone
 from cloudscale.workflow.works import Rooms, Work, cause, choose, find_works
 
 TIMEOUT = 3600.0  # seconds for one student's work
@@ -44,8 +45,8 @@ def collect(session: Session, output: Path | None = None, limit: int | None = No
 
     What is there already is not sent again. Raises RequestError if the folder can't be used.
     """
-    with session.locked():
-        return collect_from(look(session), session, output, limit).report
+    with alone(session) as driver:
+        return collect_from(look(session, driver), session, output, limit).report
 
 
 def collect_from(

@@ -23,6 +23,7 @@ from cloudscale.plan.placing import Plan
 from cloudscale.seats.services import running_seats
 from cloudscale.seats.spec import SHARED, has_shared
 from cloudscale.units import amount
+from cloudscale.workflow.alone import alone
 from cloudscale.workflow.works import Work, choose, find_works, image_on
 
 MOST_NAMED = 40  # conflicts of the whole class that are shown
@@ -31,9 +32,9 @@ MOST_NAMED = 40  # conflicts of the whole class that are shown
 def distribute(session: Session, order: Distribution) -> Report:
     """Gives files to all students, whether or not their seats run; what a student has changed stays."""
     branch, path, timeout = order.branch or "", order.path or "", session.common.timeout
-    with sources.opened(order.source, branch=branch, path=path, timeout=timeout) as material, session.locked():
+    with sources.opened(order.source, branch=branch, path=path, timeout=timeout) as material, alone(session) as driver:
         _say_what(material, session)
-        cluster = look(session)
+        cluster = look(session, driver)
         _check_is_seen(material, order.into or "", any(has_shared(seat.spec) for seat in cluster.seats))
         chosen = choose(find_works(cluster, session.settings.course), cluster, session)
         if not chosen:

@@ -17,12 +17,13 @@ from cloudscale.seats.changes import count_change
 from cloudscale.seats.services import Change, RunningSeat, SeatServices, check_key
 from cloudscale.seats.spec import restarted
 from cloudscale.workflow import gateway, seats
+from cloudscale.workflow.alone import alone
 
 
 def seat_restart(session: Session, student: str) -> Report:
     """Starts a student's server again, at the same address and with the same password."""
-    with session.locked():
-        cluster, seat = find(session, student)
+    with alone(session) as driver:
+        cluster, seat = find(session, student, driver)
         check_machine(cluster, seat)
         session.progress.say(f"Restarting the server of {seat.student.full_name} on {seat.place.machine}")
         change = SeatServices(cluster.manager, session.settings.course).change(seat.service_id, restarted)
@@ -31,8 +32,8 @@ def seat_restart(session: Session, student: str) -> Report:
 
 def seat_password(session: Session, student: str) -> Report:
     """Gives a student another password, which counts from now on, also for other trainers."""
-    with session.locked():
-        cluster, seat = find(session, student)
+    with alone(session) as driver:
+        cluster, seat = find(session, student, driver)
         check_machine(cluster, seat)
         cluster = _counted(cluster, seat, session)
         services = SeatServices(cluster.manager, session.settings.course)

@@ -19,6 +19,7 @@ from cloudscale.drivers.protocols import KeepsDeadline
 from cloudscale.errors import CloudscaleError, RequestError
 from cloudscale.progress import Lines
 from cloudscale.workflow import reset
+from cloudscale.workflow.alone import alone
 
 
 def reap(session: Session, output: str | None) -> Report:
@@ -89,7 +90,7 @@ def _reap(session: Session, output: Path) -> Reaped:
         return row
     with contextlib.ExitStack() as held:
         try:
-            held.enter_context(session.locked())
+            held.enter_context(alone(session))
         except RequestError:
             raise
         except CloudscaleError as error:  # another run has the lock; the next one of cron looks again

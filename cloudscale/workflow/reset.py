@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cloudscale.cli import report
 from cloudscale.cli.report import Report
-from cloudscale.cluster.look import driver_of, look
+from cloudscale.cluster.look import look
 from cloudscale.cluster.state import Cluster
 from cloudscale.course import naming
 from cloudscale.course.session import Session
@@ -31,6 +31,7 @@ from cloudscale.swarm.deadline import write_deadline
 from cloudscale.swarm.leaving import dissolve, leave, shrink
 from cloudscale.swarm.nodes import membership, remove_node
 from cloudscale.workflow import gateway, walls
+from cloudscale.workflow.alone import alone
 from cloudscale.workflow.collect import collected_first
 from cloudscale.workflow.uncollected import say_uncollected
 from cloudscale.workflow.work_volumes import check_attached, delete_question, work_volumes
@@ -43,8 +44,8 @@ def containers_reset(session: Session, *, with_volumes: bool, collect: Path | No
 
     `collect`: a folder of this computer that gets the students' work first.
     """
-    with session.locked():
-        cluster = look(session)
+    with alone(session) as driver:
+        cluster = look(session, driver)
         cluster.check_quorum(
             "Bring them back (invoke themachine); or run invoke driver_reset to take the others out of the swarm."
         )
@@ -73,8 +74,7 @@ def driver_reset(session: Session, *, collect: Path | None = None, unattended: b
     `collect`: a folder of this computer that gets the students' work first. `unattended`: by `reap`, which holds the
     lock.
     """
-    with session.locked(unless=unattended):
-        driver = driver_of(session)
+    with alone(session, unless=unattended) as driver:
         if isinstance(driver, MakesMachines) and not (session.common.only or session.common.skip):
             return _sweep(session, driver, collect, unattended=unattended)
         cluster = look(session, driver)

@@ -19,6 +19,7 @@ from cloudscale.material.work_folder import WorkFolder
 from cloudscale.material.work_manifest import Manifest
 from cloudscale.model import Outcome, Outcomes, Student
 from cloudscale.units import mib
+from cloudscale.workflow.alone import alone
 from cloudscale.workflow.works import Rooms, Work, cause, choose, find_works
 
 TIMEOUT = 3600.0  # seconds for one student's work
@@ -30,8 +31,8 @@ def restore(session: Session, folder: Path, *, force: bool = False) -> Report:
 
     Nothing that differs is overwritten, unless `force`. Raises RequestError if the folder has no collected work.
     """
-    with session.locked(), WorkFolder.to_read(folder) as opened, opened.manifest() as manifest:
-        cluster = look(session)
+    with alone(session) as driver, WorkFolder.to_read(folder) as opened, opened.manifest() as manifest:
+        cluster = look(session, driver)
         works = choose(find_works(cluster, session.settings.course), cluster, session)
         listed = [_named(work, manifest) for work in works if work.student.id in manifest.students]
         if not listed:

@@ -32,6 +32,7 @@ from cloudscale.seats.services import RunningSeat, SeatServices
 from cloudscale.seats.spec import Spec, Target, arrived, container_of, is_stopped, moved, started, stopped
 from cloudscale.units import MIB
 from cloudscale.workflow import shared
+from cloudscale.workflow.alone import alone
 from cloudscale.workflow.one_seat import answer, check_machine, find, lead_to, row_of
 
 COPYING = 3600.0  # seconds for the work of one student
@@ -48,7 +49,7 @@ def seat_move(session: Session, student: str, to: str | None) -> Report:
             f"The driver {session.settings.driver} has one machine: a seat can't move to another one.",
             "seat_move is for a class on several machines.",
         )
-    with session.locked():
+    with alone(session, driver):
         cluster, seat = find(session, student, driver)
         host = _machine(cluster, to)
         if seat.place.machine != host.name:

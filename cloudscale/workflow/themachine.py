@@ -26,6 +26,7 @@ from cloudscale.model import Machine, Student, Survey, failures
 from cloudscale.phases import Phases
 from cloudscale.seats.services import check_key
 from cloudscale.workflow import check, deadline, gateway, machines, material, recovery, seats, shared
+from cloudscale.workflow.alone import alone
 from cloudscale.workflow.planning import check_some_usable, low_disks, place, seats_after, size, usable_machines
 
 
@@ -38,7 +39,7 @@ def themachine(session: Session, launch: Launch) -> Report:
 def _launch(session: Session, launch: Launch, handout: Material | None) -> Report:
     driver, students = _check_request(session, launch)
     phases = Phases()
-    with session.locked(unless=launch.plan):  # --plan makes nothing, not even the course's folder
+    with alone(session, driver, unless=launch.plan):  # --plan makes nothing, not even the course's folder
         cluster = look(session, driver, _survey_all(driver, session, phases))
         until = deadline.choose(cluster, launch, session)
         usable = usable_machines(cluster, session, launch)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from cloudscale.engines import setup
@@ -122,6 +123,14 @@ def facts(values: Mapping[str, str] = FRESH, **changes: str) -> Facts:
     return parse_facts(printed({**values, **changes}), "m1")
 
 
+@dataclass(frozen=True)
+class FakeConversation:
+    answer: str
+
+    def send(self, data: bytes) -> bool:
+        return True
+
+
 @dataclass
 class FakeHost:
     """A host and the login to it. It imitates the effect of our own scripts.
@@ -138,6 +147,7 @@ class FakeHost:
     is_lost: bool = False
     is_alive: bool = True
     is_settled: bool = False  # the settings from before are recorded
+    holder: str = ""  # the run that keeps others away
 
     def __post_init__(self) -> None:
         self.fresh = dict(self.values)
@@ -197,6 +207,18 @@ class FakeHost:
         elif name == "engine-down":
             self._down()
         return CommandResult(0, "22\n" if arguments[:1] == ("open",) else "", "")
+
+    @contextlib.contextmanager
+    def conversation(self, script: str, *arguments: str, timeout: float) -> Iterator[FakeConversation]:
+        assert self._scripts[script] == "hold" and timeout > 0
+        if self.is_lost:
+            raise ConnectionFailed(f"{self.target.name}: the connection is lost.")
+        if self.holder:
+            yield FakeConversation(f"busy {self.holder}")
+            return
+        self.holder = arguments[0]
+        yield FakeConversation("held")
+        self.holder = ""
 
     def _up(self, what: str) -> None:
         values, files = self.values, {path: data.decode() for path, data in self.files.items()}

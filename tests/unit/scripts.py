@@ -14,6 +14,7 @@ SCRIPTS = (
     "image-send",
     "boot",
     "firewall",
+    "hold",
     "work-volume",
     "disk-limits",
 )
@@ -22,5 +23,5 @@ SCRIPTS = (
 def script_text(name: str) -> str:
     if name == "boot":
         return boot_script()
-    room = "hosts" if name in ("facts", "firewall") else "engines"
+    room = "hosts" if name in ("facts", "firewall", "hold") else "engines"
     return resources.files(f"cloudscale.{room}").joinpath("scripts", f"{name}.sh").read_text()

@@ -13,7 +13,15 @@ from cloudscale.course.folder import CourseFolder
 from cloudscale.drivers.generic import Generic
 from cloudscale.engines.certificates import authority
 from cloudscale.engines.setup import MARK, SETTINGS, TLS
-from cloudscale.errors import ConnectionFailed, EngineError, MachineError, NotReached, NotSetUp, RequestError
+from cloudscale.errors import (
+    CloudscaleError,
+    ConnectionFailed,
+    EngineError,
+    MachineError,
+    NotReached,
+    NotSetUp,
+    RequestError,
+)
 from cloudscale.fanout import fan_out
 from cloudscale.hosts.target import Target
 from cloudscale.model import CommandResult, Machine, MachineState
@@ -363,3 +371,33 @@ def test_who_is_in_a_hurry_gives_up_a_login_sooner(testbed: Lab, machine: Machin
     driver = Generic({machine.name: testbed.first.target}, testbed.course, testbed.said.append, patience=3)
     with pytest.raises(ConnectionFailed, match="no answer in 3 s"):
         driver.survey(machine)
+
+
+# --- one run at a time -----------------------------------------------------------------------
+
+
+def test_the_first_machine_keeps_the_runs_of_other_trainers_away(testbed: Lab) -> None:
+    with testbed.driver().exclusive("ann at laptop"):
+        assert [host.holder for host in testbed.hosts.values()] == ["ann at laptop", ""]
+        with (
+            pytest.raises(CloudscaleError, match="Another run is changing the course: ann at laptop"),
+            testbed.driver().exclusive("cid at desk"),
+        ):
+            raise AssertionError
+        assert len(testbed.logins) == 2  # the others were not asked
+    assert testbed.first.holder == ""
+    assert not testbed.course.folder.exists()
+
+
+def test_the_next_one_does_it_where_the_first_is_lost(testbed: Lab) -> None:
+    testbed.first.is_lost = True
+    with testbed.driver().exclusive("ann at laptop"):
+        assert [host.holder for host in testbed.hosts.values()] == ["", "ann at laptop"]
+
+
+def test_a_run_goes_on_where_no_machine_answers(testbed: Lab) -> None:
+    """As before the first launch in a cloud; and whatever needs the machines reports it."""
+    for host in testbed.hosts.values():
+        host.is_lost = True
+    with testbed.driver().exclusive("ann at laptop"):
+        assert len(testbed.logins) == 2
