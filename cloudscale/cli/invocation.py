@@ -23,7 +23,7 @@ from invoke.parser.context import ParserContext
 from invoke.tasks import Task
 
 from cloudscale import terminal
-from cloudscale.cli import configuration
+from cloudscale.cli import configuration, interrupt
 from cloudscale.errors import CloudscaleError, Declined, RequestError, SettingsError
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from cloudscale.course.session import Session
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # of what the output is written to
-INTERRUPTED = 130
 
 COMMON_FLAGS = {
     "driver": "where the machines come from: openstack, generic, local, qemu or virtualbox",
@@ -85,6 +84,7 @@ def _make_task(
         bound = {**dict(zip((parameter.name for parameter in own), args, strict=False)), **flags}
         _refuse_empty(bound)
         session = _session(context, {name: bound.pop(name) for name in added}, tolerant=tolerant)
+        interrupt.begin(body.__name__)
         present(body(session, **bound))
 
     context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -162,15 +162,14 @@ class Executor(invoke.executor.Executor):
 
     def execute(self, *tasks: Any) -> Any:
         try:
-            configuration.check(self.config, self.core[0] if self.core else None)
-            self.config = self.config.clone(into=configuration.FilesOnly)
-            return super().execute(*tasks)
+            with interrupt.guarded():
+                configuration.check(self.config, self.core[0] if self.core else None)
+                self.config = self.config.clone(into=configuration.FilesOnly)
+                return super().execute(*tasks)
         except (Exit, UnexpectedExit):
             raise
         except KeyboardInterrupt:
-            raise Exit(
-                "Interrupted. What was made so far stays. Run the same command again to continue.", INTERRUPTED
-            ) from None
+            raise Exit(interrupt.message(), interrupt.INTERRUPTED) from None
         except BrokenPipeError:  # the program that reads our output (such as head) has ended
             raise Exit(code=1) from None
         except Exception as error:
