@@ -89,7 +89,7 @@ class OverSsh(ABC):
         with contextlib.ExitStack() as kept:
             for connection in self._answering():
                 with contextlib.suppress(ConnectionFailed):
-                    if kept.enter_context(held(connection, who)):
+                    if kept.enter_context(held(connection, who, self._say)):
                         break
             yield
 

@@ -13,6 +13,7 @@ from importlib import resources
 
 from cloudscale.errors import CloudscaleError
 from cloudscale.hosts.ssh import Connection
+from cloudscale.model import Say
 
 WAITING = 5  # seconds: a run that was killed just now lets go within one
 BEAT = 10.0  # seconds between two signs of life
@@ -25,14 +26,17 @@ class Busy(CloudscaleError):
 
 
 @contextlib.contextmanager
-def held(connection: Connection, who: str) -> Iterator[bool]:
+def held(connection: Connection, who: str, say: Say) -> Iterator[bool]:
     """Keeps other runs away from a host; false if that can't be done there. Raises Busy, ConnectionFailed.
 
     `who`: what the others read about this run.
     """
     script = resources.files("cloudscale.hosts").joinpath("scripts", "hold.sh").read_text()
     with connection.conversation(script, who, str(WAITING), str(SILENCE), timeout=WAITING + ANSWERING) as channel:
-        answer, _, other = channel.answer.partition(" ")
+        answer, _, other = channel.line().partition(" ")
+        if answer == "waiting":
+            say(f"Another run is changing the course{f' ({other})' if other else ''}: waiting {WAITING} s for its end")
+            answer, _, other = channel.line().partition(" ")
         if answer == "busy":
             raise Busy(
                 f"Another run is changing the course{f': {other}' if other else ''}.",

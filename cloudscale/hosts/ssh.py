@@ -262,7 +262,7 @@ class Connection:
     def conversation(self, script: str, *arguments: str, timeout: float) -> Iterator[Conversation]:
         """A shell script that root runs there until this context ends, or the connection; its input ends with it.
 
-        `timeout`: seconds for the first line of its answer. Raises ConnectionFailed if the connection is lost.
+        `timeout`: seconds for each line of its answer. Raises ConnectionFailed if the connection is lost.
         """
         with contextlib.ExitStack() as resources:
             try:
@@ -270,18 +270,25 @@ class Connection:
                 resources.callback(partial(_close, channel.close))
                 channel.settimeout(timeout)
                 channel.exec_command(for_any_shell(self._as_root(script, arguments)))
-                answer = channel.makefile().readline(MOST_OF_LINE)
             except (paramiko.SSHException, OSError, EOFError) as error:
                 raise ConnectionFailed(f"{self.target.name}: the connection is lost ({error}).", "Run again.") from None
-            yield Conversation(answer.strip(), channel)
+            yield Conversation(self.target.name, channel)
 
 
 class Conversation:
-    """A script that runs on a host and reads what is sent to it. `answer`: the first line that it printed."""
+    """A script that runs on a host, prints lines, and reads what is sent to it."""
 
-    def __init__(self, answer: str, channel: paramiko.Channel) -> None:
-        self.answer = answer
+    def __init__(self, name: str, channel: paramiko.Channel) -> None:
+        self._name = name
         self._channel = channel
+        self._output = channel.makefile()
+
+    def line(self) -> str:
+        """The next line that it prints; empty once it has ended. Raises ConnectionFailed if none comes."""
+        try:
+            return str(self._output.readline(MOST_OF_LINE)).strip()
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            raise ConnectionFailed(f"{self._name}: the connection is lost ({error}).", "Run again.") from None
 
     def send(self, data: bytes) -> bool:
         """Whether the script may still read it."""

@@ -142,8 +142,8 @@ def wait_gone(engine: Engine, course: str, students: Collection[str], timeout: f
 
 
 def clear_orphans(engine: Engine, course: str, services: Collection[str], timeout: float = STOPPING) -> None:
-    """Sees to the end of containers whose service is none of these, the ones that there are: a run that was cut off
-    removed it, and did not wait. What has ended and is still there would keep a volume in use.
+    """Sees to the end of containers whose service does not exist any more (`services` do): a run that was cut off has
+    removed it, and did not wait. One that has ended, but was not removed, would keep a volume in use.
     """
 
     def orphans(*, all_states: bool) -> list[str]:

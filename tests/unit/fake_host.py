@@ -123,9 +123,12 @@ def facts(values: Mapping[str, str] = FRESH, **changes: str) -> Facts:
     return parse_facts(printed({**values, **changes}), "m1")
 
 
-@dataclass(frozen=True)
 class FakeConversation:
-    answer: str
+    def __init__(self, *lines: str) -> None:
+        self._lines = [*lines]
+
+    def line(self) -> str:
+        return self._lines.pop(0)
 
     def send(self, data: bytes) -> bool:
         return True
@@ -214,7 +217,7 @@ class FakeHost:
         if self.is_lost:
             raise ConnectionFailed(f"{self.target.name}: the connection is lost.")
         if self.holder:
-            yield FakeConversation(f"busy {self.holder}")
+            yield FakeConversation(f"waiting {self.holder}", f"busy {self.holder}")
             return
         self.holder = arguments[0]
         yield FakeConversation("held")

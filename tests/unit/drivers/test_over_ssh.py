@@ -385,6 +385,7 @@ def test_the_first_machine_keeps_the_runs_of_other_trainers_away(testbed: Lab) -
         ):
             raise AssertionError
         assert len(testbed.logins) == 2  # the others were not asked
+    assert "ann at laptop" in testbed.said[-1]
     assert testbed.first.holder == ""
     assert not testbed.course.folder.exists()
 

@@ -28,7 +28,11 @@ def asking(host: Host, who: str, wait: str = "0", silence: str = "60") -> Iterat
     """A run that wants the host, with the answer."""
     with host.start("hold", who, wait, silence) as run:
         assert run.stdout and run.stdin
-        yield run.stdout.readline().decode().strip(), run
+        said = run.stdout.readline().decode().strip()
+        if said.startswith("waiting "):
+            whom, said = said.removeprefix("waiting "), run.stdout.readline().decode().strip()
+            assert said in ("held", f"busy {whom}")
+        yield said, run
         with contextlib.suppress(BrokenPipeError):
             run.stdin.close()
 
