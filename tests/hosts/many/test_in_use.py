@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import signal
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,6 +18,7 @@ from tests.lab.jupyter_client import Student
 from tests.lab.namespace import run
 from tests.lab.stock import GATEWAY, REPOSITORY_PORT
 from tests.lab.websockets import Page, open_lines
+from tests.soak.running import Running
 
 
 def test_a_command_runs_on_every_machine_in_the_order_of_the_hosts(room: Classroom) -> None:
@@ -58,6 +61,22 @@ def test_a_command_runs_in_every_seat_of_every_machine(room: Classroom) -> None:
     done = room.on("com_containers", "id -u; yes | head -c 300000")
     assert done.code == 0, done.err
     assert [len(row["stdout"]) for row in done.rows] == [300005] * 6
+
+
+def test_of_two_trainers_the_second_is_refused_until_the_first_one_ends(room: Classroom, tmp_path: Path) -> None:
+    """With the same folder at two computers. The first one's run is made to last, and is then killed."""
+    home = shutil.copytree(room.tool.home / "course", tmp_path / "home" / "course").parent
+    launch = ("themachine", "--students", str(room.roster), "--format", "json")
+    first = Running(room.tool, *launch)
+    assert first.until(lambda run: "Plan:" in run.printed)
+    first.send(signal.SIGSTOP)
+    refused = room.tool(*launch, CLOUDSCALE_HOME=str(home))
+    first.send(signal.SIGKILL)
+    first.result()
+    assert (refused.code, refused.out) == (1, "")
+    assert "Another run is changing the course: " in refused.err
+    again = room.tool(*launch, CLOUDSCALE_HOME=str(home))
+    assert (again.code, again.out) == (0, room.table.out), again.err
 
 
 REACHED = """import asyncio
