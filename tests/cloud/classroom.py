@@ -46,7 +46,7 @@ class Trainer:
         self.mark = f"cloudscale:{course}"
         self.roster = folder / f"{course}.csv"
         self._flags = ("--course", course)
-        self._launch = ("--students", str(self.roster), *flags)
+        self.launch_flags = ("--students", str(self.roster), *flags)
 
     def write(self, *lines: str) -> None:
         self.roster.write_text("\n".join(lines) + "\n")
@@ -55,7 +55,7 @@ class Trainer:
         return self.tool(task, *words, *self._flags)
 
     def launch(self, *flags: str, code: int = 0) -> Result:
-        result = self.do("themachine", *self._launch, "--format", "json", *flags)
+        result = self.do("themachine", *self.launch_flags, "--format", "json", *flags)
         assert result.code == code, result.err
         return result
 
@@ -63,7 +63,7 @@ class Trainer:
         """Launches, and kills the tool in the moment that `when`, given what it has said so far, is true."""
         with tempfile.TemporaryFile("w+") as said:
             running = subprocess.Popen(
-                self.tool.command("themachine", *self._launch, *self._flags),
+                self.tool.command("themachine", *self.launch_flags, *self._flags),
                 cwd=PROJECT,
                 env=self.tool.environment,
                 stdin=subprocess.DEVNULL,
