@@ -93,6 +93,13 @@ def guarded() -> Iterator[None]:
             waking.close()
 
 
+def end_plainly() -> None:
+    """When all is done and Python ends: from then on, Ctrl-C would print a traceback about it."""
+    with contextlib.suppress(ValueError):  # in another thread than the main one
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def _end_soon(woken: socket.socket) -> None:
     """Ends the process after an interrupt; ends itself where there is none."""
     with woken:

@@ -206,6 +206,7 @@ def install() -> None:
     configuration.install()
     sys.excepthook = _last_resort
     atexit.register(_flush)
+    atexit.register(interrupt.end_plainly)
 
 
 def _last_resort(kind: type[BaseException], error: BaseException, traceback: Any) -> None:

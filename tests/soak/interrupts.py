@@ -37,7 +37,8 @@ class Interrupts:
         done = run.result(timeout=30)
         seconds = time.monotonic() - begun
         what, point = f"{words[0]}, hosts {hosts}", when if isinstance(when, str) else f"{when:.1f} s"
-        if not came or done.code == 0:  # it had ended, all but its last lines
+        # all but its last lines; or its result is printed, and Python was about to end
+        if not came or done.code == 0 or (done.code == -signal.SIGINT and done.out and not done.err):
             self._table.add(Row(what, point, "it had ended", seconds))
             return
         problems = [] if done.code == CODE else [f"it ended with {done.code}: {done.err[-300:]}"]

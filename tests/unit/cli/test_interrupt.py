@@ -50,6 +50,22 @@ def test_a_process_that_hangs_ends_soon_and_says_once_what_stands(hang: str) -> 
     assert said.count("Interrupted. What was removed so far is gone") == 1
 
 
+@pytest.mark.usefixtures("processes")
+def test_ctrl_c_while_python_ends_prints_nothing() -> None:
+    code = (
+        "import atexit, signal, time\nfrom cloudscale.cli import interrupt\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "atexit.register(lambda: (print('ends', flush=True), time.sleep(60)))\natexit.register(interrupt.end_plainly)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as run:
+        assert run.stdout and run.stderr and run.stdout.readline()
+        run.send_signal(signal.SIGINT)
+        assert run.wait(20) == -signal.SIGINT  # for a shell, 130 too
+        assert run.stderr.read() == ""
+
+
 def test_what_runs_without_an_interrupt_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     threads = threading.active_count()
