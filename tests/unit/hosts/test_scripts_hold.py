@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import signal
 import subprocess
 import time
@@ -20,7 +21,11 @@ RECORD = "run/cloudscale.run"
 
 @pytest.fixture
 def host(tmp_path: Path) -> Host:
-    return Host(tmp_path / "host")
+    made = Host(tmp_path / "host")
+    program = shutil.which("timeout")
+    assert program
+    (made.root / "bin" / "timeout").symlink_to(program)
+    return made
 
 
 @contextlib.contextmanager
@@ -29,9 +34,9 @@ def asking(host: Host, who: str, wait: str = "0", silence: str = "60") -> Iterat
     with host.start("hold", who, wait, silence) as run:
         assert run.stdout and run.stdin
         said = run.stdout.readline().decode().strip()
-        if said.startswith("waiting "):
-            whom, said = said.removeprefix("waiting "), run.stdout.readline().decode().strip()
-            assert said in ("held", f"busy {whom}")
+        if said.startswith("waiting"):  # for nobody by name, where that run is about to end
+            whom, said = said.removeprefix("waiting"), run.stdout.readline().decode().strip()
+            assert said in ("held", f"busy{whom}")
         yield said, run
         with contextlib.suppress(BrokenPipeError):
             run.stdin.close()
