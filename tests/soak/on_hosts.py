@@ -131,7 +131,7 @@ class Class:
         """Runs a command, which has to end well, and to leave what it should."""
         done, problems = called(self.tool, *words)
         if done.code:
-            problems.append(f"the next run ended with {done.code}: {' '.join(done.err.split())[-300:]}")
+            problems.append(f"the next run ended with {done.code}: {' '.join(done.err.split())[-1000:]}")
         elif words[0] == LAUNCH:
             problems += self.compare(done.rows)
         elif words[0] == SEATS_RESET:
