@@ -124,19 +124,32 @@ def _check_survey(name: str, survey: Survey | CloudscaleError | None) -> None:
 
 
 def _managers(managing: list[View], course: str | None) -> list[Engine]:
-    """The engines that manage the swarm: of the course, or where it is adopted (None) any."""
+    """The engines that manage the swarm: of the course, or where it is adopted (None) any. The first ones are the best
+    to ask.
+    """
     ours = [view for view in managing if course in (None, view.membership.mark)]
-    if len(ours) > 1:  # the copy of a manager's disk manages a copy of the swarm
-        ours.sort(key=lambda view: not _is_itself(view))
     # of two swarms, the younger one was created when the other had lost its quorum
     newest = max((view.membership.created for view in ours), default="")
-    return [view.engine for view in ours if view.membership.created == newest]
+    ours = [view for view in ours if view.membership.created == newest]
+    if len(ours) > 1:
+        lists = fan_out(lambda view: swarm_nodes(view.engine), ours, name=lambda view: view.engine.name)
+        if not lists.values:
+            lists.get()  # raises
+        # one whose network was cut a moment ago may have lost the leader again since it was seen
+        ours = [view for view in ours if view.engine.name in lists.values]
+        ours.sort(key=lambda view: _doubts(view, lists.values))
+    return [view.engine for view in ours]
 
 
-def _is_itself(view: View) -> bool:
-    """Whether the swarm knows a manager's node by the manager's own name, not by that of what it was cloned from."""
-    own = next((node for node in swarm_nodes(view.engine) if node.id == view.membership.node_id), None)
-    return own is not None and own.machine in ("", view.engine.name)
+def _doubts(view: View, lists: Mapping[str, Sequence[SwarmNode]]) -> tuple[bool, int]:
+    """What speaks against asking a manager, the most important first.
+
+    Whether the swarm knows its node by another name, of which it is a clone: the copy of a manager's disk manages a
+    copy of the swarm. And how many of the managers take it for lost. `lists`: the nodes as each of them knows them.
+    """
+    node_id, name = view.membership.node_id, view.engine.name
+    itself = any(node.id == node_id and node.machine in ("", name) for node in lists[name])
+    return not itself, sum(node.id == node_id and not node.is_up for nodes in lists.values() for node in nodes)
 
 
 def _without_quorum(views: Mapping[str, View]) -> set[str]:

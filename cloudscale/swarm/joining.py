@@ -33,6 +33,7 @@ from cloudscale.waiting import poll
 SWARM_PORT = 2377
 CREATING = 3000.0  # seconds to wait for the first machine: its engine may have to be installed
 JOINING = 60.0  # seconds for one attempt
+FINDING = 180.0  # seconds for a manager to find the others again: TCP sends rarely after a minute without an answer
 ATTEMPTS = 3
 REMEMBERED = 3  # tasks of each seat: the one that runs, and two that ended, whose containers take disk
 UNCLEAR = ("pending", "leaderless")  # states that may end by themselves
@@ -81,7 +82,7 @@ class SwarmJoin:
         current = membership(engine)
         # an engine whose node was removed while it was away stays unclear forever
         if not self._manager or self._is_known(self._manager, current.node_id):
-            current = _settled(engine, current)
+            current = _settled(engine, current, others_decide=bool(self._manager))
         with self._changed:
             is_usable = current.is_active and current.manages and (self._adopts or current.mark == self._course)
             if is_usable and not self._manager:
@@ -223,31 +224,36 @@ def _remove_abandoned(manager: Engine, node_ids: Collection[str]) -> None:
             remove_node(manager, node.id)
 
 
-def _settled(engine: Engine, current: Membership) -> Membership:
+def _settled(engine: Engine, current: Membership, *, others_decide: bool = False) -> Membership:
     """The engine's membership once its state is clear: managers that just restarted need a while to elect a leader.
 
-    Raises SwarmError if the swarm can neither be used nor left without harm.
+    `others_decide`: the other managers have one, which this one finds again, if its network was cut. Raises SwarmError
+    if the swarm can neither be used nor left without harm.
     """
+    patience = FINDING if others_decide else JOINING
     if current.state in UNCLEAR:
-        current = _membership_once(engine, lambda state: state not in UNCLEAR)
+        current = _membership_once(engine, lambda state: state not in UNCLEAR, patience)
     if current.state == "leaderless":
         raise SwarmError(
-            f"{engine.name}: its swarm has had no leader for {JOINING:.0f} s ({current.problem}).",
-            "Start its other managers again. If they are lost for good, add --replace-lost.",
+            f"{engine.name}: its swarm has had no leader for {patience:.0f} s ({current.problem}).",
+            "The other managers have one: run again in some minutes; if it is the same then, restart its engine (sudo"
+            " systemctl restart docker)."
+            if others_decide
+            else "Start its other managers again. If they are lost for good, add --replace-lost.",
         )
     if current.state == "locked":
         check_usable(engine.name, current)
     return current
 
 
-def _membership_once(engine: Engine, is_clear: Callable[[str], bool]) -> Membership:
-    """The engine's membership as soon as its state is clear, or as it is after JOINING seconds."""
+def _membership_once(engine: Engine, is_clear: Callable[[str], bool], patience: float = JOINING) -> Membership:
+    """The engine's membership as soon as its state is clear, or as it is after `patience` seconds."""
 
     def look() -> Membership | None:
         current = membership(engine)
         return current if is_clear(current.state) else None
 
-    return poll(look, timeout=JOINING) or membership(engine)
+    return poll(look, timeout=patience) or membership(engine)
 
 
 def _leave(engine: Engine, current: Membership) -> None:

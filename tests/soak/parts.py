@@ -117,7 +117,7 @@ def cut(host: LabHost) -> None:
         host.run("iptables", "-w", "-I", chain, way, "host0", "-j", "DROP")
 
 
-def mend(host: LabHost) -> None:
+def repair(host: LabHost) -> None:
     for chain, way in (("INPUT", "-i"), ("OUTPUT", "-o"), ("FORWARD", "-i"), ("FORWARD", "-o")):
         host.run("iptables", "-w", "-D", chain, way, "host0", "-j", "DROP")
 
@@ -128,8 +128,8 @@ PARTS = (
     Part("an engine is killed", kill_engine),
     Part("a machine reboots", LabHost.reboot),
     Part("the first machine reboots", LabHost.reboot, host=0),
-    Part("a network is cut for a minute", cut, mend, lasting=MINUTE, named=True),
-    Part("the first machine's is", cut, mend, lasting=MINUTE, named=True, host=0),
+    Part("a network is cut for a minute", cut, repair, lasting=MINUTE, named=True),
+    Part("the first machine's is", cut, repair, lasting=MINUTE, named=True, host=0),
     Part("a machine is off for a minute", LabHost.kill, LabHost.start, lasting=MINUTE, named=True),
 )
 

@@ -3,7 +3,9 @@ from __future__ import annotations
 import pytest
 
 from cloudscale.cluster.look import look
-from cloudscale.errors import CloudscaleError, MachineError, NotSetUp, SwarmError
+from cloudscale.cluster.state import Cluster
+from cloudscale.errors import CloudscaleError, EngineError, MachineError, NotSetUp, SwarmError
+from tests.unit.api_schema import api_error
 from tests.unit.classroom import Class
 from tests.unit.cluster.sessions import session
 from tests.unit.fake_api import FakeApi
@@ -156,3 +158,35 @@ def test_a_clone_has_no_seats_whichever_is_named_first(lab: Class, first: bool) 
     lab.driver.bare.clear()
     cluster = look(lab.session(), lab.driver)
     assert {seat.place.machine for seat in cluster.seats} == {"m1", "m2"}
+
+
+def names(cluster: Cluster) -> list[str]:
+    return [engine.name for engine in cluster.managers]
+
+
+def test_a_manager_that_has_lost_the_leader_since_it_was_seen_is_not_asked(
+    lab: Class, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.launch(onlycreate=True)
+
+    def no_leader() -> object:
+        raise api_error(503, "rpc error: code = Unknown desc = The swarm does not have a leader.")
+
+    monkeypatch.setattr(lab.apis[0], "nodes", no_leader)
+    cluster = look(lab.session(), lab.driver)
+    assert names(cluster) == ["m2", "m3"]
+    for api in lab.apis[1:]:
+        monkeypatch.setattr(api, "nodes", no_leader)
+    with pytest.raises(EngineError, match="does not have a leader"):
+        look(lab.session(), lab.driver)
+
+
+def test_a_manager_that_the_others_take_for_lost_is_asked_last(lab: Class, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.launch(onlycreate=True)
+    assert names(look(lab.session(), lab.driver)) == ["m1", "m2", "m3"]
+    lost = lab.apis[0].node_id
+    for api in lab.apis[1:]:
+        nodes = api.nodes()
+        next(node for node in nodes if node["ID"] == lost)["Status"]["State"] = "down"
+        monkeypatch.setattr(api, "nodes", lambda nodes=nodes: nodes)
+    assert names(look(lab.session(), lab.driver)) == ["m2", "m3", "m1"]

@@ -6,14 +6,15 @@ from collections.abc import Callable
 
 import pytest
 
+from cloudscale import waiting
 from cloudscale.errors import CloudscaleError, SwarmError
 from cloudscale.networks import SWARM_NETWORKS
 from cloudscale.swarm import joining
 from cloudscale.swarm.joining import SwarmJoin
 from cloudscale.swarm.nodes import ADDRESS, MACHINE
-from tests.unit.api_schema import api_error
+from tests.unit.api_schema import Json, api_error
 from tests.unit.fake_api import FakeApi
-from tests.unit.fakes import fake_apis
+from tests.unit.fakes import FakeClock, fake_apis
 from tests.unit.swarm.joins import POOL, join, join_all, roles, swarm_join, together
 
 pytestmark = pytest.mark.usefixtures("no_waiting")
@@ -196,3 +197,43 @@ def test_many_machines_join_at_once() -> None:
     assert together(*apis).count("joined") == 29
     assert sum(role == "manager" for _, role in roles(apis[0])) == 3
     assert {api.node_labels[MACHINE] for api in apis} == {api.name for api in apis}
+
+
+# --- a manager whose network was cut ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("others_decide", [True, False])
+def test_a_manager_that_lost_the_others_has_time_to_find_them_where_they_have_a_leader(
+    monkeypatch: pytest.MonkeyPatch, others_decide: bool
+) -> None:
+    apis = fake_apis("m1", "m2", "m3")
+    together(*apis)
+    cut, inspect, clock = apis[2], apis[2].inspect_swarm, FakeClock()
+    monkeypatch.setattr(waiting, "SystemClock", lambda: clock)
+
+    def found_after_two_minutes() -> Json:
+        if clock.now() < 120:
+            raise api_error(503, "The swarm does not have a leader.")
+        return inspect()
+
+    monkeypatch.setattr(cut, "inspect_swarm", found_after_two_minutes)
+    way = swarm_join(*apis, manager=apis[0] if others_decide else None)
+    if others_decide:
+        assert join(way, cut) == "unchanged"
+        return
+    with pytest.raises(SwarmError, match="no leader for 60 s") as error:
+        join(way, cut)
+    assert "--replace-lost" in error.value.remedy
+
+
+def test_a_manager_that_never_finds_the_others_is_named_with_what_helps(monkeypatch: pytest.MonkeyPatch) -> None:
+    apis = fake_apis("m1", "m2", "m3")
+    together(*apis)
+
+    def no_leader() -> Json:
+        raise api_error(503, "The swarm does not have a leader.")
+
+    monkeypatch.setattr(apis[2], "inspect_swarm", no_leader)
+    with pytest.raises(SwarmError, match="m3: its swarm has had no leader for 180 s") as error:
+        join(swarm_join(*apis, manager=apis[0]), apis[2])
+    assert "restart its engine" in error.value.remedy and "--replace-lost" not in error.value.remedy
