@@ -72,6 +72,14 @@ class CourseFolder:
         """The same for the host names of the seats, in a file of its own: it stays with their certificates."""
         return self._secret(NAMES, "The addresses of all seats depend on it.", create=create)
 
+    def make_secrets(self) -> None:
+        """Makes both, unless they are there: before anything stands, so that every copy of the folder has them.
+
+        Raises RequestError.
+        """
+        self.key()
+        self.names_key()
+
     def _secret(self, name: str, why: str, *, create: bool) -> bytes | None:
         path = self.folder / name
         self.check()

@@ -62,7 +62,7 @@ def _launch(session: Session, launch: Launch, handout: Material | None) -> Repor
             text = report.plan(plan, cluster.machines, order.demands, session.common.format)
             return _written(Report(text, problems), launch)
 
-        check_key(cluster.seats, session.course.key(create=False), session.course.folder)
+        _settle_secrets(cluster, session)
         of = "" if launch.onlycreate else f" for {len(plan.seats)} students"
         session.progress.say(f"Plan: {', '.join(usable)}{of}")
         deadline.mark_cloud(driver, until)
@@ -116,6 +116,12 @@ def read_students(session: Session) -> list[Student]:
     for remark in roster.remarks:
         session.progress.say(remark)
     return list(roster.students)
+
+
+def _settle_secrets(cluster: Cluster, session: Session) -> None:
+    """The folder has the course's secrets from now on. Raises RequestError if its seats have another key."""
+    check_key(cluster.seats, session.course.key(create=False), session.course.folder)
+    session.course.make_secrets()
 
 
 def _survey_all(driver: Driver, session: Session, phases: Phases) -> dict[str, Survey | CloudscaleError]:

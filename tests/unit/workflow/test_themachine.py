@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cloudscale.cluster import look
-from cloudscale.errors import CloudscaleError, RequestError, RosterError
+from cloudscale.errors import CloudscaleError, MachineError, RequestError, RosterError
 from cloudscale.model import MachineState
 from cloudscale.units import GIB
 from tests.unit.api_schema import Json, api_error
@@ -299,3 +299,16 @@ def test_an_engine_that_breaks_off_is_reported(lab: Class, monkeypatch: pytest.M
         monkeypatch.setattr(api, "init_swarm", fails)
     with pytest.raises(CloudscaleError, match="already in use"):
         lab.launch()
+
+
+def test_what_decides_passwords_and_addresses_is_there_before_anything_stands(lab: Class) -> None:
+    """So a copy of the folder, taken after a launch that was cut off at once, leads to the same ones."""
+    lab.driver.faults = {name: MachineError(f"{name}: no disk.") for name in lab.driver.apis}
+    with pytest.raises(CloudscaleError):
+        lab.launch()
+    folder = lab.session().course
+    key, names = folder.key(create=False), folder.names_key(create=False)
+    assert key and names
+    lab.driver.faults = {}
+    lab.launch()
+    assert (folder.key(), folder.names_key()) == (key, names)
