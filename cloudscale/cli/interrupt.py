@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -40,6 +41,7 @@ STANDS = {
 
 _task = ""
 _is_said = False
+_is_pressed = False
 
 
 def begin(task: str) -> None:
@@ -78,6 +80,8 @@ def guarded() -> Iterator[None]:
     threading.Thread(target=_end_soon, args=(woken,), daemon=True).start()
 
     def interrupt(number: int, frame: Any) -> NoReturn:
+        global _is_pressed
+        _is_pressed = True
         interrupted.set()
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         raise KeyboardInterrupt
@@ -94,7 +98,15 @@ def guarded() -> Iterator[None]:
 
 
 def end_plainly() -> None:
-    """When all is done and Python ends: from then on, Ctrl-C would print a traceback about it."""
+    """When all is done and Python ends: from then on, Ctrl-C would print a traceback about it.
+
+    Of an interrupt that came while it ran a string, as dataclasses do, Python would make an exit code of its own.
+    """
+    if _is_pressed:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(INTERRUPTED)
     with contextlib.suppress(ValueError):  # in another thread than the main one
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -6,12 +6,14 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 import tasks
 from cloudscale.cli import interrupt
 
+PROJECT = Path(__file__).parents[3]
 SOON = 2.0  # seconds
 GUARDED = """
 import ctypes, signal, threading, time
@@ -48,6 +50,21 @@ def test_a_process_that_hangs_ends_soon_and_says_once_what_stands(hang: str) -> 
         said = run.stderr.read()
     assert run.returncode == interrupt.INTERRUPTED
     assert said.count("Interrupted. What was removed so far is gone") == 1
+
+
+@pytest.mark.usefixtures("processes")
+def test_the_exit_code_is_the_same_while_python_runs_a_string(tmp_path: Path) -> None:
+    """As it does for each dataclass: a module that met KeyboardInterrupt in one ends by a signal, even if handled."""
+    code = (
+        "import atexit, signal, sys\nfrom cloudscale.cli import interrupt\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\natexit.register(interrupt.end_plainly)\n"
+        "try:\n    with interrupt.guarded(): exec('import signal; signal.raise_signal(signal.SIGINT)')\n"
+        "except KeyboardInterrupt: sys.exit(print('said') or 130)\n"
+    )
+    (tmp_path / "interrupted.py").write_text(f"import sys; sys.path.insert(0, {str(PROJECT)!r})\n{code}")
+    command = [sys.executable, "-m", "interrupted"]
+    done = subprocess.run(command, cwd=tmp_path, stdout=subprocess.PIPE, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (130, b"said\n")
 
 
 @pytest.mark.usefixtures("processes")
