@@ -25,6 +25,8 @@ An error says what is wrong and where (`message`), and what to do about it (`rem
 
 from __future__ import annotations
 
+LONGEST = 16 * 1024  # characters of a message or a remedy: what others wrote may be a part of it
+
 
 class CloudscaleError(Exception):
     """The base of the tree. `remedy` says what the user can do; it may be empty."""
@@ -33,11 +35,19 @@ class CloudscaleError(Exception):
 
     def __init__(self, message: str, remedy: str = "") -> None:
         super().__init__(message)
-        self.message = message
-        self.remedy = remedy
+        self.message = _bounded(message)
+        self.remedy = _bounded(remedy)
 
     def __str__(self) -> str:
         return f"{self.message}\n  {self.remedy}" if self.remedy else self.message
+
+
+def _bounded(text: str) -> str:
+    """The text without its middle, if it is too long to be read."""
+    left_out = len(text) - LONGEST
+    if left_out <= 0:
+        return text
+    return f"{text[: LONGEST // 2]} … ({left_out} characters left out) … {text[-LONGEST // 2 :]}"
 
 
 class EngineError(CloudscaleError):
