@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cloudscale.cli.invocation import VM_FLAGS, cloudscale_task, install
+from cloudscale.outside import home_path
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -112,9 +113,8 @@ def driver_reset(session: Session, collect: str | None = None) -> Report:
 
 
 def _folder(path: str | None) -> Path | None:
-    from pathlib import Path
 
-    return Path(path).expanduser() if path else None
+    return home_path(path) if path else None
 
 
 @cloudscale_task(
@@ -138,11 +138,10 @@ def collect(session: Session, output: str | None = None, limit: str | None = Non
 )
 def restore(session: Session, dir: str, force: bool = False) -> Report:
     """Put collected work back into the students' work folders; what differs there is not overwritten."""
-    from pathlib import Path
 
     from cloudscale.workflow import restore
 
-    return restore.restore(session, Path(dir).expanduser(), force=force)
+    return restore.restore(session, home_path(dir), force=force)
 
 
 @cloudscale_task(

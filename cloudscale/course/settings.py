@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from cloudscale.course.values import Cidrs, Columns, File, FileOrUrl, Integer, Ipv4s, Names, Number, Reach, Size
 from cloudscale.errors import SettingsError
+from cloudscale.outside import home_path
 from cloudscale.units import GIB, MIB
 
 DEFAULT_IMAGE = "quay.io/jupyter/scipy-notebook:2025-03-14"  # not `latest`, which changes between classes
@@ -277,7 +278,7 @@ class GatewaySettings(Section):
         if self.tls in ("auto", "acme", "internal"):
             return None
         certificate, key = _names(self.tls)
-        return Path(certificate).expanduser(), Path(key).expanduser()
+        return home_path(certificate), home_path(key)
 
 
 def _names(text: str) -> list[str]:

@@ -49,6 +49,8 @@ def _path(value: object) -> object:
     """A path, with the `~` and `~user` that a shell leaves in --flag=~/file."""
     if value == "":
         raise ValueError("should not be empty")
+    if isinstance(value, str) and "\0" in value:
+        raise ValueError("should be a path, and has a zero byte in it")
     return os.path.expanduser(value) if isinstance(value, str) else value
 
 

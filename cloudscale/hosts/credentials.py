@@ -13,6 +13,7 @@ from paramiko.agent import AgentSSH
 from cloudscale.errors import LoginRefused, RequestError
 from cloudscale.hosts.private_keys import Locked, NotPrivate, load_private_key, public_part, with_certificate
 from cloudscale.hosts.target import Target
+from cloudscale.outside import home_path
 
 AGENT_TIMEOUT = 60.0  # seconds for the agent to answer; it may ask its user
 USUAL = tuple(Path(f"~/.ssh/{name}") for name in ("id_rsa", "id_ecdsa", "id_ed25519"))
@@ -97,7 +98,7 @@ class _Keys:
         if not target.only_identities:
             yield from self._of_agent.values()
         if target.identities is None:
-            yield from self._of_files(file.expanduser() for file in USUAL)
+            yield from self._of_files(home_path(file) for file in USUAL)
 
     def _of_files(self, files: Iterable[Path]) -> Iterator[paramiko.PKey]:
         for file in files:

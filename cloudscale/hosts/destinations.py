@@ -13,6 +13,7 @@ from pathlib import Path
 from cloudscale.errors import RequestError
 from cloudscale.hosts.ssh_config import Line, Lookup, SshConfig, expand, seconds
 from cloudscale.hosts.target import SSH_PORT, Address, HostKeyRules, Target, parse_address
+from cloudscale.outside import home_path
 
 YES = ("yes", "true")
 UNSAFE = re.compile(r"[\s'\"`$\\;&<>|(){}*?!~]|^-")  # in what a shell command gets from outside
@@ -59,7 +60,7 @@ class Destinations:
             host=host,
             port=port,
             user=user,
-            key_file=flags.key_file.expanduser() if flags.key_file else None,
+            key_file=home_path(flags.key_file) if flags.key_file else None,
             label=_label(written.host, written.port or flags.port or SSH_PORT, host, port, is_jump=bool(chain)),
             alias=found.first("hostkeyalias"),
             via=via or (self._chain(found, jumps, written, chain) if jumps and not is_command else None),
@@ -102,7 +103,7 @@ def _names(found: Lookup, port: int, user: str) -> dict[str, str]:
     host = found.host_name
     alias = found.first("hostkeyalias") or host
     of_host = {"h": host, "n": found.typed, "p": str(port), "r": user, "k": alias}
-    of_user = {"u": getpass.getuser(), "i": str(os.getuid()), "d": str(Path("~").expanduser())}
+    of_user = {"u": getpass.getuser(), "i": str(os.getuid()), "d": str(home_path("~"))}
     return {**of_host, **of_user, "l": this, "L": this.partition(".")[0]}
 
 
@@ -114,7 +115,7 @@ def _path(text: str, names: Mapping[str, str], line: Line) -> Path:
             raise line.wrong(f"the environment has no {match[1]}")
         return os.environ[match[1]]
 
-    return Path(re.sub(r"\$\{(\w+)\}", variable, expand(text, names, line))).expanduser()
+    return home_path(re.sub(r"\$\{(\w+)\}", variable, expand(text, names, line)))
 
 
 def _identities(found: Lookup, names: Mapping[str, str]) -> tuple[Path, ...] | None:

@@ -18,6 +18,7 @@ from cloudscale.hosts.ssh_config import is_listed
 from cloudscale.hosts.target import Target
 from cloudscale.hosts.this_computer import on_terminal
 from cloudscale.model import Say
+from cloudscale.outside import home_path
 
 GLOBAL_FILES = ("/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2")
 USER_FILES = ("~/.ssh/known_hosts", "~/.ssh/known_hosts2")
@@ -120,7 +121,7 @@ class KnownHosts:
         rules = target.host_keys
         users = USER_FILES if rules.user_files is None else rules.user_files
         others = GLOBAL_FILES if rules.global_files is None else rules.global_files
-        entries = (entry for name in (*users, *others) for entry in self._read(Path(name).expanduser()))
+        entries = (entry for name in (*users, *others) for entry in self._read(home_path(name)))
         host = target.entry.lower()
         return [entry for entry in entries if entry.marker != AUTHORITY and entry.names(host)]
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from cloudscale.errors import RequestError
 from cloudscale.material import git
+from cloudscale.outside import home_path
 from cloudscale.terminal import CONTROL
 
 RECORD = ".cloudscale-material"  # in each work folder: what the student was given
@@ -61,7 +62,7 @@ def opened(source: str, *, branch: str = "", path: str = "", timeout: float | No
     `branch`, `path`: for a git repository, of which `path` is a file or folder. `timeout`: seconds to fetch one.
     Raises RequestError.
     """
-    location = Path(os.path.expanduser(source))
+    location = home_path(source)
     is_git = git.is_address(source) or git.is_bare(location) or ((branch or path) and git.is_repository(location))
     if not is_git:
         if branch or path:

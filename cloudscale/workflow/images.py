@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from cloudscale.cli import report
 from cloudscale.cli.report import Report
 from cloudscale.cluster.look import look
@@ -13,17 +11,14 @@ from cloudscale.errors import CloudscaleError, EngineError, RequestError
 from cloudscale.fanout import fan_out
 from cloudscale.images import build, listing, own, recipes
 from cloudscale.images.on_engine import look_inside
+from cloudscale.outside import home_path
 
 
 def image_build(session: Session, name: str, folder: str | None, on: str | None) -> Report:
     """Builds a notebook image on the trainer's own engine: one of the project's, or what a trainer's folder has."""
     if on and not folder:
         raise RequestError("--on says what an image of your own stands on.", "Add --from FOLDER, or leave out --on.")
-    recipe = (
-        recipes.own_recipe(Path(folder).expanduser(), name, on or recipes.DEFAULT)
-        if folder
-        else recipes.find_recipe(name)
-    )
+    recipe = recipes.own_recipe(home_path(folder), name, on or recipes.DEFAULT) if folder else recipes.find_recipe(name)
     if recipe.is_own and (unused := own.unused(recipe.folder)):
         session.progress.say(unused)
     engine = trainers_engine(session.progress.say)

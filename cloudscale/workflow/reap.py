@@ -17,6 +17,7 @@ from cloudscale.course.folder import CourseFolder
 from cloudscale.course.session import Session
 from cloudscale.drivers.protocols import KeepsDeadline
 from cloudscale.errors import CloudscaleError, RequestError
+from cloudscale.outside import home_path
 from cloudscale.progress import Lines
 from cloudscale.workflow import reset
 from cloudscale.workflow.alone import alone
@@ -60,7 +61,7 @@ def _folder(session: Session, output: str | None) -> Path:
         )
     if not session.common.yes:
         raise RequestError("reap removes every course whose deadline is over, and asks no question.", "Add --yes.")
-    folder = Path(os.path.expanduser(output)).absolute()
+    folder = home_path(output).absolute()
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise RequestError(
