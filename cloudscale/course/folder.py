@@ -22,6 +22,7 @@ from platformdirs import user_state_dir
 
 from cloudscale.errors import CloudscaleError, RequestError
 from cloudscale.files import make_once, replace_file
+from cloudscale.outside import UNEXPECTED, home_path, parse_object
 
 KEY_BYTES = 32
 CHANGES = "passwords.json"  # how often students' passwords were changed
@@ -107,13 +108,13 @@ class CourseFolder:
         """
         path = self.folder / CHANGES
         try:
-            changes = json.loads(path.read_bytes())
+            changes = parse_object(path.read_bytes())
             return {str(id): int(count) for id, count in changes.items()}
         except (FileNotFoundError, NotADirectoryError):
             return {}
         except OSError as error:
             raise self._unusable(error) from None
-        except (ValueError, TypeError, AttributeError):
+        except UNEXPECTED:
             raise RequestError(f"{path} is damaged.", "Remove it: the swarm has its own copy.") from None
 
     def note_password_changes(self, changes: Mapping[str, int]) -> None:
@@ -247,7 +248,7 @@ class CourseFolder:
 def _home() -> Path:
     home = os.environ.get("CLOUDSCALE_HOME") or user_state_dir("cloudscale")
     # VirtualBox takes a relative path as one of its own folder
-    return Path(home).expanduser().absolute()
+    return home_path(home).absolute()
 
 
 def _is_file(path: Path) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 from cloudscale.drivers.vm.hypervisor import LOOPBACK, Vm
 from cloudscale.errors import MachineError
 from cloudscale.files import replace_file
+from cloudscale.outside import UNEXPECTED, OtherForm, parse_json, typed
 
 RECORD = "vm.json"
 
@@ -28,9 +29,9 @@ class Records:
         vms = {}
         for path in sorted(self._folder.glob(f"*/{RECORD}")):
             try:
-                values = json.loads(path.read_text())
-                vm = Vm(folder=path.parent, **{**values, "seat_ports": tuple(values["seat_ports"])})
-            except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+                values = parse_json(path.read_text())
+                vm = typed(Vm(folder=path.parent, **{**values, "seat_ports": tuple(values["seat_ports"])}))
+            except (OSError, OtherForm, *UNEXPECTED) as error:
                 raise MachineError(
                     f"{path.parent.name}: could not read its record {path} ({error}).",
                     f"Remove this VM by hand: end its process, then delete the folder {path.parent}.",
