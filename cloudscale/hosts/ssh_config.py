@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import getpass
+import glob
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,9 +14,11 @@ from pathlib import Path
 from cloudscale.errors import SettingsError
 from cloudscale.hosts.this_computer import run_shell
 from cloudscale.model import Say
+from cloudscale.outside import home_path
 
 SYSTEM = Path("/etc/ssh/ssh_config")
 DEEPEST = 16  # files that include one another, as in OpenSSH
+LONGEST_PATH = 4096  # characters (limits.h, PATH_MAX)
 EXEC = 10.0  # seconds for the command of a `Match exec`
 WORDS = {"host", "match", "include"}
 LISTS = {"identityfile"}  # every value counts; of all other keys, the first
@@ -79,7 +82,7 @@ class SshConfig:
 
     def __init__(self, say: Say, user_file: Path | None = None, system_file: Path | None = None) -> None:
         self._say = say
-        self._user_file = user_file or Path("~/.ssh/config").expanduser()
+        self._user_file = user_file or home_path("~/.ssh/config")
         self._system_file = system_file or SYSTEM
         self._lines: dict[Path, list[Line]] = {}
         self._said: set[str] = set()
@@ -116,11 +119,11 @@ class SshConfig:
                 found.take(line)
 
     def _included(self, line: Line) -> Iterator[Path]:
-        base = self._system_file.parent if self._is_of_system(line.file) else Path("~/.ssh").expanduser()
+        base = self._system_file.parent if self._is_of_system(line.file) else home_path("~/.ssh")
         for word in line.words:
-            pattern = Path(word).expanduser()
-            whole = pattern if pattern.is_absolute() else base / pattern
-            yield from sorted(Path("/").glob(str(whole.relative_to("/"))))
+            if len(word) > LONGEST_PATH:
+                raise line.wrong("a path is too long")
+            yield from map(Path, sorted(glob.glob(str(base / home_path(word)))))  # for it, ** is no more than *
 
     def _is_of_system(self, file: Path) -> bool:
         return self._system_file.parent in file.parents
@@ -197,6 +200,8 @@ def _lines(file: Path, text: str) -> Iterator[Line]:
         line = Line(file, number, match[1].lower(), match[2], ())
         if line.key not in KEYS | WORDS:
             continue
+        if "\0" in line.rest:
+            raise line.wrong("there is a zero byte in it")
         # the whole line is the command
         words = (line.rest,) if line.key == "proxycommand" and line.rest else tuple(_words(line))
         if not words or not words[0]:
@@ -270,7 +275,7 @@ def _seconds(line: Line) -> None:
 
 def seconds(text: str) -> float | None:
     """`90`, `1m30s` → seconds; None if it is no time."""
-    if not re.fullmatch(r"([0-9]{1,6}[smhdwSMHDW]?)+", text):
+    if not re.fullmatch(r"([0-9]{1,6}[smhdwSMHDW])*([0-9]{1,6})?", text) or not text:
         return None
     units = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
     return float(sum(int(n) * units[unit.lower()] for n, unit in re.findall("([0-9]+)([a-zA-Z]?)", text)))
