@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 MIB = 1024**2
@@ -13,7 +14,10 @@ def parse_size(text: str) -> int:
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)(?:i?b)?", text.strip().lower())
     if not match:
         raise ValueError("should be a size such as 2G or 512M")
-    return int(float(match[1]) * 1024 ** " kmgt".index(match[2] or " "))
+    size = float(match[1]) * 1024 ** " kmgt".index(match[2] or " ")
+    if math.isinf(size):
+        raise ValueError("should be a size that a machine can have")
+    return int(size)
 
 
 def mib(size: float) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from docker.errors import DockerException
 from docker.utils import parse_host
 
 from cloudscale.errors import RequestError
+from cloudscale.outside import home_path, parse_object
 
 DEFAULT = "unix:///var/run/docker.sock"
 HOST = "DOCKER_HOST"
@@ -86,7 +86,7 @@ def own_endpoint() -> Endpoint:
 def _of_host(host: str) -> Endpoint:
     try:
         parse_host(host)
-    except DockerException as error:
+    except (DockerException, ValueError) as error:
         raise RequestError(
             f"DOCKER_HOST is {host!r}, which is not the address of an engine: {error}.",
             "Set it to unix:///run/docker.sock, tcp://HOST:PORT or ssh://USER@HOST, or unset it.",
@@ -95,7 +95,7 @@ def _of_host(host: str) -> Endpoint:
     with_tls = [variable for variable in TLS if os.environ.get(variable)]
     if not with_tls or urlsplit(host).scheme not in ("tcp", "http", "https"):
         return endpoint
-    folder = Path(os.environ.get("DOCKER_CERT_PATH") or _folder()).expanduser()
+    folder = home_path(os.environ.get("DOCKER_CERT_PATH") or _folder())
     verify = bool(os.environ.get("DOCKER_TLS_VERIFY"))
     for file in (*(["ca.pem"] if verify else []), "cert.pem", "key.pem"):
         if not (folder / file).is_file():
@@ -116,7 +116,7 @@ def _of_context(name: str) -> Endpoint:
     host = str(docker.get("Host") or "") if isinstance(docker, Mapping) else ""
     try:
         parse_host(host or "none")
-    except DockerException:
+    except (DockerException, ValueError):
         raise RequestError(
             f"The Docker context {name!r} is in use, and it does not exist or names no engine ({host or 'no host'}).",
             "docker context ls lists the contexts; docker context use default goes back to this computer's engine."
@@ -131,13 +131,12 @@ def _of_context(name: str) -> Endpoint:
 
 
 def _folder() -> Path:
-    return Path(os.environ.get("DOCKER_CONFIG") or "~/.docker").expanduser()
+    return home_path(os.environ.get("DOCKER_CONFIG") or "~/.docker")
 
 
 def _json(path: Path) -> Mapping[str, object]:
     """A file of the docker command; what can't be read counts as empty, as it does there."""
     try:
-        value = json.loads(path.read_text())
+        return parse_object(path.read_text())
     except (OSError, ValueError):
         return {}
-    return value if isinstance(value, dict) else {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,11 +33,11 @@ INSTRUCTIONS = (
 
 def check(folder: Path) -> None:
     """Raises RequestError if an image can't be built from the folder; it names the file and the line."""
-    if (folder / DOCKERFILE).is_file():
+    if os.path.isfile(folder / DOCKERFILE):
         return
-    if not (folder / REQUIREMENTS).is_file():
+    if not os.path.isfile(folder / REQUIREMENTS):
         others = ", ".join(_instructions(folder))
-        missing = "" if folder.is_dir() else " There is no such folder."
+        missing = "" if os.path.isdir(folder) else " There is no such folder."
         raise RequestError(
             f"{folder} has neither a {REQUIREMENTS} nor a {DOCKERFILE}."
             f"{f' Not used: {others}.' if others else missing}",
@@ -107,4 +108,4 @@ def unused(folder: Path) -> str:
 
 
 def _instructions(folder: Path) -> list[str]:
-    return [name for name in INSTRUCTIONS if (folder / name).exists()]
+    return [name for name in INSTRUCTIONS if os.path.exists(folder / name)]

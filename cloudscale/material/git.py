@@ -94,7 +94,10 @@ def _without_password(source: str) -> tuple[str, dict[str, str]]:
     """The address without user and password, and the environment with which git knows them all the same."""
     if not re.match(r"https?://", source, re.IGNORECASE):
         return source, {}
-    parts = urlsplit(source)
+    try:
+        parts = urlsplit(source)
+    except ValueError as error:
+        raise RequestError(f"{shown(source)!r} is not the address of a repository ({error}).", "Check it.") from None
     login, at, host = parts.netloc.rpartition("@")
     if not at:
         return source, {}

@@ -21,6 +21,7 @@ from cloudscale.drivers.vm.hypervisor import BaseImage
 from cloudscale.errors import MachineError, RequestError
 from cloudscale.hosts.this_computer import run_program
 from cloudscale.model import Say
+from cloudscale.outside import home_path
 from cloudscale.units import MIB, mib
 
 OTHER = "Use another image: --base-image FILE, or an https:// address."
@@ -74,12 +75,16 @@ def describe_source(source: str) -> str:
 
 
 def _is_address(source: str) -> bool:
-    return urlsplit(source).scheme in ("http", "https")
+    """Raises RequestError for what looks like one and is none."""
+    try:
+        return urlsplit(source).scheme in ("http", "https")
+    except ValueError as error:
+        raise RequestError(f"The disk image {source!r} has no such address ({error}).", OTHER) from None
 
 
 def _file(source: str) -> Path:
-    path = Path(source).expanduser()
-    if not path.is_file():
+    path = home_path(source)
+    if not os.path.isfile(path):  # not Path.is_file, which raises an error for a name that is too long
         raise RequestError(
             f"The disk image {source} does not exist (--base-image).", "Use an existing file, or an https:// address."
         )
@@ -88,7 +93,7 @@ def _file(source: str) -> Path:
 
 def _kept(url: str) -> Path:
     """Where the image of an address is, once it was downloaded."""
-    name = f"{hashlib.sha256(url.encode()).hexdigest()[:12]}-{Path(urlsplit(url).path).name}"
+    name = f"{hashlib.sha256(url.encode()).hexdigest()[:12]}-{Path(urlsplit(url).path).name[-100:]}"
     return user_cache_path("cloudscale") / "images" / name
 
 
