@@ -6,6 +6,7 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import SSHPrivateKeyTypes
@@ -47,7 +48,7 @@ def ssh_key(folder: Path, *, create: bool) -> SshKey | None:
             f"The course's SSH key {file} can't be used: {error.strerror}.",
             "Check that you may read and write this file and its folder.",
         ) from None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise RequestError(
             f"{file} can't be used as the course's SSH key ({error}).",
             "Restore the file that the course was made with.",
