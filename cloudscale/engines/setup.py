@@ -24,6 +24,7 @@ from cloudscale.hosts.firewall import SCRIPT, firewall
 from cloudscale.hosts.ssh import Connection
 from cloudscale.model import TIMED_OUT
 from cloudscale.networks import ENGINE_NETWORKS, spare_network
+from cloudscale.outside import OtherForm, formed, parse_object
 
 TLS_PORT = 2376  # of an engine with TLS (IANA's service docker-s)
 OLDEST = (20, 10)  # the oldest version of an engine that works
@@ -35,6 +36,7 @@ TLS = "/etc/docker/cloudscale"
 SETTINGS = "/etc/docker/daemon.json"
 UNIT = "/etc/systemd/system/docker.service.d/zz-cloudscale.conf"  # sorts last, so that it overrides the owner's
 MARK = "/var/lib/cloudscale/course/mark.json"
+BEFORE = "/var/lib/cloudscale/course/daemon.json.before"
 ALWAYS = ("hosts", "tlsverify", "tlscacert", "tlscert", "tlskey")  # settings that a course always overrides
 LOOPBACK = "127.0.0.1"
 WALLS = "firewall"  # a reason for a setup
@@ -125,7 +127,7 @@ def wanted_setup(
         reasons.append("certificate authority")
         files[f"{TLS}/ca.pem"] = authority.pem
     theirs = _settings(facts.settings_text, host)
-    own = _without(theirs, facts)
+    own = _without(theirs, facts, host)
     # an engine of the owner has its networks already
     networks = _networks(facts, own) if install or facts.installed_by_course else {}
     ours = _course_settings(facts, own, host, address) | networks | _disk_limits(facts, own, seat.disk)
@@ -164,25 +166,31 @@ def _new_certificate(facts: Facts, host: str, names: set[str], authority: Author
     return {f"{TLS}/cert.pem": pair.certificate, f"{TLS}/key.pem": pair.key}
 
 
-def _settings(text: str, name: str) -> dict[str, Any]:
+NEEDED = {"labels?": [str]}  # of an engine's settings
+
+
+CORRECT = "Correct that file on the machine: its engine does not start with it."
+
+
+def _settings(text: str, name: str, remedy: str = CORRECT) -> dict[str, Any]:
     try:
-        settings = json.loads(text.strip() or "{}")
-        if isinstance(settings, dict):
-            return settings
-    except ValueError:
-        pass
-    raise MachineError(
-        f"{name}: its {SETTINGS} is not valid JSON.",
-        "Correct that file on the machine: its engine does not start with it.",
-    )
+        settings: dict[str, Any] = formed(parse_object(text.strip() or "{}"), NEEDED)
+        return settings
+    except (ValueError, OtherForm) as error:
+        raise MachineError(f"{name}: its {SETTINGS} is not valid JSON ({error}).", remedy) from None
 
 
-def _without(settings: Mapping[str, Any], facts: Facts) -> dict[str, Any]:
+def _before(facts: Facts, name: str) -> dict[str, Any]:
+    """The owner's settings from before the course, of which the host keeps a copy."""
+    return _settings(facts.settings_before, name, f"Correct the copy from before the course on the machine: {BEFORE}")
+
+
+def _without(settings: Mapping[str, Any], facts: Facts, name: str) -> dict[str, Any]:
     """The owner's settings: the present ones, without those that we added and with those that we replaced."""
-    before = json.loads(facts.settings_before.strip() or "{}")
+    before = _before(facts, name)
     if facts.unit and not facts.mark:  # the record is damaged: only the settings from before are known
         return dict(before)
-    ours = facts.mark.get("settings", {})
+    ours = facts.mark.get("settings") or {}
     # sockets and certificates are ours, whatever their present values
     changed = {key for key, value in settings.items() if key in ours and ours[key] != value and key not in ALWAYS}
     kept = {key: value for key, value in settings.items() if key not in ours or key in changed}
@@ -194,9 +202,9 @@ def _course_settings(facts: Facts, own: Mapping[str, Any], host: str, address: s
     anywhere = "[::]" if ":" in host + address else "0.0.0.0"
     earlier = _earlier_settings(facts)
     through_systemd = facts.engine is None or facts.installed_by_course or facts.uses_socket_unit
-    socket = (
-        earlier["hosts"][0] if "hosts" in earlier else "fd://" if through_systemd else "unix:///var/run/docker.sock"
-    )
+    hosts = earlier.get("hosts")
+    usual = "fd://" if through_systemd else "unix:///var/run/docker.sock"
+    socket = hosts[0] if isinstance(hosts, list) and hosts else usual
     must: dict[str, Any] = {
         "hosts": [socket, f"tcp://{anywhere}:{TLS_PORT}"],
         "tlsverify": True,
@@ -234,8 +242,8 @@ def _disk_limits(facts: Facts, own: Mapping[str, Any], disk: int) -> dict[str, A
 
 def _earlier_settings(facts: Facts) -> Mapping[str, Any]:
     """What an earlier run added to daemon.json; where the record is damaged, all that is in there."""
-    earlier: Mapping[str, Any] = facts.mark.get("settings", {})
-    return json.loads(facts.settings_text.strip() or "{}") if facts.unit and not earlier else earlier
+    earlier: Mapping[str, Any] = facts.mark.get("settings") or {}
+    return _settings(facts.settings_text, "The machine") if facts.unit and not earlier else earlier
 
 
 def _is_alone(facts: Facts) -> bool:
@@ -260,7 +268,7 @@ def _networks(facts: Facts, own: Mapping[str, Any]) -> dict[str, Any]:
     """The ranges for a new engine's networks; the choice of an earlier run is kept unless it collides with others."""
     if "default-address-pools" in own or "bip" in own:
         return {}
-    chosen = [pool["base"] for pool in facts.mark.get("settings", {}).get("default-address-pools", [])]
+    chosen = [pool["base"] for pool in (facts.mark.get("settings") or {}).get("default-address-pools") or []]
     return {"default-address-pools": [{"base": spare_network(facts.networks, [*chosen, *ENGINE_NETWORKS]), "size": 20}]}
 
 
@@ -298,8 +306,8 @@ def release(connection: Connection, facts: Facts) -> str:
 
 def _restored(facts: Facts, name: str) -> bytes:
     """daemon.json without our part: exactly as it was before, unless its owner has changed it since."""
-    settings = _without(_settings(facts.settings_text, name), facts)
-    if settings == json.loads(facts.settings_before.strip() or "{}"):
+    settings = _without(_settings(facts.settings_text, name), facts, name)
+    if settings == _before(facts, name):
         return facts.settings_before.encode()
     return _json(settings)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import ipaddress
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 from cloudscale.errors import MachineError
 from cloudscale.hosts.ssh import Connection
 from cloudscale.model import CommandResult
+from cloudscale.outside import OtherForm, formed, parse_object
 from cloudscale.units import MIB
 
 READING = 60  # seconds for the script
@@ -163,13 +163,20 @@ def parse_facts(text: str, name: str) -> Facts:
         ) from None
 
 
+def _range(text: str) -> object:
+    return ipaddress.IPv4Network(formed(text, str))
+
+
+MARK = {"settings?": {"hosts?": [str], "default-address-pools?": [{"base": _range}]}}  # what is needed of it
+
+
 def _mark(text: str) -> Mapping[str, Any]:
     """The record of the course on the host; one that a power failure damaged counts as none."""
     try:
-        mark = json.loads(text or "{}")
-    except ValueError:
+        mark: Mapping[str, Any] = formed(parse_object(text or "{}"), MARK)
+        return mark
+    except (ValueError, OtherForm):
         return {}
-    return mark if isinstance(mark, dict) else {}
 
 
 def _first(pattern: str, text: str) -> str:

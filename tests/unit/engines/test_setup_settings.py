@@ -257,7 +257,7 @@ def test_with_any_settings_a_setup_is_complete_and_can_be_undone(
     text = json.dumps(theirs)
     host = settle(FakeHost(values={**values, "settings": text}), signer)
     assert setup_for(host, signer) is None
-    assert provision._without(json.loads(host.values["settings"]), host.facts) == theirs
+    assert provision._without(json.loads(host.values["settings"]), host.facts, "m1") == theirs
     assert provision._restored(host.facts, "m1").decode() == text
 
 
