@@ -9,14 +9,14 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import docker
 import requests
-from docker.errors import APIError, DockerException
+from docker.errors import APIError, DockerException, StreamParseError
 from docker.tls import TLSConfig
 from docker.utils import version_lt
 
@@ -26,6 +26,7 @@ from cloudscale.errors import CloudscaleError, EngineError, NotSetUp
 from cloudscale.fanout import WIDTH
 from cloudscale.model import Machine, Node, Say
 from cloudscale.networks import endpoint
+from cloudscale.outside import PORT, UNEXPECTED, OtherForm, formed, in_words, is_of_library
 
 CONNECT_TIMEOUT = 10  # seconds to connect to another machine
 REQUEST_TIMEOUT = 60  # seconds for one answer of an engine; a loaded one is slow to create containers
@@ -39,6 +40,14 @@ INSTALL = (
 )
 GROUP = "docker"  # whose members may use the engine of their computer (docs.docker.com, "Post-installation steps")
 OLDEST_API = "1.41"  # the first with a limit on the processes of a service
+
+
+# what is needed of an engine's answers
+INFO = {"NCPU": int, "MemTotal": int, "Swarm?": {"NodeID?": str}, "Labels?": [str]}
+CONTAINER = {"Labels": {"*": str}, "Ports?": [{"PublicPort?": PORT}]}
+TASK = {"ServiceID": str, "Spec": {"Resources?": {"Reservations?": {"MemoryBytes?": int}}}}
+SERVICE = {"ID": str, "Spec": {"Labels": {"*": str}, "EndpointSpec?": {"Ports?": [{"PublishedPort?": PORT}]}}}
+FAILURE = {"errorDetail?": {"message?": str}, "error?": str}
 
 
 @dataclass(frozen=True)
@@ -150,15 +159,27 @@ def describe(engine: Engine, course: str, *, manages: bool) -> Node:
     `manages`: the engine is a manager of its swarm, which knows more.
     """
     with engine_errors(engine.name):
-        info = engine.api.info()
-        containers = engine.api.containers()
+        info = formed(engine.api.info(), INFO)
+        containers = formed(engine.api.containers(), [CONTAINER])
+        node_id = (info.get("Swarm") or {}).get("NodeID") or ""
         tasks, services = [], []
         if manages:
-            tasks = engine.api.tasks(filters={"node": info["Swarm"]["NodeID"], "desired-state": "running"})
+            tasks = engine.api.tasks(filters={"node": node_id, "desired-state": "running"})
             services = engine.api.services()
+        return _node(engine.machine, course, info, containers, formed(tasks, [TASK]), formed(services, [SERVICE]))
+
+
+def _node(
+    machine: Machine,
+    course: str,
+    info: Mapping[str, Any],
+    containers: Sequence[Mapping[str, Any]],
+    tasks: Sequence[Mapping[str, Any]],
+    services: Sequence[Mapping[str, Any]],
+) -> Node:
     ours = {service["ID"] for service in services if service["Spec"]["Labels"].get(naming.MARK) == course}
     reserved = sum(
-        task["Spec"].get("Resources", {}).get("Reservations", {}).get("MemoryBytes", 0)
+        ((task["Spec"].get("Resources") or {}).get("Reservations") or {}).get("MemoryBytes") or 0
         for task in tasks
         if task["ServiceID"] not in ours
     )
@@ -167,12 +188,12 @@ def describe(engine: Engine, course: str, *, manages: bool) -> Node:
         port["PublishedPort"]
         for service in services
         if service["ID"] not in ours
-        for port in service["Spec"].get("EndpointSpec", {}).get("Ports") or []
-        if "PublishedPort" in port
+        for port in (service["Spec"].get("EndpointSpec") or {}).get("Ports") or []
+        if port.get("PublishedPort")
     }
     return Node(
-        machine=engine.machine,
-        id=(info.get("Swarm") or {}).get("NodeID", ""),
+        machine=machine,
+        id=(info.get("Swarm") or {}).get("NodeID") or "",
         cpus=info["NCPU"],
         memory=info["MemTotal"],
         has_quotas=naming.QUOTAS in (info.get("Labels") or ()),
@@ -196,7 +217,9 @@ def close_stream(stream: Any) -> None:
 
 def _published(containers: Iterable[Mapping[str, Any]]) -> frozenset[int]:
     """The machine's ports that lead to containers."""
-    return frozenset(port["PublicPort"] for each in containers for port in each["Ports"] if "PublicPort" in port)
+    return frozenset(
+        port["PublicPort"] for each in containers for port in each.get("Ports") or () if port.get("PublicPort")
+    )
 
 
 @contextlib.contextmanager
@@ -208,6 +231,13 @@ def engine_errors(machine: str) -> Iterator[None]:
         raise
     except (DockerException, requests.RequestException, OSError) as error:
         raise explain(error, machine) from error
+    except (OtherForm, StreamParseError, *UNEXPECTED) as error:
+        if isinstance(error, UNEXPECTED) and not is_of_library(error):
+            raise
+        raise EngineError(
+            f"The Docker Engine of {machine} gave an answer that can't be understood ({in_words(error)}).",
+            "Check its version on that machine: docker version. --debug shows more.",
+        ) from error
 
 
 def explain(error: BaseException, machine: str) -> EngineError:
@@ -269,7 +299,8 @@ def _access_remedy() -> str:
 
 def failure(event: Mapping[str, Any]) -> str:
     """The error in an event of a pull, load or build; empty if it has none. `error` is what older engines call it."""
-    return str((event.get("errorDetail") or {}).get("message") or event.get("error") or "")
+    event = formed(event, FAILURE)
+    return (event.get("errorDetail") or {}).get("message") or event.get("error") or ""
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -15,6 +14,7 @@ from cloudscale.engines.client import Engine, engine_errors
 from cloudscale.errors import CloudscaleError, EngineError
 from cloudscale.gateway.routes import FOLDER, HTTP
 from cloudscale.gateway.volume import STATE, GatewayVolume, OpenVolume
+from cloudscale.outside import formed, parse_object, port_text
 from cloudscale.seats.address import HTTPS, Entrance
 from cloudscale.seats.spec import SECOND, Spec, covers
 from cloudscale.units import MIB
@@ -24,6 +24,19 @@ STARTING = 120.0  # seconds for the gateway to work with its files
 ENOUGH = 3  # starts that failed: one more would too
 MEMORY = 1024 * MIB  # bytes: a thousand WebSockets take a hundred megabytes
 PROCESSES = 512
+
+
+# what is needed of an engine's answers
+SERVICE = {
+    "ID": str,
+    "Version": {"Index": int},
+    "Spec": {
+        "Name": str,
+        "Labels": {"*": str, f"{naming.PORT}?": port_text},
+        "TaskTemplate": {"Placement?": {"Constraints?": [str]}, "ContainerSpec": {"Image": str}},
+    },
+}
+TASK = {"ID": str, "CreatedAt": str, "Status": {"State": str, "Err?": str}}
 
 
 @dataclass(frozen=True)
@@ -58,13 +71,13 @@ def listening(entrance: Entrance) -> list[int]:
 def running_gateway(manager: Engine, course: str) -> Gateway | None:
     """The gateway of the course, read back from the swarm; None if there is none."""
     with engine_errors(manager.name):
-        for service in manager.api.services(filters=naming.gateway_filter(course)):
+        for service in formed(manager.api.services(filters=naming.gateway_filter(course)), [SERVICE]):
             spec, labels_of = service["Spec"], service["Spec"]["Labels"]
-            pins = spec["TaskTemplate"].get("Placement", {}).get("Constraints", [])
+            pins = (spec["TaskTemplate"].get("Placement") or {}).get("Constraints") or []
             return Gateway(
                 Entrance(
                     labels_of.get(naming.HOST, ""),
-                    int(labels_of.get(naming.PORT, HTTPS)),
+                    port_text(labels_of.get(naming.PORT, str(HTTPS))),
                     labels_of.get(naming.MODE) == "subdomain",
                 ),
                 service["ID"],
@@ -210,7 +223,7 @@ def take_effect(
 def _tasks(manager: Engine, name: str) -> list[dict[str, Any]]:
     """The tasks of the service, the newest first."""
     with engine_errors(manager.name):
-        tasks = manager.api.tasks(filters={"service": name})
+        tasks = formed(manager.api.tasks(filters={"service": name}), [TASK])
     return sorted(tasks, key=lambda task: str(task["CreatedAt"]), reverse=True)
 
 
@@ -237,8 +250,7 @@ def _containers(engine: Engine, course: str) -> list[Any]:
 
 def _decoded(data: bytes | None) -> dict[str, Any]:
     with contextlib.suppress(ValueError):
-        decoded = json.loads(data or b"{}")
-        return decoded if isinstance(decoded, dict) else {}
+        return parse_object(data or b"{}")
     return {}
 
 

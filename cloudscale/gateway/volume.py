@@ -17,6 +17,7 @@ from cloudscale.course import naming
 from cloudscale.engines.client import Engine, engine_errors
 from cloudscale.errors import EngineError
 from cloudscale.gateway.routes import FOLDER
+from cloudscale.outside import in_words
 from cloudscale.units import MIB
 from cloudscale.waiting import poll
 
@@ -87,9 +88,15 @@ class OpenVolume:
         """A file's content, or None if there is none."""
         if (archive := self.read_archive(name)) is None:
             return None
-        with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-            file = tar.extractfile(tar.next() or tarfile.TarInfo())
-            return file.read() if file else None
+        try:
+            with tarfile.open(fileobj=io.BytesIO(archive), mode="r:") as tar:
+                file = tar.extractfile(tar.next() or tarfile.TarInfo())
+                return file.read() if file else None
+        except (tarfile.TarError, ValueError) as error:
+            raise EngineError(
+                f"{self._engine.name}: {name} in the gateway's volume can't be read ({in_words(error)}).",
+                "Run again.",
+            ) from None
 
     def read_archive(self, name: str) -> bytes | None:
         """A file or folder as a tar archive, or None if there is none. Raises EngineError if it is too large."""

@@ -33,7 +33,7 @@ LEAST_FREE = GIB // 2  # bytes of free disk for an image whose size is not known
 SENDS = 2  # from one machine at the same time: an engine may write each of them to its disk first
 WAITING = 3600.0  # seconds for the image to arrive on a first machine
 SENDING = 3600.0  # seconds for an image through this computer
-COPIED = re.compile(rb"(\d+) bytes[^\r\n]*copied")  # dd(1)'s count
+COPIED = re.compile(rb"\b(\d{1,18}) bytes[^\r\n]*copied")  # dd(1)'s count
 
 
 @dataclass(frozen=True)

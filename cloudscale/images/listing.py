@@ -7,6 +7,14 @@ from dataclasses import dataclass
 
 from cloudscale.engines.client import Engine, engine_errors
 from cloudscale.images.recipes import RECIPE, find_recipe, recipe_names, reference, short_name
+from cloudscale.outside import formed
+
+IMAGE = {  # what is needed of an engine's answer
+    "Created": str,
+    "Size": int,
+    "RootFS": {"Layers": [str]},
+    "Config": {"Labels": {RECIPE: str}},
+}
 
 
 @dataclass(frozen=True)
@@ -40,14 +48,14 @@ def built_on(engine: Engine) -> dict[str, Built]:
     """The images on an engine that cloudscale built, by their short names. Raises EngineError."""
     built = {}
     with engine_errors(engine.name):
-        for image in engine.api.images(filters={"label": RECIPE}):
-            for name in image["RepoTags"] or ():
+        for image in formed(engine.api.images(filters={"label": RECIPE}), [{"RepoTags?": [str]}]):
+            for name in image.get("RepoTags") or ():
                 short = short_name(name)
                 if name == reference(short):
-                    details = engine.api.inspect_image(name)
-                    created = str(details["Created"])[:16].replace("T", " ")
+                    details = formed(engine.api.inspect_image(name), IMAGE)
+                    created = details["Created"][:16].replace("T", " ")
                     layers = tuple(details["RootFS"]["Layers"])
-                    built[short] = Built(details["Config"]["Labels"][RECIPE], created, int(details["Size"]), layers)
+                    built[short] = Built(details["Config"]["Labels"][RECIPE], created, details["Size"], layers)
     return built
 
 

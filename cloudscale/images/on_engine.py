@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from docker.errors import APIError, ImageNotFound
 from docker.utils import parse_repository_tag
 
 from cloudscale.course import naming
-from cloudscale.engines.client import Engine, engine_errors, explain_text, failure
+from cloudscale.engines.client import FAILURE, Engine, engine_errors, explain_text, failure
 from cloudscale.errors import CloudscaleError, EngineError, ImageError, RequestError
+from cloudscale.outside import formed
 
 # [registry/]repository[:tag][@digest], as in the reference implementation (github.com/distribution/reference)
 _PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
@@ -41,6 +43,20 @@ ulimit -Hn
 
 # how engines refuse to start a container whose image has no such program
 NO_SHELL = ("executable file not found", "no such file or directory")
+
+
+IMAGE = {  # what is needed of an engine's answer
+    "Id": str,
+    "RepoDigests?": [str],
+    "RepoTags?": [str],
+    "RootFS?": {"Layers?": [str]},
+    "Created?": str,
+    "Size?": int,
+    "Architecture?": str,
+}
+
+
+PULLED = {**FAILURE, "id?": str, "progressDetail?": {"current?": int, "total?": int}}
 
 
 @dataclass(frozen=True)
@@ -113,16 +129,20 @@ def find_image(engine: Engine, reference: str) -> EngineImage | None:
             if error.status_code == 400:
                 raise _invalid_reference(reference, str(error.explanation)) from None
             raise
+        return _image(reference, formed(details, IMAGE))
+
+
+def _image(reference: str, details: Mapping[str, Any]) -> EngineImage:
     repository, _ = parse_repository_tag(reference)
     digests = [digest for digest in details.get("RepoDigests") or [] if digest.partition("@")[0] == repository]
     created = str(details.get("Created") or "")
     return EngineImage(
         id=str(details["Id"]),
         digest=digests[0] if digests else "",
-        layers=tuple(details.get("RootFS", {}).get("Layers") or [details["Id"]]),
+        layers=tuple((details.get("RootFS") or {}).get("Layers") or [details["Id"]]),
         created="" if created.startswith(NEVER) else created,
-        size=int(details.get("Size", 0)),
-        architecture=str(details.get("Architecture", "")),
+        size=details.get("Size") or 0,
+        architecture=details.get("Architecture") or "",
         names=tuple(details.get("RepoTags") or ()),
     )
 
@@ -142,7 +162,7 @@ def only_here(engine: Engine, image: EngineImage) -> bool:
 def other_architecture(engine: Engine, image: EngineImage) -> str:
     """The machine's architecture, if an image is built for another one; else "". Raises EngineError."""
     with engine_errors(engine.name):
-        architecture = str(engine.api.version()["Arch"])
+        architecture = str(formed(engine.api.version(), {"Arch": str})["Arch"])
     return architecture if image.architecture not in ("", architecture) else ""
 
 
@@ -182,7 +202,7 @@ def look_inside(engine: Engine, reference: str, pinned: str, course: str) -> Not
         )
         try:
             container.start()
-            ended = container.wait(timeout=INSPECTING)["StatusCode"]
+            ended = formed(container.wait(timeout=INSPECTING), {"StatusCode": int})["StatusCode"]
             said = container.logs(stdout=True, stderr=False)
         except APIError as error:
             if not any(text in str(error.explanation) for text in NO_SHELL):
@@ -209,10 +229,11 @@ def _pull(engine: Engine, reference: str, bytes_done: BytesDone | None) -> None:
     layers: dict[str, tuple[int, int]] = {}
     try:
         for event in engine.api.pull(repository, tag=tag or "latest", stream=True, decode=True):
-            if error := failure(event):
+            if error := failure(formed(event, PULLED)):
                 raise not_pulled(reference, error, engine.name)
-            if event.get("status") == "Downloading" and event.get("progressDetail", {}).get("total"):
-                layers[event["id"]] = (event["progressDetail"]["current"], event["progressDetail"]["total"])
+            progress = event.get("progressDetail") or {}
+            if event.get("status") == "Downloading" and progress.get("total"):
+                layers[event.get("id") or ""] = (progress.get("current") or 0, progress["total"])
                 if bytes_done:
                     bytes_done(sum(have for have, _ in layers.values()), sum(all_ for _, all_ in layers.values()))
     except APIError as problem:

@@ -12,6 +12,7 @@ from pathlib import Path
 from cloudscale.engines.client import Engine, engine_errors
 from cloudscale.errors import EngineError, RequestError
 from cloudscale.images.own import DOCKERFILE, check
+from cloudscale.outside import formed
 
 RECIPES = Path(__file__).parent / "builtin"
 PACKAGES = "packages.txt"
@@ -121,5 +122,6 @@ def recipe_on(engine: Engine, image: str) -> str:
 
 
 def label_on(engine: Engine, image: str, label: str) -> str:
-    config = engine.api.inspect_image(image).get("Config") or {}
+    details = formed(engine.api.inspect_image(image), {"Config?": {"Labels?": {"*": str}}})
+    config = details.get("Config") or {}
     return str((config.get("Labels") or {}).get(label, ""))

@@ -15,7 +15,9 @@ from docker.errors import NotFound
 
 from cloudscale.course import naming
 from cloudscale.engines.client import Engine, engine_errors
+from cloudscale.outside import formed, parse_json
 
+CONFIG = {"ID": str, "Spec": {"Name": str, "Data?": str}}  # what is needed of an engine's answer
 COLLECTED = "collected"  # the role of the config, in a label
 
 
@@ -25,7 +27,7 @@ def read_marks(manager: Engine, course: str) -> dict[str, int]:
         marks: dict[str, int] = {}
         for config in _configs(manager, course):
             with contextlib.suppress(ValueError):
-                marks |= json.loads(base64.b64decode(config["Spec"].get("Data") or ""))
+                marks |= formed(parse_json(base64.b64decode(config["Spec"].get("Data") or "")), {"*": int})
         return marks
 
 
@@ -52,4 +54,4 @@ def forget_marks(manager: Engine, course: str, student_ids: Collection[str]) -> 
 
 def _configs(manager: Engine, course: str) -> list[dict[str, dict[str, str]]]:
     labels = [f"{naming.MARK}={course}", f"{naming.ROLE}={COLLECTED}"]
-    return list(manager.api.configs(filters={"label": labels}))
+    return list(formed(manager.api.configs(filters={"label": labels}), [CONFIG]))

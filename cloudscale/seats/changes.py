@@ -14,7 +14,15 @@ from docker.errors import APIError, NotFound
 from cloudscale.course import naming
 from cloudscale.engines.client import Engine, engine_errors
 from cloudscale.errors import CloudscaleError
+from cloudscale.outside import formed
 
+
+def _count(text: str) -> int:
+    return int(text)
+
+
+# what is needed of an engine's answer
+CONFIG = {"ID": str, "Spec": {"Labels": {naming.STUDENT: str, naming.COUNT: _count}}}
 PASSWORD = "password"  # the role of these configs, in a label
 
 
@@ -83,5 +91,6 @@ def _configs(manager: Engine, course: str) -> list[tuple[Mapping[str, str], str]
     """The labels and the id of each note."""
     marks = naming.labels(course, **{naming.ROLE: PASSWORD})
     with engine_errors(manager.name):
-        configs = manager.api.configs(filters={"label": [f"{key}={value}" for key, value in marks.items()]})
+        filters = {"label": [f"{key}={value}" for key, value in marks.items()]}
+        configs = formed(manager.api.configs(filters=filters), [CONFIG])
     return [(config["Spec"]["Labels"], config["ID"]) for config in configs]

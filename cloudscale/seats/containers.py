@@ -18,6 +18,7 @@ from cloudscale.course import naming
 from cloudscale.engines.client import Engine, close_stream, engine_errors
 from cloudscale.errors import EngineError, SeatError
 from cloudscale.model import TIMED_OUT, CommandResult, Outcome, Place, Printed, command_result
+from cloudscale.outside import date_text, formed, port_text
 from cloudscale.waiting import poll
 
 SERVICE = "com.docker.swarm.service.name"  # a label that Swarm sets
@@ -32,6 +33,17 @@ KILLED = frozenset({137, 143})  # exit codes of a command that timeout(1) had to
 WITH_DEADLINE = 'if command -v timeout >/dev/null; then exec timeout -k 5 "$0" sh -c "$1"; else exec sh -c "$1"; fi'
 
 
+def made(date: str) -> datetime | None:
+    """When a volume was made; None if the engine does not know."""
+    return date_text(date) if date else None
+
+
+# what is needed of an engine's answers
+CONTAINER = {"Id": str, "Labels": {naming.STUDENT: str, "*": str}}
+LABELS = {"*": str, f"{naming.PORT}?": port_text}
+VOLUMES = {"Volumes?": [{"Name": str, "Labels?": LABELS, "CreatedAt?": made, "Options?": dict}]}
+
+
 @dataclass(frozen=True)
 class SeatContainer:
     """A seat's container; `service` is the seat's name, from a label that Swarm sets."""
@@ -42,8 +54,9 @@ class SeatContainer:
 
 def seat_containers(engine: Engine, course: str, *, all_states: bool = False) -> dict[str, SeatContainer]:
     """Student's id → container of each seat that runs on this machine (`all_states`: also those that have ended)."""
+    filters = {"label": [f"{naming.MARK}={course}", naming.STUDENT]}
     with engine_errors(engine.name):
-        listed = engine.api.containers(all=all_states, filters={"label": [f"{naming.MARK}={course}", naming.STUDENT]})
+        listed = formed(engine.api.containers(all=all_states, filters=filters), [CONTAINER])
     return {
         container["Labels"][naming.STUDENT]: SeatContainer(container["Id"], container["Labels"].get(SERVICE, ""))
         for container in listed
@@ -68,7 +81,7 @@ def execute(engine: Engine, container: str, command: str, timeout: float) -> Com
             start = time.monotonic()
             created = engine.api.exec_create(container, ["sh", "-c", WITH_DEADLINE, f"{timeout:g}", command])
             out, err = _output(engine.api.exec_start(created["Id"], socket=True), timeout + ENDING)
-            exit_code = engine.api.exec_inspect(created["Id"])["ExitCode"]
+            exit_code = formed(engine.api.exec_inspect(created["Id"]), {"ExitCode?": int}).get("ExitCode")
             took = time.monotonic() - start
         except APIError as error:
             raise SeatError(f"The command can't run in the container: {error.explanation or error}.") from None
@@ -90,7 +103,7 @@ def _output(stream: Any, timeout: float) -> tuple[Printed, Printed]:
     printed = {1: Printed(), 2: Printed()}
     try:
         for channel, data in _frames(stream):
-            printed[channel].add(data)
+            printed[channel if channel in printed else 2].add(data)  # 3 is the engine's own error
     except OSError:
         pass  # the timer closed it in the middle of a frame
     finally:
@@ -170,7 +183,8 @@ def volumes(engine: Engine, course: str) -> list[Any]:
 
 def _volumes(engine: Engine, course: str) -> list[Any]:
     with engine_errors(engine.name):
-        return list(engine.api.volumes(filters={"label": f"{naming.MARK}={course}"})["Volumes"] or [])
+        listed = formed(engine.api.volumes(filters={"label": f"{naming.MARK}={course}"}), VOLUMES).get("Volumes")
+        return [volume for volume in listed or [] if volume.get("Labels")]
 
 
 def let_count(engine: Engine, course: str, students: Collection[str]) -> None:
@@ -191,8 +205,8 @@ def remembered_places(engine: Engine, course: str) -> dict[str, tuple[datetime, 
     unfinished = {volume["Labels"].get(naming.COPYING) for volume in listed}
     return {
         student: (
-            UNFINISHED if student in unfinished else datetime.fromisoformat(volume["CreatedAt"]),
-            Place(engine.name, int(volume["Labels"].get(naming.PORT, 0))),
+            UNFINISHED if student in unfinished else date_text(volume["CreatedAt"]),
+            Place(engine.name, port_text(volume["Labels"].get(naming.PORT, "0"))),
         )
         for volume in listed
         if (student := volume["Labels"].get(naming.STUDENT)) and volume.get("CreatedAt")

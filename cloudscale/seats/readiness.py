@@ -12,12 +12,21 @@ from cloudscale.engines.client import Engine, engine_errors
 from cloudscale.errors import CloudscaleError, SeatError, SlowSeat
 from cloudscale.fanout import WIDTH, fan_out
 from cloudscale.model import Outcome, Outcomes, Seat, last_lines
+from cloudscale.outside import formed
 from cloudscale.seats.address import Addresses
 from cloudscale.seats.services import Change, RunningSeat
 from cloudscale.seats.spec import covers
 from cloudscale.waiting import Clock, SystemClock, poll
 
 Task = Mapping[str, Any]
+TASK = {  # what is needed of an engine's answer
+    "ID": str,
+    "ServiceID": str,
+    "CreatedAt": str,
+    "DesiredState": str,
+    "Spec": dict,
+    "Status": {"State": str, "Err?": str, "ContainerStatus?": {"ContainerID?": str}},
+}
 
 INTERVAL = 0.5  # seconds between two looks at all seats
 TRIES = 3  # failed starts of one seat, one after another, that make waiting on useless
@@ -141,7 +150,7 @@ class _Wait:
 def all_tasks(manager: Engine) -> dict[str, list[Task]]:
     """Every service's tasks, newest first; one request for the whole swarm."""
     with engine_errors(manager.name):
-        tasks = sorted(manager.api.tasks(), key=lambda task: task["CreatedAt"], reverse=True)
+        tasks = sorted(formed(manager.api.tasks(), [TASK]), key=lambda task: str(task["CreatedAt"]), reverse=True)
     grouped: dict[str, list[Task]] = {}
     for task in tasks:
         grouped.setdefault(task["ServiceID"], []).append(task)
@@ -149,12 +158,12 @@ def all_tasks(manager: Engine) -> dict[str, list[Task]]:
 
 
 def _cause(engines: Mapping[str, Engine], seat: Seat, task: Task) -> SeatError:
-    return failure(seat, task["Status"].get("Err", ""), _last_words(engines.get(seat.place.machine), task))
+    return failure(seat, task["Status"].get("Err") or "", _last_words(engines.get(seat.place.machine), task))
 
 
 def _last_words(engine: Engine | None, task: Task) -> str:
     """The end of what the container of a failed task wrote; the engine keeps it for a while."""
-    container = task["Status"].get("ContainerStatus", {}).get("ContainerID")
+    container = _container(task)
     if not container or engine is None:
         return ""
     # where the log can't be read, the message goes without it
@@ -162,6 +171,11 @@ def _last_words(engine: Engine | None, task: Task) -> str:
         text = engine.api.logs(container, tail=3).decode(errors="replace")
         return last_lines(text, 3)
     return ""
+
+
+def _container(task: Task) -> str:
+    """The id of its container; empty if there is none."""
+    return (task["Status"].get("ContainerStatus") or {}).get("ContainerID") or ""
 
 
 def _failed(task: Task) -> bool:
@@ -182,9 +196,7 @@ def _is_closed(task: Task) -> bool:
 def _has_container(tasks: Sequence[Task], change: Change) -> bool:
     """Whether a container of the wanted form exists: until then, an answer comes from the one before it."""
     return any(
-        task["DesiredState"] == "running"
-        and task["Status"].get("ContainerStatus", {}).get("ContainerID")
-        and covers(task["Spec"], change.task_template)
+        task["DesiredState"] == "running" and _container(task) and covers(task["Spec"], change.task_template)
         for task in tasks
     )
 
@@ -269,7 +281,14 @@ def _state(running: RunningSeat, own: Sequence[Task], addresses: Addresses, engi
     failed = [task for task in own if _failed(task)]
     if len(failed) >= FAILED or (own[0]["Status"]["State"] == "pending" and own[0]["Status"].get("Err")):
         return SeatState("failed", _cause(engines, seat, (failed or own)[0]))
-    age = datetime.now(UTC) - datetime.fromisoformat(own[0]["CreatedAt"][:19] + "+00:00")
-    if age.total_seconds() < STARTING:
+    if _age(own[0]) < STARTING:
         return SeatState("starting")
     return SeatState("failed", SeatError(f"{_who(seat)}: the server does not answer.", "Look at its log."))
+
+
+def _age(task: Task) -> float:
+    """The seconds since it was created; none if its date is no date."""
+    with contextlib.suppress(ValueError):
+        created = datetime.fromisoformat(task["CreatedAt"][:19] + "+00:00")
+        return (datetime.now(UTC) - created).total_seconds()
+    return 0

@@ -19,12 +19,32 @@ from cloudscale.engines.client import Engine, engine_errors
 from cloudscale.errors import RequestError, SeatError
 from cloudscale.fanout import fan_out
 from cloudscale.model import Node, Outcome, Outcomes, Place, Seat, Student
+from cloudscale.outside import PORT, formed
 from cloudscale.seats import jupyter
 from cloudscale.seats.containers import clear_orphans, let_count, wait_gone
 from cloudscale.seats.spec import SeatFile, Server, Spec, Template, covers, server_of, started, wanted_spec, with_files
 from cloudscale.waiting import retry
 
 AGREEING = 30.0  # seconds for a change of a service that the swarm changes, too
+
+
+# what is needed of an engine's answer about a seat
+CONTAINER = {
+    "Image": str,
+    "Env?": [str],
+    "Mounts": [{"VolumeOptions?": {"Labels?": {"*": str}}}],
+    "Secrets?": [{"SecretID": str, "SecretName": str}],
+}
+SERVICE = {
+    "ID": str,
+    "Version": {"Index": int},
+    "Spec": {
+        "Name": str,
+        "Labels": {"*": str},
+        "TaskTemplate": {"Placement?": {"Constraints?": [str]}, "ContainerSpec": CONTAINER},
+        "EndpointSpec?": {"Ports?": [{"PublishedPort": PORT}]},
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -63,15 +83,18 @@ def running_seats(
 ) -> list[RunningSeat]:
     """The seats of the course, read back from the swarm, in a stable order. `machines`: their names by node id."""
     with engine_errors(manager.name):
-        services = manager.api.services(filters={"label": f"{naming.MARK}={course}"})
-    seats = [_running_seat(service, machines) for service in services if naming.STUDENT in service["Spec"]["Labels"]]
+        services = formed(
+            manager.api.services(filters={"label": f"{naming.MARK}={course}"}), [{"Spec": {"Labels": dict}}]
+        )
+        seats = [_running_seat(each, machines) for each in services if naming.STUDENT in each["Spec"]["Labels"]]
     return sorted(seats, key=lambda seat: (seat.node_id, seat.place.port, seat.name))
 
 
 def _running_seat(service: Mapping[str, Any], machines: Mapping[str, str]) -> RunningSeat:
-    spec, labels = service["Spec"], service["Spec"]["Labels"]
-    pins = [c for c in spec["TaskTemplate"].get("Placement", {}).get("Constraints", []) if c.startswith("node.id==")]
-    ports = spec.get("EndpointSpec", {}).get("Ports", [])
+    spec = formed(service, SERVICE)["Spec"]
+    labels, constraints = spec["Labels"], (spec["TaskTemplate"].get("Placement") or {}).get("Constraints") or []
+    pins = [constraint for constraint in constraints if constraint.startswith("node.id==")]
+    ports = (spec.get("EndpointSpec") or {}).get("Ports") or []
     node_id = pins[0].removeprefix("node.id==") if pins else ""
     return RunningSeat(
         student=Student(labels[naming.STUDENT], labels.get(naming.NAME, ""), email=labels.get(naming.EMAIL, "")),

@@ -5,16 +5,32 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from cloudscale.engines.client import Engine, engine_errors
 from cloudscale.errors import EngineError
 from cloudscale.fanout import fan_out
+from cloudscale.outside import date_text, formed
 from cloudscale.seats.containers import seat_containers
 
 WIDTH = 8  # containers of one engine that are asked at the same time; one takes 10 ms
 ASKING = 20.0  # seconds for all containers of an engine
+
+
+def _instant(text: str) -> float:
+    return date_text(text).timestamp()
+
+
+AMOUNT = range(2**64)
+STATS = {  # what is needed of an engine's answer
+    "read?": _instant,
+    "memory_stats?": {
+        "usage?": AMOUNT,
+        "limit?": AMOUNT,
+        "stats?": {"total_inactive_file?": AMOUNT, "inactive_file?": AMOUNT},
+    },
+    "cpu_stats?": {"cpu_usage?": {"total_usage": AMOUNT}},
+}
 
 
 @dataclass(frozen=True)
@@ -67,17 +83,18 @@ def parse_sample(container: str, stats: Mapping[str, Any]) -> Sample | None:
     Memory is what `docker stats` shows: without what the kernel gives back by itself. cgroup v1 and v2 call that by
     different names (docker/cli, calculateMemUsageUnixNoCache).
     """
+    stats = formed(stats, STATS)
     memory, cpu = stats.get("memory_stats") or {}, stats.get("cpu_stats") or {}
-    if not memory.get("usage") or not cpu.get("cpu_usage"):
+    if not stats.get("read") or not memory.get("usage") or not cpu.get("cpu_usage"):
         return None
     parts = memory.get("stats") or {}
-    used, cached = memory["usage"], parts.get("total_inactive_file", parts.get("inactive_file", 0))
+    used, cached = memory["usage"], parts.get("total_inactive_file") or parts.get("inactive_file") or 0
     return Sample(
         container=container,
-        at=datetime.fromisoformat(stats["read"]).timestamp(),
+        at=_instant(stats["read"]),
         cpu=cpu["cpu_usage"]["total_usage"] / 10**9,
         memory=used - cached if cached < used else used,
-        limit=memory.get("limit", 0),
+        limit=memory.get("limit") or 0,
     )
 
 

@@ -14,6 +14,9 @@ from docker.errors import NotFound
 
 from cloudscale.course import deadline, naming
 from cloudscale.engines.client import Engine, engine_errors
+from cloudscale.outside import formed
+
+CONFIG = {"ID": str, "Spec": {"Labels?": {"*": str}}}  # what is needed of an engine's answer
 
 
 def read_deadline(manager: Engine, course: str) -> datetime | None:
@@ -38,5 +41,5 @@ def write_deadline(manager: Engine, course: str, when: datetime | None) -> None:
 
 
 def _configs(manager: Engine, course: str) -> list[Any]:
-    configs = manager.api.configs(filters={"label": f"{naming.MARK}={course}"})
+    configs = formed(manager.api.configs(filters={"label": f"{naming.MARK}={course}"}), [CONFIG])
     return [config for config in configs if deadline.MARK in (config["Spec"].get("Labels") or {})]

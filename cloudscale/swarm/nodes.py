@@ -13,6 +13,7 @@ from docker.errors import APIError, NotFound
 from cloudscale.course import naming
 from cloudscale.engines.client import Engine, engine_errors
 from cloudscale.errors import SwarmError, in_others_swarm
+from cloudscale.outside import formed
 from cloudscale.waiting import poll, retry
 
 BRIDGE = "docker_gwbridge"  # the engine creates it when it joins a swarm, and does not remove it
@@ -27,6 +28,17 @@ AGREEING = 60.0  # seconds for managers to agree on a change: an engine gives up
 # the node has just changed, the managers are electing a leader, or the leader did not answer another manager in time
 UNDECIDED = re.compile("(?i)out of sequence|lost leader status|not have a leader|no leader|deadline ?exceeded")
 NO_LABELS = dict.fromkeys((naming.MARK, MACHINE, ADDRESS, BRIDGE_LABEL), "")  # update_node removes them with it
+
+
+# what is needed of an engine's answers
+SWARM = {
+    "LocalNodeState?": str,
+    "NodeID?": str,
+    "RemoteManagers?": [{"NodeID": str}],
+    "Error?": str,
+}
+CLUSTER = {"Spec": {"Labels?": {"*": str}}, "CreatedAt?": str}
+NODE = {"ID": str, "Spec": {"Labels?": {"*": str}, "Role": str}, "Status": {"State": str}}
 
 
 @dataclass(frozen=True)
@@ -49,23 +61,23 @@ class Membership:
 def membership(engine: Engine) -> Membership:
     """Asks an engine for its membership. Raises EngineError."""
     with engine_errors(engine.name):
-        swarm = engine.api.info().get("Swarm") or {}  # engines other than Docker's have none
+        swarm = formed(engine.api.info(), {"Swarm?": SWARM}).get("Swarm") or {}  # engines other than Docker's have none
         remotes = swarm.get("RemoteManagers") or []
         current = Membership(
-            state=swarm.get("LocalNodeState", "unknown"),
-            node_id=swarm.get("NodeID", ""),
+            state=swarm.get("LocalNodeState") or "unknown",
+            node_id=swarm.get("NodeID") or "",
             manages=bool(swarm.get("ControlAvailable")),
             managers=frozenset(manager["NodeID"] for manager in remotes),
-            problem=swarm.get("Error", ""),
+            problem=swarm.get("Error") or "",
         )
         if not (current.is_active and current.manages):
             return current
         try:
-            cluster = engine.api.inspect_swarm()
+            cluster = formed(engine.api.inspect_swarm(), CLUSTER)
         except APIError as error:  # quorum lost
             return replace(current, state="leaderless", problem=str(error.explanation))
     mark = (cluster["Spec"].get("Labels") or {}).get(naming.MARK, "")
-    return replace(current, mark=mark, created=cluster.get("CreatedAt", ""))
+    return replace(current, mark=mark, created=cluster.get("CreatedAt") or "")
 
 
 def check_usable(name: str, current: Membership) -> None:
@@ -113,13 +125,13 @@ def swarm_nodes(manager: Engine) -> list[SwarmNode]:
         return [
             SwarmNode(
                 id=node["ID"],
-                machine=node["Spec"].get("Labels", {}).get(MACHINE, ""),
-                address=node["Spec"].get("Labels", {}).get(ADDRESS, ""),
+                machine=(node["Spec"].get("Labels") or {}).get(MACHINE, ""),
+                address=(node["Spec"].get("Labels") or {}).get(ADDRESS, ""),
                 is_up=node["Status"]["State"] == "ready",
                 is_manager=node["Spec"]["Role"] == "manager",
-                made_bridge=BRIDGE_LABEL in node["Spec"].get("Labels", {}),
+                made_bridge=BRIDGE_LABEL in (node["Spec"].get("Labels") or {}),
             )
-            for node in manager.api.nodes()
+            for node in formed(manager.api.nodes(), [NODE])
         ]
 
 
