@@ -22,6 +22,7 @@ from cloudscale.material.work_folder import Incoming, WorkFolder
 from cloudscale.material.work_manifest import Row
 from cloudscale.material.work_names import LONGEST_PATH, BadName, Names, own_path
 from cloudscale.model import Student
+from cloudscale.outside import parse_json
 from cloudscale.units import GIB, MIB, gib
 
 MOST_FILES = 100_000  # of one student
@@ -233,7 +234,7 @@ class _Receiver:
             raise unexpected(self._machine)
         try:
             takers[kind](content)
-        except (ValueError, IndexError, TypeError):
+        except (ValueError, IndexError, TypeError, OverflowError):
             raise unexpected(self._machine) from None
 
     def _time(self, content: bytes) -> None:
@@ -246,7 +247,7 @@ class _Receiver:
 
     def _begin(self, content: bytes) -> None:
         about, _, self._path = content.partition(b"\0")
-        self._about = json.loads(about)
+        self._about = parse_json(about)
         self._size, self._digest = 0, hashlib.sha256()
         if self.collected.files >= self._limits.files:
             raise unexpected(self._machine)

@@ -17,15 +17,17 @@ from typing import Any
 from cloudscale.course import naming
 from cloudscale.engines.client import Engine, engine_errors, explain_text
 from cloudscale.errors import CloudscaleError, EngineError, SeatError
-from cloudscale.material.programs import program
+from cloudscale.material.programs import program, unexpected
 from cloudscale.material.sources import Material, MaterialFile
 from cloudscale.material.volumes import Helper, Mount, ensure_volume, opened, remove_helpers
 from cloudscale.model import Outcome
+from cloudscale.outside import OtherForm, formed, parse_json
 from cloudscale.seats import containers
 from cloudscale.units import MIB
 
 TIMEOUT = 1800.0  # seconds for the material to reach all students of a machine
 KEPT = "/material"  # where a helper has the volume that keeps it
+GIVEN = {"files": int, "conflicts": int, "named": [str], "error": str}  # what it prints of each student
 MOST_PRINTED = 16 * MIB  # bytes that are read of what a program prints
 
 
@@ -105,7 +107,10 @@ class Distributor:
         files = {file.sha256: file for file in self.handout.material.files}
         wanted = "\n".join(files).encode()
         printed = helper.run(program("missing"), [KEPT], feed=[wanted], timeout=self.timeout)
-        return [files[line] for line in _lines(printed)]
+        lines = list(_lines(printed))
+        if not {*lines} <= files.keys():
+            raise unexpected(helper.engine.name)
+        return [files[line] for line in lines]
 
     def _send(self, engine: Engine, image: str, files: Sequence[MaterialFile]) -> None:
         # as root: students can't write to the folder that all of them get their files from
@@ -126,10 +131,15 @@ class Distributor:
         try:
             printed = helper.run(program("give"), [KEPT, *folders], feed=[self._plan()], timeout=self.timeout)
             for line in _lines(printed):
-                student = next(rest)
-                outcomes[student] = _outcome(student, json.loads(line))
+                student = next(rest, None)
+                if student is None:
+                    raise unexpected(helper.engine.name)
+                outcomes[student] = _outcome(student, formed(parse_json(line), GIVEN))
                 done()
-        except EngineError as error:
+            if len(outcomes) < len(students):
+                raise unexpected(helper.engine.name)
+        except (EngineError, ValueError, OtherForm) as problem:
+            error = problem if isinstance(problem, EngineError) else unexpected(helper.engine.name)
             outcomes |= {student: Outcome(student, error=error) for student in students if student not in outcomes}
         return outcomes
 
@@ -161,7 +171,7 @@ def _lines(printed: Iterable[bytes]) -> Iterator[str]:
         if size > MOST_PRINTED:
             raise EngineError(f"The answer of a helper container is longer than {MOST_PRINTED // MIB} MiB.")
         *lines, buffer = buffer.split(b"\n")
-        yield from (line.decode() for line in lines)
+        yield from (line.decode(errors="replace") for line in lines)
 
 
 def _outcome(student: str, result: Mapping[str, Any]) -> Outcome[Given]:

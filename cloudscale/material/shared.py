@@ -21,9 +21,10 @@ from docker.errors import APIError, NotFound
 from cloudscale.course import naming
 from cloudscale.engines.client import Engine, engine_errors
 from cloudscale.errors import CloudscaleError, EngineError, RequestError
-from cloudscale.material.programs import program
+from cloudscale.material.programs import program, unexpected
 from cloudscale.material.sources import Scan
 from cloudscale.material.volumes import LIFETIME, Helper, Mount, ensure_volume, opened, remove_helpers
+from cloudscale.outside import OtherForm, formed, parse_json
 from cloudscale.seats import containers
 from cloudscale.units import MIB, amount
 from cloudscale.waiting import poll
@@ -37,6 +38,7 @@ SLOWEST = 128 * 1024  # bytes a second; a machine that takes less is given up
 RELEASING = 60.0  # seconds until the containers of seats that had it are gone
 SETTING = "seat.shared"
 
+AMOUNT = range(2**63)
 Sent = Callable[[int], None]  # argument: bytes
 
 
@@ -144,7 +146,12 @@ class Mirror:
             answer += piece
             if len(answer) > MOST_ANSWERED:
                 raise EngineError(f"{helper.engine.name}: the answer about the shared folder is too long.")
-        found = json.loads(answer)
+        numbers = range(len(self.shared.files))
+        try:
+            form = {"differing": [numbers], "extra": AMOUNT, "room": int}
+            found = formed(parse_json(bytes(answer)), form)
+        except (ValueError, OtherForm):
+            raise unexpected(helper.engine.name) from None
         return found["differing"], found["extra"], found["room"]
 
     def _feed(self, take: Sequence[int] = (), contents: Iterable[bytes] = ()) -> Iterator[bytes]:
@@ -185,7 +192,10 @@ def make_room(engine: Engine, course: str, image: str, students: Sequence[str], 
     with opened(engine, course, image, mounts) as helper:
         words = [name, *(mount.folder for mount in mounts)]
         printed = b"".join(helper.run(program("make_room"), words, timeout=LOOKING))
-    return [present[int(number)] for number in printed.split()]
+    try:
+        return [present[formed(int(number), range(len(present)))] for number in printed.split()]
+    except (ValueError, OtherForm):
+        raise unexpected(engine.name) from None
 
 
 def machine_has(engine: Engine, course: str) -> bool:
