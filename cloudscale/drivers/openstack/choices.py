@@ -9,14 +9,24 @@ from typing import Any
 
 from cloudscale.course.settings import OpenStackSettings
 from cloudscale.drivers.openstack import lookup
-from cloudscale.drivers.openstack.cloud import Cloud
+from cloudscale.drivers.openstack.cloud import Cloud, understood
 from cloudscale.drivers.openstack.images import choose_image, choose_user
 from cloudscale.drivers.openstack.inventory import read_together
 from cloudscale.drivers.openstack.networks import choose_networks
 from cloudscale.errors import SettingsError
 from cloudscale.hosts.facts import usable_memory
 from cloudscale.model import Kind, Say
+from cloudscale.outside import shaped, typed
 from cloudscale.units import GIB, gib
+
+FLAVOR = {
+    "id": str,
+    "name": str,
+    "vcpus": int,
+    "ram": int,
+    "disk": int,
+    "extra_specs?": dict,
+}  # needed of nova's answer
 
 
 @dataclass(frozen=True)
@@ -39,6 +49,7 @@ class Choices:
     families: frozenset[str] = frozenset({"IPv4"})
 
 
+@understood("Reading what the machines are made of")
 def choose(cloud: Cloud, settings: OpenStackSettings, say: Say) -> Choices:
     """Looks up everything, and reports what the configuration leaves open.
 
@@ -66,7 +77,7 @@ def choose(cloud: Cloud, settings: OpenStackSettings, say: Say) -> Choices:
         for note in (*notes["image"], *notes["networks"]):
             say(note)
     _check_size(image, flavor, settings)
-    return Choices(
+    chosen = Choices(
         image_id=image.id,
         user=user,
         flavor_id=flavor.id,
@@ -78,11 +89,14 @@ def choose(cloud: Cloud, settings: OpenStackSettings, say: Say) -> Choices:
         other_networks=networks.others,
         families=networks.main.families,
     )
+    typed(chosen.kind)
+    return typed(chosen)
 
 
 def _flavor_and_image(cloud: Cloud, settings: OpenStackSettings, say: Say) -> tuple[Any, Any]:
     compute = cloud.api.compute
     flavor = lookup.find(cloud, "flavor", settings.flavor, compute.find_flavor, lambda: compute.flavors())
+    shaped([flavor], FLAVOR)
     return flavor, choose_image(cloud, settings, flavor, say)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import random
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
@@ -23,6 +24,7 @@ from openstack.connection import Connection
 
 from cloudscale.course.settings import OpenStackSettings
 from cloudscale.errors import AccessError, CloudError
+from cloudscale.outside import UNEXPECTED, OtherForm, home_path, in_words, is_of_library
 from cloudscale.waiting import Clock, SystemClock
 
 T = TypeVar("T")
@@ -96,7 +98,8 @@ class Cloud:
         deadline, pause, renewed = self.clock.now() + min(patience, self.patience), PAUSE, not has_token
         while True:
             try:
-                return call()
+                with understood(what):
+                    return call()
             except Failure as error:
                 asked = _retry_after(error)
                 wait = min(asked, LONGEST_RETRY_AFTER) if asked else random.uniform(pause / 2, pause)
@@ -111,6 +114,23 @@ class Cloud:
             pause = min(2 * pause, LONGEST_PAUSE)
             if found and (existing := self.attempt(f"{what} (looking whether it was done)", found)) is not None:
                 return existing
+
+
+@contextlib.contextmanager
+def understood(what: str) -> Iterator[None]:
+    """Turns the error over an answer that is none of the API's into a CloudError: ours, or that of a library.
+
+    `what` was being done.
+    """
+    try:
+        yield
+    except (OtherForm, *UNEXPECTED) as error:
+        if not isinstance(error, OtherForm) and not is_of_library(error):
+            raise
+        raise CloudError(
+            f"{what} failed: the cloud's answer can't be understood ({in_words(error)}).",
+            "Check the address of the cloud, and the versions of its services. --debug shows more.",
+        ) from error
 
 
 def is_transient(error: Exception) -> bool:
@@ -155,7 +175,7 @@ def open_cloud(settings: OpenStackSettings, clock: Clock | None = None, patience
     `patience`: seconds for each action, if less than usual.
     """
     if file := os.environ.get("OS_CLIENT_CONFIG_FILE"):
-        os.environ["OS_CLIENT_CONFIG_FILE"] = os.path.expanduser(file)
+        os.environ["OS_CLIENT_CONFIG_FILE"] = str(home_path(file))
     try:
         known = OpenStackConfig(app_name="cloudscale")
         names = ", ".join(name for name in known.get_cloud_names() if name != "defaults")
@@ -202,7 +222,8 @@ def open_cloud(settings: OpenStackSettings, clock: Clock | None = None, patience
 def _login(cloud: Cloud) -> AccessInfo:
     session, arguments = cloud.api.session, cloud.api.config.get_auth_args()
     plugin = session.auth
-    assert isinstance(plugin, BaseIdentityPlugin)
+    if not isinstance(plugin, BaseIdentityPlugin):
+        raise AccessError(f"The cloud {cloud.name!r} has no way to log in (auth_type).", COMPLETE)
     _guard_token(plugin)
     where = f"the cloud {cloud.name!r} at {arguments.get('auth_url')}"
     account = next((f"{key} {arguments[key]!r}" for key in ACCOUNT if arguments.get(key)), "")

@@ -14,6 +14,7 @@ from openstack.exceptions import raise_from_response
 from cloudscale.drivers.openstack.cloud import LOGIN_PATIENCE, Cloud
 from cloudscale.errors import AccessError, CloudError
 from cloudscale.model import Finding, Say
+from cloudscale.outside import formed
 
 MOST_OFF = datetime.timedelta(minutes=5)
 SOON = datetime.timedelta(hours=24)
@@ -75,7 +76,7 @@ def _application_credential(cloud: Cloud, user: str, credential: str) -> Any:
     def read() -> Any:
         answer = cloud.api.identity.get(f"/users/{user}/application_credentials/{credential}")
         raise_from_response(answer)
-        return answer.json()["application_credential"].get("expires_at")
+        return formed(answer.json(), {"application_credential": dict})["application_credential"].get("expires_at")
 
     with contextlib.suppress(CloudError):
         return cloud.attempt("Reading the application credential", read, patience=LOGIN_PATIENCE)

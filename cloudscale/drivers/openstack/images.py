@@ -10,6 +10,7 @@ from cloudscale.drivers.openstack.cloud import Cloud
 from cloudscale.drivers.openstack.lookup import missing, names_of
 from cloudscale.errors import SettingsError
 from cloudscale.model import Say
+from cloudscale.outside import shaped
 
 OLDEST = {"debian": (12, 0), "ubuntu": (22, 4)}
 OLD, DATE = 7, 50  # numbers below and above are parts of a date
@@ -27,6 +28,17 @@ X86 = "x86_64"
 ARCHITECTURES = {"amd64": X86, X86: X86, "arm64": "aarch64", "aarch64": "aarch64"}
 OTHER_ARCHITECTURE = re.compile("aarch64|arm64|armhf|armv7|ppc64|s390x|riscv64|i[36]86")
 BOOTABLE = {"qcow2", "raw", "vmdk", "vdi", "vhd", "vhdx", "ami"}  # the others are installers, kernels and initrds
+IMAGE = {  # what is needed of glance's answer
+    "id": str,
+    "name?": str,
+    "disk_format?": str,
+    "created_at?": str,
+    "visibility?": str,
+    "properties?": dict,
+    "min_ram?": int,
+    "min_disk?": int,
+    "size?": int,
+}
 USER_PROPERTIES = ("os_admin_user", "image_original_user")
 USER = re.compile("[a-z_][a-z0-9_-]{0,31}")
 
@@ -36,7 +48,7 @@ def choose_image(cloud: Cloud, settings: OpenStackSettings, flavor: Any, say: Sa
     if settings.image:
         return _named(cloud, settings.image, say)
     images = cloud.attempt(
-        "Looking for an image", lambda: list(cloud.api.image.images(status="active", visibility="public"))
+        "Looking for an image", lambda: shaped(cloud.api.image.images(status="active", visibility="public"), IMAGE)
     )
     candidates = [image for image in images if _is_suitable(image)]
     wanted = _architecture_of(flavor)
@@ -62,13 +74,13 @@ def _named(cloud: Cloud, name: str, say: Say) -> Any:
     def look() -> list[Any]:
         same = list(cloud.api.image.images(name=name, status="active"))
         found = None if same else cloud.api.image.find_image(name, ignore_missing=True)  # by id
-        return [found] if found is not None else same
+        return shaped([found] if found is not None else same, IMAGE)
 
     matches = cloud.attempt(f"Looking for {what}", look)
     if len(matches) == 1:
         return matches[0]
     if not matches:
-        active = cloud.attempt(f"Looking for {what}", lambda: list(cloud.api.image.images(status="active")))
+        active = cloud.attempt(f"Looking for {what}", lambda: shaped(cloud.api.image.images(status="active"), IMAGE))
         extra = " Or leave it empty for the newest public Debian or Ubuntu image."
         raise missing(cloud, "image", name, active, extra)
     public = [image for image in matches if image.visibility == "public"]

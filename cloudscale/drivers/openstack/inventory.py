@@ -13,11 +13,12 @@ from openstack.exceptions import raise_from_response
 
 from cloudscale.course.deadline import MARK, latest
 from cloudscale.course.naming import natural
-from cloudscale.drivers.openstack.cloud import MICROVERSION, Cloud
+from cloudscale.drivers.openstack.cloud import MICROVERSION, Cloud, understood
 from cloudscale.drivers.openstack.stored import WORK, Volume, read_volumes, work_volumes
 from cloudscale.errors import CloudError, SettingsError
 from cloudscale.fanout import fan_out
 from cloudscale.networks import is_public
+from cloudscale.outside import formed, given, shaped, typed
 from cloudscale.units import MIB
 
 # in the metadata of a server: the SSH key that it was made with, the user for logins, and how it is reached; the work
@@ -31,6 +32,19 @@ CONSOLE = 20.0  # seconds to read a console, with all attempts
 
 def mark(course: str) -> str:
     return f"cloudscale:{course}"
+
+
+SERVER = {  # what is needed of nova's JSON
+    "id": str,
+    "name": str,
+    "flavor?": {"vcpus?": int, "ram?": int},
+    "tags?": [str],
+    "metadata?": {"*": str},
+    "os-extended-volumes:volumes_attached?": [{"id": str}],
+}
+MARKED = {"id": str, "name?": str, "description?": str, "tags?": [str]}
+GROUP = {"id": str, "name": str, "member_ids?": [str]}
+FAULT = {"server": {"fault?": {"message?": str}}}
 
 
 @dataclass(frozen=True)
@@ -189,6 +203,7 @@ def read_together(readers: Mapping[str, Callable[[], Any]]) -> list[Any]:
     return outcomes.get()
 
 
+@understood("Reading the servers")
 def read_servers(cloud: Cloud, mark: str) -> list[Server]:
     """The servers with the course's tag.
 
@@ -208,7 +223,7 @@ def read_servers(cloud: Cloud, mark: str) -> list[Server]:
 def _server_page(cloud: Cloud, query: Mapping[str, str]) -> dict[str, Any]:
     answer = cloud.api.compute.get("/servers/detail", params=dict(query), microversion=MICROVERSION)
     raise_from_response(answer)
-    page: dict[str, Any] = answer.json()
+    page: dict[str, Any] = formed(answer.json(), {"servers": [SERVER]})
     return page
 
 
@@ -218,7 +233,7 @@ def read_fault(cloud: Cloud, server_id: str) -> str:
     def read() -> dict[str, Any]:
         answer = cloud.api.compute.get(f"/servers/{server_id}", microversion=MICROVERSION)
         raise_from_response(answer)
-        fault: dict[str, Any] = answer.json()["server"].get("fault") or {}
+        fault: dict[str, Any] = formed(answer.json(), FAULT)["server"].get("fault") or {}
         return fault
 
     with contextlib.suppress(CloudError):
@@ -240,7 +255,7 @@ def read_console(cloud: Cloud, server_id: str) -> str | None:
 def _server(values: Mapping[str, Any]) -> Server:
     """From nova's JSON (its API reference, "List Servers Detailed")."""
     flavor, tags, metadata = values.get("flavor") or {}, values.get("tags") or (), values.get("metadata") or {}
-    return Server(
+    server = Server(
         id=values["id"],
         name=values["name"],
         status=str(values.get("status") or "UNKNOWN"),
@@ -255,26 +270,29 @@ def _server(values: Mapping[str, Any]) -> Server:
         work=metadata.get(WORK, ""),
         volumes=tuple(volume["id"] for volume in values.get("os-extended-volumes:volumes_attached") or ()),
     )
+    return typed(server)
 
 
+@understood("Reading the ports")
 def read_ports(cloud: Cloud, mark: str) -> list[Port]:
     return [as_port(port, mark) for port in _marked(cloud, "ports", cloud.api.network.ports, mark)]
 
 
+@understood("Reading the servers' ports")
 def read_ports_of(cloud: Cloud, servers: Collection[str], network_id: str = "") -> list[Port]:
     """The ports of these servers (ids); those with public addresses first."""
     query = {"device_id": list(servers), **({"network_id": network_id} if network_id else {})}
-    ports = cloud.attempt("Reading the servers' ports", lambda: list(cloud.api.network.ports(**query)))
+    ports = cloud.attempt("Reading the servers' ports", lambda: shaped(cloud.api.network.ports(**query), MARKED))
     found = [replace(as_port(port), is_computes=True) for port in ports if port.device_id in servers]
     return sorted(found, key=lambda port: not (port.outer_address and is_public(port.outer_address)))
 
 
 def as_port(port: Any, mark: str = "") -> Port:
     """A port as the library has it. The addresses are IPv4 where possible, the outer one public where possible."""
-    addresses = [str(fixed["ip_address"]) for fixed in port.fixed_ips or ()]
+    addresses = [fixed["ip_address"] for fixed in given(port.fixed_ips, [{"ip_address": str}])]
     inner = sorted(addresses, key=lambda text: ":" in text)
     outer = sorted(inner, key=lambda text: not is_public(text))
-    return Port(
+    found = Port(
         id=port.id,
         name=port.name or "",
         address=next(iter(inner), ""),
@@ -284,6 +302,7 @@ def as_port(port: Any, mark: str = "") -> Port:
         is_tagged=mark in (port.tags or ()),
         is_computes=not port.name,  # ours have the machine's
     )
+    return typed(found)
 
 
 def read_ips(cloud: Cloud, mark: str) -> list[FloatingIp]:
@@ -291,11 +310,14 @@ def read_ips(cloud: Cloud, mark: str) -> list[FloatingIp]:
     return [ip for ip in read_project_ips(cloud, mark) if ip.is_ours]
 
 
+@understood("Reading the floating IPs")
 def read_project_ips(cloud: Cloud, mark: str) -> list[FloatingIp]:
     """All floating IPs of the project: those that were made for the course, and others."""
     own = {"project_id": cloud.project_id}
-    ips = cloud.attempt("Reading the floating IPs", lambda: list(cloud.api.network.ips(**own)))
-    return [
+    ips = cloud.attempt(
+        "Reading the floating IPs", lambda: shaped(cloud.api.network.ips(**own), {**MARKED, "port_details?": dict})
+    )
+    found = [
         FloatingIp(
             id=ip.id,
             address=ip.floating_ip_address,
@@ -307,13 +329,16 @@ def read_project_ips(cloud: Cloud, mark: str) -> list[FloatingIp]:
         )
         for ip in ips
     ]
+    return list(map(typed, found))
 
 
+@understood("Reading the security groups")
 def read_security_groups(cloud: Cloud, mark: str) -> list[Named]:
     groups = _marked(cloud, "security groups", cloud.api.network.security_groups, mark)
-    return [Named(group.id, group.name, mark in (group.tags or ())) for group in groups]
+    return [typed(Named(group.id, group.name, mark in (group.tags or ()))) for group in groups]
 
 
+@understood("Reading the deadline")
 def read_deadlines(cloud: Cloud, mark: str) -> list[tuple[str, str]]:
     """The tags with the course's deadline, each with the id of the security group that has it.
 
@@ -323,15 +348,17 @@ def read_deadlines(cloud: Cloud, mark: str) -> list[tuple[str, str]]:
     return [(str(group.id), tag) for group in groups for tag in group.tags or () if tag.startswith(UNTIL)]
 
 
+@understood("Reading the server groups")
 def read_server_groups(cloud: Cloud, mark: str) -> list[Named]:
     """Server groups have neither tags nor descriptions: their name is the mark."""
-    groups = cloud.attempt("Reading the server groups", lambda: list(cloud.api.compute.server_groups()))
-    return [Named(group.id, group.name) for group in groups if group.name == mark]
+    groups = cloud.attempt("Reading the server groups", lambda: shaped(cloud.api.compute.server_groups(), GROUP))
+    return [typed(Named(group.id, group.name)) for group in groups if group.name == mark]
 
 
+@understood("Reading the server groups")
 def read_group_sizes(cloud: Cloud, mark: str) -> dict[str, int]:
     """The ids of the course's server groups, with the number of their members."""
-    groups = cloud.attempt("Reading the server groups", lambda: list(cloud.api.compute.server_groups()))
+    groups = cloud.attempt("Reading the server groups", lambda: shaped(cloud.api.compute.server_groups(), GROUP))
     return {str(group.id): len(group.member_ids or ()) for group in groups if group.name == mark}
 
 
@@ -347,4 +374,4 @@ def _marked(cloud: Cloud, what: str, listing: Callable[..., Iterable[Any]], mark
 
 
 def _listed(listing: Callable[..., Iterable[Any]], query: Mapping[str, str]) -> list[Any]:
-    return list(listing(**query))
+    return shaped(listing(**query), MARKED)

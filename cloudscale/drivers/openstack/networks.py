@@ -14,12 +14,18 @@ from cloudscale.drivers.openstack.lookup import among, missing, names_of
 from cloudscale.errors import SettingsError
 from cloudscale.model import Say
 from cloudscale.networks import family, is_public
+from cloudscale.outside import shaped
 
 ROUTER_PORTS = (
     "network:router_interface",
     "network:router_interface_distributed",
     "network:ha_router_replicated_interface",
 )
+# what is needed of neutron's answers
+NETWORK = {"id": str, "name": str, "project_id?": str, "subnet_ids?": [str]}
+SUBNET = {"network_id": str, "cidr": str, "gateway_ip?": str}
+ROUTER = {"id": str, "external_gateway_info?": {"network_id?": str}}
+PORT = {"network_id": str, "device_id": str}
 OWN = f"Leave out openstack.floating_ips, or set openstack.external_network to {NO_FLOATING_IPS}, not both."
 
 
@@ -102,18 +108,18 @@ def choose_networks(cloud: Cloud, settings: OpenStackSettings, say: Say) -> Chos
 def _read(cloud: Cloud) -> tuple[list[Any], list[Network]]:
     """The networks that the project can use: as the library has them, and as the machines' possible networks."""
     api = cloud.api.network
-    readers: dict[str, Callable[[], Any]] = {
-        "networks": api.networks,
-        "subnets": api.subnets,
-        "routers": api.routers,
-        "ports": partial(api.ports, device_owner=list(ROUTER_PORTS)),
+    readers: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
+        "networks": (api.networks, NETWORK),
+        "subnets": (api.subnets, SUBNET),
+        "routers": (api.routers, ROUTER),
+        "ports": (partial(api.ports, device_owner=list(ROUTER_PORTS)), PORT),
     }
 
-    def read(what: str, listing: Callable[[], Any]) -> list[Any]:
-        return cloud.attempt(f"Reading the {what}", lambda: list(listing()))
+    def read(what: str, listing: Callable[[], Any], form: dict[str, Any]) -> list[Any]:
+        return cloud.attempt(f"Reading the {what}", lambda: shaped(listing(), form))
 
     listed, subnets, routers, ports = read_together(
-        {what: partial(read, what, listing) for what, listing in readers.items()}
+        {what: partial(read, what, *reader) for what, reader in readers.items()}
     )
     listed = [network for network in listed if _is_usable(cloud, network)]
     gateways = {router.id: (router.external_gateway_info or {}).get("network_id") for router in routers}

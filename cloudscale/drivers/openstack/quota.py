@@ -9,17 +9,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from openstack.exceptions import HttpException, raise_from_response
+from openstack.resource import Resource
 
 from cloudscale.course.settings import OpenStackSettings
 from cloudscale.drivers.openstack import security
 from cloudscale.drivers.openstack.choices import Choices, volume_size, work_size
-from cloudscale.drivers.openstack.cloud import Cloud, status
+from cloudscale.drivers.openstack.cloud import Cloud, status, understood
 from cloudscale.drivers.openstack.inventory import Inventory, read_group_sizes, read_security_groups, read_together
 from cloudscale.model import Demand, Say
+from cloudscale.outside import OtherForm, formed
 
 FLOATING_IPS = "floating IPs"
 VOLUMES, GIGABYTES = "volumes", "volumes (GiB)"
 UNLIMITED = -1  # in the answers of nova, neutron and cinder
+
+
+QUOTA = {"limit": int, "in_use": int, "reserved": int}  # as cinder says it
 
 
 @dataclass(frozen=True)
@@ -149,6 +154,7 @@ def read_groups(cloud: Cloud, mark: str) -> Groups:
     return Groups(bool(security_groups), tuple(sizes.values()))
 
 
+@understood("Reading the quotas")
 def read_allowances(cloud: Cloud, settings: OpenStackSettings, say: Say) -> tuple[dict[str, Allowance], int | None]:
     """The project's quotas by resource, and how many members a server group may have (None: any number).
 
@@ -156,20 +162,20 @@ def read_allowances(cloud: Cloud, settings: OpenStackSettings, say: Say) -> tupl
     """
     volume_type = settings.volume_type
     readers: dict[str, Callable[[], Any]] = {
-        "compute": lambda: cloud.attempt("Reading the quotas", lambda: cloud.api.compute.get_limits().absolute),
+        "compute": lambda: cloud.attempt("Reading the quotas", lambda: _limits(cloud.api.compute)),
         "network": lambda: _network(cloud, say),
     }
     if settings.boot_volume or settings.work_volume:
         readers["volumes"] = lambda: cloud.attempt(
-            "Reading the volumes' quotas", lambda: cloud.api.block_storage.get_limits().absolute
+            "Reading the volumes' quotas", lambda: _limits(cloud.api.block_storage)
         )
         readers["volumes of the type"] = lambda: _of_volume_type(cloud, volume_type) if volume_type else {}
     compute, network, *volumes = read_together(readers)
     allowances = {
-        "servers": Allowance(compute.instances_used or 0, _limit(compute.instances)),
-        "cores": Allowance(compute.total_cores_used or 0, _limit(compute.total_cores)),
-        "memory (MiB)": Allowance(compute.total_ram_used or 0, _limit(compute.total_ram)),
-        "server groups": Allowance(compute.server_groups_used or 0, _limit(compute.server_groups)),
+        "servers": Allowance(_number(compute.instances_used), _limit(compute.instances)),
+        "cores": Allowance(_number(compute.total_cores_used), _limit(compute.total_cores)),
+        "memory (MiB)": Allowance(_number(compute.total_ram_used), _limit(compute.total_ram)),
+        "server groups": Allowance(_number(compute.server_groups_used), _limit(compute.server_groups)),
     }
     names = {
         "ports": "ports",
@@ -178,20 +184,35 @@ def read_allowances(cloud: Cloud, settings: OpenStackSettings, say: Say) -> tupl
         "security group rules": "security_group_rules",
     }
     for name, key in names.items():
-        if detail := network.get(key):
-            used = int(detail.get("used", 0)) + int(detail.get("reserved", 0))
-            allowances[name] = Allowance(used, _limit(detail["limit"]))
+        if detail := formed(network.get(key) or {}, dict):
+            used = _number(detail.get("used")) + _number(detail.get("reserved"))
+            allowances[name] = Allowance(used, _limit(detail.get("limit")))
     if volumes:
         limits, of_type = volumes
         gigabytes = _limit(limits.max_total_volume_gigabytes)
-        allowances[VOLUMES] = Allowance(limits.total_volumes_used or 0, _limit(limits.max_total_volumes))
-        allowances[GIGABYTES] = Allowance(limits.total_gigabytes_used or 0, gigabytes)
+        allowances[VOLUMES] = Allowance(_number(limits.total_volumes_used), _limit(limits.max_total_volumes))
+        allowances[GIGABYTES] = Allowance(_number(limits.total_gigabytes_used), gigabytes)
         allowances |= of_type
     return allowances, _limit(compute.server_group_members)
 
 
-def _limit(value: int | None) -> int | None:
-    return None if value is None or value == UNLIMITED else int(value)
+def _limits(service: Any) -> Any:
+    """The limits that a service reports. Raises OtherForm if it reports none."""
+    if not isinstance(limits := service.get_limits().absolute, Resource):
+        raise OtherForm("there are no limits")
+    return limits
+
+
+def _limit(value: Any) -> int | None:
+    return None if value is None or value == UNLIMITED else _number(value)
+
+
+def _number(value: Any) -> int:
+    """Raises OtherForm for what is none."""
+    try:
+        return int(value or 0)
+    except (TypeError, ValueError, OverflowError):
+        raise OtherForm("a quota is no number") from None
 
 
 def _of_type(resource: str, volume_type: str) -> str:
@@ -207,15 +228,15 @@ def _of_volume_type(cloud: Cloud, volume_type: str) -> dict[str, Allowance]:
         if answer.status_code in (403, 404):
             return {}, []
         raise_from_response(answer)
-        return answer.json()["quota_set"], list(storage.types())
+        return formed(answer.json(), {"quota_set": dict})["quota_set"], list(storage.types())
 
     quotas, types = cloud.attempt("Reading the quotas of a volume type", read)
     name = next((one.name for one in types if volume_type in (one.name, one.id)), volume_type)
     found = {}
     for resource, key in ((VOLUMES, f"volumes_{name}"), (GIGABYTES, f"gigabytes_{name}")):
-        quota = quotas.get(key)
+        quota = formed(quotas, {f"{key}?": QUOTA}).get(key)
         if quota and (limit := _limit(quota["limit"])) is not None:
-            found[_of_type(resource, volume_type)] = Allowance(int(quota["in_use"]) + int(quota["reserved"]), limit)
+            found[_of_type(resource, volume_type)] = Allowance(quota["in_use"] + quota["reserved"], limit)
     return found
 
 

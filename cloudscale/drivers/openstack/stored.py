@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from cloudscale.drivers.openstack.cloud import Cloud
+from cloudscale.drivers.openstack.cloud import Cloud, understood
+from cloudscale.outside import shaped, typed
 
 # in the metadata of a work volume: the machine that it is for, and whether it may hold students' work
 WORK, USED = "cloudscale.work", "cloudscale.used"
+
+
+VOLUME = {"id": str, "name?": str, "size?": int, "metadata?": {"*": str}, "attachments?": [{"server_id?": str}]}
 
 
 @dataclass(frozen=True)
@@ -28,12 +32,15 @@ class Volume:
     created: str = ""
 
 
+@understood("Reading the volumes")
 def read_volumes(cloud: Cloud, mark: str) -> list[Volume]:
     """The volumes of the course; none if the cloud has no block storage. Raises CloudError."""
     if not cloud.api.has_service("block-storage"):
         return []
-    volumes = cloud.attempt("Reading the volumes", lambda: list(cloud.api.block_storage.volumes(details=True)))
-    return [
+    volumes = cloud.attempt(
+        "Reading the volumes", lambda: shaped(cloud.api.block_storage.volumes(details=True), VOLUME)
+    )
+    found = [
         Volume(
             id=volume.id,
             name=volume.name or "",
@@ -47,6 +54,7 @@ def read_volumes(cloud: Cloud, mark: str) -> list[Volume]:
         for volume in volumes
         if volume.description == mark
     ]
+    return list(map(typed, found))
 
 
 def work_volumes(volumes: Iterable[Volume]) -> dict[str, Volume]:
