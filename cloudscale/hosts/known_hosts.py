@@ -25,6 +25,9 @@ USER_FILES = ("~/.ssh/known_hosts", "~/.ssh/known_hosts2")
 REVOKED, AUTHORITY = "@revoked", "@cert-authority"
 
 
+LONGEST_KEY = 8192  # characters; RSA with 16384 bits, the most that OpenSSH takes, has 2,800
+
+
 @dataclass(frozen=True)
 class Entry:
     """A line of a known_hosts file (sshd(8), "SSH_KNOWN_HOSTS FILE FORMAT"). `marker` is empty, or one of the above."""
@@ -231,13 +234,23 @@ def _destination(target: Target) -> str:
 
 def parse_key(line: str) -> paramiko.PKey | None:
     """The key in a line such as `ssh-ed25519 AAAA… root@host`; None if it is not a key or not complete."""
-    words = line.split()
+    words = line[:LONGEST_KEY].split()
     try:
         data = base64.b64decode(words[1], validate=True)
+        if not _is_whole(data):
+            return None
         key = paramiko.PKey.from_type_string(words[0], data)
         return key if key.asbytes() == data else None
     except (IndexError, ValueError, OverflowError, paramiko.SSHException, paramiko.pkey.UnknownKeyType):
         return None
+
+
+def _is_whole(data: bytes) -> bool:
+    """Whether a key is as long as its lengths say (RFC 4251, 5). paramiko fills it up, and calculates for a minute."""
+    at = 0
+    while at < len(data):
+        at += 4 + int.from_bytes(data[at : at + 4], "big")
+    return at == len(data)
 
 
 def fingerprint(key: paramiko.PKey) -> str:
