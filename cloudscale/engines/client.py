@@ -44,9 +44,9 @@ OLDEST_API = "1.41"  # the first with a limit on the processes of a service
 
 # what is needed of an engine's answers
 INFO = {"NCPU": int, "MemTotal": int, "Swarm?": {"NodeID?": str}, "Labels?": [str]}
-CONTAINER = {"Labels": {"*": str}, "Ports?": [{"PublicPort?": PORT}]}
+CONTAINER = {"Labels?": {"*": str}, "Ports?": [{"PublicPort?": PORT}]}
 TASK = {"ServiceID": str, "Spec": {"Resources?": {"Reservations?": {"MemoryBytes?": int}}}}
-SERVICE = {"ID": str, "Spec": {"Labels": {"*": str}, "EndpointSpec?": {"Ports?": [{"PublishedPort?": PORT}]}}}
+SERVICE = {"ID": str, "Spec": {"Labels?": {"*": str}, "EndpointSpec?": {"Ports?": [{"PublishedPort?": PORT}]}}}
 FAILURE = {"errorDetail?": {"message?": str}, "error?": str}
 
 
@@ -177,13 +177,13 @@ def _node(
     tasks: Sequence[Mapping[str, Any]],
     services: Sequence[Mapping[str, Any]],
 ) -> Node:
-    ours = {service["ID"] for service in services if service["Spec"]["Labels"].get(naming.MARK) == course}
+    ours = {service["ID"] for service in services if _labels(service["Spec"]).get(naming.MARK) == course}
     reserved = sum(
         ((task["Spec"].get("Resources") or {}).get("Reservations") or {}).get("MemoryBytes") or 0
         for task in tasks
         if task["ServiceID"] not in ours
     )
-    ports = _published(container for container in containers if container["Labels"].get(naming.MARK) != course) | {
+    ports = _published(container for container in containers if _labels(container).get(naming.MARK) != course) | {
         # a seat of another course holds its port while it is down
         port["PublishedPort"]
         for service in services
@@ -202,9 +202,14 @@ def _node(
         own_ports=_published(
             container
             for container in containers
-            if container["Labels"].get(naming.MARK) == course and naming.STUDENT in container["Labels"]
+            if _labels(container).get(naming.MARK) == course and naming.STUDENT in _labels(container)
         ),
     )
+
+
+def _labels(value: Mapping[str, Any]) -> Mapping[str, str]:
+    """Of something that may be somebody else's, who gave it none."""
+    return value.get("Labels") or {}
 
 
 def close_stream(stream: Any) -> None:

@@ -11,9 +11,12 @@ from docker.errors import APIError, NotFound
 
 from cloudscale.engines.client import Engine, engine_errors
 from cloudscale.errors import EngineError
+from cloudscale.outside import formed
 from cloudscale.waiting import retry
 
 MTU = "com.docker.network.driver.mtu"
+NETWORK = {"Name": str, "Id": str, "Labels?": {"*": str}}  # what is needed of an engine's answers
+BRIDGE = {"Options?": {f"{MTU}?": str}}
 LEAVING = 30.0  # seconds for the last container to have left
 
 
@@ -70,13 +73,14 @@ def _configuration(name: str) -> str:
 
 def _named(manager: Engine, name: str) -> Any:
     """The API finds names that only begin like it, too."""
-    return next((each for each in manager.api.networks(names=[name]) if each["Name"] == name), None)
+    found = formed(manager.api.networks(names=[name]), [NETWORK])
+    return next((each for each in found if each["Name"] == name), None)
 
 
 def _mtu(manager: Engine) -> dict[str, str]:
     """The largest packet on the engine's own bridge, which its owner may have chosen for a network around it."""
     with contextlib.suppress(NotFound):
-        options = manager.api.inspect_network("bridge").get("Options") or {}
+        options = formed(manager.api.inspect_network("bridge"), BRIDGE).get("Options") or {}
         return {MTU: options[MTU]} if MTU in options else {}
     return {}
 

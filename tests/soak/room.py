@@ -26,7 +26,7 @@ from typing import Any
 from tornado.websocket import WebSocketClientConnection
 
 from tests.lab.engine import LabEngine
-from tests.lab.namespace import Namespace
+from tests.lab.namespace import Namespace, outside
 from tests.lab.tool import Result, Tool
 from tests.lab.websockets import Page, close
 
@@ -137,7 +137,8 @@ def room(students: int, folder: Path) -> Iterator[tuple[Tool, tuple[str, ...]]]:
         with namespace.entered():
             engine = LabEngine(folder / "engine", namespace)
             try:
-                built = Tool(engine, folder / "home", {})("image_build", "pydata")
+                with outside():  # where packages are
+                    built = Tool(engine, folder / "home", {})("image_build", "pydata")
                 if built.code:
                     raise SystemExit(built.err)
                 roster = folder / "students.csv"

@@ -29,7 +29,7 @@ class FakeNetworks(FakeServices):
         if filters is not None:
             assert filters == {"scope": "swarm"}
             return [{"Name": "ingress", "Ingress": True, "Labels": {}}, *deepcopy(self.overlays)]
-        plain = [{"Name": name} for name in self.networks_]
+        plain = [{"Name": name, "Id": name} for name in self.networks_]
         found = [*plain, *self.configurations, *self.overlays]
         return deepcopy([n for n in found if names is None or any(part in n.get("Name", "") for part in names)])
 
