@@ -35,6 +35,7 @@ LIMITS = {  # beside these; of one student
 }
 SHOWN = 3  # names of each kind
 LONGEST_SHOWN = 60  # characters of a name
+LONGEST_REASON = 120  # characters
 MOST_KINDS = 16
 IN_MEMORY = MIB  # bytes of a student's lines of the manifest
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)  # of the trainer's disk
@@ -310,7 +311,7 @@ class _Receiver:
 
     def _left_out(self, content: bytes) -> None:
         why, _, path = content.partition(b"\0")
-        reason = why.decode(errors="replace")
+        reason = why.decode(errors="replace")[:LONGEST_REASON]
         if reason == "large":
             reason = f"beyond the limit of {gib(self._limits.bytes)} for one student"
         elif reason.startswith("unreadable: "):
