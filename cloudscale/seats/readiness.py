@@ -179,7 +179,9 @@ def _container(task: Task) -> str:
 
 
 def _failed(task: Task) -> bool:
-    return task["Status"]["State"] in ("failed", "rejected")
+    """Whether its server did not stay up. An engine that restarts misses those that ran: that is not their fault."""
+    is_missing = "no such container" in (task["Status"].get("Err") or "").lower()
+    return task["Status"]["State"] in ("failed", "rejected") and not is_missing
 
 
 def _ended(task: Task) -> bool:

@@ -357,6 +357,14 @@ def test_a_seat_that_failed_once_and_starts_again_is_starting(course: Course) ->
     assert state(course).state == "starting"
 
 
+def test_what_an_engine_that_restarted_misses_is_no_failure_of_the_server(course: Course) -> None:
+    for _ in range(3):
+        course.task(ANN, "failed", error="No such container: bio-ann-lee-0a1b2c3d4e.1.ygb04b1y23gu10je35vgettps")
+    course.task(ANN, "running")
+    made_now(course)
+    assert (state(course).state, state(course).restarts) == ("starting", 3)
+
+
 def test_a_seat_that_failed_again_and_again_has_failed_with_its_cause(course: Course) -> None:
     for _ in range(2):
         course.task(ANN, "failed", error="task: non-zero exit (137)")
