@@ -42,12 +42,19 @@ STANDS = {
 _task = ""
 _is_said = False
 _is_pressed = False
+_code = INTERRUPTED
 
 
 def begin(task: str) -> None:
     """From now on this task runs."""
     global _task
     _task = task
+
+
+def is_the_end() -> None:
+    """Ctrl-C is how this task ends, well and without a word."""
+    global _is_said, _code
+    _is_said, _code = True, 0
 
 
 def message() -> str:
@@ -68,8 +75,8 @@ def guarded() -> Iterator[None]:
     come after GRACE seconds, another thread ends the process: the main one may be in a call that nothing interrupts,
     such as the look-up of a name, or wait for a host that hangs.
     """
-    global _task, _is_said
-    _task, _is_said = "", False
+    global _task, _is_said, _code
+    _task, _is_said, _code = "", False, INTERRUPTED
     is_main = threading.current_thread() is threading.main_thread()
     if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
@@ -106,7 +113,7 @@ def end_plainly() -> None:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
-        os._exit(INTERRUPTED)
+        os._exit(_code)
     with contextlib.suppress(ValueError):  # in another thread than the main one
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -125,4 +132,4 @@ def _end_soon(woken: socket.socket) -> None:
         cursor = SHOW_CURSOR if os.isatty(2) else ""
         # past Python's own streams: the main thread may hold their locks
         os.write(2, f"{cursor}{text}\n".encode())
-    os._exit(INTERRUPTED)
+    os._exit(_code)

@@ -17,6 +17,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from cloudscale.cli import interrupt
 from cloudscale.terminal import visible
 
 INTERVAL = 1.0  # seconds between two drawings: ages go on while nobody answers
@@ -67,6 +68,7 @@ def show(screen: Callable[[], Screen]) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # what the terminal's encoding lacks, as a character: lines stay lines
     console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
+    interrupt.is_the_end()
     with contextlib.suppress(KeyboardInterrupt), Live(console=console, screen=True, auto_refresh=False) as display:
         while True:
             display.update(drawn(screen(), console.width, console.height), refresh=True)

@@ -217,30 +217,6 @@ def gateway_name(course: str) -> str:
     return _name(f"{slugify(course, max_length=20)} gateway", "gateway", course)
 
 
-def walls_labels(course: str) -> dict[str, str]:
-    return {MARK: course, ROLE: "walls"}
-
-
-def walls_filter(course: str) -> dict[str, list[str]]:
-    """The Engine API's filter for what closes the seats' network."""
-    return {"label": [f"{key}={value}" for key, value in walls_labels(course).items()]}
-
-
-def walls_name(course: str) -> str:
-    """The container that keeps the rules for the seats' network in force."""
-    return _name(f"{slugify(course, max_length=20)} walls", "walls", course)
-
-
-def network_name(course: str) -> str:
-    """The seats' own network, on an engine that is not the course's alone."""
-    return _name(f"{slugify(course, max_length=20)} seats", "network", course)
-
-
-def network_digest(course: str) -> str:
-    """The part of its own in the names of that network's device (Linux takes 15 characters) and of its rules."""
-    return _digest("network", course)[:10]
-
-
 def material_labels(course: str) -> dict[str, str]:
     return {MARK: course, ROLE: "material"}
 

@@ -27,7 +27,6 @@ class Template:
 
     `pinned`: machine → the image's pinned name on it. `open_files`: machine → how many a container may open there.
     `has_shared`: the seats have the folder that all can read. `with_quotas`: the machines that can limit volumes.
-    `network`: the id of the seats' own network; without one they are in that of the engine.
     """
 
     course: str
@@ -40,7 +39,6 @@ class Template:
     open_files: Mapping[str, int] = field(default_factory=dict)
     has_shared: bool = False
     with_quotas: frozenset[str] = frozenset()
-    network: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,6 @@ def wanted_spec(seat: Seat, node: Node, template: Template, name: str, files: Se
             "Placement": {"Constraints": [f"node.id=={node.id}"]},
             # a notebook that prints forever must not fill the disk
             "LogDriver": {"Name": "json-file", "Options": {"max-size": "5m", "max-file": "2"}},
-            "Networks": [{"Target": template.network}] if template.network else [],
         },
         "Mode": {"Replicated": {"Replicas": 1}},
         "EndpointSpec": {

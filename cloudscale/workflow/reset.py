@@ -30,7 +30,7 @@ from cloudscale.seats.services import RunningSeat, SeatServices
 from cloudscale.swarm.deadline import write_deadline
 from cloudscale.swarm.leaving import dissolve, leave, shrink
 from cloudscale.swarm.nodes import membership, remove_node
-from cloudscale.workflow import gateway, walls
+from cloudscale.workflow import gateway
 from cloudscale.workflow.alone import alone
 from cloudscale.workflow.collect import collected_first
 from cloudscale.workflow.uncollected import say_uncollected
@@ -175,12 +175,12 @@ def _question(cluster: Cluster, chosen: Removable, course: str) -> str:
 
 
 def _follow(cluster: Cluster, session: Session, removed: Outcomes[str], leaving: Collection[str] = ()) -> Outcomes[str]:
-    """Lets the gateway and the open ports lead to the seats alone that were not removed. Walls go with the last one."""
+    """Lets the gateway and the open ports lead to the seats alone that were not removed."""
     gone = {outcome.target for outcome in removed if outcome.ok}
     left = [seat for seat in cluster.seats if seat.name not in gone]
     after, failed = gateway.follow(cluster, left, session, leaving=leaving)
     after.open_ports(left)
-    return Outcomes([*removed, *failed, *walls.follow(after, left, session)])
+    return Outcomes([*removed, *failed])
 
 
 # --- seats and volumes -----------------------------------------------------------------------

@@ -21,7 +21,7 @@ from cloudscale.seats.changes import note_changes
 from cloudscale.seats.containers import without_limit
 from cloudscale.seats.services import Change, SeatServices
 from cloudscale.seats.spec import Template, restarted
-from cloudscale.workflow import shared, walls
+from cloudscale.workflow import shared
 
 READY_TIMEOUT = 600.0  # seconds for all seats to answer
 
@@ -78,7 +78,7 @@ def start(cluster: Cluster, plan: Plan, session: Session, launch: Launch, *, has
     Raises ImageError, EngineError.
     """
     say = session.progress.say
-    template = _template(cluster, session, launch, walls.build(cluster, session))
+    template = _template(cluster, session, launch)
     services = SeatServices(cluster.manager, session.settings.course)
     note_changes(cluster.manager, session.settings.course, cluster.password_changes)
     session.course.note_password_changes(cluster.password_changes)
@@ -107,8 +107,8 @@ def start(cluster: Cluster, plan: Plan, session: Session, launch: Launch, *, has
     return Seated(rows, problems)
 
 
-def _template(cluster: Cluster, session: Session, launch: Launch, network: str) -> Template:
-    """What the seats have in common. `network`: the id of their own."""
+def _template(cluster: Cluster, session: Session, launch: Launch) -> Template:
+    """What the seats have in common."""
     settings = session.settings
     pinned = {host.name: host.image for host in cluster.hosts if host.engine and host.image}
     looks = fan_out(
@@ -133,7 +133,6 @@ def _template(cluster: Cluster, session: Session, launch: Launch, network: str) 
         open_files=open_files,
         has_shared=limits.shared is not None,
         with_quotas=frozenset(name for name, node in cluster.nodes.items() if node.has_quotas),
-        network=network,
     )
 
 

@@ -168,7 +168,8 @@ def main(*, processes: int, memory: int, disk: int, places: list[tuple[str, int]
         "network": lambda: reach(places),
         "disk": lambda: fill_disk(disk),
     }
-    wanted = {only} if only else attacks.keys() - ({"disk"} if not disk else set())
+    left_out = {name for name, given in (("network", places), ("disk", disk)) if not given}
+    wanted = {only} if only else attacks.keys() - left_out
     sys.stdout.write(json.dumps({name: in_child(attack) for name, attack in attacks.items() if name in wanted}))
 
 

@@ -8,8 +8,9 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 
+from tests.lab.running import Running
 from tests.soak.on_hosts import RESET, Class, Place, called
-from tests.soak.running import Row, Running, Table
+from tests.soak.table import Row, Table
 
 SOON = 2.0  # seconds for the end
 CODE = 130

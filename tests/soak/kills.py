@@ -15,7 +15,7 @@ from random import Random, SystemRandom
 from tests.soak.interrupts import interrupt
 from tests.soak.on_cloud import kill_on_cloud
 from tests.soak.on_hosts import kill_on_hosts
-from tests.soak.running import Table, say
+from tests.soak.table import Table, say
 from tests.soak.two_trainers import two_trainers
 from tests.soak.world import STATE, a_cloud, an_engine, prepared, three_hosts
 

@@ -12,8 +12,9 @@ from tests.cloud.classroom import Project, Trainer, cloud_tool
 from tests.lab.cloud import LabCloud
 from tests.lab.cloud_seed import DOCKER
 from tests.lab.engine import LabEngine
+from tests.lab.running import Running, killed
 from tests.soak.on_hosts import SEAT, called
-from tests.soak.running import Row, Running, Table, killed
+from tests.soak.table import Row, Table
 
 COURSE, MARK = "course", "cloudscale:course"
 STUDENTS = ("1;Marty;McFly;", "2;Emmett;Brown;", "3;Jennifer;O'Parker;")  # more than one machine takes

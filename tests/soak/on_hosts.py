@@ -14,8 +14,9 @@ from typing import Any
 from tests.hosts.classroom import STUDENTS, docker, generic_tool, snapshot
 from tests.lab.engine import LabEngine
 from tests.lab.hosts import LabHosts
+from tests.lab.running import Point, Running, killed
 from tests.lab.tool import Result, Tool
-from tests.soak.running import Point, Row, Running, Table, killed, say
+from tests.soak.table import Row, Table, say
 
 LAUNCH, SEATS_RESET, RESET = "themachine", "containers_reset", "driver_reset"
 PER_ROUND = 7  # kills

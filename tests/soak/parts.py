@@ -23,8 +23,9 @@ from urllib.parse import urlsplit
 from tests.hosts.classroom import docker
 from tests.lab.hosts import LabHost
 from tests.lab.jupyter_client import Student
+from tests.lab.running import Running
 from tests.soak.on_hosts import Class, Place, called
-from tests.soak.running import Running, say
+from tests.soak.table import say
 from tests.soak.world import prepared, three_hosts
 
 LOOK = 0.5  # seconds between two looks at a seat

@@ -7,9 +7,10 @@ import signal
 import time
 from collections.abc import Sequence
 
+from tests.lab.running import Running
 from tests.lab.tool import Result, Tool
 from tests.soak.on_hosts import LAUNCH, RESET, SEATS_RESET, Class, Place, called
-from tests.soak.running import Row, Running, Table
+from tests.soak.table import Row, Table
 
 REFUSED = "Another run is changing the course:"
 WAITED = "s for its end"

@@ -10,7 +10,7 @@ from cloudscale.units import GIB
 from tests.unit.api_schema import Json, api_error
 from tests.unit.fake_calls import call, labelled
 from tests.unit.fake_helpers import FakeHelpers
-from tests.unit.fake_networks import FakeNetworks
+from tests.unit.fake_services import FakeServices
 from tests.unit.fake_stats import look
 from tests.unit.fake_swarm import LEADERLESS, FakeNetwork, FakeSwarm
 from tests.unit.fake_volumes import FakeVolumes
@@ -23,7 +23,7 @@ LATE = (
 )
 
 
-class FakeApi(FakeImages, FakeVolumes, FakeHelpers, FakeNetworks):
+class FakeApi(FakeImages, FakeVolumes, FakeHelpers, FakeServices):
     """The API of one engine as docker-py's low-level client gives it; alone in its swarm, or in none.
 
     `changes` are the calls that changed something, in order. `joining` says what comes of the next attempts
@@ -46,6 +46,7 @@ class FakeApi(FakeImages, FakeVolumes, FakeHelpers, FakeNetworks):
         self.data_root = ""
         self.labels: list[str] = []
         self.network.engines.setdefault(address, self)
+        self.networks_: list[str] = []
         self.logs_: dict[str, bytes] = {}
         self.looks: dict[str, int] = {}
         self.used_memory = GIB // 2  # of each container
@@ -118,12 +119,26 @@ class FakeApi(FakeImages, FakeVolumes, FakeHelpers, FakeNetworks):
 
     @call
     def logs(self, container: str, tail: int = 0) -> bytes:
-        (found,) = [each for each in self.containers_ if each["Id"] == container] or [{"Labels": {}}]
-        if found["Labels"].get("cloudscale.role") == "walls":
-            return self.rules_fault.encode()
         if container not in self.logs_:
             raise api_error(404, f"No such container: {container}")
         return b"\n".join(self.logs_[container].splitlines()[-tail:])
+
+    @call
+    def networks(self, names: Sequence[str] | None = None, filters: Mapping[str, Any] | None = None) -> list[Json]:
+        """The engine's own bridge by name, and what lies in the swarm by its scope."""
+        if filters is not None:
+            assert filters == {"scope": "swarm"}
+            return [{"Name": "ingress", "Ingress": True, "Labels": {}}, *deepcopy(self.overlays)]
+        return [{"Name": name} for name in self.networks_ if names is None or name in names]
+
+    @call
+    def remove_network(self, net_id: str) -> None:
+        if net_id not in self.networks_:
+            raise api_error(404, f"network {net_id} not found")
+        if self.node_id:
+            raise api_error(403, f"error while removing network: network {net_id} has active endpoints")
+        self.networks_.remove(net_id)
+        self._changed(f"remove network {net_id}")
 
     # --- the swarm ---
 

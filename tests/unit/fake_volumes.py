@@ -15,7 +15,6 @@ from tests.unit.fake_calls import FakeCalls, call, labelled
 from tests.unit.fake_swarm import FakeNetwork
 
 WORK = "cloudscale-work/"  # where a move has a student's volume
-RULES = {"read_only", "cap_add", "security_opt", "mem_limit", "pids_limit"}  # of the one that sets the computer's
 LIMITS = {  # of a container, that are given all or none
     *("read_only", "cap_add", "security_opt", "mem_limit", "memswap_limit", "pids_limit", "cpu_shares", "auto_remove"),
 }
@@ -42,8 +41,6 @@ class FakeVolumes(FakeCalls):
         self.signals: list[str] = []
         self.gateway_error = ""
         self.disk_is_full = False
-        self.rules: dict[str, str] = {}  # of the engine's computer, by course: the script that has set them
-        self.rules_fault = ""  # why they can't be set
         self.cut_off: int | None = None  # where an archive of a student's work ends too early
 
     @call
@@ -80,20 +77,18 @@ class FakeVolumes(FakeCalls):
         cap_drop: Sequence[str] = (),
         **limits: Any,
     ) -> Json:
-        assert (network_mode, {*limits}) in (("none", set()), ("none", LIMITS), ("host", RULES))
+        assert network_mode == "none" and {*limits} in (set(), LIMITS)
         return {"Binds": list(binds), "Mounts": list(mounts), "cap_drop": list(cap_drop), **limits}
 
     @call
     def create_container(
         self,
-        /,
         image: str,
         entrypoint: Sequence[str],
         labels: Mapping[str, str],
         host_config: Json | None = None,
         user: str = "",
         command: Sequence[str] = (),
-        environment: Sequence[str] = (),
     ) -> Json:
         config = host_config or {}
         binds, mounts = config.get("Binds", []), config.get("Mounts", [])
@@ -117,12 +112,8 @@ class FakeVolumes(FakeCalls):
 
     @call
     def start(self, container: str) -> None:
-        started = self._container(container)
-        if started["Entrypoint"][0] == "python3":  # a helper
-            started["State"] = "running"
-            return
-        if started["Entrypoint"][0] == "chroot":  # what sets rules
-            started["State"] = "exited"
+        if self._container(container)["Entrypoint"][0] == "python3":  # a helper
+            self._container(container)["State"] = "running"
             return
         *program, target = self._container(container)["Entrypoint"]
         assert program == ["cp", "-f", "/usr/bin/caddy"]  # -f: an older one may be running
@@ -130,21 +121,14 @@ class FakeVolumes(FakeCalls):
 
     @call
     def wait(self, container: str, timeout: int) -> Json:
-        ended = self._container(container)
-        if ended["Entrypoint"][0] == "chroot" and not self.rules_fault:
-            *_, script, _, word = ended["Entrypoint"]
-            course = ended["Labels"]["cloudscale.course"]
-            self.rules.pop(course, None)
-            if word == "up":
-                self.rules[course] = script
-        return {"StatusCode": 1 if self.rules_fault else 0}
+        return {"StatusCode": 0 if self._container(container) else 1}
 
     @call
     def remove_container(self, container: str, force: bool, v: bool = False) -> None:
         assert force
         gone = [known for known in self.containers_ if known["Id"] == container]
         self.containers_ = [known for known in self.containers_ if known not in gone]
-        helpers = [known for known in gone if known["Labels"].get("cloudscale.role") in ("helper", "walls")]
+        helpers = [known for known in gone if known["Labels"].get("cloudscale.role") == "helper"]
         if any(known["State"] != "created" for known in gone if known not in helpers):
             self._changed(f"remove container {container}")
 

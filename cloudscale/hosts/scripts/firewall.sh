@@ -1,13 +1,12 @@
 # What seats can't reach from the inside of their containers. Run as root: `install` (written here for every start of
-# the engine), `up`, or `remove`; where it is not installed, `down`. Each rule is in a chain of our own, or names one:
-# that is how they are found again.
-# Seats are the containers on the engine's own bridges, on a machine where no others are; or on a bridge of their own.
+# the engine), `up`, or `remove`. Each rule is in a chain of our own, or names one: that is how they are found again.
+# Seats are the containers on the engine's own bridges, on a machine where no others are.
 set -eu
 REACH='' # addresses that the course needs all the same, each with a port, or with 0 for all: 192.0.2.0/24:5432
 COURSE=/var/lib/cloudscale/course
 UNIT=/etc/systemd/system/cloudscale-firewall.service
-BRIDGES='docker0 docker_gwbridge' OF=''
-SEATS=CLOUDSCALE-SEATS$OF MACHINE=CLOUDSCALE-HOST$OF # chains: to elsewhere, to the machine itself
+SEATS=CLOUDSCALE-SEATS MACHINE=CLOUDSCALE-HOST # chains: to elsewhere, to the machine itself
+BRIDGES='docker0 docker_gwbridge'
 
 fresh_chain() {
   iptables -w -N $1 2>/dev/null || iptables -w -F $1
@@ -54,7 +53,7 @@ up() {
   done
 }
 
-down() {
+remove() {
   for chain in DOCKER-USER:$SEATS INPUT:$MACHINE; do
     for bridge in $BRIDGES; do
       iptables -w -D ${chain%:*} -i $bridge -m conntrack --ctstate NEW -j ${chain#*:} 2>/dev/null || true
@@ -62,10 +61,6 @@ down() {
     iptables -w -F ${chain#*:} 2>/dev/null || true
     iptables -w -X ${chain#*:} 2>/dev/null || true
   done
-}
-
-remove() {
-  down
   rm -f $UNIT /etc/systemd/system/docker.service.requires/cloudscale-firewall.service $COURSE/firewall.sh
   rmdir /etc/systemd/system/docker.service.requires 2>/dev/null || true
 }

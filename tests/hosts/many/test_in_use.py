@@ -16,9 +16,9 @@ from tests.lab.engine import LabEngine
 from tests.lab.hosts import LabHost
 from tests.lab.jupyter_client import Student
 from tests.lab.namespace import run
+from tests.lab.running import Running
 from tests.lab.stock import GATEWAY, REPOSITORY_PORT
 from tests.lab.websockets import Page, open_lines
-from tests.soak.running import Running
 
 
 def test_a_command_runs_on_every_machine_in_the_order_of_the_hosts(room: Classroom) -> None:

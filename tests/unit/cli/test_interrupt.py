@@ -68,6 +68,21 @@ def test_the_exit_code_is_the_same_while_python_runs_a_string(tmp_path: Path) ->
 
 
 @pytest.mark.usefixtures("processes")
+@pytest.mark.parametrize(
+    "ending", ["    try: time.sleep(60)\n    except KeyboardInterrupt: interrupt.end_plainly()\n", HANGS["in a call"]]
+)
+def test_where_ctrl_c_is_the_end_it_is_a_good_one_and_nothing_is_said(ending: str) -> None:
+    code = GUARDED.replace('    print("begun"', '    interrupt.is_the_end()\n    print("begun"') + ending
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as run:
+        assert run.stdout and run.stderr and run.stdout.readline()
+        time.sleep(0.2)
+        run.send_signal(signal.SIGINT)
+        assert (run.wait(20), run.stderr.read()) == (0, "")
+
+
+@pytest.mark.usefixtures("processes")
 def test_ctrl_c_while_python_ends_prints_nothing() -> None:
     code = (
         "import atexit, signal, time\nfrom cloudscale.cli import interrupt\n"

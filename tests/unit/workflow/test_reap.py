@@ -116,7 +116,7 @@ def test_as_a_table_it_says_what_it_did(bio: Class, collector: Collector, tmp_pa
     assert [line for line in bio.said.lines if not line.startswith("Warning: ")] == [
         f"bio: its deadline was today at 18:00 UTC. Collecting the students' work into {tmp_path / 'work' / 'bio'},"
         " then removing the course",
-        "The swarm of m1 stays: others use it (6 services, networks, secrets or configs).",
+        "The swarm of m1 stays: others use it (5 services, networks, secrets or configs).",
         "Done: nothing of the course 'bio' is left",
     ]
 
