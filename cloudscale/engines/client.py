@@ -23,12 +23,12 @@ from docker.utils import version_lt
 from cloudscale.course import naming
 from cloudscale.engines.endpoint import Endpoint, own_endpoint
 from cloudscale.errors import CloudscaleError, EngineError, NotSetUp
-from cloudscale.fanout import WIDTH
 from cloudscale.model import Machine, Node, Say
 from cloudscale.networks import endpoint
 from cloudscale.outside import PORT, UNEXPECTED, OtherForm, formed, in_words, is_of_library
 
 CONNECT_TIMEOUT = 10  # seconds to connect to another machine
+CONNECTIONS = 64  # that are kept for the next request
 REQUEST_TIMEOUT = 60  # seconds for one answer of an engine; a loaded one is slow to create containers
 IMAGE_TIMEOUT = 1800  # seconds for one answer of an engine that saves, loads or builds an image
 # an engine writes a whole image to its disk, or unpacks it, without a word
@@ -92,7 +92,7 @@ def from_environment(timeout: float = REQUEST_TIMEOUT, endpoint: Endpoint | None
         with engine_errors(endpoint.name):
             # with its environment given, docker-py does not look for a context by itself
             client = docker.from_env(
-                environment=endpoint.environment, version="auto", timeout=int(timeout), max_pool_size=WIDTH
+                environment=endpoint.environment, version="auto", timeout=int(timeout), max_pool_size=CONNECTIONS
             )
             return _new_enough(client, "this computer")
     except EngineError as error:
@@ -131,7 +131,7 @@ def over_tls(machine: str, host: str, port: int, *, ca: Path, certificate: tuple
     url = f"https://{endpoint(host, port)}"
 
     def client(version: str) -> docker.DockerClient:
-        made = _client(url, version=version, timeout=REQUEST_TIMEOUT, tls=tls, max_pool_size=WIDTH)
+        made = _client(url, version=version, timeout=REQUEST_TIMEOUT, tls=tls, max_pool_size=CONNECTIONS)
         # load-bearing: else REQUESTS_CA_BUNDLE, if set, is trusted instead of the course's authority
         made.api.trust_env = False
         return made

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cloudscale.engines.client import Engine, engine_errors
+from cloudscale.engines.client import CONNECTIONS, Engine, engine_errors
 from cloudscale.errors import EngineError
 from cloudscale.fanout import fan_out
 from cloudscale.outside import date_text, formed
 from cloudscale.seats.containers import seat_containers
 
-WIDTH = 8  # containers of one engine that are asked at the same time; one takes 10 ms
+WIDTH = CONNECTIONS  # containers of one engine that are asked at the same time: 20.10 answers at its next second only
 ASKING = 20.0  # seconds for all containers of an engine
 
 
@@ -60,7 +60,7 @@ def samples(engine: Engine, course: str) -> dict[str, Sample]:
     """Student's id → a look at the container of each seat that runs on the engine. Raises EngineError.
 
     One that can't be looked at is left out: it may have just ended. With `one-shot`, which API 1.41 brought, an engine
-    answers at once: otherwise it would measure for a second or two.
+    answers within a second: otherwise it would measure for one or two.
     """
     deadline = time.monotonic() + ASKING
 
