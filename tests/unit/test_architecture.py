@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -194,3 +195,9 @@ def test_the_environment_is_not_read_at_import() -> None:
         at_import = [n for n in ast.parse(module.text).body if not isinstance(n, (ast.FunctionDef, ast.ClassDef))]
         names = {getattr(part, "attr", "") for node in at_import for part in ast.walk(node)}
         assert not names & {"environ", "getenv"}, module.name
+
+
+def test_no_ring_of_tests_loads_the_long_runs() -> None:
+    """They give the lab's parts other names, for the whole process."""
+    rings = [path for ring in ("unit", "hosts", "cloud", "lab") for path in (PROJECT / "tests" / ring).rglob("*.py")]
+    assert [path.name for path in rings if re.search(r"^\s*(from|import) tests\.soak", path.read_text(), re.M)] == []
