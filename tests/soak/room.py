@@ -1,6 +1,6 @@
 """A full room: real JupyterLabs on one engine, all logged in to, each with a kernel that works, for ten minutes.
 
-    python -m tests.soak.room [--students 60] [--minutes 10]
+Run it with `script/soak room`.
 
 Each student runs a cell twice a minute, at a moment of her own, and counts in it: an answer that does not go on from
 the one before means that a kernel was lost. Meanwhile the trainer looks at `status` each minute. In the end nothing may
@@ -152,7 +152,7 @@ def room(students: int, folder: Path) -> Iterator[tuple[Tool, tuple[str, ...]]]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(prog="script/soak room", description=__doc__, allow_abbrev=False)
     parser.add_argument("--students", type=int, default=60)
     parser.add_argument("--minutes", type=float, default=10)
     wanted = parser.parse_args()
