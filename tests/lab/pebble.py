@@ -9,6 +9,7 @@ import json
 import os
 import socket
 import subprocess
+from functools import partial
 from pathlib import Path
 
 from cryptography import x509
@@ -22,7 +23,7 @@ from tests.lab.namespace import Namespace, outside
 from tests.lab.stock import kept
 
 FORKY = "deb http://deb.debian.org/debian forky main\n"  # trixie's knows no profiles
-PORT, NAMES = 14000, 8053
+PORT, NAMES, MANAGEMENT = 14000, 8053, 8055
 DAY = 86400  # seconds
 DIRECTORY = f"https://127.0.0.1:{PORT}/dir"
 
@@ -52,7 +53,7 @@ class Pebble:
         nothing = [word for kind in ("http01", "https01", "tlsalpn01", "doh") for word in (f"-{kind}", "")]
         names = ["-defaultIPv4", address, "-defaultIPv6", "", "-dnsserver", f"127.0.0.1:{NAMES}", *nothing]
         commands = [
-            [programs / "pebble-challtestsrv", *names, "-management", "127.0.0.1:8055"],
+            [programs / "pebble-challtestsrv", *names, "-management", f"127.0.0.1:{MANAGEMENT}"],
             [programs / "pebble", "-config", config, "-dnsserver", f"127.0.0.1:{NAMES}"],
         ]
         self._log = open(folder / "pebble.log", "wb")  # noqa: SIM115 # until it ends
@@ -65,7 +66,8 @@ class Pebble:
             )
             for command in commands
         ]
-        assert poll(_answers, timeout=30), (folder / "pebble.log").read_text()
+        for port in (MANAGEMENT, PORT):  # a name that is not known yet would be refused for good
+            assert poll(partial(_answers, port), timeout=30), (folder / "pebble.log").read_text()
 
     def _own_certificate(self, folder: Path) -> None:
         key = ec.generate_private_key(ec.SECP256R1())
@@ -95,9 +97,9 @@ class Pebble:
         self._log.close()
 
 
-def _answers() -> bool:
+def _answers(port: int) -> bool:
     with contextlib.suppress(OSError):
-        socket.create_connection(("127.0.0.1", PORT), timeout=3).close()
+        socket.create_connection(("127.0.0.1", port), timeout=3).close()
         return True
     return False
 
