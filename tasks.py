@@ -113,7 +113,6 @@ def driver_reset(session: Session, collect: str | None = None) -> Report:
 
 
 def _folder(path: str | None) -> Path | None:
-
     return home_path(path) if path else None
 
 
@@ -138,7 +137,6 @@ def collect(session: Session, output: str | None = None, limit: str | None = Non
 )
 def restore(session: Session, dir: str, force: bool = False) -> Report:
     """Put collected work back into the students' work folders; what differs there is not overwritten."""
-
     from cloudscale.workflow import restore
 
     return restore.restore(session, home_path(dir), force=force)

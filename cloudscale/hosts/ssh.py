@@ -59,14 +59,9 @@ def _connect(target: Target, timeout: float, known: KnownHosts, over: Connection
             transport = paramiko.Transport(_way(target, timeout, over, resources))
             resources.callback(transport.close)
             # each step has a limit of its own in paramiko; this one is for all of them
-            ending = threading.Timer(deadline - time.monotonic(), transport.close)
-            ending.daemon = True
-            ending.start()
-            try:
+            with _at_most(deadline - time.monotonic(), transport.close):
                 _start(transport, target, timeout, known)
                 log_in(target, transport)
-            finally:
-                ending.cancel()
         transport.set_keepalive(KEEP_ALIVE)
         return Connection(target, transport, resources.pop_all())
 
@@ -83,6 +78,18 @@ def _way(
     if target.proxy:
         return resources.enter_context(ProxyCommand(target.name, target.proxy)).socket
     return socket.create_connection((target.host, target.port), timeout, all_errors=True)
+
+
+@contextlib.contextmanager
+def _at_most(seconds: float, end: Callable[[], object]) -> Iterator[None]:
+    """Calls `end` from another thread if what is inside takes longer."""
+    ending = threading.Timer(seconds, end)
+    ending.daemon = True
+    ending.start()
+    try:
+        yield
+    finally:
+        ending.cancel()
 
 
 def _close(close: Callable[[], None]) -> None:
@@ -223,19 +230,18 @@ class Connection:
             channel = self._transport.open_session(timeout=timeout)
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise ConnectionFailed(f"{self.target.name}: the connection is lost ({error}).", "Run again.") from None
-        # paramiko waits without limit for the answer to a request: closing the connection ends that wait
-        ending = threading.Timer(timeout + LINGER, self._transport.close)
-        ending.daemon = True
-        ending.start()
         try:
-            channel.exec_command(for_any_shell(command))
-            ending.cancel()
+            self._start(channel, command, timeout + LINGER)
             return Running(channel, data, on_output, most).result(timeout)
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise ConnectionFailed(f"{self.target.name}: the connection is lost ({error}).", "Run again.") from None
         finally:
-            ending.cancel()
             channel.close()
+
+    def _start(self, channel: paramiko.Channel, command: str, timeout: float) -> None:
+        # paramiko waits without limit for the answer to a request: closing the connection ends that wait
+        with _at_most(timeout, self._transport.close):
+            channel.exec_command(for_any_shell(command))
 
     def run_root(
         self, script: str, *arguments: str, timeout: float, data: bytes = b"", on_output: OnOutput | None = None
@@ -269,24 +275,30 @@ class Connection:
                 channel = self._transport.open_session(timeout=timeout)
                 resources.callback(partial(_close, channel.close))
                 channel.settimeout(timeout)
-                channel.exec_command(for_any_shell(self._as_root(script, arguments)))
+                self._start(channel, self._as_root(script, arguments), timeout)
             except (paramiko.SSHException, OSError, EOFError) as error:
                 raise ConnectionFailed(f"{self.target.name}: the connection is lost ({error}).", "Run again.") from None
-            yield Conversation(self.target.name, channel)
+            yield Conversation(self.target.name, channel, timeout)
 
 
 class Conversation:
-    """A script that runs on a host, prints lines, and reads what is sent to it."""
+    """A script that runs on a host, prints lines, and reads what is sent to it. `timeout`: seconds for a line."""
 
-    def __init__(self, name: str, channel: paramiko.Channel) -> None:
+    def __init__(self, name: str, channel: paramiko.Channel, timeout: float) -> None:
         self._name = name
         self._channel = channel
+        self._timeout = timeout
         self._output = channel.makefile()
 
     def line(self) -> str:
-        """The next line that it prints; empty once it has ended. Raises ConnectionFailed if none comes."""
+        """The next line that it prints; empty once it has ended. Raises ConnectionFailed if none comes in time."""
+        begun = time.monotonic()
         try:
-            return str(self._output.readline(MOST_OF_LINE)).strip()
+            with _at_most(self._timeout, self._channel.close):  # one that comes byte by byte must not last longer
+                line = str(self._output.readline(MOST_OF_LINE))
+            if time.monotonic() - begun >= self._timeout:
+                raise ConnectionFailed(f"{self._name}: no answer in {self._timeout:g} s.", "Run again.")
+            return line.strip()
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise ConnectionFailed(f"{self._name}: the connection is lost ({error}).", "Run again.") from None
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from errno import ECONNREFUSED, EHOSTUNREACH, ENETUNREACH
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import paramiko
 import pytest
@@ -18,7 +18,7 @@ from cloudscale.errors import ConnectionFailed, HostKeyChanged, LoginRefused, No
 from cloudscale.hosts import first_login, ssh
 from cloudscale.hosts import known_hosts as module
 from cloudscale.hosts.known_hosts import KnownHosts, fingerprint
-from cloudscale.hosts.ssh import Connection, Logins, connect
+from cloudscale.hosts.ssh import Connection, Conversation, Logins, connect
 from cloudscale.hosts.target import Target
 from tests.unit.fakes import FakeClock
 from tests.unit.hosts.fake_ssh import KEY, OTHER_KEY, Client, Door, Transport, known_hosts, log_in, meet, own_client
@@ -397,3 +397,42 @@ def test_a_wrong_password_is_refused(loopback: str, tmp_path: Path) -> None:
     known = KnownHosts(tmp_path / "known_hosts", lambda text: None, yes=True)
     with serving(password="secret") as server, pytest.raises(LoginRefused, match="the login as ann was refused"):
         connect(Target("127.0.0.1", server.port, "ann", "wrong"), timeout=10, known=known)
+
+
+# --- conversations ---------------------------------------------------------------------------
+
+
+class Spoken:
+    """A channel that gives a byte at a time, and one that is closed nothing more."""
+
+    def __init__(self, text: bytes, pause: float = 0.0) -> None:
+        self._text, self._pause = text, pause
+        self._is_closed = threading.Event()
+
+    def makefile(self) -> io.BufferedReader:
+        return cast(io.BufferedReader, self)
+
+    def readline(self, most: int) -> str:
+        said = ""
+        for byte in self._text:
+            if self._is_closed.wait(self._pause) or len(said) == most:
+                break
+            said += chr(byte)
+            if byte == 10:
+                break
+        return said
+
+    def close(self) -> None:
+        self._is_closed.set()
+
+
+def test_a_line_is_read_and_is_no_longer_than_it_may_be() -> None:
+    assert Conversation("host", cast(paramiko.Channel, Spoken(b"held\n")), 5).line() == "held"
+    assert len(Conversation("host", cast(paramiko.Channel, Spoken(b"x" * 9999)), 5).line()) == 1000
+
+
+def test_a_line_that_comes_byte_by_byte_has_one_deadline() -> None:
+    begun = time.monotonic()
+    with pytest.raises(ConnectionFailed, match=r"host: no answer in 0\.2 s"):
+        Conversation("host", cast(paramiko.Channel, Spoken(b"x" * 100, pause=0.05)), 0.2).line()
+    assert time.monotonic() - begun < 3
