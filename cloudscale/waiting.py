@@ -1,9 +1,11 @@
-"""Waits until a check succeeds (`poll`) or until a call no longer fails (`retry`)."""
+"""Waits until a check succeeds (`poll`) or until a call no longer fails (`retry`), and for no longer (`at_most`)."""
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol, TypeVar
 
 T = TypeVar("T")
@@ -62,3 +64,15 @@ def retry(
             if left <= 0 or not when(error):
                 raise
         clock.sleep(min(interval, left))
+
+
+@contextlib.contextmanager
+def at_most(seconds: float, end: Callable[[], object]) -> Iterator[None]:
+    """Calls `end` from another thread if what is inside takes longer, for calls that have no limit of their own."""
+    ending = threading.Timer(seconds, end)
+    ending.daemon = True
+    ending.start()
+    try:
+        yield
+    finally:
+        ending.cancel()

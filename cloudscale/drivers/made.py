@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 from abc import abstractmethod
@@ -11,7 +12,9 @@ from slugify import slugify
 
 from cloudscale.course.folder import CourseFolder
 from cloudscale.course.naming import natural
+from cloudscale.course.settings import USUAL_SEAT, SeatSettings
 from cloudscale.drivers.over_ssh import OverSsh
+from cloudscale.engines.client import Engine
 from cloudscale.engines.disk_limits import make_room
 from cloudscale.errors import RequestError
 from cloudscale.hosts.first_login import Booting, NoLogin, log_in
@@ -72,11 +75,20 @@ class MadeMachines(OverSsh):
 
     def boot(self, machine: Machine) -> Survey:
         booted = self._start(machine.name)
-        connection = self._connection(booted)
-        connection.run_root(BOOTED, timeout=INSTALLING)
-        if obstacle := make_room(connection):
-            self._say(f"Warning: {booted.name}: the disk of its seats is not limited, since {obstacle}")
-        return self._survey_running(booted)
+        with self._watched(booted):
+            connection = self._connection(booted)
+            connection.run_root(BOOTED, timeout=INSTALLING)
+            if obstacle := make_room(connection):
+                self._say(f"Warning: {booted.name}: the disk of its seats is not limited, since {obstacle}")
+            return self._survey_running(booted)
+
+    def prepare(self, machine: Machine, seat: SeatSettings = USUAL_SEAT) -> Engine:
+        with self._watched(machine):
+            return super().prepare(machine, seat)
+
+    def _watched(self, machine: Machine) -> contextlib.AbstractContextManager[None]:
+        """Ends what waits for a machine that has crashed meanwhile, where that is seen before its silence is."""
+        return contextlib.nullcontext()
 
     @abstractmethod
     def _start(self, name: str) -> Machine:

@@ -20,15 +20,16 @@ from cloudscale.hosts.known_hosts import KnownHosts
 from cloudscale.hosts.proxy import ProxyCommand
 from cloudscale.hosts.running import LINGER, Running
 from cloudscale.hosts.shells import for_any_shell, quoted
+from cloudscale.hosts.signs_of_life import SILENCE, SignsOfLife
 from cloudscale.hosts.target import Target
 from cloudscale.model import MOST_OUTPUT, CommandResult, OnOutput
+from cloudscale.waiting import at_most
 
 # our own errors report what goes wrong; without a handler, Python would print the library's tracebacks as well
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 OUR_OUTPUT = 64 * MOST_OUTPUT  # bytes of a stream that are kept of what our own scripts print
 MOST_OF_LINE = 1000  # characters
-KEEP_ALIVE = 15  # seconds between two keepalive messages; firewalls drop idle connections
 
 
 class _Unknown(Exception):
@@ -59,11 +60,12 @@ def _connect(target: Target, timeout: float, known: KnownHosts, over: Connection
             transport = paramiko.Transport(_way(target, timeout, over, resources))
             resources.callback(transport.close)
             # each step has a limit of its own in paramiko; this one is for all of them
-            with _at_most(deadline - time.monotonic(), transport.close):
+            with at_most(deadline - time.monotonic(), transport.close):
                 _start(transport, target, timeout, known)
                 log_in(target, transport)
-        transport.set_keepalive(KEEP_ALIVE)
-        return Connection(target, transport, resources.pop_all())
+        signs = SignsOfLife(transport)
+        resources.callback(signs.end)
+        return Connection(target, transport, resources.pop_all(), signs)
 
 
 def _way(
@@ -78,18 +80,6 @@ def _way(
     if target.proxy:
         return resources.enter_context(ProxyCommand(target.name, target.proxy)).socket
     return socket.create_connection((target.host, target.port), timeout, all_errors=True)
-
-
-@contextlib.contextmanager
-def _at_most(seconds: float, end: Callable[[], object]) -> Iterator[None]:
-    """Calls `end` from another thread if what is inside takes longer."""
-    ending = threading.Timer(seconds, end)
-    ending.daemon = True
-    ending.start()
-    try:
-        yield
-    finally:
-        ending.cancel()
 
 
 def _close(close: Callable[[], None]) -> None:
@@ -159,12 +149,17 @@ class Connection:
     """A login on a host, for any number of commands, also in parallel. `peer`: the address that was connected to."""
 
     def __init__(
-        self, target: Target, transport: paramiko.Transport, resources: contextlib.ExitStack | None = None
+        self,
+        target: Target,
+        transport: paramiko.Transport,
+        resources: contextlib.ExitStack | None = None,
+        signs: SignsOfLife | None = None,
     ) -> None:
         self.target = target
         self.peer = target.host if target.via or target.proxy else str(transport.getpeername()[0])
         self._transport = transport
         self._resources = resources or contextlib.ExitStack()
+        self._signs = signs
 
     @property
     def host_key(self) -> str:
@@ -205,7 +200,15 @@ class Connection:
                     f"{self.target.name}: no connection from there to {host}, port {port}, in {timeout:g} s.",
                     f"Check that {host} is up, and that no firewall blocks its port {port}.",
                 ) from None
-            raise ConnectionFailed(f"{self.target.name}: the connection is lost ({error}).", "Run again.") from None
+            raise self._lost(error) from None
+
+    def _lost(self, error: Exception) -> ConnectionFailed:
+        if self._signs and self._signs.are_missing:
+            return ConnectionFailed(
+                f"{self.target.name}: the connection is lost (no sign of life for {SILENCE:g} s).",
+                "Check that the machine is up, then run again.",
+            )
+        return ConnectionFailed(f"{self.target.name}: the connection is lost ({error}).", "Run again.")
 
     def run(
         self,
@@ -229,18 +232,18 @@ class Connection:
         try:
             channel = self._transport.open_session(timeout=timeout)
         except (paramiko.SSHException, OSError, EOFError) as error:
-            raise ConnectionFailed(f"{self.target.name}: the connection is lost ({error}).", "Run again.") from None
+            raise self._lost(error) from None
         try:
             self._start(channel, command, timeout + LINGER)
             return Running(channel, data, on_output, most).result(timeout)
         except (paramiko.SSHException, OSError, EOFError) as error:
-            raise ConnectionFailed(f"{self.target.name}: the connection is lost ({error}).", "Run again.") from None
+            raise self._lost(error) from None
         finally:
             channel.close()
 
     def _start(self, channel: paramiko.Channel, command: str, timeout: float) -> None:
         # paramiko waits without limit for the answer to a request: closing the connection ends that wait
-        with _at_most(timeout, self._transport.close):
+        with at_most(timeout, self._transport.close):
             channel.exec_command(for_any_shell(command))
 
     def run_root(
@@ -277,7 +280,7 @@ class Connection:
                 channel.settimeout(timeout)
                 self._start(channel, self._as_root(script, arguments), timeout)
             except (paramiko.SSHException, OSError, EOFError) as error:
-                raise ConnectionFailed(f"{self.target.name}: the connection is lost ({error}).", "Run again.") from None
+                raise self._lost(error) from None
             yield Conversation(self.target.name, channel, timeout)
 
 
@@ -294,7 +297,7 @@ class Conversation:
         """The next line that it prints; empty once it has ended. Raises ConnectionFailed if none comes in time."""
         begun = time.monotonic()
         try:
-            with _at_most(self._timeout, self._channel.close):  # one that comes byte by byte must not last longer
+            with at_most(self._timeout, self._channel.close):  # one that comes byte by byte must not last longer
                 line = str(self._output.readline(MOST_OF_LINE))
             if time.monotonic() - begun >= self._timeout:
                 raise ConnectionFailed(f"{self._name}: no answer in {self._timeout:g} s.", "Run again.")

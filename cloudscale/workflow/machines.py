@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from cloudscale.cluster.look import look
 from cloudscale.cluster.state import Cluster, Host
 from cloudscale.course.session import Session
-from cloudscale.drivers.protocols import SetsUpEngines
+from cloudscale.drivers.protocols import Driver, SetsUpEngines
 from cloudscale.engines.client import trainers_engine
-from cloudscale.errors import CloudscaleError
+from cloudscale.errors import CloudscaleError, ConnectionFailed, EngineError
 from cloudscale.fanout import MACHINES_WIDTH, fan_out
 from cloudscale.images.delivery import Delivery, Sources
-from cloudscale.model import MachineState, Outcomes, Survey, failures
+from cloudscale.model import Machine, MachineState, Outcomes, Survey, failures
 from cloudscale.networks import SWARM_NETWORKS, spare_network
 from cloudscale.phases import Phases
 from cloudscale.progress import Advance
@@ -119,26 +119,34 @@ def _bring_up_all(
         session.settings.image, session.settings.course, sources, bytes_done=advance, say=session.progress.say
     )
 
-    def one(survey: Survey) -> Host:
+    def boot(survey: Survey) -> Survey:
+        assert cluster.maker
+        with phases.timed("boot", survey.machine.name):
+            return cluster.maker.boot(survey.machine)
+
+    def set_up(survey: Survey) -> Host:
         name = survey.machine.name
+        with phases.timed("engine", name):
+            engine = driver.prepare(survey.machine, session.settings.seat)
+        if name == order[0]:  # the others wait for its swarm, not for its image
+            with phases.timed("swarm", name):
+                swarm.join(engine, survey.address)
+        with phases.timed("image", name):
+            image = delivery.deliver(engine, survey)
+        if name != order[0]:
+            with phases.timed("swarm", name):
+                swarm.join(engine, survey.address)
+        return Host(survey.machine, replace(survey, state=MachineState.SERVING), engine, image=image)
+
+    def one(survey: Survey) -> Host:
         try:
-            if survey.state.needs_boot:
-                assert cluster.maker
-                with phases.timed("boot", name):
-                    survey = cluster.maker.boot(survey.machine)
-            with phases.timed("engine", name):
-                engine = driver.prepare(survey.machine, session.settings.seat)
-            if name == order[0]:  # the others wait for its swarm, not for its image
-                with phases.timed("swarm", name):
-                    swarm.join(engine, survey.address)
-            with phases.timed("image", name):
-                image = delivery.deliver(engine, survey)
-            if name != order[0]:
-                with phases.timed("swarm", name):
-                    swarm.join(engine, survey.address)
-            return Host(survey.machine, replace(survey, state=MachineState.SERVING), engine, image=image)
+            running = boot(survey) if survey.state.needs_boot else survey
+            try:
+                return set_up(running)
+            except (ConnectionFailed, EngineError) as error:
+                return set_up(boot(_gone_down(driver, running.machine, error, session)))
         except BaseException:
-            swarm.give_up(name)
+            swarm.give_up(survey.machine.name)
             raise
 
     return fan_out(one, surveys.values(), name=lambda survey: survey.machine.name, width=MACHINES_WIDTH)
@@ -151,3 +159,15 @@ def _creates_late(state: MachineState) -> tuple[bool, bool]:
     creates it, so one that serves is preferred to one that has to be installed.
     """
     return not state.is_asleep, state is not MachineState.SERVING
+
+
+def _gone_down(driver: Driver, machine: Machine, error: CloudscaleError, session: Session) -> Survey:
+    """The machine, if it went down meanwhile, so that it can be started again; else raises what it failed with."""
+    try:
+        now = driver.survey(machine)
+    except CloudscaleError:
+        raise error from None
+    if not now.state.needs_boot:
+        raise error
+    session.progress.say(f"{error.message} It went down, and is started again")
+    return now

@@ -31,7 +31,10 @@ LAYERS = (
     {"errors", "model", "outside"},
 )
 LIBRARIES = {  # and the modules that import them
-    "paramiko": {"hosts.ssh", "hosts.running", "hosts.known_hosts", "hosts.private_keys", "hosts.credentials"},
+    "paramiko": {
+        *("hosts.ssh", "hosts.running", "hosts.known_hosts", "hosts.private_keys", "hosts.credentials"),
+        "hosts.signs_of_life",
+    },
     "cryptography": {
         *("engines.certificates", "gateway.authority", "gateway.certificates"),
         *("hosts.login_key", "hosts.private_keys"),

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections.abc import Iterator
+
 from cloudscale.drivers.vm import console
 from cloudscale.drivers.vm.hypervisor import Hypervisor, Vm
 from cloudscale.errors import MachineError
@@ -10,6 +14,7 @@ from cloudscale.model import Say
 from cloudscale.waiting import Clock
 
 CRASHES = 2  # after which a kernel gets another try
+LOOKING = 1.0  # seconds between two looks at a console
 
 
 def start(hypervisor: Hypervisor, vm: Vm) -> None:
@@ -57,3 +62,28 @@ class Boot:
         start(self._hypervisor, vm)
         self._started = self._clock.now()
         self._say(f"{vm.name}: its kernel crashed ({crash}), so it is started again")
+
+
+@contextlib.contextmanager
+def watched(hypervisor: Hypervisor, vm: Vm, say: Say) -> Iterator[None]:
+    """Switches the VM off if its kernel crashes meanwhile: that ends its connections, and what waits for them.
+
+    A login works before the boot has ended, and a VM whose kernel has crashed goes on running, and silent.
+    """
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(LOOKING):
+            if crash := console.crash(vm):
+                say(f"{vm.name}: its kernel crashed ({crash}), so it is switched off")
+                with contextlib.suppress(MachineError):  # it is waited for as long as for a silent one then
+                    hypervisor.stop(vm)
+                return
+
+    watching = threading.Thread(target=watch, daemon=True)
+    watching.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watching.join()

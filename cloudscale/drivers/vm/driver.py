@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 import shutil
@@ -19,11 +20,11 @@ from cloudscale.course.settings import VmSettings
 from cloudscale.drivers.made import MadeMachines, survey_not_up
 from cloudscale.drivers.vm import console, seed
 from cloudscale.drivers.vm.base_image import base_image, describe_source
-from cloudscale.drivers.vm.booting import Boot, start
+from cloudscale.drivers.vm.booting import Boot, start, watched
 from cloudscale.drivers.vm.hypervisor import LOOPBACK, BaseImage, Hypervisor, PortTaken, Vm
 from cloudscale.drivers.vm.records import Records, free_ports
 from cloudscale.engines.client import Engine
-from cloudscale.errors import MachineError, NotSetUp, RequestError
+from cloudscale.errors import ConnectionFailed, MachineError, NotSetUp, RequestError
 from cloudscale.fanout import fan_out
 from cloudscale.hosts.facts import Facts, listening_here, usable_memory
 from cloudscale.hosts.first_login import Booting, NoLogin
@@ -211,6 +212,17 @@ class LocalVms(MadeMachines):
         self._store(replace(vm, has_answered=True))
         self._say(f"{vm.name}: up")
         return Machine(vm.name, vm.address)
+
+    def boot(self, machine: Machine) -> Survey:
+        try:
+            return super().boot(machine)
+        except ConnectionFailed:
+            if self._hypervisor.state(self._vms[machine.name]) == "running":
+                raise
+            return super().boot(machine)  # its kernel crashed after the first login
+
+    def _watched(self, machine: Machine) -> contextlib.AbstractContextManager[None]:
+        return watched(self._hypervisor, self._vms[machine.name], self._say)
 
     def _make(self, name: str) -> Vm:
         """The VM; if it does not exist yet, its record is written, then it is made."""

@@ -42,7 +42,6 @@ class Door:
     def __init__(self, client: type[Client]) -> None:
         self._client = client
         self.types = ("ssh-ed25519", "ecdsa-sha2-nistp256", "rsa-sha2-512", "rsa-sha2-256")
-        self.keep_alive = 0
         self.is_closed = False
 
     def get_security_options(self) -> Any:
@@ -59,8 +58,8 @@ class Door:
     def getpeername(self) -> tuple[str, int]:
         return "192.0.2.7", 22
 
-    def set_keepalive(self, seconds: int) -> None:
-        self.keep_alive = seconds
+    def global_request(self, kind: str, wait: bool) -> None:
+        """Is there."""
 
     def is_active(self) -> bool:
         return not self.is_closed
@@ -183,11 +182,7 @@ class Transport:
     def __init__(self, channel: Channel | Exception | None) -> None:
         self._channel = channel
         self.messages: list[bytes] = []
-        self.keep_alive = 0
         self.is_closed = False
-
-    def set_keepalive(self, seconds: int) -> None:
-        self.keep_alive = seconds
 
     def is_active(self) -> bool:
         return not self.is_closed

@@ -31,6 +31,7 @@ class SshServer:
         self.forwards = forwards
         self.offered: list[bytes | str] = []
         self.forwarded: list[tuple[str, int]] = []
+        self.asked: list[str] = []  # global requests
         self.logins = 0
         self.silent = threading.Event()  # set: it accepts connections and says nothing
         self._ends: list[paramiko.Transport] = []
@@ -53,6 +54,11 @@ class SshServer:
             self._ends.append(transport)
             with contextlib.suppress(paramiko.SSHException, EOFError):
                 transport.start_server(threading.Event(), _Session(self, transport))
+
+    def fall_silent(self) -> None:
+        """Says nothing from now on, as a host that hangs."""
+        for transport in self._ends:
+            transport.packetizer.send_message = lambda message: None  # type: ignore[method-assign, assignment]
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
@@ -81,6 +87,10 @@ class _Session(paramiko.ServerInterface):
 
     def get_allowed_auths(self, username: str) -> str:
         return "publickey,password"
+
+    def check_global_request(self, kind: str, msg: paramiko.Message) -> bool:
+        self._server.asked.append(kind)
+        return False
 
     def _answer(self, *, right: bool) -> int:
         if right:

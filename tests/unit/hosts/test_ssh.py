@@ -21,7 +21,7 @@ from cloudscale.hosts.known_hosts import KnownHosts, fingerprint
 from cloudscale.hosts.ssh import Connection, Conversation, Logins, connect
 from cloudscale.hosts.target import Target
 from tests.unit.fakes import FakeClock
-from tests.unit.hosts.fake_ssh import KEY, OTHER_KEY, Client, Door, Transport, known_hosts, log_in, meet, own_client
+from tests.unit.hosts.fake_ssh import KEY, OTHER_KEY, Client, Transport, known_hosts, log_in, meet, own_client
 from tests.unit.hosts.ssh_server import SshServer, serving
 
 
@@ -114,16 +114,6 @@ def test_a_client_is_closed_whatever_happens_in_between(client: type[Client], tm
     with pytest.raises(KeyError), connect(Target("host"), timeout=5, known=known_hosts(tmp_path)):
         raise KeyError
     assert client.closed
-
-
-def test_a_connection_sends_keepalive_messages(
-    client: type[Client], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    door: Any = Door(client)
-    monkeypatch.setattr(paramiko, "Transport", lambda way: door)
-    with connect(Target("host"), timeout=5, known=known_hosts(tmp_path)) as connection:
-        assert 0 < door.keep_alive <= 60
-        assert connection.is_alive
 
 
 # --- logins ----------------------------------------------------------------------------------

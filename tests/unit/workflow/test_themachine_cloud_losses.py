@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from typing import Any
 
 import pytest
 
-from cloudscale.errors import CapacityError, CloudscaleError
+from cloudscale.course.settings import SeatSettings
+from cloudscale.errors import CapacityError, CloudscaleError, ConnectionFailed
+from cloudscale.model import Machine
 from tests.unit.classroom import messages, states
 from tests.unit.fake_cloud import CloudClass
 from tests.unit.fake_swarm import FakeSwarm
@@ -291,3 +294,49 @@ def test_a_manager_that_is_shut_off_and_left_out_is_no_reason_to_create_it_again
     assert cloud.changes == []
     assert cloud.launch() == first
     assert cloud.members() == {"bio-1": "manager", "bio-2": "worker"}
+
+
+# --- gone down while they are set up ---------------------------------------------------------
+
+LOST = "bio-2: the connection is lost (it ended before the command did)."
+
+
+def losing_connections(cloud: CloudClass, monkeypatch: pytest.MonkeyPatch, *, down: bool, times: int) -> list[str]:
+    """bio-2 is lost while its engine is set up, and is then off or not; the attempts are noted."""
+    attempts: list[str] = []
+    prepare = cloud.driver.prepare
+
+    def fails(machine: Machine, seat: SeatSettings) -> Any:
+        attempts.append(machine.name)
+        if machine.name == "bio-2" and attempts.count("bio-2") <= times:
+            if down:
+                cloud.driver.shut_off("bio-2")
+            raise ConnectionFailed(LOST, "Run again.")
+        return prepare(machine, seat)
+
+    monkeypatch.setattr(cloud.driver, "prepare", fails)
+    return attempts
+
+
+def test_a_machine_that_goes_down_while_it_is_set_up_is_started_again(
+    cloud: CloudClass, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cloud.enrol(8)
+    losing_connections(cloud, monkeypatch, down=True, times=1)
+    report = cloud.launch()
+    assert report.problems == ()
+    assert {row["state"] for row in cloud.rows(report)} == {"ready"}
+    assert f"{LOST} It went down, and is started again" in cloud.said.lines
+    assert "start bio-2" in cloud.driver.done
+
+
+@pytest.mark.parametrize(("down", "times", "attempts"), [(True, 9, 2), (False, 1, 1)])
+def test_one_that_goes_down_each_time_or_that_has_not_gone_down_is_reported(
+    cloud: CloudClass, monkeypatch: pytest.MonkeyPatch, down: bool, times: int, attempts: int
+) -> None:
+    cloud.enrol(4)
+    made = losing_connections(cloud, monkeypatch, down=down, times=times)
+    report = cloud.launch(nodes="2")
+    assert any(problem.startswith(LOST) for problem in report.problems)
+    assert made.count("bio-2") == attempts
+    assert Counter(row["state"] for row in cloud.rows(report))["ready"] == 4
