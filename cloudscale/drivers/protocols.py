@@ -84,6 +84,12 @@ class MakesMachines(Protocol):
     def check_port(self, port: int) -> None:
         """Raises RequestError if no machine's port of this number can be reached by students, whatever runs there."""
 
+    def claim(self) -> None:
+        """Before anything is made: whoever shares the place with this user knows that the course is this folder's.
+
+        Raises RequestError if it is another one's.
+        """
+
     def order(self, count: int, former: Collection[str]) -> Order:
         """Plans `count` more machines and their share of the quota; uses `former` names first. Makes nothing."""
 

@@ -62,7 +62,7 @@ def _launch(session: Session, launch: Launch, handout: Material | None) -> Repor
             text = report.plan(plan, cluster.machines, order.demands, session.common.format)
             return _written(Report(text, problems), launch)
 
-        _settle_secrets(cluster, session)
+        _settle_owner(cluster, session)
         of = "" if launch.onlycreate else f" for {len(plan.seats)} students"
         session.progress.say(f"Plan: {', '.join(usable)}{of}")
         deadline.mark_cloud(driver, until)
@@ -118,10 +118,12 @@ def read_students(session: Session) -> list[Student]:
     return list(roster.students)
 
 
-def _settle_secrets(cluster: Cluster, session: Session) -> None:
-    """The folder has the course's secrets from now on. Raises RequestError if its seats have another key."""
+def _settle_owner(cluster: Cluster, session: Session) -> None:
+    """The folder has the course's secrets from now on. Raises RequestError if the course is another folder's."""
     check_key(cluster.seats, session.course.key(create=False), session.course.folder)
     session.course.make_secrets()
+    if cluster.maker:
+        cluster.maker.claim()
 
 
 def _survey_all(driver: Driver, session: Session, phases: Phases) -> dict[str, Survey | CloudscaleError]:

@@ -191,6 +191,9 @@ class FakeCloud(FakeHosts):
     def check_port(self, port: int) -> None:
         pass
 
+    def claim(self) -> None:
+        pass
+
     def open_ports(self, ports: Mapping[str, Collection[int]], inner: Collection[int] = (), source: str = "") -> None:
         self.running_before.append({port for api in self.apis.values() for port in api.open_ports})
         self.opened.append({*itertools.chain(*ports.values())})

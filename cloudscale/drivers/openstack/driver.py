@@ -17,6 +17,7 @@ from cloudscale.course.settings import NO_FLOATING_IPS, OpenStackSettings
 from cloudscale.drivers.made import MadeMachines, survey_not_up
 from cloudscale.drivers.openstack import inventory, quota, security, sweep, work
 from cloudscale.drivers.openstack.choices import Choices, choose
+from cloudscale.drivers.openstack.claim import claim
 from cloudscale.drivers.openstack.cloud import open_cloud
 from cloudscale.drivers.openstack.credential import check_clock, check_credential
 from cloudscale.drivers.openstack.given_ips import check_given_ips
@@ -189,6 +190,9 @@ class OpenStack(MadeMachines):
     def check_port(self, port: int) -> None:
         pass  # any can be opened
 
+    def claim(self) -> None:
+        claim(self._cloud, self._mark, self._key().fingerprint)
+
     def order(self, count: int, former: Collection[str]) -> Order:
         kind, networks = self._choices().kind, self._choices().cidrs
         # ports and work volumes of machines that no longer exist are for new ones of the same name
@@ -358,9 +362,7 @@ class OpenStack(MadeMachines):
         try:
             self._login(self._targets[self._entrance], LOGIN).open(address, security.SSH_PORT, LOGIN).close()
         except CloudscaleError as error:
-            self._say(
-                f"Warning: {name} keeps its floating IP, since it is not reached through {self._entrance}: {error}"
-            )
+            self._say(f"Warning: {name} keeps its floating IP: it is not reached through {self._entrance}: {error}")
             return False
         return True
 
@@ -376,15 +378,13 @@ class OpenStack(MadeMachines):
         security.add_rules(self._cloud, self._mark, group, rules)
         security.remove_others(self._cloud, self._mark, group, rules)
 
-    # --- the deadline ------------------------------------------------------------------------
+    # --- the deadline, and the end -----------------------------------------------------------
 
     def deadline(self) -> datetime | None:
         return self._inventory.deadline
 
     def mark_deadline(self, until: datetime | None) -> None:
         security.mark_deadline(self._cloud, self._mark, until)
-
-    # --- deletion ----------------------------------------------------------------------------
 
     def resources(self) -> str:
         return sweep.find(self._cloud, self._mark, keep=self._settings.floating_ips).describe()

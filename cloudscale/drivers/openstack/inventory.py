@@ -348,6 +348,20 @@ def read_deadlines(cloud: Cloud, mark: str) -> list[tuple[str, str]]:
     return [(str(group.id), tag) for group in groups for tag in group.tags or () if tag.startswith(UNTIL)]
 
 
+@understood("Reading the security groups")
+def read_owners(cloud: Cloud, mark: str, prefix: str) -> list[tuple[str, str, frozenset[str]]]:
+    """The course's security groups: the id, the time when it was made, and its tags with this prefix."""
+    groups = _marked(cloud, "security groups", cloud.api.network.security_groups, mark)
+    return [
+        (
+            str(group.id),
+            str(group.created_at or ""),
+            frozenset(tag for tag in group.tags or () if tag.startswith(prefix)),
+        )
+        for group in groups
+    ]
+
+
 @understood("Reading the server groups")
 def read_server_groups(cloud: Cloud, mark: str) -> list[Named]:
     """Server groups have neither tags nor descriptions: their name is the mark."""

@@ -76,17 +76,29 @@ def runs(numbers: Iterable[int]) -> list[tuple[int, int]]:
 
 def ensure_group(cloud: Cloud, mark: str) -> str:
     """The id of the course's security group, which is created if it has none. Raises CloudError."""
-    network = cloud.api.network
+    group = _find(cloud, mark)
+    if group is None:
+        return create_group(cloud, mark)
+    return _tagged(cloud, mark, group)
 
-    def find() -> Named | None:
-        return min(read_security_groups(cloud, mark), key=lambda group: group.id, default=None)
+
+def create_group(cloud: Cloud, mark: str) -> str:
+    """The id of a new security group with the mark. Raises CloudError."""
 
     def create() -> Named:
-        return Named(str(network.create_security_group(name=mark, description=mark).id), mark, is_tagged=False)
+        made = cloud.api.network.create_security_group(name=mark, description=mark)
+        return Named(str(made.id), mark, is_tagged=False)
 
-    group = find() or cloud.attempt("Creating the security group", create, found=find)
+    return _tagged(cloud, mark, cloud.attempt("Creating the security group", create, found=partial(_find, cloud, mark)))
+
+
+def _find(cloud: Cloud, mark: str) -> Named | None:
+    return min(read_security_groups(cloud, mark), key=lambda group: group.id, default=None)
+
+
+def _tagged(cloud: Cloud, mark: str, group: Named) -> str:
     if not group.is_tagged:
-        put = partial(network.put, f"/security-groups/{group.id}/tags/{mark}")
+        put = partial(cloud.api.network.put, f"/security-groups/{group.id}/tags/{mark}")
         cloud.attempt("Tagging the security group", lambda: raise_from_response(put()))
     return group.id
 

@@ -140,6 +140,9 @@ class LocalVms(MadeMachines):
     def check_nodes(self, nodes: int) -> None:
         pass  # only the memory of this computer is a limit, which `order` checks
 
+    def claim(self) -> None:
+        pass  # the VMs are in the course's folder
+
     def order(self, count: int, former: Collection[str]) -> Order:
         memory = psutil.virtual_memory()
         off = [vm for vm in self._vms.values() if self._hypervisor.state(vm) == "off"]

@@ -20,7 +20,8 @@ class Made(Given):
 
     def _method(self) -> None: ...
 
-    kind = order = boot = check_port = open_ports = enter_by_first = settle_addresses = resources = sweep = _method
+    kind = claim = order = boot = check_port = open_ports = _method
+    enter_by_first = settle_addresses = resources = sweep = _method
 
 
 @pytest.mark.parametrize("task", [single_machine.machine_new, single_machine.machine_rm])
