@@ -32,6 +32,8 @@ LOOK = 0.5  # seconds between two looks at a seat
 PATIENCE = 180.0  # seconds for what comes back by itself
 NOTICED = 20.0  # seconds until the managers know that a machine is gone
 MINUTE = 60.0
+DISK = "1500m"  # of the second host's engine; tmpfs(5)
+FULL = "/var/lib/docker/full"
 
 
 @dataclass
@@ -89,7 +91,7 @@ class Watch:
 class Part:
     """Something that dies on a host. `heal`: what somebody does about it, if it does not come back by itself.
 
-    `lasting`: seconds for which it is left alone. `named`: `status` then has to say what is wrong.
+    `lasting`: seconds for which it is left alone. `named`: `status` with these `flags` then has to say what is wrong.
     """
 
     what: str
@@ -97,6 +99,7 @@ class Part:
     heal: Callable[[LabHost], object] | None = None
     lasting: float = 0.0
     named: bool = False
+    flags: tuple[str, ...] = ()
     host: int = 2
 
 
@@ -123,6 +126,15 @@ def repair(host: LabHost) -> None:
         host.run("iptables", "-w", "-D", chain, way, "host0", "-j", "DROP")
 
 
+def fill_disk(host: LabHost) -> None:
+    """As a student does, or a log: not a byte is left for the engine and its seats."""
+    host.run("dd", "if=/dev/zero", f"of={FULL}", "bs=1M", check=False)
+
+
+def clear_disk(host: LabHost) -> None:
+    host.run("rm", FULL)
+
+
 PARTS = (
     Part("a seat's container is killed", kill_container),
     Part("an engine restarts", restart_engine),
@@ -132,6 +144,9 @@ PARTS = (
     Part("a network is cut for a minute", cut, repair, lasting=MINUTE, named=True),
     Part("the first machine's is", cut, repair, lasting=MINUTE, named=True, host=0),
     Part("a machine is off for a minute", LabHost.kill, LabHost.start, lasting=MINUTE, named=True),
+    Part(
+        "a disk is full for a minute", fill_disk, clear_disk, lasting=MINUTE, named=True, flags=("--details",), host=1
+    ),
 )
 
 
@@ -175,7 +190,7 @@ class Lesson:
         self._add(part.what, f"{own:.0f} s", said, seconds, problems)
 
     def _status(self, host: LabHost, part: Part) -> tuple[str, list[str]]:
-        done, problems = called(self.tool, "status", "--format", "json")
+        done, problems = called(self.tool, "status", *part.flags, "--format", "json")
         states = [row["state"] for row in done.rows] if done.out.startswith("[") else []
         if part.named and host.address not in done.err:
             problems.append(f"status does not name {host.address}: {done.err}")
@@ -228,7 +243,7 @@ def main() -> None:
     parser.add_argument("--only", action="append", metavar="TEXT", help="those with this in their name; repeatable")
     chosen = parser.parse_args()
     wanted = [part for part in PARTS if not chosen.only or any(text in part.what for text in chosen.only)]
-    with prepared(), three_hosts() as place:
+    with prepared(), three_hosts(DISK) as place:
         say("Launching a class of six …")
         lesson = Lesson(place)
         print(f"{'what dies':<32} {'seats away':>10}  {'status then':<32} {'next run':>8}  outcome", flush=True)

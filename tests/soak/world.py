@@ -60,9 +60,14 @@ def an_engine(name: str) -> Iterator[tuple[LabEngine, str]]:
 
 
 @contextlib.contextmanager
-def three_hosts() -> Iterator[Place]:
-    """Stock hosts without Docker, of three releases, as in the hosts ring."""
+def three_hosts(disk: str = "") -> Iterator[Place]:
+    """Stock hosts without Docker, of three releases, as in the hosts ring.
+
+    `disk`: the size of a disk of its own for the engine of the second one, such as 64m.
+    """
     hosts = LabHosts(STATE / "hosts", [DEBIAN_13, DEBIAN_12, LATEST])
+    if disk:
+        namespace.run("mount", "-t", "tmpfs", "-o", f"size={disk}", "tmpfs", str(hosts.hosts[1].docker_data))
     try:
         hosts.start()
         with an_engine("engine") as (engine, image):
