@@ -106,6 +106,11 @@ class LabHost:
         run("ssh-keygen", "-A", "-f", str(folder / "upper"))
 
     @property
+    def port(self) -> str:
+        """The end of its cable on the bridge, in the hosts' namespace."""
+        return f"vb-{self.name}"
+
+    @property
     def docker_data(self) -> Path:
         """Its /var/lib/docker, seen from outside."""
         return self._folder / "docker"
@@ -144,7 +149,7 @@ class LabHost:
             self._process.wait(ENDING)
         remove_control_groups(self.name)
         with contextlib.suppress(RuntimeError):  # the kernel takes its time to remove it, or has done so
-            self._namespace.run("ip", "link", "delete", f"vb-{self.name}")
+            self._namespace.run("ip", "link", "delete", self.port)
 
     def reboot(self) -> None:
         before = self._leader()
@@ -180,6 +185,13 @@ class LabHost:
         if check and done.returncode:
             raise RuntimeError(f"{self.name}: {' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
         return done
+
+    def in_its_network(self, *command: str) -> list[str]:
+        """The command as a program of the machine's own runs in the host's network."""
+        leader = self._leader()
+        if not leader:
+            raise RuntimeError(f"{self.name} is off")
+        return ["nsenter", f"--net=/proc/{leader}/ns/net", *command]
 
     def new_host_key(self) -> None:
         """Another identity, as after a reinstallation."""
