@@ -107,8 +107,9 @@ class LabHost:
 
     @property
     def port(self) -> str:
-        """The end of its cable on the bridge, in the hosts' namespace."""
-        return f"vb-{self.name}"
+        """The end of its cable on the bridge, in the hosts' namespace. (Longer names than the kernel's are shortened.)"""
+        found = self._namespace.run("ip", "-json", "link", "show", "dev", f"vb-{self.name}")
+        return str(json.loads(found)[0]["ifname"])
 
     @property
     def docker_data(self) -> Path:
@@ -149,7 +150,7 @@ class LabHost:
             self._process.wait(ENDING)
         remove_control_groups(self.name)
         with contextlib.suppress(RuntimeError):  # the kernel takes its time to remove it, or has done so
-            self._namespace.run("ip", "link", "delete", self.port)
+            self._namespace.run("ip", "link", "delete", f"vb-{self.name}")
 
     def reboot(self) -> None:
         before = self._leader()
