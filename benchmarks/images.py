@@ -1,8 +1,8 @@
 """An image from one host to N - 1 others over lines of a limited rate: the tool's own way, against others.
 
-Ours is the stage of a launch that delivers an image, with its own logins and engines. The others, in turns with it: one
-host after the other (`docker save | ssh docker load`), and BitTorrent (aria2). The floor is the time that the line takes
-for one copy, and what one host takes to load it when nothing else is done.
+Ours is the stage of a launch that delivers an image, with real logins and engines. In turns with it: one host after the
+other (`docker save | ssh docker load`), and BitTorrent (aria2). The floor is the time that the line takes for one copy,
+and what one host takes to load it when nothing else is done.
 
 Needs root, and Debian's aria2. The hosts are the tests' lab's, so not both at once; each has a line of its own, shaped
 by tc(8) in both directions. All of them are one computer: with many hosts and a fast line its CPU is the limit, and not
@@ -26,7 +26,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -229,6 +229,10 @@ def tracker(lab: LabHosts) -> Iterator[None]:
     peers: set[bytes] = set()
 
     class Announce(http.server.BaseHTTPRequestHandler):
+        def handle(self) -> None:
+            with suppress(OSError):  # a peer that was ended in the middle of an answer
+                super().handle()
+
         def do_GET(self) -> None:
             port = int(parse_qs(urlsplit(self.path).query)["port"][0])
             peers.add(bytes(map(int, self.client_address[0].split("."))) + port.to_bytes(2))
@@ -311,7 +315,7 @@ def measure(bench: Bench, lab: LabHosts, rate: str, rounds: int, only: list[str]
         for way in ways if at % 2 else reversed(ways):
             way.measure(bench)
     line, load = seconds_on_the_line(bench.size, rate), statistics.median(loads)
-    print(f"{bench.size / 1e6:.0f} MB to {len(lab.hosts) - 1} of {len(lab.hosts)} hosts, lines of {rate}, {rounds} rounds")
+    print(f"{bench.size / 1e6:.0f} MB to {len(lab.hosts) - 1} of {len(lab.hosts)} hosts, lines of {rate}")
     print(f"  {'floor':20} {line + load:7.1f} s: the line {line:.1f} s, one load alone {load:.1f} s")
     for way in ways:
         print(way.row(line + load), flush=True)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from cloudscale.course.folder import CourseFolder
 from cloudscale.course.settings import USUAL_SEAT, SeatSettings
 from cloudscale.engines import setup as provision
 from cloudscale.engines.certificates import Authority, authority
 from cloudscale.engines.client import Engine, over_tls
-from cloudscale.engines.passing import pass_image
+from cloudscale.engines.passing import Stop, pass_image
 from cloudscale.errors import ConnectionFailed, EngineError, NotReached, NotSetUp
 from cloudscale.fanout import fan_out
 from cloudscale.hosts.facts import Facts, read_facts
@@ -21,7 +22,7 @@ from cloudscale.hosts.known_hosts import KnownHosts
 from cloudscale.hosts.ssh import Connection, Logins
 from cloudscale.hosts.target import Target
 from cloudscale.hosts.tunnel import LOOPBACK, End, Tunnel
-from cloudscale.model import CommandResult, Machine, MachineState, OnOutput, Say, Survey
+from cloudscale.model import CommandResult, Machine, MachineState, Outcomes, Say, Survey
 
 LOGIN = 15.0  # seconds for each step of a login
 
@@ -172,9 +173,19 @@ class OverSsh(ABC):
             raise
         return Engine(machine, client)
 
-    def copy_image(self, source: Machine, target: Machine, image: str, on_output: OnOutput) -> None:
-        address = self._address(target, self._facts[target.name])
-        pass_image(image, self._connection(source), self._connection(target), address, on_output)
+    def copy_image(
+        self,
+        source: Machine,
+        targets: Sequence[Machine],
+        image: str,
+        on_bytes: Callable[[int], None],
+        on_arrival: Callable[[str], None],
+    ) -> Outcomes[None]:
+        def login(machine: Machine) -> tuple[Connection, str]:
+            return self._connection(machine), self._address(machine, self._facts[machine.name])
+
+        stops = [Stop(machine.name, partial(login, machine)) for machine in targets]
+        return pass_image(image, self._connection(source), stops, on_bytes, on_arrival)
 
     def release(self, machine: Machine) -> str:
         facts = read_facts(self._connection(machine))

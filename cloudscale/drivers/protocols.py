@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol, runtime_checkable
 
 from cloudscale.course.settings import USUAL_SEAT, SeatSettings
 from cloudscale.engines.client import Engine
-from cloudscale.model import CommandResult, Finding, Kind, Machine, OnOutput, Order, Outcomes, Survey, WorkVolume
+from cloudscale.model import CommandResult, Finding, Kind, Machine, Order, Outcomes, Survey, WorkVolume
 
 
 class Driver(Protocol):
@@ -44,8 +44,18 @@ class Driver(Protocol):
 class SetsUpEngines(Protocol):
     """Several machines, each with an engine that the course sets up over SSH."""
 
-    def copy_image(self, source: Machine, target: Machine, image: str, on_output: OnOutput) -> None:
-        """Sends an image from one machine to another; `on_output` gets the progress that dd(1) prints."""
+    def copy_image(
+        self,
+        source: Machine,
+        targets: Sequence[Machine],
+        image: str,
+        on_bytes: Callable[[int], None],
+        on_arrival: Callable[[str], None],
+    ) -> Outcomes[None]:
+        """Sends an image from one machine through others, each of which passes it on while it receives it.
+
+        `on_bytes` gets how many have left the source, `on_arrival` each machine's name as soon as it has the image.
+        """
 
     def release(self, machine: Machine) -> str:
         """After a course: undoes what `prepare` did, and describes what was undone ("" for nothing)."""

@@ -1,39 +1,40 @@
 """Brings the notebook image to every machine: all pull it at once, or it is sent to one and passed on from there.
 
 An image that cloudscale builds is never pulled, nor one that only the trainer's engine has: in a registry, others could
-publish one with its name. Machines pass it on among themselves (`engines.passing`), so the trainer's line carries it
-once. Where they can't, it goes from one engine's API to the other's through this computer, chunk by chunk.
+publish one with its name. Machines pass it on among themselves (`chains` plans that, `engines.passing` does it), so the
+trainer's line carries it once. Where they can't, it goes from one engine's API to the other's through this computer,
+chunk by chunk.
 """
 
 from __future__ import annotations
 
 import contextlib
-import re
 import threading
 import time
 import zlib
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from docker.errors import APIError
 
 from cloudscale.course import naming
 from cloudscale.engines.client import Engine, engine_errors, failure
 from cloudscale.errors import CloudscaleError, EngineError, ImageError
+from cloudscale.images.chains import Chain, Chains, Stop
 from cloudscale.images.on_engine import BytesDone, EngineImage, find_image, only_here, other_architecture, pull_image
 from cloudscale.images.recipes import is_ours, short_name
-from cloudscale.model import Machine, OnOutput, Say, Survey
+from cloudscale.model import Machine, Outcomes, Say, Survey
 from cloudscale.units import GIB, gib, mib
 
-# Copies an image (its name is the third argument) from one machine to another; the output is that of dd(1).
-Copy = Callable[[Machine, Machine, str, OnOutput], None]
+# Copies an image from one machine through others; see drivers.protocols.
+Copy = Callable[
+    [Machine, Sequence[Machine], str, Callable[[int], None], Callable[[str], None]],
+    Outcomes[None],
+]
 
 LEAST_FREE = GIB // 2  # bytes of free disk for an image whose size is not known yet
-SENDS = 2  # from one machine at the same time: an engine may write each of them to its disk first
-WAITING = 3600.0  # seconds for the image to arrive on a first machine
 SENDING = 3600.0  # seconds for an image through this computer
-COPIED = re.compile(rb"\b(\d{1,18}) bytes[^\r\n]*copied")  # dd(1)'s count
 
 
 @dataclass(frozen=True)
@@ -59,13 +60,10 @@ class Delivery:
         self._is_ours = is_ours(reference)
         self._report = bytes_done
         self._say = say
+        self._lock = threading.RLock()
         self._bytes: dict[str, tuple[int, int]] = {}
-        self._changed = threading.Condition()
-        self._sources: dict[str, Engine] = {}  # machines that have the image
-        self._sends: Counter[str] = Counter()  # machine → how many others it is sending the image to
-        self._is_uploading = False  # from the trainer's computer to a first machine
+        self._chains = Chains()
         self._first: dict[str, EngineImage] = {}  # architecture → the image that all machines get
-        self._failure: CloudscaleError | None = None
         self._trainer: tuple[Engine, EngineImage] | None = None
         self._trainer_asked = False
         self._only_here: bool | None = None
@@ -85,11 +83,10 @@ class Delivery:
                 raise ImageError(f"The image {self._reference} did not arrive on {engine.name}.", "Run again.")
             if self._others.copy:  # the trainer's own engine keeps its images when the course ends
                 tag_delivered(engine, self._reference, self._course)
-        with self._changed:
+        with self._lock:
             first = self._first.setdefault(image.architecture, image)
-            if image.is_same(first):
-                self._sources[engine.name] = engine
-            self._changed.notify_all()
+        if image.is_same(first):
+            self._chains.add_source(engine)
         return image.pinned if image.is_same(first) else self._replaced(engine, survey, first)
 
     def _replaced(self, engine: Engine, survey: Survey, first: EngineImage) -> str:
@@ -98,9 +95,7 @@ class Delivery:
         if first.from_registry:
             pull_image(engine, reference, self._advance(engine.name))
         else:
-            with self._reserved_source(engine, None) as source:
-                assert source  # the first machine
-                self._pass(source, engine, survey)
+            self._receive(engine, survey)
         image = find_image(engine, reference)
         if image is None or not image.is_same(first):
             raise ImageError(
@@ -119,79 +114,102 @@ class Delivery:
             except ImageError as error:
                 refusal = error
         self._ask_machines()
-        with self._reserved_source(engine, refusal) as source:
-            if source:
-                self._pass(source, engine, survey)
-            else:
-                self._upload(engine, survey, refusal)
+        self._receive(engine, survey, refusal)
 
-    @contextlib.contextmanager
-    def _reserved_source(self, engine: Engine, refusal: CloudscaleError | None) -> Iterator[Engine | None]:
-        """Waits for a machine to copy the image from; None if it has to be uploaded from the trainer's computer."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._failure or self._free_source() or not self._is_expected(), WAITING)
-            source = self._free_source()
-            if source is None and self._failure:
-                raise refusal or self._failure
-            if source:
-                self._sends[source.name] += 1
-            else:
-                self._is_uploading = True
+    def _receive(self, engine: Engine, survey: Survey, refusal: CloudscaleError | None = None) -> None:
+        """From a machine, with all that wait for it; if that fails, alone; then through this computer.
+
+        `refusal`: why no registry has the image.
+        """
+        avoid = None
+        while True:
+            stop = Stop(engine, survey, avoid)
+            try:
+                chain = self._chains.join(stop)
+            except CloudscaleError as failure:
+                raise refusal or failure from None
+            if chain is None:
+                self._upload_first(engine, survey, refusal)
+                return
+            error = self._carried(stop, chain)
+            if error is None:
+                return
+            if len(chain.stops) == 1:
+                break
+            avoid = chain.source  # perhaps one of the others was in its way
+        self._say(f"Image: {error.message} It goes through this computer instead.")
+        with self._chains.source_for(stop) as source:
+            self._send(source, engine)
+
+    def _carried(self, stop: Stop, chain: Chain) -> CloudscaleError | None:
+        """What kept the image from the machine. Raises what no other way would change."""
+        if chain.stops[0] is stop:
+            self._carry_out(chain)
+        self._chains.wait(stop)
+        if isinstance(stop.error, CloudscaleError) and not isinstance(stop.error, ImageError):
+            return stop.error
+        if stop.error:
+            raise stop.error
+        return None
+
+    def _carry_out(self, chain: Chain) -> None:
+        errors: dict[str, Exception] = {}
+        try:
+            image = find_image(chain.source, self._reference)
+            fitting: dict[str, Stop] = {}
+            for stop in chain.stops:
+                try:
+                    self._check_disk(stop.engine, stop.survey, image.room if image else 0)
+                    fitting[stop.name] = stop
+                except ImageError as error:
+                    errors[stop.name] = error
+            if fitting:
+                errors |= self._pass(chain, fitting, image.size if image else 0).errors
+        except CloudscaleError as error:  # of the source
+            errors = {**{stop.name: error for stop in chain.stops}, **errors}
+        finally:
+            self._chains.ended(chain, errors)
+
+    def _pass(self, chain: Chain, stops: Mapping[str, Stop], size: int) -> Outcomes[None]:
+        for here, behind in pairwise([chain.source.name, *stops]):
+            self._say(f"Image: copying it from {here} to {behind} ({mib(size)})")
+        advance = self._advance(*stops)
+        assert self._others.copy
+        return self._others.copy(
+            chain.source.machine,
+            [stop.engine.machine for stop in stops.values()],
+            self._reference,
+            lambda done: advance(done, max(size, done)),
+            lambda name: self._chains.arrived(stops[name]),
+        )
+
+    def _upload_first(self, engine: Engine, survey: Survey, refusal: CloudscaleError | None) -> None:
+        """The others wait meanwhile."""
+        failure: CloudscaleError | None = None
         has_arrived = False
         try:
-            yield source
+            self._upload(engine, survey, refusal)
             has_arrived = True
         except CloudscaleError as error:
             # if nobody has the image, all others fail as well; any other failure is this machine's own
-            if source is None and self._image_of_trainer() is None:
-                self._failure = error
+            failure = None if self._image_of_trainer() else error
             raise
         finally:
-            with self._changed:
-                if source:
-                    self._sends[source.name] -= 1
-                else:
-                    self._is_uploading = False
-                if has_arrived:
-                    self._sources[engine.name] = engine
-                self._changed.notify_all()
-
-    def _free_source(self) -> Engine | None:
-        """A machine that has the image and can send it to one more; of several, the least busy one."""
-        free = [engine for name, engine in self._sources.items() if self._sends[name] < SENDS]
-        return min(free, key=lambda engine: self._sends[engine.name], default=None)
-
-    def _is_expected(self) -> bool:
-        return self._is_uploading or bool(self._sources)
+            if has_arrived:
+                self._chains.uploaded(engine)
+            else:
+                self._chains.upload_failed(failure)
 
     def _ask_machines(self) -> None:
         """Looks for a machine that has the image but has not called `deliver` yet."""
-        if self._sources:
+        if self._chains.has_source:
             return
         for engine in self._others.engines:
             with contextlib.suppress(EngineError):
                 image = find_image(engine, self._reference)
                 if image and (self._trainer is None or image.is_same(self._trainer[1])):
-                    self._sources[engine.name] = engine
+                    self._chains.add_source(engine)
                     return
-
-    def _pass(self, source: Engine, engine: Engine, survey: Survey) -> None:
-        image = find_image(source, self._reference)
-        size = image.size if image else 0
-        self._check_disk(engine, survey, image.room if image else 0)
-        self._say(f"Image: copying it from {source.name} to {engine.name} ({mib(size)})")
-        advance = self._advance(engine.name)
-
-        def on_output(piece: bytes) -> None:
-            if counts := COPIED.findall(piece):
-                advance(int(counts[-1]), max(size, int(counts[-1])))
-
-        assert self._others.copy
-        try:
-            self._others.copy(source.machine, engine.machine, self._reference, on_output)
-        except CloudscaleError as error:
-            self._say(f"Image: {error.message} It goes through this computer instead.")
-            self._send(source, engine, size)
 
     def _upload(self, engine: Engine, survey: Survey, refusal: CloudscaleError | None) -> None:
         trainer = self._image_of_trainer()
@@ -209,10 +227,12 @@ class Delivery:
             )
         self._check_disk(engine, survey, image.room)
         self._say(f"Image: sending it from this computer to {engine.name} ({mib(image.size)})")
-        self._send(own, engine, image.size)
+        self._send(own, engine)
 
-    def _send(self, source: Engine, engine: Engine, size: int) -> None:
+    def _send(self, source: Engine, engine: Engine) -> None:
         """From the API of one engine to that of another; never more than a few chunks of it are here."""
+        image = find_image(source, self._reference)
+        size = image.size if image else 0
         with engine_errors(source.name):
             saved = source.api.get_image(self._reference)
         counted = _counted(saved, size, self._advance(engine.name), source.name, time.monotonic() + SENDING)
@@ -230,14 +250,14 @@ class Delivery:
 
     def _is_only_here(self, own: Engine, image: EngineImage) -> bool:
         """Whether no registry has the trainer's image; asked once."""
-        with self._changed:
+        with self._lock:
             if self._only_here is None:
                 self._only_here = only_here(own, image)
             return self._only_here
 
     def _image_of_trainer(self) -> tuple[Engine, EngineImage] | None:
         """The engine of the trainer's computer and the image on it; asked once."""
-        with self._changed:
+        with self._lock:
             if not self._trainer_asked:
                 self._trainer_asked = True
                 with contextlib.suppress(EngineError):  # the computer need not have an engine
@@ -254,10 +274,10 @@ class Delivery:
                 "Free disk space on that machine (docker system df shows what uses it), then run again.",
             )
 
-    def _advance(self, name: str) -> BytesDone:
+    def _advance(self, *names: str) -> BytesDone:
         def advance(done: int, of: int) -> None:
-            with self._changed:
-                self._bytes[name] = (done, of)
+            with self._lock:
+                self._bytes.update(dict.fromkeys(names, (done, of)))
                 self._report(*map(sum, zip(*self._bytes.values(), strict=True)))
 
         return advance

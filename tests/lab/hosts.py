@@ -107,7 +107,7 @@ class LabHost:
 
     @property
     def port(self) -> str:
-        """The end of its cable on the bridge, in the hosts' namespace. (Longer names than the kernel's are shortened.)"""
+        """The end of its cable on the bridge, in the hosts' namespace. (nspawn shortens long names.)"""
         found = self._namespace.run("ip", "-json", "link", "show", "dev", f"vb-{self.name}")
         return str(json.loads(found)[0]["ifname"])
 

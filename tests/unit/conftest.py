@@ -24,6 +24,7 @@ from cloudscale import waiting
 from cloudscale.course import deadline
 from cloudscale.engines import certificates
 from cloudscale.hosts import known_hosts, ssh_config
+from cloudscale.images import chains
 from tests.unit.classroom import Class
 from tests.unit.fakes import FakeClock
 
@@ -130,6 +131,12 @@ def walls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Walls]:
     yield walls
     # an attempt counts even if the code under test swallowed its error
     assert not walls.breaches
+
+
+@pytest.fixture(autouse=True)
+def no_gathering(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Machines don't wait for others that come at the same time."""
+    monkeypatch.setattr(chains, "GATHERING", 0.0)
 
 
 @pytest.fixture

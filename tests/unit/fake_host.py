@@ -138,7 +138,8 @@ class FakeConversation:
 class FakeHost:
     """A host and the login to it. It imitates the effect of our own scripts.
 
-    `failures`: the failing result of a script, by its name. `calls`: the scripts that ran, with their arguments.
+    `failures`: the result of a script, by its name. `calls`: the scripts that ran, with their arguments. `sent`: their
+    input, by name and first argument.
     """
 
     target: Target = field(default_factory=lambda: Target("192.0.2.11", user="debian"))
@@ -146,6 +147,7 @@ class FakeHost:
     failures: dict[str, CommandResult] = field(default_factory=dict)
     calls: list[tuple[str, ...]] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)
+    sent: dict[str, bytes] = field(default_factory=dict)
     data: bytes = b""
     is_lost: bool = False
     is_alive: bool = True
@@ -171,7 +173,15 @@ class FakeHost:
     @property
     def files(self) -> dict[str, bytes]:
         """Of the tar that was sent last."""
-        with tarfile.open(fileobj=io.BytesIO(self.data)) as archive:
+        return self._unpacked(self.data)
+
+    def files_of(self, call: str) -> dict[str, bytes]:
+        """Of the tar that was sent to a script, such as `image-door next`."""
+        return self._unpacked(self.sent[call])
+
+    @staticmethod
+    def _unpacked(data: bytes) -> dict[str, bytes]:
+        with tarfile.open(fileobj=io.BytesIO(data)) as archive:
             return {f"/{member.name}": archive.extractfile(member).read() for member in archive}  # type: ignore[union-attr]
 
     @property
@@ -198,10 +208,10 @@ class FakeHost:
             raise ConnectionFailed(f"{self.target.name}: the connection is lost.")
         name = self._scripts.get(script, "other")
         self.calls.append((name, *arguments))
-        self.data = data
-        if on_output:
-            on_output(b"12 bytes copied")
+        self.data = self.sent[" ".join((name, *arguments[:1]))] = data
         if name in self.failures:
+            if on_output:
+                on_output(self.failures[name].stderr.encode())
             return self.failures[name]
         if name == "facts":
             return CommandResult(0, printed(self.values), "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import cast
 from urllib.parse import urlsplit
@@ -14,8 +14,8 @@ import docker
 from cloudscale.course.folder import CourseFolder
 from cloudscale.course.settings import USUAL_SEAT, SeatSettings, Settings
 from cloudscale.engines.client import Engine
-from cloudscale.errors import CloudscaleError, ConnectionFailed, EngineError, NotSetUp, RequestError
-from cloudscale.model import CommandResult, Machine, MachineState, OnOutput, Say, Survey
+from cloudscale.errors import CloudscaleError, ConnectionFailed, EngineError, MachineError, NotSetUp, RequestError
+from cloudscale.model import CommandResult, Machine, MachineState, Outcome, Outcomes, Say, Survey
 from cloudscale.units import GIB
 from tests.unit.api_schema import Json
 from tests.unit.fake_api import FakeApi
@@ -109,6 +109,7 @@ class FakeDriver:
         self.refusals: dict[str, CloudscaleError] = {}
         self.free_disk: dict[str, int] = {}
         self.done: list[str] = []
+        self.cut_off: set[str] = set()  # machines that no other one reaches
 
     def lose(self, *names: str) -> None:
         for name in names:
@@ -189,12 +190,30 @@ class FakeDriver:
 class FakeHosts(FakeDriver):
     """Several machines, whose engines the course sets up, as with `generic`."""
 
-    def copy_image(self, source: Machine, target: Machine, image: str, on_output: OnOutput) -> None:
-        source_api, target_api = self._reach(source), self._reach(target)
-        found = source_api.inspect_image(image)
-        on_output(b"1048576 bytes (1.0 MB, 1.0 MiB) copied, 0.1 s\r")
-        target_api.receive(image, found)
-        self.done.append(f"copy {image} from {source.name} to {target.name}")
+    def copy_image(
+        self,
+        source: Machine,
+        targets: Sequence[Machine],
+        image: str,
+        on_bytes: Callable[[int], None],
+        on_arrival: Callable[[str], None],
+    ) -> Outcomes[None]:
+        """Each passes it on to the next; behind one that is `cut_off` nothing arrives."""
+        found = self._reach(source).inspect_image(image)
+        on_bytes(1048576)
+        results: list[Outcome[None]] = []
+        before = source.name
+        for at, target in enumerate(targets):
+            if self.cut_off & {machine.name for machine in targets[: at + 1]}:
+                cause = f"{target.name}: could not pass the image to it from {source.name} (port 22 is closed)."
+                results.append(Outcome(target.name, error=MachineError(cause)))
+                continue
+            self._reach(target).receive(image, found)
+            self.done.append(f"copy {image} from {before} to {target.name}")
+            before = target.name
+            on_arrival(target.name)
+            results.append(Outcome(target.name))
+        return Outcomes(results)
 
     def release(self, machine: Machine) -> str:
         api = self._reach(machine)

@@ -11,6 +11,7 @@ SCRIPTS = (
     "engine-up",
     "engine-down",
     "image-door",
+    "image-receive",
     "image-send",
     "boot",
     "firewall",

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from cloudscale.engines.client import Engine
-from cloudscale.errors import EngineError, ImageError, MachineError, RequestError
+from cloudscale.errors import ConnectionFailed, EngineError, ImageError, RequestError
 from cloudscale.fanout import fan_out
 from cloudscale.images import delivery
-from cloudscale.model import Machine, Outcome, Outcomes
+from cloudscale.model import Outcome, Outcomes
 from cloudscale.units import GIB
+from cloudscale.waiting import poll
 from tests.unit.fakes import FakeHosts, fake_apis
 from tests.unit.images.deliveries import BUILT, OWN, PUBLIC, PULLED, Course
 
@@ -270,35 +271,91 @@ def test_machines_that_wait_for_an_upload_that_fails_try_it_themselves(
     assert sum(change.count(f"load {OWN}") for change in course.changes()) == 1
 
 
-def cut_off(course: Course, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """No other machine reaches this one."""
-    copy = course.driver.copy_image
-
-    def fails(source: Machine, target: Machine, image: str, on_output: Callable[[bytes], None]) -> None:
-        if target.name == name:
-            raise MachineError(f"{name}: could not pass the image to it from {source.name} (port 22 is closed).")
-        copy(source, target, image, on_output)
-
-    monkeypatch.setattr(course.driver, "copy_image", fails)
-
-
-def test_where_machines_do_not_reach_each_other_the_image_goes_through_this_computer(
-    course: Course, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_where_machines_do_not_reach_each_other_the_image_goes_through_this_computer(course: Course) -> None:
     course.has(BUILT)
-    cut_off(course, monkeypatch, "m2")
+    course.driver.cut_off = {"m2"}
     assert pinned(course.deliver(OWN)) == ["sha256:22"] * 3
     assert course.changes() == [[f"load {OWN}"], [f"load {OWN}"], []]
     assert any("port 22 is closed" in message and "through this computer" in message for message in course.messages)
 
 
-def test_a_machine_that_no_way_leads_to_is_its_own_failure(course: Course, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_that_no_way_leads_to_is_its_own_failure(course: Course) -> None:
     course.has(BUILT)
-    cut_off(course, monkeypatch, "m2")
+    course.driver.cut_off = {"m2"}
     course.apis[1].loading_fails = "unexpected EOF"
     first, second, third = course.deliver(OWN)
     assert first.ok and third.ok
     assert "m2: the image can't be loaded: unexpected EOF" in str(second.error)
+
+
+def waiting_for_it(course: Course, monkeypatch: pytest.MonkeyPatch) -> dict[str, Outcome[str]]:
+    """Of four machines, three wait while the image is sent to the first one."""
+    course.apis = fake_apis("m1", "m2", "m3", "m4")
+    cut_off, free_disk = course.driver.cut_off, course.free_disk
+    course.driver = FakeHosts(*course.apis)
+    course.driver.cut_off, course.free_disk = cut_off, free_disk
+    course.has(BUILT)
+    way = course.delivery(OWN)
+    load = course.apis[0].load_image
+    reached = threading.Event()
+
+    def when_all_wait(data: Any, quiet: bool | None = None) -> Any:
+        reached.set()
+        assert poll(lambda: len(way._chains._waiting) == 3, timeout=30, interval=0.01)
+        return load(data, quiet)
+
+    monkeypatch.setattr(course.apis[0], "load_image", when_all_wait)
+
+    def deliver(engine: Engine) -> str:
+        assert engine.name == "m1" or reached.wait(30)
+        return way.deliver(engine, course.survey(engine))
+
+    outcomes = fan_out(deliver, course.driver.engines.values(), name=lambda engine: engine.name)
+    return {outcome.target: outcome for outcome in outcomes}
+
+
+def test_machines_that_wait_get_it_in_one_chain(course: Course, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = waiting_for_it(course, monkeypatch)
+    assert [outcome.get() for outcome in results.values()] == ["sha256:22"] * 4
+    links = [done.split()[-3::2] for done in course.driver.done]
+    assert links[0][0] == "m1"
+    assert [before for before, _ in links[1:]] == [behind for _, behind in links[:-1]]
+    assert course.counts[-1][0] - course.counts[-2][0] == 3 * 1048576  # each machine of the chain has received that
+
+
+def test_those_behind_a_broken_link_get_it_alone_and_the_broken_one_through_this_computer(
+    course: Course, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    course.driver.cut_off = {"m3"}
+    results = waiting_for_it(course, monkeypatch)
+    assert [outcome.get() for outcome in results.values()] == ["sha256:22"] * 4
+    loaded = {api.name for api in course.apis if f"load {OWN}" in api.changes}
+    assert loaded == {"m1", "m3"}
+    assert sum("through this computer" in message for message in course.messages) == 1
+
+
+def test_a_disk_that_is_too_small_breaks_no_chain(course: Course, monkeypatch: pytest.MonkeyPatch) -> None:
+    course.free_disk = {"m3": GIB}
+    results = waiting_for_it(course, monkeypatch)
+    assert "m3: its disk has 1.0 GiB free" in str(results["m3"].error)
+    assert [results[name].get() for name in ("m1", "m2", "m4")] == ["sha256:22"] * 3
+    assert len(course.driver.done) == 2
+
+
+def test_a_source_that_is_lost_is_not_the_end_of_those_that_wait(
+    course: Course, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = FakeHosts.copy_image
+    failures = [ConnectionFailed("m1: the connection is lost.")]
+
+    def fails_once(hosts: FakeHosts, *arguments: Any) -> Outcomes[None]:
+        if failures:
+            raise failures.pop()
+        return copy(hosts, *arguments)
+
+    monkeypatch.setattr(FakeHosts, "copy_image", fails_once)
+    results = waiting_for_it(course, monkeypatch)
+    assert [outcome.get() for outcome in results.values()] == ["sha256:22"] * 4
 
 
 def test_a_stream_that_takes_too_long_is_ended(course: Course, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -310,11 +367,11 @@ def test_a_stream_that_takes_too_long_is_ended(course: Course, monkeypatch: pyte
 
 def test_an_image_that_is_missing_after_a_copy_is_reported(course: Course, monkeypatch: pytest.MonkeyPatch) -> None:
     course.has(BUILT)
-    monkeypatch.setattr(course.driver, "copy_image", lambda source, target, image, on_output: None)
+    monkeypatch.setattr(course.driver, "copy_image", lambda *arguments: Outcomes())
     assert "did not arrive on m2" in str(course.deliver(OWN)[1].error)
 
 
-def test_the_bytes_of_a_copy_are_those_that_dd_prints(course: Course) -> None:
+def test_the_bytes_of_a_copy_are_those_that_left_the_source(course: Course) -> None:
     course.has(BUILT)
     course.deliver(OWN, "m1", "m2")
     assert course.counts[-1][0] - course.counts[-2][0] == 1048576
