@@ -99,7 +99,7 @@ def pass_image(
     """
     with _open_doors(stops) as outcomes:
         doors = [*outcomes.values.values()]
-        reports = _Reports({door.position: door.name for door in doors}, on_bytes, on_arrival)
+        reports = Reports({door.position: door.name for door in doors}, on_bytes, on_arrival)
         if doors:
             files = tar(doors[0].files)
             done = source.run_root(_script("image-send"), image, timeout=PASSING, data=files, on_output=reports.add)
@@ -162,7 +162,7 @@ def _close(planned: tuple[int, Stop, Key]) -> None:
 # --- what the machines report ----------------------------------------------------------------
 
 
-class _Reports:
+class Reports:
     """What arrives on the sender's standard error: dd's progress, and a line of each machine that is done."""
 
     def __init__(

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from cloudscale.engines.client import Engine
 from cloudscale.errors import CloudscaleError
@@ -26,7 +27,7 @@ ARRIVING = 4000.0  # seconds for a chain: it has limits of its own, for its door
 
 @dataclass(eq=False)
 class Stop:
-    """A machine that waits for the image. `avoid`: a chain from there did not reach it, so it wants one of its own."""
+    """A machine that waits for the image. `avoid`: it did not get it from that one, and wants a chain of its own."""
 
     engine: Engine
     survey: Survey
@@ -42,11 +43,15 @@ class Stop:
 
 @dataclass(eq=False)
 class Chain:
-    """Machines that get the image from a source, each from the one before. The first one's thread carries it out."""
+    """Machines that get the image from a source, each from the one before. The last one's thread carries it out."""
 
     source: Engine
     stops: Sequence[Stop]
     is_read: bool = False  # all of it has left the source
+
+    def before(self, stop: Stop) -> Engine:
+        """The machine from which another one gets it."""
+        return next((here.engine for here, behind in pairwise(self.stops) if behind is stop), self.source)
 
 
 class Chains:
@@ -94,7 +99,7 @@ class Chains:
 
     def _begin(self, source: Engine, stop: Stop) -> Chain:
         others = [] if stop.avoid else [other for other in self._waiting if not other.avoid][: LONGEST - 1]
-        chain = Chain(source, [stop, *others])
+        chain = Chain(source, [*others, stop])
         for taken in chain.stops:
             taken.chain = chain
         self._waiting = [other for other in self._waiting if not other.chain]

@@ -136,14 +136,14 @@ class Delivery:
                 return
             if len(chain.stops) == 1:
                 break
-            avoid = chain.source  # perhaps one of the others was in its way
+            avoid = chain.before(stop)  # perhaps that one, or one in front of it, was in its way
         self._say(f"Image: {error.message} It goes through this computer instead.")
         with self._chains.source_for(stop) as source:
             self._send(source, engine)
 
     def _carried(self, stop: Stop, chain: Chain) -> CloudscaleError | None:
         """What kept the image from the machine. Raises what no other way would change."""
-        if chain.stops[0] is stop:
+        if chain.stops[-1] is stop:
             self._carry_out(chain)
         self._chains.wait(stop)
         if isinstance(stop.error, CloudscaleError) and not isinstance(stop.error, ImageError):

@@ -54,7 +54,7 @@ def test_nothing_of_the_way_of_an_image_is_left(room: Classroom) -> None:
         assert (
             host.run("cat", "/home/debian/.ssh/authorized_keys").stdout == room.lab.key.with_suffix(".pub").read_text()
         )
-        assert host.run("find", "/dev/shm", "/tmp", "-name", "cloudscale.*").stdout == ""
+        assert host.run("find", "/dev/shm", "/tmp", "/run", "-name", "cloudscale[.-]*").stdout == ""
 
 
 def test_a_seat_may_open_as_many_files_as_its_machine_allows(room: Classroom) -> None:

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
+from cloudscale.course.folder import CourseFolder
+from cloudscale.drivers.generic import Generic
+from cloudscale.fanout import fan_out
+from cloudscale.hosts.target import Target
+from cloudscale.images import chains
+from cloudscale.images.delivery import Delivery, Sources
 from cloudscale.images.recipes import RECIPE, reference
 from tests.hosts.classroom import STUDENTS, Classroom, are_three_managers, docker, layers, snapshot, until
 from tests.lab.engine import LabEngine
@@ -161,6 +168,49 @@ def test_whichever_machine_has_the_image_the_others_get_it(room: Classroom, imag
     assert done.err.count(f"copying it from {room.hosts[holder].address}") >= 1
     assert len({layers(host, image) for host in room.hosts}) == 1
     assert "docker.io" not in room.lab.queries.read_text()
+
+
+@pytest.mark.parametrize("is_broken", [False, True])
+def test_an_image_goes_through_the_machines_in_a_chain_and_round_a_link_that_is_broken(
+    room: Classroom, image: str, is_broken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stage of a launch alone, so that both machines wait for it at the same time."""
+    monkeypatch.setattr(chains, "GATHERING", 5.0)
+    name = "cloudscale/chain:1"  # which no registry is asked for
+    first, *others = room.hosts
+    docker(first, "tag", image, name)
+    for host, other in (others, others[::-1]):
+        docker(host, "image", "rm", "--force", *docker(host, "image", "ls", "--quiet", "--no-trunc").split())
+        if is_broken:
+            host.run("iptables", "-I", "INPUT", "-s", other.address, "-p", "tcp", "--dport", "22", "-j", "REJECT")
+    messages: list[str] = []
+    try:
+        with room.lab.namespace.entered():
+            deliver(room, name, messages)
+    finally:
+        for host, other in (others, others[::-1]) if is_broken else ():
+            host.run("iptables", "-D", "INPUT", "-s", other.address, "-p", "tcp", "--dport", "22", "-j", "REJECT")
+    assert len({layers(host, name) for host in room.hosts}) == 1
+    links = re.findall(r"copying it from (\S+) to (\S+)", "\n".join(messages))
+    assert links[0][0] == first.address
+    assert links[1] == (links[0][1], ({host.address for host in others} - {links[0][1]}).pop())
+    assert links[2:] == ([(first.address, links[1][1])] if is_broken else [])
+    assert not any("this computer" in message for message in messages)
+    for host in room.hosts:
+        docker(host, "tag", name, image)
+        docker(host, "image", "rm", name)
+        assert "cloudscale-" not in host.run("cat", "/home/debian/.ssh/authorized_keys").stdout
+        assert host.run("find", "/dev/shm", "/run", "-name", "cloudscale[.-]*").stdout == ""
+
+
+def deliver(room: Classroom, name: str, messages: list[str]) -> None:
+    targets = {host.address: Target(host.address, user="debian", key_file=room.lab.key) for host in room.hosts}
+    driver = Generic(targets, CourseFolder("course", room.tool.home / "course" / "generic"), messages.append)
+    surveys = fan_out(driver.survey, driver.machines(), name=lambda machine: machine.name).get()
+    engines = [driver.connect(survey.machine) for survey in surveys]
+    sources = Sources(lambda: None, engines=engines[:1], copy=driver.copy_image)
+    delivery = Delivery(name, "course", sources, bytes_done=lambda done, of: None, say=messages.append)
+    fan_out(lambda pair: delivery.deliver(*pair), zip(engines, surveys, strict=True)).get()
 
 
 def test_the_machines_that_have_an_image_of_the_trainer_are_listed(

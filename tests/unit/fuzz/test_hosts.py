@@ -9,8 +9,8 @@ from hypothesis import example
 from hypothesis import strategies as st
 
 from cloudscale.engines import setup
+from cloudscale.engines.passing import Reports
 from cloudscale.hosts.facts import listening_ports, parse_facts, script_failure
-from cloudscale.images.delivery import COPIED
 from cloudscale.model import CommandResult, Printed, command_result, last_lines
 from tests.unit.fake_host import FRESH, WITH_ENGINE, facts, printed
 from tests.unit.fuzz.inputs import changed_bytes, changed_json, changed_text, fuzz, reading
@@ -91,11 +91,15 @@ def test_any_end_of_a_script(out: str, code: int) -> None:
 
 
 @fuzz(data=changed_bytes(b"1048576 bytes (1.0 MB, 1.0 MiB) copied, 0.1 s, 10 MB/s\r2097152 bytes copied\n"))
-@example(data=b"9" * 5000 + b" bytes copied")
+@example(data=b"9" * 5000 + b" bytes copied\n")
+@example(data=b"cloudscale: loaded 1\ncloudscale: failed 2 why\ncloudscale: unsaved 0\n")
 def test_any_output_of_a_copy_and_of_a_command(data: bytes) -> None:
     with reading():
-        if counts := COPIED.findall(data):
-            int(counts[-1])
+        reports = Reports({1: "m1"}, lambda done: None, lambda name: None)
+        for at in range(0, len(data), 999):
+            reports.add(data[at : at + 999])
+        reports.end(CommandResult(0, "", data.decode(errors="replace")))
+        assert isinstance(reports.cause(1), str)
         stream = Printed(1000)
         for at in range(0, len(data), 999):
             stream.add(data[at : at + 999])

@@ -126,6 +126,13 @@ def test_one_that_a_chain_did_not_reach_gets_one_of_its_own_from_another_machine
     assert threads.way("m5") == ["m1", "m5"]  # rather than none
 
 
+def test_the_machine_from_which_another_one_gets_it() -> None:
+    first, second = stop("m2"), stop("m3")
+    chain = Chain(engine("m1"), [first, second])
+    assert chain.before(first) is chain.source
+    assert chain.before(second) is first.engine
+
+
 def test_who_has_it_is_done_though_the_chain_breaks_behind(threads: Threads) -> None:
     threads.come(stop("m1"))
     threads.come(stop("m2"), stop("m3"))
