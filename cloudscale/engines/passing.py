@@ -35,7 +35,7 @@ DD = re.compile("copied|records")  # dd's own statistics are not the cause of a 
 COPIED = re.compile(r"\b(\d{1,18}) bytes.*copied")  # dd(1)'s count
 REPORT = re.compile(r"cloudscale: (loaded|failed|unsaved) (\d{1,6})(?: (.*))?$")
 MOST_OF_LINE = 4096  # characters
-# A machine that went silent holds up those in front of it until its connection is given up, after a minute.
+# A machine that went silent holds up those in front of it until its connection is given up, after half a minute.
 # The cipher is that which takes the least of the CPU, of those that both accept anyway.
 CONFIG = """\
 Host next
@@ -53,8 +53,8 @@ Host next
   StrictHostKeyChecking yes
   Ciphers ^aes128-gcm@openssh.com
   ConnectTimeout 15
-  ServerAliveInterval 15
-  ServerAliveCountMax 4
+  ServerAliveInterval 10
+  ServerAliveCountMax 3
 """
 
 
@@ -199,7 +199,8 @@ class Reports:
     def end(self, done: CommandResult) -> None:
         self.add(b"\n")
         lines = [line for line in re.split(r"[\r\n]", done.stderr) if not (DD.search(line) or REPORT.search(line))]
-        self._cause = last_lines("\n".join(lines)) or f"exit code {done.exit_code}"
+        silent = f"exit code {done.exit_code}" if done.exit_code else "a machine on the way stopped answering"
+        self._cause = last_lines("\n".join(lines)) or silent
 
     def cause(self, position: int) -> str:
         """Why the image is not at that stop; empty if it is."""

@@ -36,6 +36,8 @@ case $1 in
     tar -x -C "$given" --no-same-owner
     ;;
   close)
+    # where the machine before it went silent, it still waits
+    [ ! -e "$given/pid" ] || kill "$(cat "$given/pid")" 2>/dev/null || true
     rm -rf "$given"
     [ -e "$keys" ] || exit 0
     rest=$(mktemp)

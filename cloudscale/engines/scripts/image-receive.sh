@@ -7,6 +7,7 @@ cd "$1"
 trap 'rm -rf "$1"' EXIT
 trap 'exit 1' HUP TERM INT
 position=$2
+echo $PPID >pid # that of timeout(1), which ends all of it
 
 load() {
   if cause=$(docker load --quiet 2>&1 >/dev/null); then

@@ -12,6 +12,7 @@ from cloudscale.drivers.generic import Generic
 from cloudscale.errors import ConnectionFailed
 from cloudscale.hosts.target import Target
 from cloudscale.model import CommandResult, Machine
+from cloudscale.waiting import poll
 from tests.unit.fake_lab import Lab
 from tests.unit.scripts import script_text
 
@@ -117,6 +118,11 @@ def test_a_broken_link_harms_only_those_behind_it(testbed: Lab) -> None:
     assert list(passed.causes) == [THIRD, FOURTH]
 
 
+def test_a_machine_that_stops_answering_is_reported_though_nobody_names_it(testbed: Lab) -> None:
+    passed = Passed(testbed, lines("loaded 0"))
+    assert "(a machine on the way stopped answering)" in passed.causes[THIRD]
+
+
 def test_a_machine_that_can_not_load_it_is_reported_with_its_cause_and_passes_it_on(testbed: Lab) -> None:
     passed = Passed(testbed, lines("failed 1 write /var/lib: no space left on device", "loaded 2", "loaded 0"))
     assert passed.arrived == [FOURTH, SECOND]
@@ -162,6 +168,10 @@ def home(tmp_path: Path) -> Path:
     return folder
 
 
+def on(home: Path, script: str) -> str:
+    return script_text(script).replace("/dev/shm", str(home.parent)).replace("/run/", f"{home.parent}/")
+
+
 def sh(script: str, *arguments: str, home: Path, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     """The script on a host whose programs are those of this computer, but for those in the folder beside its home."""
     programs = home.parent / "bin"
@@ -181,7 +191,7 @@ def sh(script: str, *arguments: str, home: Path, data: bytes = b"") -> subproces
     }.items():
         (programs / name).write_text(f"#!/bin/sh\n{text}\n")
         (programs / name).chmod(0o755)
-    text = script_text(script).replace("/dev/shm", str(home.parent)).replace("/run/", f"{home.parent}/")
+    text = on(home, script)
     environment = {
         "PATH": f"{programs}:/usr/bin:/bin:/usr/sbin:/sbin",
         "SSH_CONNECTION": "192.0.2.1 50000 192.0.2.12 2222",
@@ -293,3 +303,19 @@ def test_a_machine_that_can_not_load_it_goes_on_passing_it_on(home: Path) -> Non
     done = received(home)
     assert (home.parent / "sent").read_bytes() == MUCH
     assert b"\ncloudscale: failed 3 no space left\n" in done.stderr
+
+
+@pytest.mark.usefixtures("processes")
+def test_a_door_that_is_closed_ends_what_still_waits_for_the_machine_before_it(home: Path) -> None:
+    given = home.parent / GIVEN
+    given.mkdir()
+    (given / "receive").write_text(on(home, "image-receive"))
+    assert sh("image-door", "next", KEY, home=home, data=packed(home)).returncode == 0  # makes the programs
+    waiting = ["timeout", "1m", "sh", str(given / "receive"), str(given), "3"]
+    environment = {"PATH": f"{home.parent}/bin:/usr/bin:/bin"}
+    with subprocess.Popen(waiting, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment) as receiver:
+        assert poll((given / "pid").exists, timeout=10, interval=0.01)
+        assert poll((home.parent / "docker").exists, timeout=10, interval=0.01)
+        assert sh("image-door", "close", KEY, "debian", home=home).returncode == 0
+        assert receiver.wait(10)
+    assert not given.exists()
