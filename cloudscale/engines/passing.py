@@ -3,8 +3,8 @@
 An engine knows no right that is less than everything: with a certificate for the other's port, the machine that sends
 could do whatever the trainer can. And the command line of one release refuses the engines of others. So the image goes
 over SSH, which runs on every machine: each engine is used by its own command line, and the key that logs in is made for
-this one image and this one machine. All that it can do there, once, is `docker load`, and to send the same on to the
-one machine that comes next, until it is removed there, or has expired.
+this one image and this one machine. All that it can do there is `docker load`, and to send the same on to the one
+machine that comes next, until it is removed there, or has expired.
 
 A machine that fails harms only those behind it: what is in front of it goes on loading. Where machines don't reach each
 other by SSH, `images.delivery` sends the image through the trainer's computer.

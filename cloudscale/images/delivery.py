@@ -28,10 +28,7 @@ from cloudscale.model import Machine, Outcomes, Say, Survey
 from cloudscale.units import GIB, gib, mib
 
 # Copies an image from one machine through others; see drivers.protocols.
-Copy = Callable[
-    [Machine, Sequence[Machine], str, Callable[[int], None], Callable[[str], None]],
-    Outcomes[None],
-]
+Copy = Callable[[Machine, Sequence[Machine], str, Callable[[int], None], Callable[[str], None]], Outcomes[None]]
 
 LEAST_FREE = GIB // 2  # bytes of free disk for an image whose size is not known yet
 SENDING = 3600.0  # seconds for an image through this computer

@@ -1,7 +1,7 @@
 # Lets another machine load one image into this host's engine, and nothing else. Run as root.
-# `open` KEY USER MINUTES POSITION: prints the port of the SSH server at which the key can log in, once. Standard input:
-# the script that it runs there (image-receive.sh). `next` KEY: standard input is a tar of what that script needs to pass
-# the image on. `close` KEY USER: undoes both. The key is in the format of a .pub file; its comment is unique.
+# `open` KEY USER MINUTES POSITION: prints the port of the SSH server at which the key can log in. Standard input: the
+# script that it runs there (image-receive.sh). `next` KEY: standard input is a tar of what that script needs to pass the
+# image on. `close` KEY USER: undoes both. The key is in the format of a .pub file; its comment is unique.
 set -eu
 key=$2
 given=/run/cloudscale-image.${key##*-} # in memory; only root can write there

@@ -76,7 +76,7 @@ def test_those_that_wait_when_a_machine_has_it_get_it_in_one_chain(threads: Thre
 
 
 def test_machines_that_come_at_the_same_time_find_each_other(threads: Threads, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chains, "GATHERING", 0.5)
+    monkeypatch.setattr(chains, "GATHERING", 1.5)
     threads.chains.add_source(engine("m1"))
     threads.come(stop("m2"), stop("m3"))
     assert threads.way("m2") == threads.way("m3")
