@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import statistics
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 
 def paired(ours: Callable[[], float], floor: Callable[[], float], rounds: int) -> tuple[list[float], list[float]]:
@@ -15,6 +18,18 @@ def paired(ours: Callable[[], float], floor: Callable[[], float], rounds: int) -
         for measure, results in pair if at % 2 else reversed(pair):
             results.append(measure())
     return mine, theirs
+
+
+def environment(compiled: Path) -> dict[str, str]:
+    """For commands whose modules are compiled by the first run, as users have it, even where Python is not to do so."""
+    own = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**own, "PYTHONPYCACHEPREFIX": str(compiled)}
+
+
+def cpu_seconds() -> float:
+    """CPU time of this process, and of those that it has waited for."""
+    both = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in both)
 
 
 def summary(what: str, ours: Sequence[float], floor: Sequence[float], goal: float) -> str:

@@ -29,10 +29,10 @@ from openstack.connection import Connection
 from cloudscale.course.flags import Common, Launch, read_flags
 from cloudscale.course.session import Session
 from cloudscale.course.settings import read_settings
-from cloudscale.drivers import over_ssh
 from cloudscale.drivers.openstack import inventory, watch
 from cloudscale.drivers.openstack.driver import OpenStack
 from cloudscale.drivers.openstack.making import Maker
+from cloudscale.engines import client
 from cloudscale.fanout import fan_out
 from cloudscale.hosts import first_login, ssh
 from cloudscale.hosts.known_hosts import KnownHosts
@@ -215,7 +215,7 @@ def stood_in(meter: Meter, machines: int) -> Iterator[None]:
             (first_login, "_answers", lambda target: True),
             (first_login, "connect", world.connect),
             (ssh, "connect", world.connect),
-            (over_ssh, "over_tls", meter.timed(STOOD_IN, meter.counted(world.over_tls))),
+            (client, "over_tls", meter.timed(STOOD_IN, meter.counted(world.over_tls))),
             (jupyter, "answers", meter.timed(STOOD_IN, meter.counted(world.answers))),
             (jupyter, "hash_password", meter.timed(PASSWORDS, jupyter.hash_password)),
             (Maker, "floating_ip", world.overhearing(Maker.floating_ip)),

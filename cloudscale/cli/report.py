@@ -11,18 +11,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from tabulate import tabulate
-
-from cloudscale.cluster.state import Cluster, Host
 from cloudscale.errors import SwarmError
 from cloudscale.model import UNREACHED, CommandResult, Demand, Finding, Machine, Outcome, Outcomes, Row, Seat
-from cloudscale.plan.placing import Plan
-from cloudscale.seats.address import Addresses
 from cloudscale.terminal import json_safe, visible
 from cloudscale.units import gib, mib
 
 if TYPE_CHECKING:
+    from cloudscale.cluster.state import Cluster, Host
     from cloudscale.images.listing import ImageRow
+    from cloudscale.plan.placing import Plan
+    from cloudscale.seats.address import Addresses
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # a spreadsheet takes the wide ones too
 LIKE_HEADING = re.compile(r"^(?=\s*[=＝═﹦꞊⹀]{2})", re.MULTILINE)
@@ -94,6 +92,8 @@ def records(
     def cell(row: Mapping[str, object], key: str) -> str:
         text = str(in_cell(row[key]))
         return _in_lines(text, limits[key]) if key in limits else _on_one_line(text)
+
+    from tabulate import tabulate
 
     return tabulate(
         [[cell(row, key) for key in keys] for row in rows],

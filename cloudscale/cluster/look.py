@@ -6,14 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from cloudscale.cluster.driver import driver_of
 from cloudscale.cluster.state import Cluster, Host
 from cloudscale.course import deadline
 from cloudscale.course.passwords import latest
 from cloudscale.course.session import Session
-from cloudscale.drivers import load_driver
 from cloudscale.drivers.protocols import Driver, KeepsDeadline
 from cloudscale.engines.client import Engine, describe
-from cloudscale.errors import CloudscaleError, EngineError, MachineError, NotSetUp, RequestError, SwarmError
+from cloudscale.errors import CloudscaleError, EngineError, MachineError, NotSetUp, SwarmError
 from cloudscale.fanout import fan_out
 from cloudscale.gateway.service import running_gateway
 from cloudscale.model import Machine, MachineState, Node, Place, Survey
@@ -36,18 +36,6 @@ class View:
     @property
     def manages(self) -> bool:
         return self.membership.is_active and self.membership.manages
-
-
-def driver_of(session: Session) -> Driver:
-    """The driver that the session names. Raises RequestError where it can't work here."""
-    if session.vm_flags and session.settings.driver not in ("qemu", "virtualbox"):
-        raise RequestError(
-            f"{', '.join(session.vm_flags)}: only for VMs on this computer, not for the driver"
-            f" {session.settings.driver}.",
-            "For the limits of a seat use seat.cpus and seat.memory; for the size of a cloud's machines"
-            " openstack.flavor.",
-        )
-    return load_driver(session.settings, session.course, session.progress.say, session.patience)
 
 
 def look(

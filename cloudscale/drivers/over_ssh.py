@@ -7,12 +7,12 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from cloudscale.course.folder import CourseFolder
 from cloudscale.course.settings import USUAL_SEAT, SeatSettings
 from cloudscale.engines import setup as provision
 from cloudscale.engines.certificates import Authority, authority
-from cloudscale.engines.client import Engine, over_tls
 from cloudscale.engines.passing import Stop, pass_image
 from cloudscale.errors import ConnectionFailed, EngineError, NotReached, NotSetUp
 from cloudscale.fanout import fan_out
@@ -23,6 +23,9 @@ from cloudscale.hosts.ssh import Connection, Logins
 from cloudscale.hosts.target import Target
 from cloudscale.hosts.tunnel import LOOPBACK, End, Tunnel
 from cloudscale.model import CommandResult, Machine, MachineState, Outcomes, Say, Survey
+
+if TYPE_CHECKING:
+    from cloudscale.engines.client import Engine
 
 LOGIN = 15.0  # seconds for each step of a login
 
@@ -164,6 +167,8 @@ class OverSsh(ABC):
             )
         if self._course.read_only and (fault := signer.client_fault()):
             raise NotSetUp(f"{machine.name}: your certificate for its engine {fault}.", "invoke themachine renews it.")
+        from cloudscale.engines.client import Engine, over_tls  # a command on the machines needs no engine
+
         files = signer.client_files
         try:
             client = over_tls(machine.name, *self._endpoint(machine), ca=signer.ca_file, certificate=files)

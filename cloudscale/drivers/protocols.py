@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from cloudscale.course.settings import USUAL_SEAT, SeatSettings
-from cloudscale.engines.client import Engine
 from cloudscale.model import CommandResult, Finding, Kind, Machine, Order, Outcomes, Survey, WorkVolume
+
+if TYPE_CHECKING:
+    from cloudscale.engines.client import Engine
 
 
 class Driver(Protocol):

@@ -7,7 +7,7 @@ import getpass
 import socket
 from collections.abc import Iterator
 
-from cloudscale.cluster.look import driver_of
+from cloudscale.cluster.driver import driver_of
 from cloudscale.course.session import Session
 from cloudscale.drivers.protocols import Driver, KeepsOthersAway
 

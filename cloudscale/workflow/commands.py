@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import getpass
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from cloudscale.cli import report
 from cloudscale.cli.report import Report
-from cloudscale.cluster.look import driver_of, look
-from cloudscale.cluster.state import Cluster
+from cloudscale.cluster.driver import driver_of
 from cloudscale.course.flags import Remote
 from cloudscale.course.session import Session
 from cloudscale.errors import CloudscaleError, RequestError
@@ -21,8 +21,10 @@ from cloudscale.hosts.ssh_config import SshConfig
 from cloudscale.hosts.target import Target
 from cloudscale.hosts.this_computer import on_terminal
 from cloudscale.model import CommandResult
-from cloudscale.seats import containers
 from cloudscale.workflow import deadline
+
+if TYPE_CHECKING:
+    from cloudscale.cluster.state import Cluster
 
 COMMAND_TIMEOUT = 300.0  # seconds for a command on one target
 REMOTE_TIMEOUT = 5.0  # the same for remote_com, as in 2016
@@ -44,6 +46,9 @@ def com_node(session: Session, command: str) -> Report:
 
 def com_containers(session: Session, command: str) -> Report:
     """A shell command in every seat, in parallel; a seat that does not run is a target that was not reached."""
+    from cloudscale.cluster.look import look  # this alone needs engines, and what speaks to them
+    from cloudscale.seats import containers
+
     cluster = look(session)
     timeout = session.common.timeout or COMMAND_TIMEOUT
     targets = _seat_targets(cluster, session.settings.course)
@@ -78,6 +83,8 @@ class SeatTarget:
 
 def _seat_targets(cluster: Cluster, course: str) -> list[SeatTarget]:
     """Every seat of the swarm; where the swarm has lost its quorum, every seat that runs."""
+    from cloudscale.seats import containers
+
     outcomes = fan_out(
         lambda engine: containers.seat_containers(engine, course),
         cluster.engines.values(),

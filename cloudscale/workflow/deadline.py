@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from datetime import datetime
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from cloudscale.cluster.state import Cluster
 from cloudscale.course import deadline
 from cloudscale.course.flags import Launch
 from cloudscale.course.session import Session
 from cloudscale.drivers.protocols import Driver, KeepsDeadline
 from cloudscale.errors import CloudscaleError
 from cloudscale.model import Machine
-from cloudscale.swarm.deadline import read_deadline, write_deadline
-from cloudscale.swarm.nodes import membership
+
+if TYPE_CHECKING:
+    from cloudscale.cluster.state import Cluster
 
 Until = datetime | Literal["none"] | None  # None: not known (yet), and not to be changed
 
@@ -49,6 +49,8 @@ def mark_swarm(cluster: Cluster, until: Until, session: Session) -> tuple[str, .
         session.progress.say(f"Warning: {warning}")  # its engine had to be started first
     until = until or cluster.until
     if until and cluster.in_swarm:
+        from cloudscale.swarm.deadline import write_deadline
+
         try:
             write_deadline(cluster.manager, session.settings.course, None if until == deadline.NONE else until)
         except CloudscaleError as error:
@@ -64,6 +66,9 @@ def warn_without_look(driver: Driver, first: Machine, session: Session) -> None:
             until = driver.deadline()
         else:
             engine = driver.connect(first)
+            from cloudscale.swarm.deadline import read_deadline  # what speaks to engines is loaded once one is there
+            from cloudscale.swarm.nodes import membership
+
             until = read_deadline(engine, course) if membership(engine).manages else None
         if warning := deadline.warning(until, deadline.now(), course):
             session.progress.say(f"Warning: {warning}")

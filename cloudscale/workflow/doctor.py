@@ -11,7 +11,8 @@ from typing import Any
 
 from cloudscale.cli import report
 from cloudscale.cli.report import Report
-from cloudscale.cluster.look import driver_of, look
+from cloudscale.cluster.driver import driver_of
+from cloudscale.cluster.look import look
 from cloudscale.cluster.state import Cluster, Host
 from cloudscale.course.flags import Launch
 from cloudscale.course.session import Session

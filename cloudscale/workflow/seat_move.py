@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from cloudscale.cli.report import Report
-from cloudscale.cluster.look import driver_of
+from cloudscale.cluster.driver import driver_of
 from cloudscale.cluster.state import Cluster, Host
 from cloudscale.course import naming
 from cloudscale.course.session import Session

@@ -6,7 +6,7 @@ import shutil
 from dataclasses import replace
 
 from cloudscale.cli.report import Report
-from cloudscale.cluster.look import driver_of
+from cloudscale.cluster.driver import driver_of
 from cloudscale.course.session import Session
 from cloudscale.drivers.protocols import Driver, MakesMachines, SingleMachines
 from cloudscale.errors import RequestError

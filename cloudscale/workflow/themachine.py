@@ -9,7 +9,8 @@ from dataclasses import replace
 from cloudscale.cli import report
 from cloudscale.cli.output import check_writable
 from cloudscale.cli.report import Report
-from cloudscale.cluster.look import driver_of, look
+from cloudscale.cluster.driver import driver_of
+from cloudscale.cluster.look import look
 from cloudscale.cluster.state import Cluster, Host
 from cloudscale.course.flags import Launch
 from cloudscale.course.roster import read_roster

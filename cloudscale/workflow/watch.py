@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 
 from cloudscale.cli import details, live, report
 from cloudscale.cli.report import Report
-from cloudscale.cluster.look import driver_of
+from cloudscale.cluster.driver import driver_of
 from cloudscale.cluster.state import Host
 from cloudscale.course.session import Session
 from cloudscale.drivers.protocols import Driver

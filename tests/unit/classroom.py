@@ -14,7 +14,6 @@ import pytest
 
 from cloudscale import waiting
 from cloudscale.cli.report import Report
-from cloudscale.cluster import look
 from cloudscale.course.flags import Common, Launch, read_flags
 from cloudscale.course.session import Session
 from cloudscale.course.settings import read_settings
@@ -74,7 +73,7 @@ class Class:
         self.columns: dict[str, str] = {}
         self.gateway: Json = {}
         self.seat: Json = {}
-        monkeypatch.setattr(look, "load_driver", lambda *given: self.driver(*given))
+        monkeypatch.setattr("cloudscale.cluster.driver.load_driver", lambda *given: self.driver(*given))
         monkeypatch.setattr(client, "from_environment", self._trainers_client)
         monkeypatch.setattr(jupyter, "answers", self._answers)
         monkeypatch.setattr(jupyter, "activity", self._activity)

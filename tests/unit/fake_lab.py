@@ -11,6 +11,7 @@ import pytest
 from cloudscale.course.folder import CourseFolder
 from cloudscale.drivers import over_ssh
 from cloudscale.drivers.generic import Generic
+from cloudscale.engines import client
 from cloudscale.errors import ConnectionFailed
 from cloudscale.hosts import ssh
 from cloudscale.hosts.known_hosts import KnownHosts
@@ -28,7 +29,7 @@ class Lab:
         self.said: list[str] = []
         self.course = CourseFolder.named("bio", "generic")
         monkeypatch.setattr(ssh, "connect", self._connect)
-        monkeypatch.setattr(over_ssh, "over_tls", self._over_tls)
+        monkeypatch.setattr(client, "over_tls", self._over_tls)
 
     @staticmethod
     def _host(address: str) -> FakeHost:

@@ -134,6 +134,27 @@ def test_large_libraries_are_not_imported_for_a_list(processes: None) -> None:
     assert not loaded & {"docker", "openstack", "paramiko", "pydantic", "requests", "rich", "tabulate"}
 
 
+@pytest.mark.parametrize(
+    "words", [["com_node", "true", "--driver", "generic"], ["remote_com", "--hosts", "127.0.0.1:9"]]
+)
+def test_a_command_on_hosts_loads_nothing_that_speaks_to_engines(
+    invoke: Callable[..., Result], words: list[str]
+) -> None:
+    done = invoke(*words, PYTHONPROFILEIMPORTTIME="1", INVOKE_CLOUDSCALE_GENERIC_HOSTS="root@127.0.0.1:9")
+    loaded = {line.rpartition("|")[2].strip() for line in done.err.splitlines()}
+    assert "nothing listens on port 9" in done.err
+    assert "cloudscale.hosts.ssh" in loaded
+    assert not loaded & {"docker", "requests", "tabulate", "cloudscale.cluster.state", "cloudscale.gateway.service"}
+
+
+@pytest.mark.parametrize(("off", "compiled"), [("", True), ("1", False)])
+def test_modules_are_compiled_once_although_invoke_would_not(
+    invoke: Callable[..., Result], tmp_path: Path, off: str, compiled: bool
+) -> None:
+    invoke("--list", PYTHONDONTWRITEBYTECODE=off, PYTHONPYCACHEPREFIX=f"{tmp_path}/compiled")
+    assert any(tmp_path.rglob("cloudscale/cli/invocation.*.pyc")) == compiled
+
+
 @pytest.mark.parametrize("words", [["--list"], ["--help", "themachine"], ["remote_com", "--hosts", "127.0.0.1:9"]])
 @pytest.mark.parametrize("buffered", ["", "1"])
 def test_a_reader_that_has_ended_changes_nothing_but_the_output(

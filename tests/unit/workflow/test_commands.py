@@ -141,7 +141,7 @@ def test_a_machine_that_goes_down_meanwhile_does_not_stop_the_others(
         lab.driver.lose("m3")
         return cluster
 
-    monkeypatch.setattr(workflow, "look", look_and_lose)
+    monkeypatch.setattr("cloudscale.cluster.look.look", look_and_lose)
     report = workflow.com_containers(lab.session(), "ls")
     assert len(executed) == 4
     assert any("m3" in problem for problem in report.problems)

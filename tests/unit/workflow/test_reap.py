@@ -279,7 +279,7 @@ def test_credentials_that_are_wrong_for_all_are_a_wrong_request(
     def refuse(*given: object) -> None:
         raise AccessError("The cloud refuses the credentials.")
 
-    monkeypatch.setattr("cloudscale.cluster.look.load_driver", refuse)
+    monkeypatch.setattr("cloudscale.cluster.driver.load_driver", refuse)
     with pytest.raises(AccessError):
         run(bio, tmp_path)
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from cloudscale.cluster import look
 from cloudscale.errors import RequestError
 from cloudscale.workflow import single_machine
 from tests.unit.classroom import Class
@@ -32,7 +31,7 @@ class Made(Given):
 def test_a_driver_that_can_not_is_refused_with_what_to_do_instead(
     bio: Class, monkeypatch: pytest.MonkeyPatch, task: Any, kind: str, driver: object, remedy: str
 ) -> None:
-    monkeypatch.setattr(look, "load_driver", lambda *given: driver)
+    monkeypatch.setattr("cloudscale.cluster.driver.load_driver", lambda *given: driver)
     bio.kind = kind
     with pytest.raises(RequestError, match=f"The driver {kind}") as raised:
         task(replace(bio.session(), names_driver=True), "dev")

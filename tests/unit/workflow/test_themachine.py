@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from cloudscale.cluster import look
 from cloudscale.errors import CloudscaleError, MachineError, RequestError, RosterError
 from cloudscale.model import MachineState
 from cloudscale.units import GIB
@@ -132,7 +131,7 @@ def test_ports_that_something_listens_on_are_passed_over_on_each_machine(lab: Cl
 def test_a_roster_that_can_not_be_read_is_reported_before_the_driver_asks_for_a_password(
     lab: Class, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(look, "load_driver", lambda *given: pytest.fail("the driver was loaded"))
+    monkeypatch.setattr("cloudscale.cluster.driver.load_driver", lambda *given: pytest.fail("the driver was loaded"))
     lab.roster.unlink()
     with pytest.raises(RosterError, match="does not exist"):
         lab.launch()

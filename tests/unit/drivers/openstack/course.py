@@ -9,13 +9,12 @@ from typing import Any
 
 import pytest
 
-from cloudscale.cluster import look
 from cloudscale.course.flags import Common, read_flags
 from cloudscale.course.session import Session
 from cloudscale.course.settings import read_settings
-from cloudscale.drivers import over_ssh
 from cloudscale.drivers.openstack.cloud import Cloud
 from cloudscale.drivers.openstack.driver import OpenStack
+from cloudscale.engines import client
 from cloudscale.seats import jupyter
 from cloudscale.workflow import reset
 from tests.unit.api_schema import Json
@@ -44,8 +43,10 @@ class RealDriverClass(Class):
         self._network = FakeNetwork()
         self._engines: dict[str, FakeApi] = {}  # by the ids of their servers
         self._disks: dict[str, Json] = {}  # what engines have on work volumes, by the ids of these
-        monkeypatch.setattr(look, "load_driver", lambda given, *rest: OpenStack(given.openstack, *rest))
-        monkeypatch.setattr(over_ssh, "over_tls", self._over_tls)
+        monkeypatch.setattr(
+            "cloudscale.cluster.driver.load_driver", lambda given, *rest: OpenStack(given.openstack, *rest)
+        )
+        monkeypatch.setattr(client, "over_tls", self._over_tls)
         monkeypatch.setattr(jupyter, "hash_password", lambda password, salt: "argon2:$argon2id$x")
 
     def session(self, **common: Any) -> Session:

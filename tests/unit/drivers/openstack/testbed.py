@@ -10,13 +10,13 @@ import pytest
 
 from cloudscale.course.folder import CourseFolder
 from cloudscale.course.settings import OpenStackSettings
-from cloudscale.drivers import over_ssh
 from cloudscale.drivers.openstack import driver as module
 from cloudscale.drivers.openstack import security
 from cloudscale.drivers.openstack.cloud import Cloud, open_cloud
 from cloudscale.drivers.openstack.driver import OpenStack
 from cloudscale.drivers.openstack.inventory import ANSWERED, FINGERPRINT
 from cloudscale.drivers.openstack.security import Rule
+from cloudscale.engines import client
 from cloudscale.errors import CloudscaleError, ConnectionFailed
 from cloudscale.hosts import first_login, ssh
 from cloudscale.hosts.known_hosts import KnownHosts
@@ -62,7 +62,7 @@ class CloudTestbed:
         monkeypatch.setattr(first_login, "_answers", lambda target, over: self._serving(target) is not None)
         monkeypatch.setattr(first_login, "connect", self._connect)
         monkeypatch.setattr(ssh, "connect", self._connect)
-        monkeypatch.setattr(over_ssh, "over_tls", self._over_tls)
+        monkeypatch.setattr(client, "over_tls", self._over_tls)
 
     def driver(self, course: str = COURSE, **given: Any) -> OpenStack:
         """The driver of a new run."""

@@ -15,11 +15,11 @@ import pytest
 
 from cloudscale.course.folder import CourseFolder
 from cloudscale.course.settings import VmSettings
-from cloudscale.drivers import over_ssh
 from cloudscale.drivers.vm import driver as module
 from cloudscale.drivers.vm import seed
 from cloudscale.drivers.vm.driver import LocalVms
 from cloudscale.drivers.vm.hypervisor import BaseImage, Hypervisor, PortTaken, Vm
+from cloudscale.engines import client
 from cloudscale.errors import CloudscaleError, ConnectionFailed, RequestError
 from cloudscale.hosts import first_login, ssh
 from cloudscale.hosts.known_hosts import KnownHosts
@@ -199,7 +199,7 @@ class VmTestbed:
         monkeypatch.setattr(first_login, "_answers", lambda target, over: self._serving(target) is not None)
         monkeypatch.setattr(first_login, "connect", self._connect)
         monkeypatch.setattr(ssh, "connect", self._connect)
-        monkeypatch.setattr(over_ssh, "over_tls", self._over_tls)
+        monkeypatch.setattr(client, "over_tls", self._over_tls)
 
     def driver(self, course: str = COURSE, **given: Any) -> LocalVms:
         """The driver of a new run."""

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from cloudscale.cluster import look
 from cloudscale.course.flags import Common, Launch, read_flags
 from cloudscale.course.folder import CourseFolder
 from cloudscale.course.session import Session
@@ -59,7 +58,7 @@ def chosen_fixture(monkeypatch: pytest.MonkeyPatch, testbed: VmTestbed) -> list[
         testbed.course = course
         return LocalVms(testbed.hypervisor, settings.vm, course, testbed.messages.append)
 
-    monkeypatch.setattr(look, "load_driver", load)
+    monkeypatch.setattr("cloudscale.cluster.driver.load_driver", load)
     return chosen
 
 
