@@ -27,10 +27,17 @@ class SystemClock:
         time.sleep(seconds)
 
 
-def poll(look: Callable[[], T], *, timeout: float, interval: float = 0.25, clock: Clock | None = None) -> T:
+def poll(
+    look: Callable[[], T],
+    *,
+    timeout: float,
+    interval: float | Callable[[], float] = 0.25,
+    clock: Clock | None = None,
+) -> T:
     """Calls `look` until it returns a true value. Returns that or, after `timeout` seconds, the last value.
 
     An error that `look` raises ends the wait. It is called at least once, and once more at the deadline.
+    `interval`: the seconds between two calls, or what gives them after each call.
     """
     clock = clock or SystemClock()
     deadline = clock.now() + timeout
@@ -38,7 +45,7 @@ def poll(look: Callable[[], T], *, timeout: float, interval: float = 0.25, clock
         left = deadline - clock.now()
         if left <= 0:
             break
-        clock.sleep(min(interval, left))
+        clock.sleep(min(interval() if callable(interval) else interval, left))
     return value
 
 

@@ -28,7 +28,8 @@ TASK = {  # what is needed of an engine's answer
     "Status": {"State": str, "Err?": str, "ContainerStatus?": {"ContainerID?": str}},
 }
 
-INTERVAL = 0.5  # seconds between two looks at all seats
+INTERVAL = 0.5  # seconds between two looks at all seats, at least
+ASKED = 100  # seats that are asked in a second, on average: with `local`, what asks takes its time from what starts
 TRIES = 3  # failed starts of one seat, one after another, that make waiting on useless
 FAILED = 2  # starts that failed, of those that the swarm remembers: the server does not stay up
 STARTING = 600  # seconds for which a server that does not answer counts as starting
@@ -93,11 +94,15 @@ class _Wait:
             ready(sum(result.ok for result in self._results.values()))
             return not self._pending
 
-        if not poll(look, timeout=timeout, interval=INTERVAL, clock=self._clock):
+        if not poll(look, timeout=timeout, interval=self._interval, clock=self._clock):
             tasks = all_tasks(self._manager)
             for seat, change in self._pending:
                 self._settle(seat, self._overdue(seat, tasks.get(change.service_id, []), timeout))
         return Outcomes(self._results[seat.student.id] for seat, _ in self._changes)
+
+    def _interval(self) -> float:
+        """Looks at many take longer, and there are more of them until all are ready: so that it is not the square."""
+        return max(INTERVAL, len(self._pending) / ASKED)
 
     def _ask(self, tasks: Mapping[str, Sequence[Task]]) -> None:
         """Asks every seat that has a container whether it answers."""

@@ -21,6 +21,12 @@ def test_a_step_is_called_until_it_returns_a_true_value() -> None:
     assert clock.pauses == [2, 2]
 
 
+def test_the_pause_may_change_with_what_was_found() -> None:
+    clock, answers, pauses = FakeClock(), iter([False, False, True]), iter([3, 1])
+    assert poll(lambda: next(answers), timeout=10, interval=lambda: next(pauses), clock=clock)
+    assert clock.pauses == [3, 1]
+
+
 def test_after_the_deadline_the_wait_has_failed() -> None:
     clock, called_at = FakeClock(), []
 

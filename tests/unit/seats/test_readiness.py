@@ -145,6 +145,18 @@ def test_seats_that_answer_are_ready_at_once(course: Course) -> None:
     assert course.clock.pauses == []
 
 
+def test_many_seats_are_asked_less_often_and_the_last_ones_as_often_as_few(course: Course) -> None:
+    many = [Seat(Student(str(n), "No", str(n)), Place("m1", 5000 + n)) for n in range(300)]
+    for seat in many:
+        course.task(seat, "running")
+    course.at(30, lambda: course.answering.update(range(5000, 5290)))
+    course.at(60, lambda: course.answering.update(range(5290, 5300)))
+    assert all(outcome.ok for outcome in course.wait(*many))
+    assert course.asked.count(5000) == 11  # in 30 seconds: 100 seats in each of them
+    assert course.clock.pauses[-1] == 0.5
+    assert course.clock.now() == 60
+
+
 def test_a_seat_is_waited_for_and_not_asked_again_when_it_is_ready(course: Course) -> None:
     course.task(ANN, "running")
     course.task(BOB, "running")
