@@ -157,7 +157,7 @@ class World:
 
         return bound
 
-    def connect(self, target: Target, *, timeout: float, known: KnownHosts) -> Any:
+    def connect(self, target: Target, *, timeout: float, known: KnownHosts, over: object = None) -> Any:
         known.kinds(target)
         with self._lock:
             if target.host not in self._hosts:
@@ -212,7 +212,7 @@ def stood_in(meter: Meter, machines: int) -> Iterator[None]:
 
     with contextlib.ExitStack() as stack:
         for place, name, other in (
-            (first_login, "_answers", lambda target: True),
+            (first_login, "_answers", lambda target, over: True),
             (first_login, "connect", world.connect),
             (ssh, "connect", world.connect),
             (client, "over_tls", meter.timed(STOOD_IN, meter.counted(world.over_tls))),
