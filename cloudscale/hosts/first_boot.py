@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from email.mime.multipart import MIMEMultipart
 from email.mime.text import MIMEText
@@ -12,8 +13,9 @@ from cloudscale.hosts.firewall import firewall
 FIREWALL = "@firewall.sh@\n"  # its place in the script
 
 
+@functools.cache
 def user_data(public_key: str) -> str:
-    """cloud-init's input: it authorizes the course's SSH key and runs scripts/boot.sh.
+    """cloud-init's input: it authorizes the course's SSH key and runs scripts/boot.sh. All machines share one text.
 
     Only two types of host keys: generating an RSA key takes a small machine seconds.
     """

@@ -10,6 +10,7 @@ import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, BinaryIO
 
 from docker.errors import APIError, NotFound
@@ -23,7 +24,7 @@ from cloudscale.waiting import poll
 
 SERVICE = "com.docker.swarm.service.name"  # a label that Swarm sets
 UNFINISHED = datetime.min.replace(tzinfo=UTC)
-STOPPING = 60  # seconds for a container to disappear after its service was removed; the engine kills it after 10
+STOPPING = 60  # seconds for a container to disappear after its service was removed, or after another one has
 PIECE = 65536  # bytes of a command's output that are taken at once
 ENDING = 10  # seconds for a command to end after its deadline
 KILLED = frozenset({137, 143})  # exit codes of a command that timeout(1) had to kill, and that BusyBox's ended
@@ -134,14 +135,19 @@ def _shut(connection: socket.socket) -> None:
 def wait_gone(engine: Engine, course: str, students: Collection[str], timeout: float = STOPPING) -> list[Outcome[str]]:
     """Waits until the containers of removed seats are gone, so that their ports and volumes are free.
 
-    Returns a failure for each student whose container is not.
+    An engine that ends hundreds takes longer than for one: the time is that without any that disappears. Returns a
+    failure for each student whose container stays.
     """
 
     def left() -> set[str]:
         return set(students) & seat_containers(engine, course, all_states=True).keys()
 
-    if poll(lambda: not left(), timeout=timeout):
-        return []
+    def is_less_than(count: int) -> bool:
+        return len(left()) < count
+
+    count = len(left())
+    while count and poll(partial(is_less_than, count), timeout=timeout):
+        count = len(left())
     return [
         Outcome(
             student,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from importlib import resources
 
 from cloudscale.hosts.first_boot import boot_script
@@ -21,6 +22,7 @@ SCRIPTS = (
 )
 
 
+@functools.cache  # hundreds of fake hosts know them all
 def script_text(name: str) -> str:
     if name == "boot":
         return boot_script()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import socket
 import struct
 import threading
@@ -76,6 +77,23 @@ def test_a_container_that_stays_is_a_failure_that_names_student_and_machine(api:
     outcomes = wait_gone(fake_engine(api), "bio", ["3", "2", "1"], timeout=0)
     assert [outcome.target for outcome in outcomes] == ["1", "2"]
     assert all("m1" in str(outcome.error) for outcome in outcomes)
+
+
+def test_many_containers_that_go_one_after_another_are_waited_for(
+    api: FakeApi, no_waiting: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    course = [{"Id": f"d{n}", "State": "running", "Labels": marked("cid", str(n)), "Ports": []} for n in range(9)]
+    api.containers_ += course
+    looks, list_them = itertools.count(1), api.containers
+
+    def listed(**given: Any) -> Any:
+        if next(looks) % 4 == 0 and course[1:]:  # one each second; the last one stays
+            api.containers_.remove(course.pop())
+        return list_them(**given)
+
+    monkeypatch.setattr(api, "containers", listed)
+    outcomes = wait_gone(fake_engine(api), "cid", [str(n) for n in range(9)], timeout=2)
+    assert [outcome.target for outcome in outcomes] == ["0"]
 
 
 def test_other_containers_of_the_course_are_removed_and_nothing_else(api: FakeApi) -> None:
