@@ -7,6 +7,7 @@ that of `seats`. The engine is one of the tests' lab's (root), with a network of
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import os
 import signal
@@ -17,6 +18,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+
+from docker.errors import DockerException
 
 from benchmarks import cpu_seconds
 from benchmarks.seats import floor, tool
@@ -122,7 +125,8 @@ def judge(costs: dict[int, list[dict[str, Cost]]]) -> None:
 
 def end(engine: LabEngine) -> None:
     """With all that runs on it: what is left of a run that was cut off would be too much for an engine that stops."""
-    engine.client.swarm.leave(force=True)
+    with contextlib.suppress(DockerException):  # one that is overloaded goes on with it all the same
+        engine.client.swarm.leave(force=True)
     with ThreadPoolExecutor(WIDTH) as pool:
         list(pool.map(lambda container: container.remove(force=True), engine.client.containers.list(sparse=True)))
     engine.stop()
