@@ -32,10 +32,11 @@ def cpu_seconds() -> float:
     return sum(each.ru_utime + each.ru_stime for each in both)
 
 
-def summary(what: str, ours: Sequence[float], floor: Sequence[float], goal: float) -> str:
+def summary(what: str, ours: Sequence[float], floor: Sequence[float], goal: float, other: str = "floor") -> str:
+    """`other`: what the floor is, if it is a peer."""
     ratios = [a / b for a, b in zip(ours, floor, strict=True)]
     return (
-        f"{what}: {statistics.median(ours):.2f} s, floor {statistics.median(floor):.2f} s,"
+        f"{what}: {statistics.median(ours):.2f} s, {other} {statistics.median(floor):.2f} s,"
         f" ratio {statistics.median(ratios):.3f} (of {len(ratios)} pairs: {min(ratios):.3f} to {max(ratios):.3f};"
         f" goal {goal})"
     )

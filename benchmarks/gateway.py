@@ -40,6 +40,7 @@ from cloudscale.waiting import poll
 
 PAGE = [*[2_000_000] * 2, *[400_000] * 5, *[60_000] * 15, *[4_000] * 30]  # bytes of each request of a page
 CONNECTIONS = 6  # of one browser to one address
+CHP = "5.3.0"  # configurable-http-proxy's release
 PATH, TOKEN = "/kw4h7txecd", "ab" * 32
 
 SEAT = """
@@ -183,10 +184,16 @@ backend seat
     return ["haproxy", "-db", "-f", str(folder / "haproxy.cfg")], port
 
 
+def install_chp(folder: Path) -> Path:
+    """The program configurable-http-proxy, installed in a folder."""
+    package = f"configurable-http-proxy@{CHP}"
+    subprocess.run(["npm", "install", "--silent", "--prefix", str(folder), package], check=True)
+    return folder / "node_modules" / ".bin" / "configurable-http-proxy"
+
+
 def chp(folder: Path, seat: int) -> tuple[list[str], int]:
     port = free_port()
-    subprocess.run(["npm", "install", "--silent", "--prefix", str(folder), "configurable-http-proxy"], check=True)
-    program = folder / "node_modules" / ".bin" / "configurable-http-proxy"
+    program = install_chp(folder)
     keys = ["--ssl-key", str(folder / "tls/key.pem"), "--ssl-cert", str(folder / "tls/certificate.pem")]
     api = ["--api-ip", "127.0.0.1", "--api-port", str(free_port())]
     target = f"http://127.0.0.1:{seat}"

@@ -6,6 +6,8 @@ An emulated machine takes a second for each few megabytes.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from tests.lab.engine import LabEngine
@@ -29,7 +31,7 @@ python=usr/local/lib/python{PYTHON}/dist-packages
 mkdir -p usr/local/bin usr/local/etc usr/local/share home/jovyan/work proc
 rm -r var usr/share/doc usr/share/locale usr/share/man usr/lib/*/gconv "$python"/jedi* "$python"/debugpy*
 mv "$python/etc/jupyter" usr/local/etc/
-mv "$python/share/jupyter" usr/local/share/
+mv "$python/share"/jupyter* usr/local/share/
 sed -i '1s|.*|#!/usr/bin/python3|' "$python"/bin/*
 mv "$python"/bin/* usr/local/bin/
 chroot . python{PYTHON} -m compileall -q -b /usr/lib/python{PYTHON} "/$python" >/dev/null || true # some are templates
@@ -43,19 +45,25 @@ cd / && rm -r "$1"
 """
 
 
-def load_tiny_image(engine: LabEngine, folder: Path) -> str:
-    """The image on an engine. What it is made of is built in a folder, or taken from the environment's cache."""
-    archive = kept("tiny", folder, [Path(__file__)], _build) / "image.tar"
-    engine.client.api.import_image_from_file(str(archive), repository=NAME, tag=TAG, changes=list(SETTINGS))
-    return f"{NAME}:{TAG}"
+def load_tiny_image(engine: LabEngine, folder: Path, extra: str = "") -> str:
+    """The image on an engine. What it is made of is built in a folder, or taken from the environment's cache.
+
+    `extra`: one more library with its release, such as jupyterhub==6.1.1; the image has its name then.
+    """
+    libraries = (*LIBRARIES, extra) if extra else LIBRARIES
+    name = f"-{extra.partition('==')[0]}" if extra else ""
+    kept_as = f"tiny-{extra.replace('==', '-')}" if extra else "tiny"
+    archive = kept(kept_as, folder, [Path(__file__)], partial(_build, libraries)) / "image.tar"
+    engine.client.api.import_image_from_file(str(archive), repository=f"{NAME}{name}", tag=TAG, changes=list(SETTINGS))
+    return f"{NAME}{name}:{TAG}"
 
 
-def _build(folder: Path) -> None:
+def _build(libraries: Sequence[str], folder: Path) -> None:
     root = folder / "root"
     with outside():
         run(*ALONE, "mmdebstrap", "--quiet", "--variant=extract", f"--include={','.join(PACKAGES)}", SUITE, str(root),
             timeout=BUILDING)  # fmt: skip
         run(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile",
             "--only-binary=:all:", f"--python-version={PYTHON}",
-            f"--target={root}/usr/local/lib/python{PYTHON}/dist-packages", *LIBRARIES)  # fmt: skip
+            f"--target={root}/usr/local/lib/python{PYTHON}/dist-packages", *libraries)  # fmt: skip
     run("sh", "-ec", FINISH, "finish", str(root), str(folder / "image.tar"))
