@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import argparse
 import base64
+import contextlib
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,7 +26,7 @@ from tests.lab.cloud import LabCloud
 
 PROJECT = Path(__file__).parents[1]
 IMAGE = "cloudscale-benchmark/nothing:1"
-NAMES = ("floor-1", "floor-2")
+NAMES, GROUP = ("floor-1", "floor-2"), "floor"
 GOAL = 1.1
 SSH = "ssh -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR -o ConnectTimeout=3"
 
@@ -84,7 +86,7 @@ class Bench:
             list(pool.map(lambda host: self._on(host, f"sudo docker swarm join --token {token} {own}"), made[1:]))
             taken = time.perf_counter() - start
             self.floor_phases.append(", ".join(f"{what} {at:.1f} s" for at, what in self._marks[1:]))
-            self._unmake(client)
+            unmake(client, NAMES, GROUP)
         return taken
 
     def _mark(self, what: str, start: float) -> None:
@@ -97,7 +99,7 @@ class Bench:
         net, public = network.find_network("course-net"), network.find_network("public")
         image, flavor = client.image.find_image("debian-13"), compute.find_flavor("m1.small")
         assert net and public and image and flavor
-        group = network.create_security_group(name="floor")
+        group = network.create_security_group(name=GROUP)
         network.create_security_group_rule(security_group_id=group.id, direction="ingress", ether_type="IPv4")
         public_key = self._key.with_suffix(".pub").read_text().strip()
         config = base64.b64encode(f"#cloud-config\nssh_authorized_keys: ['{public_key}']\n".encode()).decode()
@@ -134,26 +136,27 @@ class Bench:
         done = subprocess.run(self._ssh(address, command), shell=True, check=True, capture_output=True, text=True)
         return done.stdout.strip()
 
-    def _unmake(self, client: Connection) -> None:
-        network, compute = client.network, client.compute
-        servers = [server for server in compute.servers() if server.name in NAMES]
-        for server in servers:
-            compute.delete_server(server)
-        for ip in network.ips():
-            network.delete_ip(ip)
-        for server in servers:
-            compute.wait_for_delete(server, wait=300)
-        for port in network.ports():
-            if port.name in NAMES:
-                network.delete_port(port)
-        for group in network.security_groups(name="floor"):
-            network.delete_security_group(group)
+
+def unmake(client: Connection, names: Sequence[str], group: str) -> None:
+    """Deletes these servers with their ports, a security group, and all addresses."""
+    network, compute = client.network, client.compute
+    servers = [server for server in compute.servers() if server.name in names]
+    for server in servers:
+        compute.delete_server(server)
+    for ip in network.ips():
+        network.delete_ip(ip)
+    for server in servers:
+        compute.wait_for_delete(server, wait=300)
+    for port in network.ports():
+        if port.name in names:
+            network.delete_port(port)
+    for made in network.security_groups(name=group):
+        network.delete_security_group(made)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=2)
-    chosen = parser.parse_args()
+@contextlib.contextmanager
+def lab_cloud() -> Iterator[tuple[Path, LabCloud]]:
+    """The cloud that has started and a folder, and the image on the engine of DOCKER_HOST."""
     subprocess.run(
         f"tar -c --files-from /dev/null | docker import - {IMAGE}", shell=True, check=True, capture_output=True
     )
@@ -162,10 +165,18 @@ def main() -> None:
         Path(place).chmod(0o755)
         try:
             cloud.start()
-            bench = Bench(Path(place), cloud)
-            ours, floor = paired(bench.ours, bench.floor, chosen.rounds)
+            yield Path(place), cloud
         finally:
             cloud.stop()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=2)
+    chosen = parser.parse_args()
+    with lab_cloud() as (folder, cloud):
+        bench = Bench(folder, cloud)
+        ours, floor = paired(bench.ours, bench.floor, chosen.rounds)
     print(summary("two VMs to a joined swarm", ours, floor, goal=GOAL))
     for line in bench.phases:
         print(f"  {line}")
