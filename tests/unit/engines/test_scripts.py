@@ -360,6 +360,33 @@ def test_the_firewall_of_a_machine_is_tried_from_a_containers_place(walled: Host
     assert walled.has(f"{COURSE}/ready")
 
 
+# counts one more each time that it is asked
+COUNTING = """case $* in
+  *-vS*)
+    echo packet >>"$ROOT/packets"
+    echo "-A CLOUDSCALE-SEATS -d 169.254.0.0/16 -c $(awk 'END {print NR}' "$ROOT/packets") 60 -j DROP" ;;
+esac"""
+
+
+def test_a_firewall_that_counts_what_it_drops_is_not_waited_for(walled: Host, fresh: Setup) -> None:
+    program(walled, "iptables", COUNTING)
+    program(
+        walled,
+        "timeout",
+        '/bin/sleep 20 & trap "kill $!; exit 143" TERM; wait $!; echo patience >>"$ROOT/calls"; exit 124',
+    )
+    assert succeeded(walled.up(fresh))
+    assert "patience" not in walled.calls
+    assert walled.has(f"{COURSE}/ready")
+
+
+def test_an_answer_counts_more_than_what_the_firewall_has_dropped(walled: Host, fresh: Setup) -> None:
+    program(walled, "iptables", COUNTING)
+    program(walled, "timeout", "exit 0")
+    assert "not in force" in walled.up(fresh).stderr.decode()
+    assert not walled.has(f"{COURSE}/ready")
+
+
 def test_a_firewall_alone_needs_no_restart(walled: Host, fresh: Setup) -> None:
     assert succeeded(walled.up(fresh))
     (walled.root / "calls").unlink()
