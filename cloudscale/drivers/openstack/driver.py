@@ -280,8 +280,8 @@ class OpenStack(MadeMachines):
         """Makes or starts the machine's server, logs in, and returns the machine's address. Raises Faulty."""
         reach = self._reach(name)
         port = maker.port(name)
-        ip = maker.floating_ip(name, port) if port and reach == FLOATING else None
         server = maker.server(name, port, reach)
+        ip = maker.floating_ip(name, port) if port and reach == FLOATING else None  # while it boots
         maker.await_active(name, server)
         if port is None:  # compute made it with the server
             port = maker.port_of(name, server)

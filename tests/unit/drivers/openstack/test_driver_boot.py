@@ -72,6 +72,12 @@ def test_a_machine_is_up_when_it_lets_us_in(testbed: CloudTestbed) -> None:
     assert testbed.stand_in.totals() == ONE
 
 
+def test_its_address_is_made_while_it_boots(testbed: CloudTestbed) -> None:
+    boot_one(testbed.driver())
+    asked = [made.path.rpartition("/")[2] for made in testbed.stand_in.requests if made.method == "POST"]
+    assert asked.index("ports") < asked.index("servers") < asked.index("floatingips")
+
+
 def test_one_login_with_the_courses_key_is_enough(testbed: CloudTestbed) -> None:
     driver = testbed.driver(user="ubuntu")
     survey = boot_one(driver)
