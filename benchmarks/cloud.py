@@ -80,7 +80,7 @@ class Bench:
             list(pool.map(self._install, made))
             self._mark("docker", start)
             first = made[0]
-            own = self._on(first, "hostname -I").split()[0]
+            own = self._on(first, "ip route get 192.0.2.1").partition(" src ")[2].split()[0]  # not the engine's bridge
             self._on(first, f"sudo docker swarm init --advertise-addr {own}")
             token = self._on(first, "sudo docker swarm join-token -q worker")
             list(pool.map(lambda host: self._on(host, f"sudo docker swarm join --token {token} {own}"), made[1:]))
@@ -120,7 +120,9 @@ class Bench:
         return list(pool.map(one, NAMES))
 
     def _install(self, address: str) -> None:
-        install = "apt-get -qq update && apt-get -qq -y --no-install-recommends install docker.io >/dev/null 2>&1"
+        install = (
+            "apt-get -qq update && apt-get -qq -y --no-install-recommends install docker.io docker-cli >/dev/null 2>&1"
+        )
         self._on(address, f"cloud-init status --wait >/dev/null; sudo sh -c '{install}'")
         subprocess.run(
             f"docker save {IMAGE} | {self._ssh(address, 'sudo docker load')}",
