@@ -79,14 +79,9 @@ class Chains:
 
         None: it is to be uploaded to this one. Raises the failure of an upload that no other could do better.
         """
-        came = time.monotonic()
         with self._changed:
             self._waiting.append(stop)
-            self._changed.wait_for(
-                lambda: stop.chain or self._failure or self._free_source() or not self._is_expected(), WAITING
-            )
-            if self._free_source() and not stop.avoid:
-                self._changed.wait_for(lambda: stop.chain, came + GATHERING - time.monotonic())
+            self._wait_for_turn(stop)
             if stop.chain:
                 return stop.chain
             self._waiting.remove(stop)
@@ -96,6 +91,18 @@ class Chains:
                 raise self._failure
             self._is_uploading = True
             return None
+
+    def _wait_for_turn(self, stop: Stop) -> None:
+        """Until a chain takes it along, or it is to begin one or to be uploaded to."""
+
+        def is_due() -> bool:
+            return bool(stop.chain or self._failure or self._free_source() or not self._is_expected())
+
+        came = time.monotonic()
+        self._changed.wait_for(is_due, WAITING)
+        if self._free_source() and not stop.avoid:
+            self._changed.wait_for(lambda: stop.chain, came + GATHERING - time.monotonic())
+            self._changed.wait_for(is_due, WAITING)  # one that waits for nobody may have taken that source
 
     def _begin(self, source: Engine, stop: Stop) -> Chain:
         others = [] if stop.avoid else [other for other in self._waiting if not other.avoid][: LONGEST - 1]

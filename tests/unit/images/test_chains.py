@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -124,6 +125,22 @@ def test_one_that_a_chain_did_not_reach_gets_one_of_its_own_from_another_machine
     assert threads.way("m4") == ["m2", "m4"]
     threads.come(stop("m5", avoid=first))
     assert threads.way("m5") == ["m1", "m5"]  # rather than none
+
+
+def test_one_whose_source_was_taken_while_it_waited_for_others_waits_for_the_next(
+    threads: Threads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chains, "SENDS", 1)
+    monkeypatch.setattr(chains, "GATHERING", 0.5)
+    source = engine("m1")
+    threads.chains.add_source(source)
+    threads.come(stop("m2"))
+    threads.come(stop("m3", avoid=source))  # it waits for nobody, and takes nobody along
+    assert threads.way("m3") == ["m1", "m3"]
+    time.sleep(1.0)
+    assert "m2" not in threads.got  # above all it is not uploaded to, where another machine has it
+    threads.chains.arrived(threads.chain("m3").stops[0])
+    threads.chain("m2")
 
 
 def test_the_machine_from_which_another_one_gets_it() -> None:
