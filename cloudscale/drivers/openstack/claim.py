@@ -71,6 +71,6 @@ def _others(mark: str) -> RequestError:
     course = mark.partition(":")[2]
     return RequestError(
         f"The course {course!r} in this cloud belongs to another trainer's folder, or is just being made from it.",
-        "Copy the course's folder from the computer that makes it, or use another --course. What is left of a course"
-        f" whose folder is lost goes with: invoke driver_reset --course {course}.",
+        "Copy the course's folder from the computer that makes it, or use another --course. If nobody uses it any more,"
+        f" invoke driver_reset --course {course} removes it.",
     )
