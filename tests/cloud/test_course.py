@@ -370,7 +370,8 @@ def test_a_server_in_error_is_replaced_up_to_a_limit_and_reported(room: Room) ->
 def test_in_the_end_nothing_is_left_but_what_others_have(room: Room) -> None:
     other = Trainer(room.trainer.tool, room.cloud, room.trainer.tool.home, "other", "--nodes", "1", "--onlycreate")
     room.trainer.tool.environment["INVOKE_CLOUDSCALE_OPENSTACK_IMAGE"] = BLANK  # it need not boot
-    other.cut_off(lambda said: room.project.marked(other.mark).get("servers"), "a server is made")
+    made = {"servers", "floating IPs"}  # the address comes last
+    other.cut_off(lambda said: made <= room.project.marked(other.mark).keys(), "a server and its address are made")
     with room.cloud.namespace.entered():
         compute = room.project.client().compute
         (server,) = room.project.marked(other.mark)["servers"]

@@ -69,7 +69,7 @@ class OpenStack(MadeMachines):
         self._inventory = self._read_inventory()
         machines = [self._machine(name) for name in self._inventory.servers]
         self._targets = {}
-        up = [machine for machine in machines if machine.address and self._server(machine).status == "ACTIVE"]
+        up = [machine for machine in machines if machine.address and self._server(machine).is_up]
         for inner in (False, True):  # first those through which the others are reached
             for machine in [machine for machine in up if (self._reach(machine.name) == INNER) is inner]:
                 via = self._targets.get(self._entrance) if inner else None
@@ -108,12 +108,14 @@ class OpenStack(MadeMachines):
         if server:
             self._check_server_key(server)
         if machine.name not in self._targets:
-            if server and server.status == "ACTIVE" and self._reach(machine.name) == INNER:
+            if server and server.is_up and self._reach(machine.name) == INNER:
                 raise MachineError(
                     f"{machine.name}: it is reached through {self._entrance}, which is not up.",
                     "Run invoke themachine to repair that one.",
                 )
-            state = self._describe(server) if server else "missing"
+            state = (
+                "missing" if server is None else "not up yet" if server.status == "ACTIVE" else self._describe(server)
+            )
             raise MachineError(f"{machine.name}: its server is {state}.", "Run invoke themachine to repair it.")
         return self._targets[machine.name]
 
@@ -166,9 +168,8 @@ class OpenStack(MadeMachines):
 
     def _inner(self, machine: Machine) -> list[str]:
         """The address in the project's network, as the cloud has it."""
-        port = self._inventory.ports.get(machine.name)
-        inner = port.address if port else self._ports.get(machine.name)
-        return [inner] if inner else []
+        port, booted = self._inventory.ports.get(machine.name), self._ports.get(machine.name)
+        return [inner] if (inner := port.address if port else booted) else []
 
     # --- new machines ------------------------------------------------------------------------
 

@@ -69,6 +69,11 @@ class Server:
     work: str = ""
 
     @property
+    def is_up(self) -> bool:
+        """Whether it can be logged in to. The first login is that of its boot, which has its keys from the console."""
+        return self.status == "ACTIVE" and self.has_answered
+
+    @property
     def lacks_work(self) -> bool:
         """Whether it is in use without the work volume that it had: somebody detached that."""
         return self.has_answered and bool(self.work) and self.work not in self.volumes

@@ -72,6 +72,8 @@ class LocalVms(MadeMachines):
         vm = self._vms.get(machine.name)
         if vm is None:
             raise MachineError(f"{machine.name}: this VM does not exist.", "Run invoke themachine to make it.")
+        if not vm.has_answered:  # the first login is that of its boot, which has its keys from the console
+            raise MachineError(f"{vm.name}: the VM is not up yet.", "Run invoke themachine to continue.")
         return self._target_of(vm)
 
     def _target_of(self, vm: Vm) -> Target:

@@ -234,6 +234,18 @@ def test_a_machine_that_has_not_answered_has_no_engine_yet(testbed: CloudTestbed
         driver.connect(machine)
 
 
+def test_nobody_logs_in_to_a_machine_before_its_boot_has_read_its_keys_from_the_console(testbed: CloudTestbed) -> None:
+    (server,) = made(testbed)
+    become(server, "ACTIVE", answered=False)
+    driver = testbed.driver()
+    (machine,) = driver.machines()
+    with driver.exclusive("ann at lab"):
+        pass
+    with pytest.raises(MachineError, match="bio-1: its server is not up yet"):
+        driver.run(machine, "true", 5)
+    assert testbed.logins == []
+
+
 def test_it_is_once_the_machine_is_set_up(testbed: CloudTestbed) -> None:
     made(testbed)
     driver = testbed.driver()

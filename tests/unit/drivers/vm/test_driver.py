@@ -99,6 +99,21 @@ def test_one_that_is_on_its_way_comes(testbed: VmTestbed, answered: bool, state:
     assert len(testbed.logins) == logins
 
 
+def test_nobody_logs_in_to_one_before_its_boot_has_read_its_keys_from_the_console(testbed: VmTestbed) -> None:
+    boot_several(testbed.driver())
+    vm = testbed.vm()
+    text = (vm.folder / "vm.json").read_text()
+    (vm.folder / "vm.json").write_text(text.replace('"has_answered": true', '"has_answered": false'))
+    testbed.logins.clear()
+    driver = testbed.driver()
+    (machine,) = driver.machines()
+    with driver.exclusive("ann at home"):
+        pass
+    with pytest.raises(MachineError, match="bio-1: the VM is not up yet"):
+        driver.run(machine, "true", 5)
+    assert testbed.logins == []
+
+
 @pytest.mark.parametrize("state", ["paused", "io-error", "gurumeditation"])
 def test_a_machine_that_has_worked_and_does_not_any_more_is_reported(testbed: VmTestbed, state: str) -> None:
     boot_several(testbed.driver())
