@@ -42,13 +42,13 @@ def claim(cloud: Cloud, mark: str, fingerprint: str) -> None:
         if any(id != made and group.created <= created for id, group in groups.items()):
             cloud.attempt("Deleting a second security group", partial(cloud.api.network.delete_security_group, made))
             raise _others(mark)
-    else:
+    elif not any(group.owners for group in groups.values()):
 
         def owned() -> dict[str, Group]:
             found = _read(cloud, mark)
             return found if any(group.owners for group in found.values()) else {}
 
-        # one without an owner is being made now, or is of a run that was cut off
+        # it is being made now, or is of a run that was cut off
         groups = poll(owned, timeout=CLAIMING, interval=1, clock=cloud.clock) or groups
     owners = frozenset[str]().union(*(group.owners for group in groups.values()))
     if owners - {own}:
