@@ -1,7 +1,8 @@
 """Which course's folder a course in the cloud belongs to, from the first thing that is made for it.
 
 Two trainers may begin a course of one name at the same moment, where no machine answers yet that could keep one of them
-away. The security group is made first: of two, the older one decides, and a tag on it says whose it is.
+away. The security group is made first: of two, the older one decides, and a tag on it says whose it is. Of two made in
+the same second neither does: both are taken back.
 """
 
 from __future__ import annotations
@@ -34,14 +35,19 @@ def claim(cloud: Cloud, mark: str, fingerprint: str) -> None:
     Raises RequestError if it belongs to another one, CloudError.
     """
     own = tag(fingerprint)
-    groups = _read(cloud, mark)
+    groups, made = _read(cloud, mark), ""
     if not groups:
         made = create_group(cloud, mark)
         groups = _read(cloud, mark)
         created = groups[made].created if made in groups else ""
         if any(id != made and group.created <= created for id, group in groups.items()):
             cloud.attempt("Deleting a second security group", partial(cloud.api.network.delete_security_group, made))
-            raise _others(mark)
+            raise RequestError(
+                f"Another trainer began the course {_course(mark)!r} in this cloud at the same moment.",
+                "Agree on who makes it: that one runs again. Or use another --course.",
+            )
+        if len(groups) > 1:  # whoever made the later one takes it away
+            poll(lambda: len(_read(cloud, mark)) == 1, timeout=CLAIMING, interval=1, clock=cloud.clock)
     elif not any(group.owners for group in groups.values()):
 
         def owned() -> dict[str, Group]:
@@ -54,7 +60,7 @@ def claim(cloud: Cloud, mark: str, fingerprint: str) -> None:
     if owners - {own}:
         raise _others(mark)
     if not owners:
-        path = f"/security-groups/{min(groups)}/tags/{own}"
+        path = f"/security-groups/{made or min(groups)}/tags/{own}"
         cloud.attempt("Tagging the security group", lambda: raise_from_response(cloud.api.network.put(path)))
 
 
@@ -68,9 +74,13 @@ def _read(cloud: Cloud, mark: str) -> dict[str, Group]:
 
 
 def _others(mark: str) -> RequestError:
-    course = mark.partition(":")[2]
+    course = _course(mark)
     return RequestError(
         f"The course {course!r} in this cloud belongs to another trainer's folder, or is just being made from it.",
         "Copy the course's folder from the computer that makes it, or use another --course. If nobody uses it any more,"
         f" invoke driver_reset --course {course} removes it.",
     )
+
+
+def _course(mark: str) -> str:
+    return mark.partition(":")[2]
