@@ -49,6 +49,7 @@ class OverSsh(ABC):
         self._login = Logins(self._known)
         self._facts: dict[str, Facts] = {}
         self._authority_lock = threading.Lock()
+        self._signer: Authority | None = None
         self._tunnels: dict[str, Tunnel] = {}
         self._tunnels_lock = threading.Lock()
 
@@ -105,9 +106,13 @@ class OverSsh(ABC):
 
     def _authority(self, *, create: bool = False) -> Authority | None:
         with self._authority_lock:
-            if create:
+            if create and not self._signer:
                 self._course.make_folder()
-            return authority(self._course.folder, self._course.name, create=create, renew=not self._course.read_only)
+            if not self._signer:  # read once: with two hundred machines, its keys would take more memory than all else
+                self._signer = authority(
+                    self._course.folder, self._course.name, create=create, renew=not self._course.read_only
+                )
+            return self._signer
 
     def survey(self, machine: Machine) -> Survey:
         facts = self._read_facts(machine)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from importlib import resources
-
 from cloudscale.errors import MachineError
 from cloudscale.hosts.facts import script_failure
 from cloudscale.hosts.ssh import Connection
+from cloudscale.scripts import script
 
 PREPARING = 2400  # seconds for the script, with its waits for other runs and for the machine's packages
 
@@ -18,8 +17,7 @@ def make_room(connection: Connection) -> str:
     runs is stopped for it. Raises MachineError.
     """
     name = connection.target.name
-    script = resources.files("cloudscale.engines").joinpath("scripts", "disk-limits.sh").read_text()
-    done = connection.run_root(script, timeout=PREPARING)
+    done = connection.run_root(script("engines", "disk-limits.sh"), timeout=PREPARING)
     if done.exit_code:
         raise MachineError(f"{name}: {script_failure(done)}.", "Fix that on the machine, then run again.")
     said = done.stdout.strip()

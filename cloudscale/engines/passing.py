@@ -16,7 +16,6 @@ import contextlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 from itertools import pairwise
 
 from cloudscale.engines.setup import tar
@@ -26,6 +25,7 @@ from cloudscale.hosts.facts import script_failure
 from cloudscale.hosts.login_key import passing_key
 from cloudscale.hosts.ssh import Connection
 from cloudscale.model import CommandResult, Outcome, Outcomes, last_lines
+from cloudscale.scripts import script
 
 Key = tuple[bytes, str]  # the private one, and the line for authorized_keys
 
@@ -102,7 +102,9 @@ def pass_image(
         reports = Reports({door.position: door.name for door in doors}, on_bytes, on_arrival)
         if doors:
             files = tar(doors[0].files)
-            done = source.run_root(_script("image-send"), image, timeout=PASSING, data=files, on_output=reports.add)
+            done = source.run_root(
+                script("engines", "image-send.sh"), image, timeout=PASSING, data=files, on_output=reports.add
+            )
             reports.end(done)
 
     def result(opened: Outcome[_Door]) -> Outcome[None]:
@@ -139,9 +141,9 @@ def _open(planned: tuple[int, Stop, Key]) -> _Door:
     position, stop, key = planned
     connection, host = stop.login()
     user, minutes = connection.target.user, f"{PASSING / 60 + 1:.0f}"
-    script = _script("image-receive").encode()  # what the key runs
+    receiver = script("engines", "image-receive.sh").encode()  # what the key runs
     arguments = ("open", key[1], user, minutes, str(position))
-    done = connection.run_root(_script("image-door"), *arguments, timeout=OPENING, data=script)
+    done = connection.run_root(script("engines", "image-door.sh"), *arguments, timeout=OPENING, data=receiver)
     if done.exit_code:
         raise MachineError(f"{stop.name}: it can't let another machine in ({script_failure(done)}).")
     port = re.sub(r"\D", "", done.stdout) or str(connection.target.port)
@@ -150,13 +152,15 @@ def _open(planned: tuple[int, Stop, Key]) -> _Door:
 
 def _give(pair: tuple[_Door, _Door]) -> None:
     door, behind = pair
-    door.connection.run_root(_script("image-door"), "next", door.key[1], timeout=OPENING, data=tar(behind.files))
+    door.connection.run_root(
+        script("engines", "image-door.sh"), "next", door.key[1], timeout=OPENING, data=tar(behind.files)
+    )
 
 
 def _close(planned: tuple[int, Stop, Key]) -> None:
     _, stop, key = planned
     connection, _ = stop.login()
-    connection.run_root(_script("image-door"), "close", key[1], connection.target.user, timeout=OPENING)
+    connection.run_root(script("engines", "image-door.sh"), "close", key[1], connection.target.user, timeout=OPENING)
 
 
 # --- what the machines report ----------------------------------------------------------------
@@ -208,7 +212,3 @@ class Reports:
             return ""
         own = self._causes.get(position) if self._is_saved else ""
         return own or self._cause
-
-
-def _script(name: str) -> str:
-    return resources.files("cloudscale.engines").joinpath("scripts", f"{name}.sh").read_text()

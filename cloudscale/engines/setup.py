@@ -12,7 +12,6 @@ import tarfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 from typing import Any
 
 from cloudscale.course import naming
@@ -25,6 +24,7 @@ from cloudscale.hosts.ssh import Connection
 from cloudscale.model import TIMED_OUT
 from cloudscale.networks import ENGINE_NETWORKS, spare_network
 from cloudscale.outside import OtherForm, formed, parse_object
+from cloudscale.scripts import script
 
 TLS_PORT = 2376  # of an engine with TLS (IANA's service docker-s)
 OLDEST = (20, 10)  # the oldest version of an engine that works
@@ -285,7 +285,7 @@ def apply(connection: Connection, setup: Setup) -> None:
     """Carries out the setup; the engine starts once. Raises MachineError with the engine's own message."""
     what = "install" if setup.install else "keep" if setup.restarts else WALLS
     name = connection.target.name
-    done = connection.run_root(_script("engine-up"), what, timeout=INSTALLING, data=tar(setup.files))
+    done = connection.run_root(script("engines", "engine-up.sh"), what, timeout=INSTALLING, data=tar(setup.files))
     if done.exit_code == TIMED_OUT:
         raise MachineError(
             f"{name}: its engine was not set up within {INSTALLING} s.",
@@ -298,7 +298,7 @@ def apply(connection: Connection, setup: Setup) -> None:
 def release(connection: Connection, facts: Facts) -> str:
     """Restores the engine to its former state, and returns what was done, in words. Raises MachineError."""
     name = connection.target.name
-    done = connection.run_root(_script("engine-down"), timeout=RESTORING, data=_restored(facts, name))
+    done = connection.run_root(script("engines", "engine-down.sh"), timeout=RESTORING, data=_restored(facts, name))
     if done.exit_code:
         raise MachineError(f"{name}: {script_failure(done)}.", "Fix that on the machine, then run again.")
     return "engine removed" if facts.installed_by_course else "engine restored"
@@ -322,7 +322,3 @@ def tar(files: Mapping[str, bytes]) -> bytes:
             member.mode = 0o644 if path == UNIT else 0o600
             archive.addfile(member, io.BytesIO(data))
     return out.getvalue()
-
-
-def _script(name: str) -> str:
-    return resources.files("cloudscale.engines").joinpath("scripts", f"{name}.sh").read_text()

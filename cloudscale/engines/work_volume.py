@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from importlib import resources
-
 from cloudscale.errors import MachineError
 from cloudscale.hosts.facts import script_failure
 from cloudscale.hosts.ssh import Connection
 from cloudscale.model import TIMED_OUT
+from cloudscale.scripts import script
 
 MOUNTING = 2100  # seconds for the script, with its wait for the machine's packages
 KEPT = "its engine has volumes on its own disk already. They stay there, and the work volume is not used."
@@ -21,8 +20,9 @@ def mount(connection: Connection, disk_id: str, *, is_used: bool) -> str:
     Raises MachineError.
     """
     name = connection.target.name
-    script = resources.files("cloudscale.engines").joinpath("scripts", "work-volume.sh").read_text()
-    done = connection.run_root(script, disk_id, "used" if is_used else "new", timeout=MOUNTING)
+    done = connection.run_root(
+        script("engines", "work-volume.sh"), disk_id, "used" if is_used else "new", timeout=MOUNTING
+    )
     if done.exit_code == TIMED_OUT:
         raise MachineError(f"{name}: its work volume was not mounted within {MOUNTING} s.", "Run again.")
     if done.exit_code:

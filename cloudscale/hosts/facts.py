@@ -8,7 +8,6 @@ import ipaddress
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from cloudscale.errors import MachineError
 from cloudscale.hosts.ssh import Connection
 from cloudscale.model import CommandResult
 from cloudscale.outside import OtherForm, formed, parse_object
+from cloudscale.scripts import script
 from cloudscale.units import MIB
 
 READING = 60  # seconds for the script
@@ -92,8 +92,7 @@ class Facts:
 def read_facts(connection: Connection) -> Facts:
     """Reads the facts of a host, and changes nothing. Raises ConnectionFailed, MachineError."""
     name = connection.target.name
-    script = resources.files("cloudscale.hosts").joinpath("scripts", "facts.sh").read_text()
-    done = connection.run_root(script, timeout=READING)
+    done = connection.run_root(script("hosts", "facts.sh"), timeout=READING)
     if done.exit_code:
         raise MachineError(
             f"{name}: could not read its state ({script_failure(done)}).",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from importlib import resources
+
+from cloudscale.scripts import script
 
 SCRIPT = "/var/lib/cloudscale/course/firewall.sh"  # on the machine
 NOTHING = "REACH=''"
@@ -11,5 +12,4 @@ NOTHING = "REACH=''"
 
 def firewall(reach: Iterable[str] = ()) -> str:
     """scripts/firewall.sh with the places that seats may reach all the same (the setting `seat.reach`)."""
-    text = resources.files("cloudscale.hosts").joinpath("scripts", "firewall.sh").read_text()
-    return text.replace(NOTHING, f"REACH='{' '.join(reach)}'", 1)
+    return script("hosts", "firewall.sh").replace(NOTHING, f"REACH='{' '.join(reach)}'", 1)

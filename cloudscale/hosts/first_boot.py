@@ -6,9 +6,9 @@ import functools
 import json
 from email.mime.multipart import MIMEMultipart
 from email.mime.text import MIMEText
-from importlib import resources
 
 from cloudscale.hosts.firewall import firewall
+from cloudscale.scripts import script
 
 FIREWALL = "@firewall.sh@\n"  # its place in the script
 
@@ -30,5 +30,5 @@ def user_data(public_key: str) -> str:
 
 def boot_script() -> str:
     """scripts/boot.sh, with the firewall in it."""
-    text = resources.files("cloudscale.hosts").joinpath("scripts", "boot.sh").read_text()
+    text = script("hosts", "boot.sh")
     return text.replace(FIREWALL, firewall())

@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator
-from importlib import resources
 
 from cloudscale.errors import CloudscaleError
 from cloudscale.hosts.ssh import Connection
 from cloudscale.model import Say
+from cloudscale.scripts import script
 
 WAITING = 5  # seconds: a run that was killed just now lets go within one
 BEAT = 10.0  # seconds between two signs of life
@@ -31,8 +31,9 @@ def held(connection: Connection, who: str, say: Say) -> Iterator[bool]:
 
     `who`: what the others read about this run.
     """
-    script = resources.files("cloudscale.hosts").joinpath("scripts", "hold.sh").read_text()
-    with connection.conversation(script, who, str(WAITING), str(SILENCE), timeout=WAITING + ANSWERING) as channel:
+    with connection.conversation(
+        script("hosts", "hold.sh"), who, str(WAITING), str(SILENCE), timeout=WAITING + ANSWERING
+    ) as channel:
         answer, _, other = channel.line().partition(" ")
         if answer == "waiting":
             say(f"Another run is changing the course{f' ({other})' if other else ''}: waiting {WAITING} s for its end")

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from importlib import resources
 
 from cloudscale.errors import EngineError
+from cloudscale.scripts import script
 
 LARGEST = 1024 * 1024  # bytes of a record
 
 
 def program(name: str) -> str:
     """A program's text; its function `main` gets the pieces that are sent, and its words."""
-    text = resources.files("cloudscale.material").joinpath("scripts", f"{name}.py").read_text(encoding="utf-8")
-    return f"{text}\nmain(feed(), *sys.argv[1:])\n"
+    return f"{script('material', f'{name}.py')}\nmain(feed(), *sys.argv[1:])\n"
 
 
 def records(printed: Iterable[bytes], machine: str) -> Iterator[tuple[bytes, bytes]]:

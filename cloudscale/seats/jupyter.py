@@ -9,10 +9,10 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from importlib import resources
 from typing import Any
 from urllib.parse import urlsplit
 
+from cloudscale.scripts import script
 from cloudscale.units import MIB
 
 CONFIG_PATH = "/etc/jupyter/jupyter_server_config.json"
@@ -73,7 +73,7 @@ def server_config(
 
 def server_code() -> bytes:
     """What each server runs before it starts: see scripts/jupyter_config.py. It holds no secret."""
-    return resources.files("cloudscale.seats").joinpath("scripts", "jupyter_config.py").read_bytes()
+    return script("seats", "jupyter_config.py").encode()
 
 
 def hash_password(password: str, salt: bytes) -> str:

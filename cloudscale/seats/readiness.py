@@ -9,11 +9,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cloudscale.engines.client import Engine, engine_errors
-from cloudscale.errors import CloudscaleError, SeatError, SlowSeat
+from cloudscale.errors import CloudscaleError, EngineError, SeatError, SlowSeat
 from cloudscale.fanout import WIDTH, fan_out
-from cloudscale.model import Outcome, Outcomes, Seat, last_lines
+from cloudscale.model import Outcome, Seat, last_lines
 from cloudscale.outside import formed
 from cloudscale.seats.address import Addresses
+from cloudscale.seats.pacing import Pace
 from cloudscale.seats.services import Change, RunningSeat
 from cloudscale.seats.spec import covers
 from cloudscale.waiting import Clock, SystemClock, poll
@@ -33,8 +34,17 @@ ASKED = 100  # seats that are asked in a second, on average: with `local`, what 
 TRIES = 3  # failed starts of one seat, one after another, that make waiting on useless
 FAILED = 2  # starts that failed, of those that the swarm remembers: the server does not stay up
 STARTING = 600  # seconds for which a server that does not answer counts as starting
+FEW = 100  # services whose tasks are asked for by their names, which an address of a request has room for
 CLOSED = 5  # seconds that a container may be without its port
 UNPLACED = 15  # seconds that the scheduler may find no place: a port is free only when its last holder is gone
+
+
+@dataclass(frozen=True)
+class Starter:
+    """What starts seats during the wait: new ones when it is their turn, and one whose container has no port again."""
+
+    pace: Pace
+    restart: Callable[[Seat, Change], Change]
 
 
 def wait_ready(
@@ -42,18 +52,18 @@ def wait_ready(
     changes: Sequence[tuple[Seat, Change]],
     addresses: Addresses,
     *,
+    starter: Starter,
     engines: Mapping[str, Engine],
     timeout: float,
-    restart: Callable[[Seat, Change], Change] | None = None,
     ready: Callable[[int], None] = lambda count: None,
     clock: Clock | None = None,
-) -> Outcomes[str]:
-    """Waits until every seat answers over HTTP. `engines`: by machine; `timeout`: in seconds.
+) -> dict[str, Outcome[str]]:
+    """Waits until every seat answers over HTTP, and starts the new ones; what became of each, by student's id.
 
-    A seat that can't come up any more is given up at once, with its cause; the others go on. `restart` gets one whose
-    container has no port; `ready` gets the number of those that answer so far.
+    `changes`: the seats that are there. A seat that can't come up any more is given up at once, with its cause; the
+    others go on. `engines`: by machine; `timeout`: in seconds. `ready` gets the number of those that answer so far.
     """
-    return _Wait(manager, changes, addresses, engines, clock or SystemClock(), restart).run(timeout, ready)
+    return _Wait(manager, changes, addresses, engines, clock or SystemClock(), starter).run(timeout, ready)
 
 
 class _Wait:
@@ -64,12 +74,12 @@ class _Wait:
         addresses: Addresses,
         engines: Mapping[str, Engine],
         clock: Clock,
-        restart: Callable[[Seat, Change], Change] | None,
+        starter: Starter,
     ) -> None:
-        self._restart = restart
+        self._starter = starter
+        self._pace = starter.pace
         self._closed_since: dict[str, float] = {}
         self._manager = manager
-        self._changes = changes
         self._addresses = addresses
         self._engines = engines
         self._clock = clock
@@ -78,12 +88,12 @@ class _Wait:
         self._unplaced_since: dict[str, float] = {}
         self._failures: dict[str, set[str]] = {}  # by service; the swarm forgets the first of them
 
-    def run(self, timeout: float, ready: Callable[[int], None]) -> Outcomes[str]:
+    def run(self, timeout: float, ready: Callable[[int], None]) -> dict[str, Outcome[str]]:
         # failures from before this run are not held against a seat
         earlier = {task["ID"] for tasks in all_tasks(self._manager).values() for task in tasks if _failed(task)}
 
         def look() -> bool:
-            tasks = all_tasks(self._manager)
+            tasks = self._tasks()
             self._ask(tasks)
             self._reopen(tasks)
             for seat, change in self._pending:
@@ -92,13 +102,41 @@ class _Wait:
                     self._settle(seat, _cause(self._engines, seat, task))
             self._pending = [item for item in self._pending if item[0].student.id not in self._results]
             ready(sum(result.ok for result in self._results.values()))
-            return not self._pending
+            self._start()
+            return not (self._pending or self._pace.coming)
 
+        self._start()
         if not poll(look, timeout=timeout, interval=self._interval, clock=self._clock):
-            tasks = all_tasks(self._manager)
+            self._take(self._pace.all(self._clock.now()))
+            tasks = self._tasks()
             for seat, change in self._pending:
                 self._settle(seat, self._overdue(seat, tasks.get(change.service_id, []), timeout))
-        return Outcomes(self._results[seat.student.id] for seat, _ in self._changes)
+        return self._results
+
+    def _start(self) -> None:
+        """Starts new seats: those whose turn it is, but all where one has failed, so that all causes are known soon."""
+        now = self._clock.now()
+        if all(result.ok for result in self._results.values()):
+            self._take(self._pace.next([seat for seat, _ in self._pending], now))
+        else:
+            self._take(self._pace.all(now))
+
+    def _take(self, started: Sequence[tuple[Seat, Outcome[Change]]]) -> None:
+        for seat, outcome in started:
+            if outcome.ok:
+                self._pending.append((seat, outcome.get()))
+            else:
+                self._results[seat.student.id] = Outcome(outcome.target, error=outcome.error)
+
+    def _tasks(self) -> dict[str, list[Task]]:
+        """Of all services that are waited for: an engine takes its time for a list of hundreds."""
+        services = [change.service_id for _, change in self._pending]
+        if not 0 < len(services) <= FEW:
+            return all_tasks(self._manager) if services else {}
+        try:
+            return all_tasks(self._manager, services)
+        except EngineError:  # it knows one of them no longer
+            return all_tasks(self._manager)
 
     def _interval(self) -> float:
         """Looks at many take longer, and there are more of them until all are ready: so that it is not the square."""
@@ -118,10 +156,10 @@ class _Wait:
         for at, (seat, change) in enumerate(self._pending):
             for task in filter(_is_closed, tasks.get(change.service_id, [])):
                 since = self._closed_since.setdefault(task["ID"], now)
-                if self._restart and now - since >= CLOSED:
+                if now - since >= CLOSED:
                     self._closed_since[task["ID"]] = float("inf")
                     try:
-                        self._pending[at] = (seat, self._restart(seat, change))
+                        self._pending[at] = (seat, self._starter.restart(seat, change))
                     except CloudscaleError as error:
                         self._settle(seat, SeatError(f"{_who(seat)}: its container has no port. {error}"))
 
@@ -152,10 +190,15 @@ class _Wait:
         )
 
 
-def all_tasks(manager: Engine) -> dict[str, list[Task]]:
-    """Every service's tasks, newest first; one request for the whole swarm."""
+def all_tasks(manager: Engine, services: Sequence[str] = ()) -> dict[str, list[Task]]:
+    """Every service's tasks, newest first, or those of some services, by their ids; one request for the whole swarm.
+
+    Raises EngineError, too where one of these services does not exist.
+    """
+    filters = {"service": list(services)} if services else None
     with engine_errors(manager.name):
-        tasks = sorted(formed(manager.api.tasks(), [TASK]), key=lambda task: str(task["CreatedAt"]), reverse=True)
+        tasks = formed(manager.api.tasks(filters), [TASK])
+    tasks.sort(key=lambda task: str(task["CreatedAt"]), reverse=True)
     grouped: dict[str, list[Task]] = {}
     for task in tasks:
         grouped.setdefault(task["ServiceID"], []).append(task)

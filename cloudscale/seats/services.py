@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -125,23 +125,22 @@ class SeatServices:
         self._manager = manager
         self._api = manager.api
         self.course = course
-        # each takes 19 MiB, and all of a core: more at once than the computer has cores is slower, and larger
-        self._hashing = threading.Semaphore(os.cpu_count() or 1)
+        # each takes 19 MiB, which its thread keeps, and all of a core: as many threads as the computer has cores
+        self._hashing = ThreadPoolExecutor(os.cpu_count())
 
-    def converge(
-        self,
-        seats: Sequence[Seat],
-        nodes: Mapping[str, Node],
-        running: Iterable[RunningSeat],
-        template: Template,
-    ) -> Outcomes[Change]:
-        """Creates what is missing and updates what differs, side by side; what is right is not touched."""
+    def bringing(
+        self, nodes: Mapping[str, Node], running: Iterable[RunningSeat], template: Template
+    ) -> Callable[[Seat], Change]:
+        """What brings a seat to what is wanted, in any thread: it creates what is missing and updates what differs.
+
+        What is right is not touched. `running`: the seats that there are. Raises EngineError, and so does the result.
+        """
         present = {seat.student.id: seat for seat in running}
         with engine_errors(self._manager.name):
             secrets = {secret["Spec"]["Name"]: secret["ID"] for secret in self._secrets()}
             code = self._ensure_code(secrets)
 
-        def one(seat: Seat) -> Change:
+        def bring(seat: Seat) -> Change:
             with engine_errors(self._manager.name):
                 running, node = present.get(seat.student.id), nodes[seat.place.machine]
                 name = running.name if running else naming.seat_name(self.course, seat.student)
@@ -150,7 +149,7 @@ class SeatServices:
                 files = [config, code]
                 return self._ensure(running, wanted_spec(seat, node, template, name, files))
 
-        return fan_out(one, seats, name=lambda seat: seat.student.full_name)
+        return bring
 
     def _ensure(self, present: RunningSeat | None, wanted: Spec) -> Change:
         if present is None:
@@ -220,9 +219,8 @@ class SeatServices:
         if secret in secrets:
             return SeatFile(jupyter.CONFIG_PATH, secrets[secret], secret)
         salt = naming.keyed_digest(key, "salt", student_id)[:16]
-        with self._hashing:
-            data = config(jupyter.hash_password(password, salt))
-        created = self._api.create_secret(secret, data, naming.student_labels(self.course, student_id))
+        hashed = self._hashing.submit(jupyter.hash_password, password, salt).result()
+        created = self._api.create_secret(secret, config(hashed), naming.student_labels(self.course, student_id))
         return SeatFile(jupyter.CONFIG_PATH, str(created["ID"]), secret)
 
     # --- one seat ----------------------------------------------------------------------------

@@ -173,7 +173,7 @@ class SwarmJoin:
 
 def _reachable_managers(manager: Engine, address: str) -> list[str]:
     """The managers' addresses, with their ports, except the machine's own."""
-    statuses = [node.get("ManagerStatus", {}) for node in manager.api.nodes()]
+    statuses = [node.get("ManagerStatus", {}) for node in manager.api.nodes(filters={"role": "manager"})]
     own = endpoint(address, SWARM_PORT)
     return [s["Addr"] for s in statuses if s.get("Reachability") == "reachable" and s["Addr"] != own]
 

@@ -114,7 +114,7 @@ def answer(cluster: Cluster, running: RunningSeat, change: Change, session: Sess
     """Waits until the seat answers, as it is after a change."""
     addresses = cluster.seat_addresses(key_of(session), session.course.names_key(create=False) or b"")
     seat = Seat(running.student, running.place)
-    waited = seats.wait(cluster, [seat], Outcomes([Outcome(running.name, change)]), addresses, session)
+    waited = seats.wait(cluster, [(seat, Outcome(running.name, change))], addresses, session)
     return waited[running.student.id]
 
 

@@ -19,6 +19,7 @@ from cloudscale.seats import readiness
 from cloudscale.seats.address import Addresses
 from cloudscale.seats.changes import note_changes
 from cloudscale.seats.containers import without_limit
+from cloudscale.seats.pacing import Pace
 from cloudscale.seats.services import Change, SeatServices
 from cloudscale.seats.spec import Template, restarted
 from cloudscale.workflow import shared
@@ -87,11 +88,17 @@ def start(cluster: Cluster, plan: Plan, session: Session, launch: Launch, *, has
     without = brought.without
     ready_machines = template.pinned.keys() - without.keys()
     seats = [seat for seat in plan.seats if seat.place.machine in ready_machines]
-    changes = services.converge(seats, cluster.nodes, cluster.seats, template)
-    done = [each.get().what for each in changes if each.ok]
-    say("Seats: " + ", ".join(f"{done.count(what)} {what}" for what in ("created", "updated", "unchanged")))
+    bring = services.bringing(cluster.nodes, cluster.seats, template)
+    present = {seat.student.id for seat in cluster.seats}
+    there = [seat for seat in seats if seat.student.id in present]
+    # not paced: one that changes may need the port that another one leaves
+    changes = fan_out(bring, there, name=lambda seat: seat.student.full_name)
+    cores = {name: node.cpus for name, node in cluster.nodes.items()}
+    pace = Pace([seat for seat in seats if seat.student.id not in present], bring, cores)
     addresses = cluster.seat_addresses(template.passwords.key, session.course.names_key(create=False) or b"")
-    answers = wait(cluster, seats, changes, addresses, session)
+    answers = wait(cluster, list(zip(there, changes, strict=True)), addresses, session, pace)
+    done = [each.get().what for each in (*changes, *pace.outcomes.values()) if each.ok]
+    say("Seats: " + ", ".join(f"{done.count(what)} {what}" for what in ("created", "updated", "unchanged")))
     services.remove_unused_secrets()
     left = shared.remove_unwanted(cluster, session)
 
@@ -137,29 +144,34 @@ def _template(cluster: Cluster, session: Session, launch: Launch) -> Template:
 
 
 def wait(
-    cluster: Cluster, seats: Sequence[Seat], changes: Outcomes[Change], addresses: Addresses, session: Session
+    cluster: Cluster,
+    changes: Sequence[tuple[Seat, Outcome[Change]]],
+    addresses: Addresses,
+    session: Session,
+    pace: Pace | None = None,
 ) -> dict[str, Outcome[str]]:
-    """By student's id, what became of each seat: it answers, or why it does not."""
-    pairs = list(zip(seats, changes, strict=True))
-    failed = {seat.student.id: Outcome[str](each.target, error=each.error) for seat, each in pairs if not each.ok}
-    started = [(seat, each.get()) for seat, each in pairs if each.ok]
+    """By student's id, what became of each seat: it answers, or why it does not. `pace`: the new ones."""
+    failed = {seat.student.id: Outcome[str](each.target, error=each.error) for seat, each in changes if not each.ok}
+    there = [(seat, each.get()) for seat, each in changes if each.ok]
     services = SeatServices(cluster.manager, session.settings.course)
+    pace = pace or Pace()
+    count = len(there) + len(pace.coming)
 
     def restart(seat: Seat, change: Change) -> Change:
         session.progress.say(f"{seat.student.full_name}: the engine has given the seat no port, so it is restarted")
         return services.change(change.service_id, restarted)
 
-    with session.progress.bar("Seats ready", len(started)) as advance:
+    with session.progress.bar("Seats ready", count) as advance:
         answers = readiness.wait_ready(
             cluster.manager,
-            started,
+            there,
             addresses,
+            starter=readiness.Starter(pace, restart),
             engines=cluster.engines,
             timeout=session.common.timeout or READY_TIMEOUT,
-            restart=restart,
-            ready=lambda count: advance(count, len(started)),
+            ready=lambda ready: advance(ready, count),
         )
-    return failed | dict(zip((seat.student.id for seat, _ in started), answers, strict=True))
+    return failed | answers
 
 
 def row(seat: Seat, outcome: Outcome[str], addresses: Addresses, passwords: Passwords) -> Row:

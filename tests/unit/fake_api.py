@@ -231,9 +231,10 @@ class FakeApi(FakeImages, FakeVolumes, FakeHelpers, FakeServices):
         self._changed("leave swarm")
 
     @call
-    def nodes(self) -> list[Json]:
+    def nodes(self, filters: Json | None = None) -> list[Json]:
         self._manager()
-        return [self.swarm.describe(node) for node in self.swarm.nodes.values()]
+        nodes = self.swarm.nodes.values()
+        return [self.swarm.describe(node) for node in nodes if not filters or filters == {"role": node.role}]
 
     @call
     def inspect_node(self, node_id: str) -> Json:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any, cast
 
@@ -119,15 +119,26 @@ class FakeServices(FakeCalls):
             raise api_error(404, f"service {service} not found")
         return deepcopy(self.swarm.services[service])
 
+    def _resolved(self, wanted: str | Sequence[str] | None) -> set[str] | None:
+        """The ids of services that a filter names, by name or id."""
+        if wanted is None:
+            return None
+        known = {service["Spec"].get("Name", ""): id for id, service in self.swarm.services.items()}
+        known |= {id: id for id in (*self.swarm.services, *(task["ServiceID"] for task in self.swarm.tasks))}
+        names = [wanted] if isinstance(wanted, str) else wanted
+        if unknown := [name for name in names if name not in known]:
+            raise api_error(404, f"service {unknown[0]} not found")
+        return {known[name] for name in names}
+
     @call
     def tasks(self, filters: Mapping[str, Any] | None = None) -> list[Json]:
         self._manager()
         assert set(filters or ()) <= {"node", "desired-state", "service"}
-        names = {id: service["Spec"].get("Name", "") for id, service in self.swarm.services.items()}
+        services = self._resolved((filters or {}).get("service"))
         return [
             deepcopy(task)
             for task in self.swarm.tasks
-            if (filters or {}).get("service", names.get(task["ServiceID"])) == names.get(task["ServiceID"])
+            if (services is None or task["ServiceID"] in services)
             and (filters or {}).get("node", task["NodeID"]) == task["NodeID"]
             and (filters or {}).get("desired-state", task["DesiredState"]) == task["DesiredState"]
         ]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-from importlib import resources
 
 from cloudscale.hosts.first_boot import boot_script
+from cloudscale.scripts import script
 
 SCRIPTS = (
     "facts",
@@ -27,4 +27,4 @@ def script_text(name: str) -> str:
     if name == "boot":
         return boot_script()
     room = "hosts" if name in ("facts", "firewall", "hold") else "engines"
-    return resources.files(f"cloudscale.{room}").joinpath("scripts", f"{name}.sh").read_text()
+    return script(room, f"{name}.sh")

@@ -26,7 +26,7 @@ LAYERS = (
     {"engines"},
     {"hosts", "plan"},
     {"course"},
-    {"fanout", "files", "networks", "phases", "progress", "units", "waiting"},
+    {"fanout", "files", "networks", "phases", "progress", "scripts", "units", "waiting"},
     {"terminal"},
     {"errors", "model", "outside"},
 )

@@ -9,6 +9,7 @@ from dataclasses import replace
 from cloudscale.course import naming
 from cloudscale.course.passwords import Passwords
 from cloudscale.course.settings import SeatSettings
+from cloudscale.fanout import fan_out
 from cloudscale.images.on_engine import NotebookImage
 from cloudscale.model import Node, Outcomes, Place, Seat, Student
 from cloudscale.seats.services import Change, SeatServices, running_seats
@@ -37,7 +38,8 @@ class Swarm:
     def converge(self, seats: Sequence[Seat], template: Template = TEMPLATE) -> Outcomes[Change]:
         self.api.changes.clear()
         running = running_seats(self.engine, self.course)
-        return self.spawner.converge(seats, {"m1": self.node}, running, replace(template, course=self.course))
+        bring = self.spawner.bringing({"m1": self.node}, running, replace(template, course=self.course))
+        return fan_out(bring, seats, name=lambda seat: seat.student.full_name)
 
     @property
     def configuration(self) -> tuple[str, Json]:

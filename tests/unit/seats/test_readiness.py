@@ -9,7 +9,17 @@ from cloudscale.errors import EngineError, SeatError, SlowSeat
 from cloudscale.model import Outcome, Outcomes, Place, Seat, Student
 from cloudscale.seats import jupyter, readiness
 from cloudscale.seats.address import Addresses
-from cloudscale.seats.readiness import CLOSED, SeatState, all_tasks, failure, seat_states, states_by, wait_ready
+from cloudscale.seats.pacing import Pace
+from cloudscale.seats.readiness import (
+    CLOSED,
+    SeatState,
+    Starter,
+    all_tasks,
+    failure,
+    seat_states,
+    states_by,
+    wait_ready,
+)
 from cloudscale.seats.services import Change, RunningSeat
 from tests.unit.api_schema import Json, api_error
 from tests.unit.fake_api import FakeApi
@@ -64,13 +74,15 @@ class Course:
         self.counts: list[int] = []
         self.restarted: list[str] = []
         self.refuses = False
+        self.filters: list[list[str] | None] = []
         self._later: list[tuple[float, Callable[[], object]]] = []
         monkeypatch.setattr(jupyter, "answers", self._answers)
         tasks = self.api.tasks
 
-        def look() -> list[Json]:
+        def look(filters: Json | None = None) -> list[Json]:
             self._happen()
-            return tasks()
+            self.filters.append((filters or {}).get("service"))
+            return tasks(filters)
 
         monkeypatch.setattr(self.api, "tasks", look)
 
@@ -114,17 +126,17 @@ class Course:
         return Change("updated", change.service_id, {**NEW, "ForceUpdate": 1})
 
     def wait(self, *seats: Seat, timeout: float = 100) -> Outcomes[str]:
-        changes = [(seat, Change("created", f"service{seat.student.id}", NEW)) for seat in seats]
-        return wait_ready(
+        done = wait_ready(
             self.engine,
-            changes,
+            [(seat, Change("created", f"service{seat.student.id}", NEW)) for seat in seats],
             ADDRESSES,
+            starter=Starter(Pace(), self.restart),
             engines={"m1": self.engine},
             timeout=timeout,
-            restart=self.restart,
             ready=self.counts.append,
             clock=self.clock,
         )
+        return Outcomes(done[seat.student.id] for seat in seats)
 
 
 @pytest.fixture
@@ -155,6 +167,22 @@ def test_many_seats_are_asked_less_often_and_the_last_ones_as_often_as_few(cours
     assert course.asked.count(5000) == 11  # in 30 seconds: 100 seats in each of them
     assert course.clock.pauses[-1] == 0.5
     assert course.clock.now() == 60
+
+
+def test_of_few_seats_only_those_that_are_waited_for_are_listed(course: Course) -> None:
+    course.task(ANN, "running")
+    course.task(BOB, "running")
+    course.answering = {4321}
+    course.at(5, lambda: course.answering.add(4322))
+    course.wait(ANN, BOB)
+    assert course.filters[:3] == [None, ["service1", "service2"], ["service2"]]
+
+
+def test_where_a_service_has_gone_meanwhile_the_others_are_waited_for(course: Course) -> None:
+    course.task(ANN, "running")
+    course.answering = {4321}
+    ann, bob = course.wait(ANN, BOB)
+    assert ann.ok and isinstance(bob.error, SlowSeat)
 
 
 def test_a_seat_is_waited_for_and_not_asked_again_when_it_is_ready(course: Course) -> None:
@@ -280,7 +308,7 @@ def test_no_seats_are_ready_at_once(course: Course) -> None:
 
 
 def test_an_engine_that_goes_away_ends_the_wait(course: Course, monkeypatch: pytest.MonkeyPatch) -> None:
-    def gone() -> list[Json]:
+    def gone(filters: object) -> list[Json]:
         raise api_error(500, "the engine is going down")
 
     monkeypatch.setattr(course.api, "tasks", gone)
@@ -445,7 +473,10 @@ def test_the_last_words_are_asked_of_the_machine_that_the_seat_is_on(course: Cou
     for seconds in (1, 2, 3):
         course.at(seconds, lambda: course.task(ANN, "failed", error="task: non-zero exit (1)"))
     change = Change("created", "service1", NEW)
-    (outcome,) = wait_ready(course.engine, [(ANN, change)], ADDRESSES, engines={}, timeout=100, clock=course.clock)
+    starter = Starter(Pace(), course.restart)
+    (outcome,) = wait_ready(
+        course.engine, [(ANN, change)], ADDRESSES, starter=starter, engines={}, timeout=100, clock=course.clock
+    ).values()
     assert "last words" not in message(outcome)
 
 
