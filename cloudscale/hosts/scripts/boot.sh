@@ -34,7 +34,7 @@ show_host_keys() { # in cloud-init's own format; cloud-init prints them only at 
   } >/dev/console
 }
 
-install_engine() {
+install_packages() { # an engine, and what engines/scripts/disk-limits.sh needs, in one go
   for _ in $(seq 60); do # apt-get has no time-out for the lock of the package lists
     output=$(LC_ALL=C apt-get -qq update 2>&1) && break
     case $output in
@@ -42,8 +42,9 @@ install_engine() {
       *) break ;; # an unreachable index does not matter if the packages are known already
     esac
   done
-  packages=docker.io
-  for package in docker-cli ca-certificates; do # the command line is a separate package since Debian 13
+  packages=
+  command -v dockerd >/dev/null || packages=docker.io
+  for package in ${packages:+docker-cli ca-certificates} xfsprogs; do # docker-cli: a package of its own since Debian 13
     if [ -n "$(apt-cache --names-only search "^$package\$")" ]; then packages="$packages $package"; fi
   done
   $APT install $packages
@@ -60,7 +61,7 @@ case ${1-} in
   install)
     exec 9>$COURSE/lock # engine-up.sh and the tool wait for it
     flock 9
-    command -v dockerd >/dev/null || install_engine || exit
+    { command -v dockerd && command -v mkfs.xfs; } >/dev/null || install_packages || command -v dockerd >/dev/null || exit
     echo docker.io >$COURSE/packages # the engine belongs to the course, like the whole machine
     : >$COURSE/installed
     ;;

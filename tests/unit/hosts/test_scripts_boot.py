@@ -162,16 +162,28 @@ def test_the_engine_is_installed_and_that_is_recorded(booted: Host) -> None:
     assert is_done(booted)
 
 
-def test_a_separate_package_with_the_command_line_is_installed_too(booted: Host) -> None:
-    program(booted, "apt-cache", "echo docker-cli - Docker")
+def test_a_separate_command_line_and_what_limits_the_disk_of_seats_come_along(booted: Host) -> None:
+    program(booted, "apt-cache", "echo a package of that name")
     assert succeeded(booted.boot("install"))
-    assert any(call.endswith(" install docker.io docker-cli ca-certificates") for call in asked(booted, "apt-get"))
+    (install,) = [call for call in asked(booted, "apt-get") if " install " in call]
+    assert install.endswith(" install docker.io docker-cli ca-certificates xfsprogs")
 
 
 def test_an_engine_in_the_image_is_used(booted: Host) -> None:
     program(booted, "dockerd")
+    program(booted, "mkfs.xfs")
     assert succeeded(booted.boot("install"))
     assert not asked(booted, "apt-get")
+    assert is_done(booted)
+
+
+@pytest.mark.parametrize("fault", ["", "full", "offline"])
+def test_to_an_engine_in_the_image_comes_only_what_limits_the_disk_if_that_can_be_had(booted: Host, fault: str) -> None:
+    program(booted, "dockerd")
+    program(booted, "apt-cache", "echo a package of that name")
+    booted.write(fault or "well")
+    assert succeeded(booted.boot("install"))
+    assert all(call.endswith(" install xfsprogs") for call in asked(booted, "apt-get") if " install" in call)
     assert is_done(booted)
 
 
