@@ -22,6 +22,7 @@ from cloudscale.hosts.running import LINGER, Running
 from cloudscale.hosts.shells import for_any_shell, quoted
 from cloudscale.hosts.signs_of_life import SILENCE, SignsOfLife
 from cloudscale.hosts.target import Target
+from cloudscale.hosts.transport import Transport
 from cloudscale.model import MOST_OUTPUT, CommandResult, OnOutput
 from cloudscale.waiting import at_most
 
@@ -29,7 +30,7 @@ from cloudscale.waiting import at_most
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 OUR_OUTPUT = 64 * MOST_OUTPUT  # bytes of a stream that are kept of what our own scripts print
-MOST_OF_LINE = 1000  # characters
+MOST_OF_LINE = 1000  # bytes
 
 
 class _Unknown(Exception):
@@ -57,7 +58,7 @@ def _connect(target: Target, timeout: float, known: KnownHosts, over: Connection
     with contextlib.ExitStack() as resources:
         deadline = time.monotonic() + timeout
         with _login_errors(target, timeout):
-            transport = paramiko.Transport(_way(target, timeout, over, resources))
+            transport = Transport(_way(target, timeout, over, resources))
             resources.callback(transport.close)
             # each step has a limit of its own in paramiko; this one is for all of them
             with at_most(deadline - time.monotonic(), transport.close):
@@ -291,17 +292,17 @@ class Conversation:
         self._name = name
         self._channel = channel
         self._timeout = timeout
-        self._output = channel.makefile()
+        self._output = channel.makefile("rb")
 
     def line(self) -> str:
         """The next line that it prints; empty once it has ended. Raises ConnectionFailed if none comes in time."""
         begun = time.monotonic()
         try:
             with at_most(self._timeout, self._channel.close):  # one that comes byte by byte must not last longer
-                line = str(self._output.readline(MOST_OF_LINE))
+                line = self._output.readline(MOST_OF_LINE)
             if time.monotonic() - begun >= self._timeout:
                 raise ConnectionFailed(f"{self._name}: no answer in {self._timeout:g} s.", "Run again.")
-            return line.strip()
+            return bytes(line).decode(errors="replace").strip()
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise ConnectionFailed(f"{self._name}: the connection is lost ({error}).", "Run again.") from None
 

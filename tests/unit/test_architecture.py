@@ -33,7 +33,7 @@ LAYERS = (
 LIBRARIES = {  # and the modules that import them
     "paramiko": {
         *("hosts.ssh", "hosts.running", "hosts.known_hosts", "hosts.private_keys", "hosts.credentials"),
-        "hosts.signs_of_life",
+        *("hosts.signs_of_life", "hosts.transport"),
     },
     "cryptography": {
         *("engines.certificates", "gateway.authority", "gateway.certificates"),

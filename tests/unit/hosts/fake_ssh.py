@@ -81,7 +81,7 @@ def own_client(monkeypatch: pytest.MonkeyPatch, home: Path) -> type[Client]:
         if isinstance(Own.outcome, paramiko.AuthenticationException):
             raise LoginRefused(f"{target.name}: the login as {target.user} was refused ({Own.outcome}).")
 
-    monkeypatch.setattr(paramiko, "Transport", lambda way: Door(Own))
+    monkeypatch.setattr(ssh, "Transport", lambda way: Door(Own))
     monkeypatch.setattr(ssh, "_way", lambda *_: None)
     monkeypatch.setattr(ssh, "log_in", log_in)
     return Own

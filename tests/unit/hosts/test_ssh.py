@@ -399,15 +399,16 @@ class Spoken:
         self._text, self._pause = text, pause
         self._is_closed = threading.Event()
 
-    def makefile(self) -> io.BufferedReader:
+    def makefile(self, mode: str) -> io.BufferedReader:
+        assert mode == "rb"
         return cast(io.BufferedReader, self)
 
-    def readline(self, most: int) -> str:
-        said = ""
+    def readline(self, most: int) -> bytes:
+        said = b""
         for byte in self._text:
             if self._is_closed.wait(self._pause) or len(said) == most:
                 break
-            said += chr(byte)
+            said += bytes([byte])
             if byte == 10:
                 break
         return said
@@ -419,6 +420,7 @@ class Spoken:
 def test_a_line_is_read_and_is_no_longer_than_it_may_be() -> None:
     assert Conversation("host", cast(paramiko.Channel, Spoken(b"held\n")), 5).line() == "held"
     assert len(Conversation("host", cast(paramiko.Channel, Spoken(b"x" * 9999)), 5).line()) == 1000
+    assert Conversation("host", cast(paramiko.Channel, Spoken(b"\xa2x\n")), 5).line() == "\ufffdx"
 
 
 def test_a_line_that_comes_byte_by_byte_has_one_deadline() -> None:
