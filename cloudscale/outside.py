@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +19,7 @@ T = TypeVar("T")
 # What code runs into that takes out of an answer what is not in it, or is something else.
 UNEXPECTED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)
 LONGEST_CAUSE = 200  # characters
+PIECE = 64 * 1024  # bytes
 
 
 def in_words(error: Exception) -> str:
@@ -46,6 +49,30 @@ def parse_object(data: str | bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"should be keys and values, and is a {type(value).__name__}")
     return value
+
+
+def pieces(answer: Any, most: float = math.inf, seconds: float = math.inf) -> Iterator[bytes]:
+    """The body of an answer of requests that is a stream, piece by piece as it comes.
+
+    Raises OtherForm if it is longer than `most` bytes, TimeoutError if it lasts longer than `seconds`.
+    """
+    size, deadline = 0, time.monotonic() + seconds
+    try:
+        # not iter_content: that reads a chunk's header without limit, and waits for pieces of a given size
+        while piece := answer.raw.read1(PIECE, decode_content=True):
+            size += len(piece)
+            if size > most:
+                raise OtherForm(f"it is longer than {most} bytes")
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"it lasts longer than {seconds:g} s")
+            yield piece
+    finally:
+        answer.close()
+
+
+def read_body(answer: Any, most: float, seconds: float) -> bytes:
+    """The same as a whole."""
+    return b"".join(pieces(answer, most, seconds))
 
 
 def home_path(text: str | Path) -> Path:

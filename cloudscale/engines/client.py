@@ -6,7 +6,6 @@ import contextlib
 import getpass
 import grp
 import os
-import re
 import socket
 import ssl
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,8 +18,10 @@ import requests
 from docker.errors import APIError, DockerException, StreamParseError
 from docker.tls import TLSConfig
 from docker.utils import version_lt
+from requests.exceptions import BaseHTTPError  # type: ignore[attr-defined]
 
 from cloudscale.course import naming
+from cloudscale.engines.api import IMAGE_TIMEOUT, Client
 from cloudscale.engines.endpoint import Endpoint, own_endpoint
 from cloudscale.errors import CloudscaleError, EngineError, NotSetUp
 from cloudscale.model import Machine, Node, Say
@@ -30,9 +31,6 @@ from cloudscale.outside import PORT, UNEXPECTED, OtherForm, formed, in_words, is
 CONNECT_TIMEOUT = 10  # seconds to connect to another machine
 CONNECTIONS = 64  # that are kept for the next request
 REQUEST_TIMEOUT = 60  # seconds for one answer of an engine; a loaded one is slow to create containers
-IMAGE_TIMEOUT = 1800  # seconds for one answer of an engine that saves, loads or builds an image
-# an engine writes a whole image to its disk, or unpacks it, without a word
-SLOW = re.compile(r"/images/(load|[^?]*/get)(\?|$)")
 
 INSTALL = (
     "Install and start one on this computer with: invoke machine_new local --driver local."
@@ -67,21 +65,6 @@ class Engine:
         return self.machine.name
 
 
-class _Api(docker.APIClient):
-    """docker-py's low-level client, with more patience where an engine needs it."""
-
-    def send(self, request: requests.PreparedRequest, **settings: Any) -> requests.Response:
-        if SLOW.search(request.path_url):
-            settings["timeout"] = max(settings["timeout"], IMAGE_TIMEOUT)
-        return super().send(request, **settings)
-
-
-def _client(*where: Any, **settings: Any) -> docker.DockerClient:
-    made = docker.DockerClient(*where, **settings)
-    made.api = _Api(*where, **settings)
-    return made
-
-
 def from_environment(timeout: float = REQUEST_TIMEOUT, endpoint: Endpoint | None = None) -> docker.DockerClient:
     """The trainer's own engine. Raises EngineError if it is absent, not open to this user, too old, or does not answer.
 
@@ -91,7 +74,7 @@ def from_environment(timeout: float = REQUEST_TIMEOUT, endpoint: Endpoint | None
     try:
         with engine_errors(endpoint.name):
             # with its environment given, docker-py does not look for a context by itself
-            client = docker.from_env(
+            client = Client.from_env(
                 environment=endpoint.environment, version="auto", timeout=int(timeout), max_pool_size=CONNECTIONS
             )
             return _new_enough(client, "this computer")
@@ -131,7 +114,7 @@ def over_tls(machine: str, host: str, port: int, *, ca: Path, certificate: tuple
     url = f"https://{endpoint(host, port)}"
 
     def client(version: str) -> docker.DockerClient:
-        made = _client(url, version=version, timeout=REQUEST_TIMEOUT, tls=tls, max_pool_size=CONNECTIONS)
+        made = Client(url, version=version, timeout=REQUEST_TIMEOUT, tls=tls, max_pool_size=CONNECTIONS)
         # load-bearing: else REQUESTS_CA_BUNDLE, if set, is trusted instead of the course's authority
         made.api.trust_env = False
         return made
@@ -234,7 +217,7 @@ def engine_errors(machine: str) -> Iterator[None]:
         yield
     except CloudscaleError:
         raise
-    except (DockerException, requests.RequestException, OSError) as error:
+    except (DockerException, requests.RequestException, BaseHTTPError, OSError) as error:
         raise explain(error, machine) from error
     except (OtherForm, StreamParseError, *UNEXPECTED) as error:
         if isinstance(error, UNEXPECTED) and not is_of_library(error):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-from docker.errors import APIError, BuildError, ContainerError, ImageNotFound
+from docker.errors import APIError, ContainerError, ImageNotFound
 
-from cloudscale.engines.client import Engine, engine_errors, explain_text, failure
-from cloudscale.errors import ImageError, RequestError
+from cloudscale.engines.client import FAILURE, Engine, engine_errors, explain_text, failure
+from cloudscale.errors import CloudscaleError, ImageError, RequestError
 from cloudscale.images.own import DOCKERFILE, REQUIREMENTS, debian_packages
 from cloudscale.images.packages import fetch_debs, fetch_locked, fetch_wheels, make_debian
 from cloudscale.images.recipes import (
@@ -27,11 +28,14 @@ from cloudscale.images.recipes import (
     reference,
 )
 from cloudscale.model import last_lines
+from cloudscale.outside import formed
 
 DEBIAN = "debian:13-slim"
 WITHOUT_REGISTRY = "cloudscale/base:13"
 DEBIAN_LABEL = "cloudscale.base"  # which of the two an image is based on; images on top of it inherit the label
 
+BUILT = {**FAILURE, "stream?": str}  # what is needed of an event of a build
+LAST = 20  # events of a build that are kept, for a message
 TERMINAL_CODES = re.compile(r"\x1b\[[0-9;]*m")  # the engine colours the standard error of a build
 
 Say = Callable[[str], None]
@@ -126,7 +130,7 @@ def _run_inside(engine: Engine, image: str, program: str, *words: str) -> str:
             f"Packages can't be added to {image}: {program} does not run in it.",
             "Use a Dockerfile of your own, or one of cloudscale's images as the base.",
         ) from None
-    return printed.decode()
+    return printed.decode(errors="replace")
 
 
 def _debian(engine: Engine, packages: Path, say: Say) -> str:
@@ -158,22 +162,28 @@ def _debian(engine: Engine, packages: Path, say: Say) -> str:
 
 
 def _docker_build(engine: Engine, context: Path, recipe: Recipe, base: str, labels: dict[str, str]) -> None:
+    log: deque[str] = deque(maxlen=LAST)
     try:
-        engine.client.images.build(
+        for event in engine.api.build(
             path=str(context),
             tag=recipe.reference,
             buildargs={"BASE": base},
             labels=labels,
             rm=True,
             forcerm=True,
-        )
-    except BuildError as error:
-        log = "\n".join(line.get("stream") or failure(line) for line in error.build_log)
-        text = last_lines(TERMINAL_CODES.sub("", log), 3)
-        if "no space left" in text:
-            raise explain_text(text, engine.name) from None
-        where = recipe.folder / DOCKERFILE if recipe.has_dockerfile else RECIPES / DOCKERFILE
-        raise ImageError(f"The build of {recipe.reference} failed: {text}", f"Check {where}, then run again.") from None
+            decode=True,
+        ):
+            error = failure(formed(event, BUILT))
+            log.append(event.get("stream") or error)
+            if error:
+                raise _failed(engine, recipe, last_lines(TERMINAL_CODES.sub("", "\n".join(log)), 3))
     finally:
         # the stage with the downloaded packages is of no more use
         engine.api.prune_images(filters={"dangling": True, "label": ["cloudscale.build=stage"]})
+
+
+def _failed(engine: Engine, recipe: Recipe, text: str) -> CloudscaleError:
+    if "no space left" in text:
+        return explain_text(text, engine.name)
+    where = recipe.folder / DOCKERFILE if recipe.has_dockerfile else RECIPES / DOCKERFILE
+    return ImageError(f"The build of {recipe.reference} failed: {text}", f"Check {where}, then run again.")

@@ -14,7 +14,7 @@ from docker.utils import parse_repository_tag
 from cloudscale.course import naming
 from cloudscale.engines.client import FAILURE, Engine, engine_errors, explain_text, failure
 from cloudscale.errors import CloudscaleError, EngineError, ImageError, RequestError
-from cloudscale.outside import formed
+from cloudscale.outside import OtherForm, formed
 
 # [registry/]repository[:tag][@digest], as in the reference implementation (github.com/distribution/reference)
 _PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
@@ -26,6 +26,7 @@ REFERENCE = re.compile(
 BytesDone = Callable[[int, int], None]
 
 NEVER = "0001-01-01"  # older engines' date of an image that has none
+MOST_LAYERS = 1000  # of an image that is pulled; engines allow 127 or less
 INSPECTING = 60  # seconds for the look inside an image
 
 # Run once in the image, without a network: has it Jupyter, which user runs it, where does the work belong?
@@ -234,6 +235,8 @@ def _pull(engine: Engine, reference: str, bytes_done: BytesDone | None) -> None:
             progress = event.get("progressDetail") or {}
             if event.get("status") == "Downloading" and progress.get("total"):
                 layers[event.get("id") or ""] = (progress.get("current") or 0, progress["total"])
+                if len(layers) > MOST_LAYERS:
+                    raise OtherForm(f"the image has more than {MOST_LAYERS} layers")
                 if bytes_done:
                     bytes_done(sum(have for have, _ in layers.values()), sum(all_ for _, all_ in layers.values()))
     except APIError as problem:

@@ -7,12 +7,15 @@ import re
 import requests
 from docker.auth import INDEX_NAME, resolve_repository_name
 from docker.utils import parse_repository_tag
+from requests.exceptions import BaseHTTPError  # type: ignore[attr-defined]
 
 from cloudscale.images.on_engine import not_pulled
+from cloudscale.outside import LONGEST_CAUSE, OtherForm, parse_object, read_body
 
 HUB = "registry-1.docker.io"  # the host of docker.io's API
 OFFICIAL = "library/"  # where it has images whose name has one part
 ANSWERING = 2.0  # seconds
+LONGEST_TOKEN = 64 * 1024  # bytes
 KINDS = (  # of manifests, for one or for several architectures
     "application/vnd.oci.image.index.v1+json",
     "application/vnd.oci.image.manifest.v1+json",
@@ -37,9 +40,9 @@ def check_in_registry(reference: str) -> str:
         answer = _head(url)
         if answer.status_code == 401 and (token := _token(answer)):
             answer = _head(url, token)
-    except (requests.RequestException, ValueError) as error:
+    except (requests.RequestException, BaseHTTPError, OSError, OtherForm, ValueError) as error:
         return f"{host} gives no answer ({type(error).__name__})"
-    said = f"{host} says {answer.status_code} {answer.reason}"
+    said = f"{host} says {answer.status_code} {str(answer.reason)[:LONGEST_CAUSE]}"
     if answer.status_code in REFUSALS:
         raise not_pulled(reference, said, "this computer")
     return "" if answer.ok else said
@@ -55,8 +58,9 @@ def _token(refusal: requests.Response) -> str:
     given = dict(PARAMETER.findall(refusal.headers.get("WWW-Authenticate", "")))
     if not given.get("realm", "").startswith("https://"):
         return ""
-    answer = requests.get(
-        given["realm"], params={k: v for k, v in given.items() if k in ("service", "scope")}, timeout=ANSWERING
-    )
+    wanted = {name: value for name, value in given.items() if name in ("service", "scope")}
+    # what leads elsewhere would be read without limit
+    answer = requests.get(given["realm"], params=wanted, timeout=ANSWERING, stream=True, allow_redirects=False)
     answer.raise_for_status()
-    return str(answer.json().get("token") or answer.json().get("access_token") or "")
+    token = parse_object(read_body(answer, LONGEST_TOKEN, ANSWERING))
+    return str(token.get("token") or token.get("access_token") or "")

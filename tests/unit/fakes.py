@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -10,6 +11,8 @@ from typing import cast
 from urllib.parse import urlsplit
 
 import docker
+import requests
+import urllib3
 
 from cloudscale.course.folder import CourseFolder
 from cloudscale.course.settings import USUAL_SEAT, SeatSettings, Settings
@@ -244,3 +247,10 @@ def fake_apis(*names: str, in_swarm: bool = False) -> list[FakeApi]:
     for api in apis:
         api.changes.clear()
     return apis
+
+
+def http_answer(body: bytes, status: int = 200) -> requests.Response:
+    """An answer of which nothing was read."""
+    answer = requests.Response()
+    answer.status_code, answer.raw = status, urllib3.HTTPResponse(io.BytesIO(body), preload_content=False)
+    return answer

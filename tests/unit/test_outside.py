@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
@@ -9,6 +10,7 @@ import pytest
 from cloudscale.model import Place
 from cloudscale.outside import (
     LONGEST_CAUSE,
+    PIECE,
     PORT,
     OtherForm,
     date_text,
@@ -19,10 +21,13 @@ from cloudscale.outside import (
     is_of_library,
     parse_json,
     parse_object,
+    pieces,
     port_text,
+    read_body,
     shaped,
     typed,
 )
+from tests.unit.fakes import http_answer
 
 
 def test_json_that_nests_too_deeply_is_as_wrong_as_any_other() -> None:
@@ -109,3 +114,18 @@ def test_attributes_and_fields_are_checked_like_keys() -> None:
     with pytest.raises(OtherForm, match="machine is no str"):
         shaped([Place(cast(str, None), 1)], {"machine": str})
     assert given(None, [str]) == [] and given(["a"], [str]) == ["a"]
+
+
+def test_a_body_is_read_up_to_its_limits() -> None:
+    assert read_body(http_answer(b"x" * 100), 100, 10) == b"x" * 100
+    with pytest.raises(OtherForm, match="longer than 99 bytes"):
+        read_body(http_answer(b"x" * 100), 99, 10)
+    with pytest.raises(TimeoutError, match="longer than -1 s"):
+        read_body(http_answer(b"x" * 100), 100, -1)
+    packed = http_answer(gzip.compress(bytes(10**8)))
+    packed.raw.headers["Content-Encoding"] = "gzip"
+    read = 0
+    for piece in pieces(packed):
+        assert len(piece) <= PIECE
+        read += len(piece)
+    assert read == 10**8

@@ -5,7 +5,6 @@ import errno
 import getpass
 import grp
 import http.server
-import io
 import json
 import os
 import socket
@@ -22,10 +21,9 @@ import requests
 import urllib3
 from docker.errors import DockerException
 
+from cloudscale.engines.api import Client
 from cloudscale.engines.certificates import Authority
 from cloudscale.engines.client import (
-    IMAGE_TIMEOUT,
-    REQUEST_TIMEOUT,
     describe,
     engine_errors,
     explain,
@@ -38,7 +36,7 @@ from cloudscale.model import Machine
 from cloudscale.units import GIB
 from tests.unit.api_schema import Json, api_error
 from tests.unit.fake_api import FakeApi
-from tests.unit.fakes import fake_engine
+from tests.unit.fakes import fake_engine, http_answer
 
 POOL = urllib3.HTTPConnectionPool("localhost")
 
@@ -169,7 +167,7 @@ def test_every_request_has_a_deadline_and_a_connection_for_each_worker(monkeypat
         given.update(settings)
         return SimpleNamespace(api=SimpleNamespace(api_version="1.41"))
 
-    monkeypatch.setattr(docker, "from_env", client)
+    monkeypatch.setattr(Client, "from_env", client)
     from_environment(timeout=5)
     assert given["timeout"] == 5
     assert given["max_pool_size"] >= 16
@@ -177,7 +175,7 @@ def test_every_request_has_a_deadline_and_a_connection_for_each_worker(monkeypat
 
 def test_an_engine_that_is_too_old_is_reported_with_the_oldest_that_works(monkeypatch: pytest.MonkeyPatch) -> None:
     old = SimpleNamespace(api=SimpleNamespace(api_version="1.40"))
-    monkeypatch.setattr(docker, "from_env", lambda **settings: old)
+    monkeypatch.setattr(Client, "from_env", lambda **settings: old)
     with pytest.raises(EngineError, match=r"1\.40.*20\.10"):
         from_environment()
 
@@ -391,39 +389,13 @@ def test_an_engine_at_an_ipv6_address_is_asked_in_brackets(bio: Authority, monke
 
     def send(api: docker.APIClient, request: requests.PreparedRequest, **settings: object) -> requests.Response:
         urls.append(str(request.url).removesuffix("/version"))
-        answer = requests.Response()
-        answer.status_code, answer._content = 200, b'{"ApiVersion": "1.43"}'
-        return answer
+        return http_answer(b'{"ApiVersion": "1.43"}')
 
     monkeypatch.setattr(socket, "create_connection", lambda address, timeout: socket.socket())
     monkeypatch.setattr(docker.APIClient, "send", send)
     over_tls("m1", "2001:db8::1", 2376, ca=bio.ca_file, certificate=bio.client_files)
     over_tls("m1", "m1.example", 2376, ca=bio.ca_file, certificate=bio.client_files)
     assert {*urls} == {"https://[2001:db8::1]:2376", "https://m1.example:2376"}
-
-
-def test_an_engine_that_saves_or_loads_an_image_is_given_time(bio: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
-    given: dict[str, object] = {}
-
-    def send(api: docker.APIClient, request: requests.PreparedRequest, **settings: object) -> requests.Response:
-        given[request.path_url.removeprefix("/v1.43")] = settings["timeout"]
-        answer = requests.Response()
-        answer.status_code, answer._content = 200, b'{"ApiVersion": "1.43"}'
-        answer.raw = io.BytesIO()
-        return answer
-
-    monkeypatch.setattr(socket, "create_connection", lambda address, timeout: socket.socket())
-    monkeypatch.setattr(docker.APIClient, "send", send)
-    api: Any = over_tls("m1", "192.0.2.1", 2376, ca=bio.ca_file, certificate=bio.client_files).api
-    api.get_image("bio/get:1")
-    api.load_image(iter([b""]), quiet=False)
-    api.inspect_image("bio/get:1")
-    assert given == {
-        "/version": REQUEST_TIMEOUT,
-        "/images/bio/get:1/get": IMAGE_TIMEOUT,
-        "/images/load?quiet=False": IMAGE_TIMEOUT,
-        "/images/bio/get:1/json": REQUEST_TIMEOUT,
-    }
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import docker
 import pytest
 
+from cloudscale.engines.api import Client
 from cloudscale.engines.client import from_environment, trainers_engine
 from cloudscale.engines.endpoint import TLS, Endpoint, own_endpoint
 from cloudscale.errors import EngineError, RequestError
@@ -141,7 +141,7 @@ def test_the_client_gets_the_endpoint_and_looks_for_no_other(
         given.update(settings)
         return SimpleNamespace(api=SimpleNamespace(api_version="1.45"))
 
-    monkeypatch.setattr(docker, "from_env", client)
+    monkeypatch.setattr(Client, "from_env", client)
     monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")  # left over: it does not count for a context
     from_environment()
     (folder,) = (config / "contexts" / "tls").iterdir()

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
-import docker
 import pytest
 import requests
 import urllib3
@@ -23,6 +22,7 @@ from hypothesis import strategies as st
 
 from cloudscale.cli.report import Report
 from cloudscale.engines import client
+from cloudscale.engines.api import Api
 from cloudscale.gateway.service import running_gateway
 from cloudscale.gateway.volume import OpenVolume
 from cloudscale.images import listing, on_engine
@@ -246,12 +246,6 @@ EVENTS = [
 ]
 
 
-class Body(io.BytesIO):
-    """As http.client's, of an answer that comes in chunks."""
-
-    chunked, chunk_left = True, 4096
-
-
 class Wire(requests.adapters.BaseAdapter):
     """An engine whose every answer has the same body."""
 
@@ -262,7 +256,7 @@ class Wire(requests.adapters.BaseAdapter):
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
         answer = requests.Response()
         answer.status_code, answer.request, answer.url = 200, request, str(request.url)
-        answer.raw = urllib3.HTTPResponse(Body(self._body), preload_content=False)
+        answer.raw = urllib3.HTTPResponse(io.BytesIO(self._body), preload_content=False)
         return answer
 
     def close(self) -> None:
@@ -270,7 +264,7 @@ class Wire(requests.adapters.BaseAdapter):
 
 
 def wired(body: bytes) -> client.Engine:
-    api = docker.APIClient("http://127.0.0.1:1", version="1.41")
+    api = Api("http://127.0.0.1:1", version="1.41")
     api.mount("http://", Wire(body))
     return fake_engine(api)
 

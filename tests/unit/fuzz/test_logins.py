@@ -7,7 +7,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from cloudscale.hosts.ssh import connect
 from cloudscale.hosts.target import Target
 from tests.unit.fuzz.inputs import PIECES, changed_bytes, fuzz, reading
 from tests.unit.hosts.fake_ssh import KEY
+from tests.unit.talk import Talk
 
 PATIENCE = 0.6  # seconds for a login
 LONGEST = 15.0  # seconds that it may really take on a busy computer
@@ -30,41 +31,23 @@ LONGEST = 15.0  # seconds that it may really take on a busy computer
 Change = tuple[int, str, bytes]
 
 
-class Talk:
-    """What a server says to whoever connects. `speak` is called with each connection, in a thread."""
-
-    def __init__(self) -> None:
-        self.speak: Callable[[socket.socket], None] = lambda connection: None
-        self.errors: list[object] = []  # of threads
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._socket.getsockname()[1]
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def _serve(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                connection, _ = self._socket.accept()
-                threading.Thread(target=self._one, args=(connection, self.speak), daemon=True).start()
-
-    def _one(self, connection: socket.socket, speak: Callable[[socket.socket], None]) -> None:
-        with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
-            speak(connection)
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
+@pytest.fixture
+def errors(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """What ends threads."""
+    errors: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: errors.append(args.exc_value))
+    return errors
 
 
 @pytest.fixture
-def talk(loopback: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Talk]:
+def talk(loopback: str, monkeypatch: pytest.MonkeyPatch, errors: list[object]) -> Iterator[Talk]:
     talk = Talk()
-    monkeypatch.setattr(threading, "excepthook", lambda args: talk.errors.append(args.exc_value))
     monkeypatch.setattr(signs_of_life, "INTERVAL", 0.05)
     monkeypatch.setattr(signs_of_life, "SILENCE", PATIENCE)
     monkeypatch.setattr(first_login, "PROBE", PATIENCE)
     yield talk
     talk.close()
+    assert errors == []
 
 
 def visit(talk: Talk, folder: Path) -> bool:
@@ -80,7 +63,6 @@ def visit(talk: Talk, folder: Path) -> bool:
             with connection.conversation("true", timeout=PATIENCE) as conversation:
                 is_whole = conversation.line() == "out"
     assert time.monotonic() - begun < LONGEST
-    assert talk.errors == []
     return is_whole
 
 

@@ -1,13 +1,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from docker.errors import BuildError
 
 from cloudscale.engines.client import Engine
 from cloudscale.errors import EngineError, ImageError, RequestError
@@ -31,8 +30,9 @@ class Builder:
         self.messages: list[str] = []
         self.downloads: list[str] = []
         self.installed = "numpy==2.5.5\npip==25.1\n"
-        self.failure: Exception | None = None
+        self.failure: Exception | list[Json] = []  # one that is raised, or what the engine says of a build that fails
         self.pruned = 0
+        monkeypatch.setattr(self.api, "build", self._build, raising=False)
         monkeypatch.setattr(self.api, "prune_images", self._prune, raising=False)
         monkeypatch.setattr(self.api, "import_image_from_file", self._import, raising=False)
         monkeypatch.setattr(building, "make_debian", lambda tar, packages: self.downloads.append("a Debian"))
@@ -43,7 +43,7 @@ class Builder:
     @property
     def engine(self) -> Engine:
         engine = fake_engine(self.api)
-        vars(engine.client)["images"] = SimpleNamespace(pull=self._pull, build=self._build)
+        vars(engine.client)["images"] = SimpleNamespace(pull=self._pull)
         vars(engine.client)["containers"] = SimpleNamespace(run=self._run)
         return engine
 
@@ -58,11 +58,17 @@ class Builder:
         for event in self.api.pull(repository, tag, stream=True, decode=True):
             assert "error" not in event
 
-    def _build(self, path: str, tag: str, buildargs: Json, labels: Json, rm: bool, forcerm: bool) -> None:
+    def _build(
+        self, path: str, tag: str, buildargs: Json, labels: Json, rm: bool, forcerm: bool, decode: bool
+    ) -> Iterator[Json]:
+        assert decode
         files = {file.name: file.read_text() for file in Path(path).iterdir() if file.is_file()}
         self.built.append({"files": files, "tag": tag, "base": buildargs["BASE"], "rm": rm and forcerm})
-        if self.failure:
+        if isinstance(self.failure, Exception):
             raise self.failure
+        yield from self.failure
+        if self.failure:
+            return
         config = {"Labels": {**self._labels(buildargs["BASE"]), **labels}}  # those of the base are inherited
         self.api.images_[tag] = {"Id": f"sha256:{len(self.built)}", "Config": config, "Architecture": "amd64"}
 
@@ -75,7 +81,7 @@ class Builder:
         if entrypoint == ["pip"]:
             if not self.installed:
                 raise api_error(400, 'exec: "pip": executable file not found in $PATH')
-            return self.installed.encode()
+            return self.installed.encode(errors="surrogateescape")
         return f"{command} of {image}".encode()
 
     def _import(self, filename: str, repository: str, tag: str) -> None:
@@ -207,6 +213,12 @@ def test_requirements_are_resolved_against_what_the_base_has_and_pinned(builder:
     assert tags(builder) == [PYDATA, "cloudscale/maps:latest"]
 
 
+def test_what_a_base_prints_may_be_anything(builder: Builder, tmp_path: Path) -> None:
+    (tmp_path / "requirements.txt").write_text("folium\n")
+    builder.installed += "\udce9\n"  # no UTF-8
+    assert builder.own(tmp_path) == "cloudscale/maps:latest"
+
+
 def test_the_debian_packages_of_both_lists_get_into_the_image(builder: Builder, tmp_path: Path) -> None:
     (tmp_path / "requirements.txt").write_text("folium\n")
     (tmp_path / "packages.txt").write_text("# for the lesson on files\ntree \n\nfile # magic\n")
@@ -245,12 +257,11 @@ def test_packages_can_not_be_added_to_an_image_without_pip(builder: Builder, tmp
 
 def test_a_build_that_fails_is_reported_with_its_last_lines(builder: Builder) -> None:
     builder.api.images_[DEBIAN] = {"Id": "sha256:44"}
-    log = [
+    builder.failure = [
         {"stream": "Step 1\n"},
         {"stream": "\x1b[91mE: no package tini\x1b[0m\n"},
         {"error": "code 100"},
     ]
-    builder.failure = BuildError("failed", iter(log))
     with pytest.raises(ImageError) as raised:
         builder.build()
     assert "Step 1 / E: no package tini / code 100" in raised.value.message
@@ -261,11 +272,11 @@ def test_a_build_that_fails_is_reported_with_its_last_lines(builder: Builder) ->
 @pytest.mark.parametrize(
     "failure",
     [
-        BuildError("failed", iter([{"error": "write: no space left on device"}])),
+        [{"error": "write: no space left on device"}],
         api_error(500, "no space left on device"),
     ],
 )
-def test_a_full_disk_is_reported_as_such(builder: Builder, failure: Exception) -> None:
+def test_a_full_disk_is_reported_as_such(builder: Builder, failure: Exception | list[Json]) -> None:
     builder.api.images_[DEBIAN] = {"Id": "sha256:44"}
     builder.failure = failure
     with pytest.raises(EngineError, match="is full"):

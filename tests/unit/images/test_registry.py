@@ -7,16 +7,16 @@ import pytest
 import requests
 
 from cloudscale.errors import ImageError
-from cloudscale.images.registry import check_in_registry
+from cloudscale.images.registry import LONGEST_TOKEN, check_in_registry
+from tests.unit.fakes import http_answer
 
 LAB = "quay.io/jupyter/lab:1"
 
 
-def answer(status: int, json: object = None, **headers: str) -> requests.Response:
-    made = requests.Response()
-    made.status_code, made.reason = status, {404: "Not Found"}.get(status, "")
+def answer(status: int, body: bytes = b"", **headers: str) -> requests.Response:
+    made = http_answer(body, status)
+    made.reason = {404: "Not Found"}.get(status, "")
     made.headers.update({name.replace("_", "-"): value for name, value in headers.items()})
-    vars(made)["json"] = lambda: json
     return made
 
 
@@ -26,6 +26,7 @@ class Registries:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked: list[tuple[str, str]] = []
         self.tokens: list[tuple[str, Any]] = []
+        self.token = b'{"token": "t"}'
         self.head: Callable[[str], requests.Response] = lambda token: answer(200)
         monkeypatch.setattr(requests, "head", self._head)
         monkeypatch.setattr(requests, "get", self._get)
@@ -36,10 +37,12 @@ class Registries:
         self.asked.append((url, token))
         return self.head(token)
 
-    def _get(self, url: str, params: dict[str, str], timeout: float) -> requests.Response:
-        assert 0 < timeout <= 5
+    def _get(
+        self, url: str, params: dict[str, str], timeout: float, stream: bool, allow_redirects: bool
+    ) -> requests.Response:
+        assert 0 < timeout <= 5 and stream and not allow_redirects
         self.tokens.append((url, params))
-        return answer(200, {"token": "t"})
+        return answer(200, self.token)
 
     def want_a_token(self, then: int) -> None:
         bearer = 'Bearer realm="https://auth.example.org/token",service="quay.io",scope="repository:jupyter/lab:pull"'
@@ -86,6 +89,24 @@ def test_a_token_is_fetched_over_https_alone(registries: Registries) -> None:
     with pytest.raises(ImageError):
         check_in_registry(LAB)
     assert registries.tokens == []
+
+
+@pytest.mark.parametrize(
+    "token", [b'["t"]', b"[" * 20_000, b"x", b'{"token": "' + b"t" * LONGEST_TOKEN + b'"}', b'{"token": "a\\nb"}']
+)
+def test_a_token_that_is_none_leaves_it_open(
+    registries: Registries, monkeypatch: pytest.MonkeyPatch, token: bytes
+) -> None:
+    registries.want_a_token(200)
+    registries.token = token
+    head = registries._head
+
+    def checked(url: str, headers: dict[str, str], **settings: Any) -> requests.Response:
+        requests.Request("HEAD", url, headers).prepare()
+        return head(url, headers, **settings)
+
+    monkeypatch.setattr(requests, "head", checked)
+    assert check_in_registry(LAB).startswith("quay.io gives no answer")
 
 
 def test_a_registry_that_is_busy_leaves_it_open(registries: Registries) -> None:
