@@ -9,8 +9,7 @@ import shlex
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 
 import paramiko
 
@@ -75,18 +74,22 @@ def _way(
     """What carries the connection: a channel through another host, a command, or a socket."""
     if target.via:
         assert over
-        channel = over.open(target.host, target.port, timeout)
-        channel.close = partial(_close, channel.close)  # type: ignore[method-assign]
-        return channel
+        return over.open(target.host, target.port, timeout)
     if target.proxy:
         return resources.enter_context(ProxyCommand(target.name, target.proxy)).socket
     return socket.create_connection((target.host, target.port), timeout, all_errors=True)
 
 
-def _close(close: Callable[[], None]) -> None:
-    """Closes a channel. paramiko does so in a thread of its own, and the connection may be lost or closed by then."""
-    with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
-        close()
+def _closable(channel: paramiko.Channel) -> paramiko.Channel:
+    """The channel, which can be closed in any thread, at any time: its connection may be lost or closed by then."""
+    close = channel.close
+
+    def quietly() -> None:
+        with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+            close()
+
+    channel.close = quietly  # type: ignore[method-assign]
+    return channel
 
 
 def _start(transport: paramiko.Transport, target: Target, timeout: float, known: KnownHosts) -> None:
@@ -184,7 +187,8 @@ class Connection:
     def open(self, host: str, port: int, timeout: float) -> paramiko.Channel:
         """A connection from this host to another one, or to itself. Raises ConnectionFailed."""
         try:
-            return self._transport.open_channel("direct-tcpip", (host, port), ("127.0.0.1", 0), timeout=timeout)
+            way = self._transport.open_channel("direct-tcpip", (host, port), ("127.0.0.1", 0), timeout=timeout)
+            return _closable(way)
         except paramiko.ChannelException as error:
             if error.code == paramiko.common.OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED:
                 raise ConnectionFailed(
@@ -231,7 +235,7 @@ class Connection:
         if folder:
             command = f"cd {_in_home(folder)} || exit; {command}"
         try:
-            channel = self._transport.open_session(timeout=timeout)
+            channel = _closable(self._transport.open_session(timeout=timeout))
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise self._lost(error) from None
         try:
@@ -276,8 +280,8 @@ class Connection:
         """
         with contextlib.ExitStack() as resources:
             try:
-                channel = self._transport.open_session(timeout=timeout)
-                resources.callback(partial(_close, channel.close))
+                channel = _closable(self._transport.open_session(timeout=timeout))
+                resources.callback(channel.close)
                 channel.settimeout(timeout)
                 self._start(channel, self._as_root(script, arguments), timeout)
             except (paramiko.SSHException, OSError, EOFError) as error:

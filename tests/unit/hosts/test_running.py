@@ -185,6 +185,18 @@ def test_a_connection_that_ends_before_the_command_is_lost() -> None:
     assert "Run again" in raised.value.remedy
 
 
+@pytest.mark.parametrize("error", [EOFError(), OSError(), paramiko.SSHException()])
+def test_a_connection_that_ends_with_the_command_was_there_for_it(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def close() -> None:
+        raise error
+
+    channel = Channel(0, b"out")
+    monkeypatch.setattr(channel, "close", close)
+    assert run(channel).stdout == "out"
+
+
 def test_a_command_that_a_signal_ended_is_no_lost_connection() -> None:
     # for example by the kernel, when memory is short: the server reports that, and ends the streams
     result = run(Channel(-1, b"out\n"))
