@@ -146,7 +146,7 @@ class Page(RequestHandler):
         site, origin = self.request.headers.get("Sec-Fetch-Site"), self.request.headers.get("Origin")
         if site is not None:
             return site not in ("same-origin", "none")
-        return origin is not None and urlsplit(origin).netloc != self.request.host
+        return origin is not None and parts(origin).netloc != self.request.host
 
     def open_seat(self, seat, way):
         """Sends the browser to its seat."""
@@ -240,9 +240,17 @@ class Login(Page):
         self.open_seat(seat, own_way(seat["path"], way))
 
 
+def parts(address):
+    """The parts of an address; all are empty if it is none."""
+    try:
+        return urlsplit(address)
+    except ValueError:  # a bracket that is not closed
+        return urlsplit("")
+
+
 def own_way(path, asked):
     """Where a login leads: where it was asked to, if that is below the seat's own path; else to its first page."""
-    leads_out = urlsplit(asked).path in (f"{path}/login", f"{path}/logout")
+    leads_out = parts(asked).path in (f"{path}/login", f"{path}/logout")
     if not leads_out and asked.startswith(f"{path}/") and re.fullmatch(r"[!-\[\]-~]+", asked) and "/." not in asked:
         return asked
     return f"{path}/"

@@ -23,6 +23,8 @@ LARGEST_HEAD = 1 << 20  # bytes: as Caddy; a page of a seat may have planted man
 CLASS = 1024  # logins that wait to be read: a whole class may come in one second
 STARTING = 30  # seconds for Caddy to take a configuration
 LONGEST_ANSWER = 1 << 20
+PIECE = 1 << 16
+LONGEST_LINE = 1 << 16  # bytes of what Caddy says that are looked at
 REFUSED = (OSError, ValueError, KeyError, TypeError, asyncio.TimeoutError)  # by a file, or by Caddy
 
 
@@ -47,7 +49,7 @@ async def main():
     server.add_socket(bind_unix_socket(LOGIN_SOCKET, 0o600, backlog=CLASS))
     caddy = await asyncio.create_subprocess_exec(
         str(CADDY), "run", "--config", str(CONFIG), stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
-        limit=LONGEST_ANSWER, env={**os.environ, "HOME": "/tmp", "XDG_DATA_HOME": "/tmp", "XDG_CONFIG_HOME": "/tmp"},
+        env={**os.environ, "HOME": "/tmp", "XDG_DATA_HOME": "/tmp", "XDG_CONFIG_HOME": "/tmp"},
     )  # fmt: skip
     words = Words()
     reading = asyncio.ensure_future(words.read(caddy.stderr))
@@ -149,18 +151,29 @@ class Words:
         self._last = ""
 
     async def read(self, stream):
-        async for line in stream:
-            sys.stderr.buffer.write(line)
+        # not line by line: one without an end, which a request can cause, would end the reading, and then Caddy waits
+        rest = b""
+        while True:
+            piece = await stream.read(PIECE)
+            sys.stderr.buffer.write(piece)
             sys.stderr.buffer.flush()
-            text = line.decode(errors="replace").strip()
-            if text and not text.startswith(('{"level":"info"', '{"level":"warn"')):
-                self._last = text
+            *lines, rest = (rest + (piece or b"\n")).split(b"\n")
+            rest = rest[:LONGEST_LINE]
+            for line in lines:
+                self._keep(line[:LONGEST_LINE])
+            if not piece:
+                return
+
+    def _keep(self, line):
+        text = line.decode(errors="replace").strip()
+        if text and not text.startswith(('{"level":"info"', '{"level":"warn"')):
+            self._last = text
 
     def last(self):
         try:
             said = json.loads(self._last)
             return str(said.get("error") or said.get("msg"))[:500]
-        except (ValueError, AttributeError):
+        except (ValueError, AttributeError, RecursionError):
             return self._last[:500] or "Caddy ended"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import importlib
 import socket
@@ -76,7 +77,9 @@ class LoginService:
         assert started.wait(TIMEOUT)
 
     async def _start(self) -> None:
-        self._server = HTTPServer(self.service.application(), xheaders=False)
+        serve = script("serve")
+        limits = {"max_body_size": serve.LARGEST_BODY, "max_header_size": serve.LARGEST_HEAD}
+        self._server = HTTPServer(self.service.application(), **limits)
         self._server.add_socket(bind_unix_socket(self._socket))
 
     def close(self) -> None:
@@ -102,6 +105,18 @@ class LoginService:
         connection.close()
         cookies = answer.headers.get_all("Set-Cookie") or []
         return Answer(answer.status, dict(answer.headers), cookies, text)
+
+    def tell(self, data: bytes) -> bytes:
+        """What it answers to these bytes, and to no more."""
+        answer = b""
+        with socket.socket(socket.AF_UNIX) as connection, contextlib.suppress(ConnectionError):
+            connection.settimeout(TIMEOUT)
+            connection.connect(self._socket)
+            connection.sendall(data)
+            connection.shutdown(socket.SHUT_WR)
+            while piece := connection.recv(65536):
+                answer += piece
+        return answer
 
     def get(self, path: str, **headers: str) -> Answer:
         return self.ask("GET", path, **headers)
