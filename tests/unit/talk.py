@@ -1,4 +1,4 @@
-"""A server on loopback that says whatever a test wants."""
+"""A server on loopback, or of this computer alone at a `path`, that says whatever a test wants."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ import paramiko
 class Talk:
     """What a server says to whoever connects. `speak` is called with each connection, in a thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: str = "") -> None:
         self.speak: Callable[[socket.socket], None] = lambda connection: None
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._socket.getsockname()[1]
+        family = socket.AF_UNIX if path else socket.AF_INET
+        self._socket = socket.create_server(path or ("127.0.0.1", 0), family=family)
+        self.port = 0 if path else int(self._socket.getsockname()[1])
         threading.Thread(target=self._serve, daemon=True).start()
 
     def _serve(self) -> None:

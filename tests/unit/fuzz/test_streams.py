@@ -23,6 +23,8 @@ from tests.unit.fakes import fake_engine
 from tests.unit.fuzz.inputs import changed_bytes, fuzz, reading
 from tests.unit.talk import Talk
 
+# docker-py leaves the file that it sends for a build to be collected, where the engine does not take it
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed file")
 PATIENCE = 0.4  # seconds
 LONGEST = 15.0  # seconds that it may really take on a busy computer
 CLOSING = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n"
