@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import lzma
 import os
+import re
 import shutil
 import tarfile
 import tempfile
@@ -16,12 +17,13 @@ from urllib.parse import urlsplit
 import requests
 from filelock import FileLock
 from platformdirs import user_cache_path
+from requests.exceptions import BaseHTTPError  # type: ignore[attr-defined]
 
 from cloudscale.drivers.vm.hypervisor import BaseImage
 from cloudscale.errors import MachineError, RequestError
 from cloudscale.hosts.this_computer import run_program
 from cloudscale.model import Say
-from cloudscale.outside import home_path
+from cloudscale.outside import OtherForm, home_path, read_body
 from cloudscale.units import MIB, mib
 
 OTHER = "Use another image: --base-image FILE, or an https:// address."
@@ -29,6 +31,7 @@ CONNECTING = 20  # seconds for a server to answer
 LOOKING = 4  # the same where nothing is downloaded
 READING = 60  # seconds to read the first sector of a disk
 CHUNK = MIB
+LARGEST_SUMS = MIB  # bytes of a file of checksums
 SUMS = {"SHA512SUMS": "sha512", "SHA256SUMS": "sha256"}  # Debian and Ubuntu publish them beside their images
 KERNELS = ("vmlinuz*", "kernel*", "*.vmlinuz", "*.kernel")
 RAMDISKS = ("initrd*", "initramfs*", "ramdisk*", "*.initrd")
@@ -70,7 +73,7 @@ def describe_source(source: str) -> str:
         answer.raise_for_status()
     except requests.RequestException as error:
         raise _not_downloaded(source, error) from None
-    size = int(answer.headers.get("Content-Length") or 0)
+    size = _size(answer)
     return f"{source} is downloaded once" + (f" ({mib(size)})" if size else "")
 
 
@@ -205,18 +208,32 @@ def _write_error(path: Path, error: OSError) -> MachineError:
 def _fetch(url: str, path: Path, say: Say) -> None:
     with requests.get(url, stream=True, timeout=CONNECTING) as answer, path.open("wb") as file:
         answer.raise_for_status()
-        size = int(answer.headers.get("Content-Length") or 0)
+        size = _size(answer)
         say(f"Disk image: downloading {url}" + (f" ({mib(size)})" if size else ""))
         for chunk in answer.iter_content(CHUNK):
             file.write(chunk)
+
+
+def _size(answer: requests.Response) -> int:
+    """The bytes that it is going to have; 0 if it does not say."""
+    said = answer.headers.get("Content-Length", "")
+    return int(said) if re.fullmatch(r"[0-9]{1,18}", said) else 0
+
+
+def _text(url: str) -> str:
+    """What a server has there; empty if it has nothing."""
+    with requests.get(url, timeout=CONNECTING, stream=True) as answer:
+        try:
+            return read_body(answer, LARGEST_SUMS, CONNECTING).decode(errors="replace") if answer.ok else ""
+        except (OtherForm, TimeoutError, BaseHTTPError) as error:
+            raise requests.ConnectionError(str(error)) from None
 
 
 def _verify(url: str, path: Path, say: Say) -> None:
     """Compares the file with the checksums that are published beside it, if there are any."""
     base, _, name = url.partition("?")[0].rpartition("/")
     for sums, kind in SUMS.items():
-        answer = requests.get(f"{base}/{sums}", timeout=CONNECTING)
-        lines = [line.split() for line in answer.text.splitlines()] if answer.ok else []
+        lines = [line.split() for line in _text(f"{base}/{sums}").splitlines()]
         expected = next((line[0] for line in lines if len(line) == 2 and line[1].lstrip("*") == name), None)
         if expected is None:
             continue

@@ -315,6 +315,13 @@ def fetch(site: Site, messages: list[str]) -> bytes:
     return base_image(f"{site.address}/latest/disk.raw", messages.append).path.read_bytes()
 
 
+def test_checksums_without_an_end_are_not_read(site: Site, messages: list[str], tmp_path: Path) -> None:
+    site.files["/latest/SHA512SUMS"] = bytes(2 * MIB)
+    with pytest.raises(MachineError, match=r"Could not download the disk image .* \(ConnectionError\)"):
+        fetch(site, messages)
+    assert kept(tmp_path) == []
+
+
 def sums(kind: str, data: bytes = DISK, name: str = "disk.raw") -> bytes:
     other = hashlib.new(kind, b"other").hexdigest()
     return f"{other}  disk.raw.sig\n\n{hashlib.new(kind, data).hexdigest()}  {name}\n".encode()
@@ -468,6 +475,9 @@ def test_an_address_is_asked_for_its_size_and_nothing_is_downloaded(
         describe_source("https://example.org/disk.img") == "https://example.org/disk.img is downloaded once (300 MiB)"
     )
     assert not (tmp_path / "cache").exists()
+    for none in ("", "many", "-1", "9" * 5000, "1e3"):
+        answer.headers["Content-Length"] = none
+        assert describe_source("https://example.org/disk.img") == "https://example.org/disk.img is downloaded once"
     answer.status_code = 404
     with pytest.raises(MachineError, match=r"Could not download .* \(HTTP 404\)"):
         describe_source("https://example.org/disk.img")
