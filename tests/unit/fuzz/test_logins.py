@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 import socket
 import struct
 import threading
@@ -16,11 +17,13 @@ import paramiko
 import pytest
 from hypothesis import example
 from hypothesis import strategies as st
+from paramiko.server import InteractiveQuery
 
 from cloudscale.hosts import first_login, signs_of_life
 from cloudscale.hosts.known_hosts import KnownHosts
 from cloudscale.hosts.ssh import connect
 from cloudscale.hosts.target import Target
+from cloudscale.units import MIB
 from tests.unit.fuzz.inputs import PIECES, changed_bytes, fuzz, reading
 from tests.unit.hosts.fake_ssh import KEY
 from tests.unit.talk import Talk
@@ -187,3 +190,56 @@ def test_any_message(talk: Talk, tmp_path: Path, changes: list[Change]) -> None:
 
     talk.speak = speak
     assert visit(talk, tmp_path) or changes
+
+
+class Asking(Session):
+    """Wants no password, but to ask, again and again, for nothing."""
+
+    def get_allowed_auths(self, username: str) -> str:
+        return "keyboard-interactive"
+
+    def check_auth_password(self, username: str, password: str) -> int:
+        return paramiko.common.AUTH_FAILED
+
+    def check_auth_interactive(self, username: str, submethods: str) -> InteractiveQuery:
+        return InteractiveQuery("", "x" * 1000)
+
+    def check_auth_interactive_response(self, responses: list[str]) -> InteractiveQuery:
+        return InteractiveQuery("", "x" * 1000)
+
+
+class Silent(Session):
+    """Waits before it answers to the password."""
+
+    def check_auth_password(self, username: str, password: str) -> int:
+        time.sleep(3 * PATIENCE)
+        return paramiko.common.AUTH_FAILED
+
+
+BANNER = b"\x35" + struct.pack(">I", 1000) + b"x" * 1000 + bytes(4)
+REQUEST = b"\x50" + struct.pack(">I", 1) + b"x\x01"
+
+
+@pytest.mark.parametrize("flood", [b"", BANNER, REQUEST], ids=["questions", "banners", "requests"])
+def test_a_server_that_keeps_talking_in_a_login_is_left(talk: Talk, tmp_path: Path, flood: bytes) -> None:
+    def speak(connection: socket.socket) -> None:
+        transport = paramiko.Transport(connection)
+        transport.add_server_key(KEY)
+        transport.start_server(threading.Event(), Silent() if flood else Asking())
+        deadline = time.monotonic() + 4 * PATIENCE
+        while transport.is_alive() and time.monotonic() < deadline:
+            if flood and transport.initial_kex_done:
+                transport._send_message(paramiko.Message(flood))  # type: ignore[attr-defined]
+            else:
+                time.sleep(0.01)
+        transport.close()
+
+    talk.speak = speak
+    before = peak()
+    assert not visit(talk, tmp_path)
+    assert peak() - before < 64 * MIB
+
+
+def peak() -> int:
+    """The most bytes of memory that this process had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
