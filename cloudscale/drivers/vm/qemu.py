@@ -193,6 +193,8 @@ class Qemu(Hypervisor):
         """Runs a command of QEMU's machine protocol (QMP), whose answer has this form. Raises MachineError."""
 
         async def execute(path: Path) -> Any:
+            # the library may leave a task behind; the error of that would be logged, with a traceback, beside ours
+            asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
             client = QMPClient(vm.name)
             try:
                 await client.connect(str(path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import socket
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import example
 from hypothesis import strategies as st
+from qemu.qmp import QMPClient
 
 from cloudscale.drivers.vm import qemu as module
 from cloudscale.drivers.vm.hypervisor import Vm
@@ -25,7 +27,7 @@ from tests.unit.talk import Talk
 
 PATIENCE = 0.4  # seconds
 LONGEST = 15.0  # seconds that it may really take on a busy computer
-TOLD: list[Any] = [
+MESSAGES: list[Any] = [
     {"QMP": {"version": {"qemu": {"major": 7, "minor": 2, "micro": 0}, "package": ""}, "capabilities": []}},
     {"return": {}},
     {"event": "RTC_CHANGE", "data": {"offset": 0}, "timestamp": {"seconds": 1, "microseconds": 2}},
@@ -48,7 +50,8 @@ def talk(vm: Vm, caplog: pytest.LogCaptureFixture) -> Iterator[Talk]:
     yield talk
     talk.close()
     gc.collect()  # a task whose error nobody takes is logged, with a traceback, when it is collected
-    assert not [record for record in caplog.get_records("call") if record.name == "asyncio"]
+    records = [*caplog.get_records("call"), *caplog.get_records("teardown")]
+    assert not [record for record in records if record.name == "asyncio"]
 
 
 def telling(lines: list[bytes], end: str) -> Callable[[socket.socket], None]:
@@ -77,7 +80,7 @@ def lines_of(messages: Any) -> list[bytes]:
     return [json.dumps(message).encode() + b"\r\n" for message in messages] if isinstance(messages, list) else [b"x"]
 
 
-TEXT = b"".join(lines_of(TOLD))
+TEXT = b"".join(lines_of(MESSAGES))
 
 
 def asks(vm: Vm) -> str:
@@ -96,14 +99,28 @@ def asks(vm: Vm) -> str:
 @fuzz(edits=EDITS, end=st.sampled_from(ENDS), slow=2)
 @example(edits=[], end="close")
 def test_any_message(talk: Talk, vm: Vm, edits: list[Edit], end: str) -> None:
-    talk.speak = telling(lines_of(edited(TOLD, edits)) or [b"x"], end)
+    talk.speak = telling(lines_of(edited(MESSAGES, edits)) or [b"x"], end)
     assert asks(vm) == "paused" or edits or end != "close"
 
 
-@pytest.mark.parametrize("told", [None, [], "running", 1, {}, {"status": {}}, {"status": None}])
-def test_an_answer_that_is_none(talk: Talk, vm: Vm, told: Any) -> None:
-    talk.speak = telling(lines_of([*TOLD[:3], {"return": told}]), "close")
+@pytest.mark.parametrize("answer", [None, [], "running", 1, {}, {"status": {}}, {"status": None}])
+def test_an_answer_that_is_none(talk: Talk, vm: Vm, answer: Any) -> None:
+    talk.speak = telling(lines_of([*MESSAGES[:3], {"return": answer}]), "close")
     asks(vm)
+
+
+def test_what_the_library_leaves_behind_is_not_printed(talk: Talk, vm: Vm, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail() -> None:
+        raise OSError
+
+    class Leaving(QMPClient):
+        async def connect(self, address: Any, ssl: Any = None) -> None:
+            self.left = asyncio.create_task(fail())
+            await super().connect(address, ssl)
+
+    monkeypatch.setattr(module, "QMPClient", Leaving)
+    talk.speak = telling(lines_of(MESSAGES), "close")
+    assert asks(vm) == "paused"
 
 
 @fuzz(data=changed_bytes(TEXT), end=st.sampled_from(ENDS), slow=2)
