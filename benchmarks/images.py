@@ -109,17 +109,17 @@ class Bench:
             ending.enter_context(tracker(self._lab))
             ending.callback(tar.unlink)
             torrent.write_bytes(torrent_of(tar))
+            hook = self._folder / "hook"
+            hook.write_text('#!/bin/sh\n: >"$3.complete"\n')
+            hook.chmod(0o755)
             for host in self._lab.hosts:
-                ending.enter_context(self._peer(host, torrent))
+                ending.enter_context(self._peer(host, torrent, hook))
             for outcome in fan_out(self._load_from_peers, self._others, width=MACHINES_WIDTH):
                 outcome.get()
 
     @contextmanager
-    def _peer(self, host: LabHost, torrent: Path) -> Iterator[None]:
-        """A BitTorrent client in the host's network, and on its disk."""
-        hook = self._folder / "hook"
-        hook.write_text('#!/bin/sh\n: >"$3.complete"\n')
-        hook.chmod(0o755)
+    def _peer(self, host: LabHost, torrent: Path, hook: Path) -> Iterator[None]:
+        """A BitTorrent client in the host's network, and on its disk. `hook` runs when it has all."""
         command = [
             *("aria2c", "--no-conf", "--quiet", f"--dir={shared(host)}", f"--on-bt-download-complete={hook}"),
             *("--enable-dht=false", "--enable-dht6=false", "--bt-enable-lpd=false", "--seed-ratio=0"),

@@ -165,7 +165,7 @@ def show(runs: Sequence[Run], floors: Sequence[Run], seats: int) -> None:
     table(
         runs,
         [
-            ("peak of all (passwords are hashed sixteen at once)", ".0f", _peak("done")),
+            ("peak of all, with the hashing of passwords", ".0f", _peak("done")),
             ("threads at once", "d", lambda run, n: run.threads),
         ],
     )
