@@ -76,7 +76,6 @@ class Meter:
         self.listed: Counter[str] = Counter()
         self.threads = 0
         self._lock = threading.Lock()
-        self._elsewhere = threading.RLock()
 
     def moment(self, name: str) -> None:
         self.moments[name] = {
@@ -89,19 +88,17 @@ class Meter:
         }
 
     def timed(self, kind: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Its CPU time is counted apart. What is stood in for works in one thread at a time: in fact, elsewhere."""
-        elsewhere = self._elsewhere if kind == STOOD_IN else contextlib.nullcontext()
+        """Its CPU time is counted apart."""
 
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
-            with elsewhere:
-                start = time.thread_time()
-                try:
-                    return function(*args, **kwargs)
-                finally:
-                    took = time.thread_time() - start
-                    with self._lock:
-                        self.apart[kind] += took
+            start = time.thread_time()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                took = time.thread_time() - start
+                with self._lock:
+                    self.apart[kind] += took
 
         return call
 

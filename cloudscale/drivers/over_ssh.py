@@ -108,7 +108,7 @@ class OverSsh(ABC):
         with self._authority_lock:
             if create and not self._signer:
                 self._course.make_folder()
-            if not self._signer:  # read once: with two hundred machines, its keys would take more memory than all else
+            if not self._signer:  # read once: each of two hundred machines would keep its keys in memory
                 self._signer = authority(
                     self._course.folder, self._course.name, create=create, renew=not self._course.read_only
                 )
