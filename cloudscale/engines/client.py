@@ -18,7 +18,7 @@ import requests
 from docker.errors import APIError, DockerException, StreamParseError
 from docker.tls import TLSConfig
 from docker.utils import version_lt
-from requests.exceptions import BaseHTTPError  # type: ignore[attr-defined]
+from urllib3.exceptions import HTTPError
 
 from cloudscale.course import naming
 from cloudscale.engines.api import IMAGE_TIMEOUT, Client
@@ -217,7 +217,7 @@ def engine_errors(machine: str) -> Iterator[None]:
         yield
     except CloudscaleError:
         raise
-    except (DockerException, requests.RequestException, BaseHTTPError, OSError) as error:
+    except (DockerException, requests.RequestException, HTTPError, OSError) as error:
         raise explain(error, machine) from error
     except (OtherForm, StreamParseError, *UNEXPECTED) as error:
         if isinstance(error, UNEXPECTED) and not is_of_library(error):

@@ -7,7 +7,7 @@ import re
 import requests
 from docker.auth import INDEX_NAME, resolve_repository_name
 from docker.utils import parse_repository_tag
-from requests.exceptions import BaseHTTPError  # type: ignore[attr-defined]
+from urllib3.exceptions import HTTPError
 
 from cloudscale.images.on_engine import not_pulled
 from cloudscale.outside import LONGEST_CAUSE, OtherForm, parse_object, read_body
@@ -40,7 +40,7 @@ def check_in_registry(reference: str) -> str:
         answer = _head(url)
         if answer.status_code == 401 and (token := _token(answer)):
             answer = _head(url, token)
-    except (requests.RequestException, BaseHTTPError, OSError, OtherForm, ValueError) as error:
+    except (requests.RequestException, HTTPError, OSError, OtherForm, ValueError) as error:
         return f"{host} gives no answer ({type(error).__name__})"
     said = f"{host} says {answer.status_code} {str(answer.reason)[:LONGEST_CAUSE]}"
     if answer.status_code in REFUSALS:

@@ -129,10 +129,13 @@ class _Wait:
                 self._results[seat.student.id] = Outcome(outcome.target, error=outcome.error)
 
     def _tasks(self) -> dict[str, list[Task]]:
-        """Of all services that are waited for: an engine takes its time for a list of hundreds."""
+        """Of all services that are waited for: an engine takes its time for a list of hundreds.
+
+        Where none is, because all that were started have failed: to see whether the engine still answers.
+        """
         services = [change.service_id for _, change in self._pending]
         if not 0 < len(services) <= FEW:
-            return all_tasks(self._manager) if services else {}
+            return all_tasks(self._manager)
         try:
             return all_tasks(self._manager, services)
         except EngineError:  # it knows one of them no longer

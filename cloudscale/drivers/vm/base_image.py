@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import requests
 from filelock import FileLock
 from platformdirs import user_cache_path
-from requests.exceptions import BaseHTTPError  # type: ignore[attr-defined]
+from urllib3.exceptions import HTTPError
 
 from cloudscale.drivers.vm.hypervisor import BaseImage
 from cloudscale.errors import MachineError, RequestError
@@ -225,7 +225,7 @@ def _text(url: str) -> str:
     with requests.get(url, timeout=CONNECTING, stream=True) as answer:
         try:
             return read_body(answer, LARGEST_SUMS, CONNECTING).decode(errors="replace") if answer.ok else ""
-        except (OtherForm, TimeoutError, BaseHTTPError) as error:
+        except (OtherForm, TimeoutError, HTTPError) as error:
             raise requests.ConnectionError(str(error)) from None
 
 

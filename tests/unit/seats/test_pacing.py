@@ -14,7 +14,7 @@ from cloudscale.seats.address import Addresses
 from cloudscale.seats.pacing import AT_ONCE, PATIENCE, Pace
 from cloudscale.seats.readiness import Starter, wait_ready
 from cloudscale.seats.services import Change
-from tests.unit.api_schema import Json
+from tests.unit.api_schema import Json, api_error
 from tests.unit.fake_api import FakeApi
 from tests.unit.fakes import FakeClock, fake_engine, place_of
 
@@ -122,6 +122,30 @@ def test_where_the_engine_refuses_all_of_the_first_the_others_are_started_too(ro
     pace, done = room.launch(seats(2 * AT_ONCE))
     assert [outcome.ok for outcome in done.values()] == [False] * AT_ONCE + [True] * AT_ONCE
     assert len(pace.outcomes) == 2 * AT_ONCE
+
+
+def test_an_engine_that_goes_away_is_not_asked_for_one_seat_after_the_other(
+    room: Class, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room.refused = range(1000, 1000 + 9 * AT_ONCE)
+    tried: list[int] = []
+    answers = iter([room.api.tasks()])
+
+    def create(seat: Seat) -> Change:
+        tried.append(seat.place.port)
+        return Class.create(room, seat)
+
+    def tasks(filters: object) -> list[Json]:
+        try:
+            return next(answers)
+        except StopIteration:
+            raise api_error(500, "the engine is going down") from None
+
+    monkeypatch.setattr(room, "create", create)
+    monkeypatch.setattr(room.api, "tasks", tasks)
+    with pytest.raises(EngineError, match="going down"):
+        room.launch(seats(9 * AT_ONCE))
+    assert len(tried) == AT_ONCE
 
 
 def test_those_whose_turn_does_not_come_in_time_are_started_all_the_same(room: Class) -> None:
